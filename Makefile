@@ -1,0 +1,50 @@
+# What people do with Postroom. `make help` lists the targets.
+
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help run up down destroy logs test test-long check fmt bench fuzz release clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## Build and run here, with the settings of .env and the database under ./data
+	./quickstart.sh
+
+up: ## Start with Docker Compose
+	docker compose up -d --build
+
+down: ## Stop it and keep the data
+	docker compose down
+
+destroy: ## Stop it and delete the data, after asking
+	@read -r -p "Delete the volume with all messages? Type yes: " answer && [ "$$answer" = yes ]
+	docker compose down -v
+
+logs: ## Follow the service's log
+	docker compose logs -f api
+
+test: check ## Everything that CI runs: format, lints, all tests
+	$(CARGO) test --locked
+
+test-long: ## The crash, fault and schema tests at full length
+	POSTROOM_TEST_LONG=1 $(CARGO) test --locked --release -- --nocapture
+
+check: ## Format and lints only
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+bench: ## Measure ingest: messages per second, latency, CPU and memory
+	./benches/ingest.sh
+
+fuzz: ## Fuzz every parser for a minute each (needs a nightly toolchain and cargo-fuzz)
+	./fuzz/run.sh
+
+release: ## The optimised program, at target/release/postroom
+	$(CARGO) build --locked --release
+
+clean: ## Remove what was built
+	$(CARGO) clean

@@ -1,0 +1,98 @@
+//! The service as a whole: `build` opens and binds, `run_until` serves and then stops, in one order, top to bottom.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::{Config, Database};
+use crate::http::{AppState, connection};
+use crate::store::Store;
+use crate::telemetry::{Metrics, log};
+
+/// A service that is open and bound, and not serving yet.
+#[derive(Debug)]
+pub struct App {
+    state: Arc<AppState>,
+    listener: TcpListener,
+}
+
+impl App {
+    /// Opens the database (and upgrades it, if it must) and binds the address. Anything wrong is told in one line.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let (host, port) = (config.server.host.as_str(), config.server.port);
+        let listener = TcpListener::bind((host, port)).await;
+        let listener = listener.with_context(|| format!("cannot listen on HOST {host}, PORT {port}"))?;
+        let sources = config.sources.iter().map(|source| source.name.clone()).collect();
+        let metrics = Arc::new(Metrics::new(sources, config.store.queue_max, config.server.connections_max));
+        let store = Store::open(&config.store, Arc::clone(&metrics)).with_context(|| {
+            let Database::Sqlite { path } = &config.store.database;
+            format!("DATABASE_URL: {}", path.display())
+        })?;
+        tell_configuration(&config, listener.local_addr()?, started);
+        let state = AppState {
+            sources: config.sources,
+            access: config.access,
+            limits: config.server,
+            store,
+            metrics,
+            stop: watch::Sender::new(false),
+        };
+        Ok(Self { state: Arc::new(state), listener })
+    }
+
+    /// The bound address.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown` is done, then stops: not ready, no new connections, drain, close the queue, join the writer,
+    /// checkpoint.
+    pub async fn run_until(self, shutdown: impl Future<Output = &'static str>) -> anyhow::Result<()> {
+        let Self { state, listener } = self;
+        let mut serving = std::pin::pin!(connection::serve(Arc::clone(&state), listener, state.stop.subscribe()));
+        let reason = tokio::select! {
+            () = serving.as_mut() => unreachable!("serving ends only after a stop"),
+            reason = shutdown => reason,
+        };
+        let began = Instant::now();
+        log::info("stopping: no new connections, requests under way are finished").text("reason", reason).emit();
+        state.stop.send_replace(true);
+        serving.await;
+        let state = Arc::into_inner(state).context("a request outlived its connection")?;
+        tokio::task::spawn_blocking(move || state.store.close()).await.context("the store did not close")?;
+        log::info("stopped").value("elapsed_seconds", format_args!("{:.3}", began.elapsed().as_secs_f64())).emit();
+        Ok(())
+    }
+}
+
+/// The start line: the effective configuration, without secrets.
+fn tell_configuration(config: &Config, address: SocketAddr, started: Instant) {
+    let Database::Sqlite { path } = &config.store.database;
+    let (server, store) = (&config.server, &config.store);
+    log::info("postroom is serving")
+        .text("version", env!("CARGO_PKG_VERSION"))
+        .text("address", &address.to_string())
+        .text("database", &path.display().to_string())
+        .text("durability", "WAL, synchronous=FULL: a 200 survives power loss")
+        .text("log_level", config.log_level.name())
+        .text("reading", if config.access.tokens.is_empty() { "open to all" } else { "by token" })
+        .value("secrets", config.sources.iter().map(|source| source.keys.len()).sum::<usize>())
+        .value("max_body_bytes", server.body_bytes_max)
+        .value("connections_max", server.connections_max)
+        .value("queue_max", store.queue_max)
+        .value("batch_max", store.batch_max)
+        .value("readers", store.readers)
+        .value("query_seconds", store.query_timeout.as_secs())
+        .value("lock_seconds", store.lock_timeout.as_secs())
+        .value("grace_seconds", server.grace.as_secs())
+        .value("startup_seconds", format_args!("{:.3}", started.elapsed().as_secs_f64()))
+        .emit();
+    if config.access.tokens.is_empty() {
+        log::warning("reading is open to everyone who reaches this address; set API_TOKEN to guard it").emit();
+    }
+}

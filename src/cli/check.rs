@@ -1,0 +1,46 @@
+//! `postroom check`: would it start, and is what it keeps in order?
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::{EXIT_CONFIGURATION, ServeArguments};
+use crate::config::{Config, Database, Inputs};
+use crate::store::sqlite::audit;
+
+/// Checks every setting and opens the database for reading. Exits 0 if all is well, 2 if a setting is not, 1 for the rest.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    serve: ServeArguments,
+    /// Also check the file's integrity, and the summaries against a recount (reads everything)
+    #[arg(long)]
+    data: bool,
+}
+
+/// Prints a line per finding.
+pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let config = match Inputs::gather(flags, arguments.serve.config).and_then(|inputs| Config::load(&inputs)) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("postroom: {error}");
+            return Ok(ExitCode::from(EXIT_CONFIGURATION));
+        }
+    };
+    println!("configuration  ok");
+    let Database::Sqlite { path } = &config.store.database;
+    if !path.exists() {
+        println!("database       {} does not exist yet; the first start makes it", path.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let audit = audit(path, arguments.data).with_context(|| format!("database {}", path.display()))?;
+    println!("database       {}, schema {}, {} messages", path.display(), audit.schema_version, audit.messages);
+    for finding in &audit.findings {
+        println!("problem        {finding}");
+    }
+    if arguments.data && audit.findings.is_empty() {
+        println!("data           integrity ok, summaries agree with a recount");
+    }
+    Ok(if audit.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

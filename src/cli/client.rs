@@ -1,0 +1,109 @@
+//! A small HTTP/1.1 client over keep-alive connections, for the subcommands that talk to a running service.
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{HOST, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Where to connect: an `http://` URL, taken apart once.
+#[derive(Debug, Clone)]
+pub struct Target {
+    host: String,
+    port: u16,
+    authority: HeaderValue,
+    path: String,
+}
+
+impl Target {
+    /// Takes an URL apart; `default_path` stands for a missing one.
+    pub fn parse(url: &str, default_path: &str) -> anyhow::Result<Self> {
+        let uri: Uri = url.parse().with_context(|| format!("'{url}' is not a URL"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => bail!("https is not spoken here: name the service itself (http://…:8000), behind the proxy"),
+            _ => bail!("'{url}' must begin with http://"),
+        }
+        let authority = uri.authority().with_context(|| format!("'{url}' names no host"))?;
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        Ok(Self {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: HeaderValue::from_str(authority.as_str())?,
+            path: if path == "/" { default_path.to_owned() } else { path.to_owned() },
+        })
+    }
+}
+
+/// An answer, with what matters of its headers.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// Seconds that the service asks to wait, where it does.
+    pub retry_after_seconds: Option<u64>,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// One connection, opened when first needed and again after it broke.
+#[derive(Debug)]
+pub struct Client {
+    target: Target,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Client {
+    /// A client that is not connected yet.
+    pub fn new(target: Target) -> Self {
+        Self { target, connection: None }
+    }
+
+    /// Sends a request and reads the whole answer. After an error the connection is given up, and the next call opens a
+    /// new one; whether the service saw the request is unknown.
+    pub async fn request(&mut self, method: &str, headers: HeaderMap, body: Bytes) -> anyhow::Result<Reply> {
+        let mut request = Request::builder().method(method).uri(self.target.path.as_str()).body(Full::new(body))?;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(HOST, self.target.authority.clone());
+        let mut connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
+            Some(connection) => connection,
+            None => connect(&self.target).await?,
+        };
+        connection.ready().await?;
+        let response = connection.send_request(request).await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        self.connection = Some(connection);
+        let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok(Reply { status: head.status, retry_after_seconds: retry_after, body })
+    }
+}
+
+async fn connect(target: &Target) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect((target.host.as_str(), target.port)).await;
+    let stream = stream.with_context(|| format!("cannot connect to {}:{}", target.host, target.port))?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // Ends with the connection; what went wrong there is seen by the request.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let target = Target::parse("http://localhost:8000", "/webhook").unwrap();
+        assert_eq!((target.host.as_str(), target.port, target.path.as_str()), ("localhost", 8000, "/webhook"));
+        let target = Target::parse("http://[::1]/x?y=z", "/webhook").unwrap();
+        assert_eq!((target.host.as_str(), target.port, target.path.as_str()), ("::1", 80, "/x?y=z"));
+        for bad in ["localhost:8000", "https://a/", "ftp://a", "http://", "not a url"] {
+            assert!(Target::parse(bad, "/").is_err(), "{bad}");
+        }
+    }
+}

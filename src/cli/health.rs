@@ -1,0 +1,39 @@
+//! `postroom health`: the readiness probe of containers that have no curl.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
+
+use super::client::{Client, Target};
+use super::inputs_of_environment;
+
+/// Exits 0 if the service is ready, 1 if it is not or cannot be reached.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The service; by default http://127.0.0.1 and the PORT of the environment
+    #[arg(long)]
+    url: Option<String>,
+    /// How long to wait for an answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    timeout: u64,
+}
+
+/// Asks `/health/ready` and prints the answer.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let url = match &arguments.url {
+        Some(url) => url.clone(),
+        None => format!("http://127.0.0.1:{}", inputs_of_environment()?.port()?),
+    };
+    let target = Target::parse(&url, "/health/ready")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let reply = runtime.block_on(async {
+        let mut client = Client::new(target);
+        let asked = client.request("GET", HeaderMap::new(), Bytes::new());
+        tokio::time::timeout(Duration::from_secs(arguments.timeout), asked).await
+    })??;
+    println!("{}", String::from_utf8_lossy(&reply.body));
+    Ok(if reply.status == StatusCode::OK { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

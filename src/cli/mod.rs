@@ -1,0 +1,136 @@
+//! The command line: one file per subcommand. `serve` speaks JSON lines; the others speak to a person.
+
+mod check;
+mod client;
+mod health;
+mod send;
+mod serve;
+mod sign;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::Inputs;
+use crate::config::settings::SETTINGS;
+
+/// The exit code of a configuration that cannot be used, as of a wrong command line.
+const EXIT_CONFIGURATION: u8 = 2;
+
+/// The post room for message webhooks: verified at the door, filed exactly once, found again in milliseconds.
+#[derive(Debug, Parser)]
+#[command(name = "postroom", version, long_version = long_version(), after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  WEBHOOK_SECRET=… DATABASE_URL=sqlite:///data/app.db postroom
+  printf '%s' \"$BODY\" | postroom sign -
+  postroom send messages.ndjson.gz --url http://localhost:8000/webhook --concurrency 16
+
+Settings come from flags, then the environment, then the file that POSTROOM_CONFIG names; see `postroom serve --help`.";
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Run the service (also what `postroom` alone does)
+    Serve(ServeArguments),
+    /// Print the X-Signature of exactly these bytes
+    Sign(sign::Arguments),
+    /// Sign and post each line of an NDJSON file
+    Send(send::Arguments),
+    /// Ask a running service whether it is ready
+    Health(health::Arguments),
+    /// Check the configuration and the database
+    Check(check::Arguments),
+    /// Print completions for a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where `serve` and `check` find their settings. A flag for each setting is added from the table of settings.
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// A TOML file with settings (also POSTROOM_CONFIG)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the program and answers its exit code.
+pub fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let flags = matches.subcommand().map(|(_, matches)| given_settings(matches)).unwrap_or_default();
+    match cli.command {
+        None => serve::run(flags, None),
+        Some(Subcommands::Serve(arguments)) => serve::run(flags, arguments.config),
+        Some(Subcommands::Sign(arguments)) => finish(sign::run(&arguments)),
+        Some(Subcommands::Send(arguments)) => finish(send::run(&arguments)),
+        Some(Subcommands::Health(arguments)) => finish(health::run(&arguments)),
+        Some(Subcommands::Check(arguments)) => finish(check::run(flags, arguments)),
+        Some(Subcommands::Completions { shell }) => {
+            clap_complete::generate(shell, &mut command(), "postroom", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// The whole command line, as `--help` and completions know it.
+fn command() -> Command {
+    let with_settings = |command: Command| command.args(SETTINGS.iter().filter(|setting| !setting.secret).map(|setting| {
+        let default = if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
+        Arg::new(setting.name)
+            .long(setting.flag())
+            .value_name("VALUE")
+            .help(format!("{}{default} [env: {}]", setting.about, setting.name))
+            .help_heading("Settings")
+    }));
+    Cli::command().mut_subcommand("serve", with_settings).mut_subcommand("check", with_settings)
+}
+
+/// The settings that were given as flags, by environment name.
+fn given_settings(matches: &ArgMatches) -> BTreeMap<&'static str, String> {
+    let given = |name: &str| matches.try_get_one::<String>(name).ok().flatten().cloned();
+    SETTINGS.iter().filter_map(|setting| Some((setting.name, given(setting.name)?))).collect()
+}
+
+fn long_version() -> &'static str {
+    let text = format!(
+        "{} ({}, {} build, SQLite {}, Unicode {}.{}.{})",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        if cfg!(debug_assertions) { "debug" } else { "release" },
+        rusqlite::version(),
+        crate::domain::fold::UNICODE_VERSION.0,
+        crate::domain::fold::UNICODE_VERSION.1,
+        crate::domain::fold::UNICODE_VERSION.2,
+    );
+    Box::leak(text.into_boxed_str())
+}
+
+/// Settings for commands that take none as flags.
+fn inputs_of_environment() -> anyhow::Result<Inputs> {
+    Ok(Inputs::gather(BTreeMap::new(), None)?)
+}
+
+/// Success, or one line on stderr that a person can act on.
+fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("postroom: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,101 @@
+//! `postroom serve`: the service, from its settings to its exit code.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::EXIT_CONFIGURATION;
+use crate::app::App;
+use crate::config::{Config, ConfigError, Inputs, LogLevel};
+use crate::telemetry::log;
+
+/// How long the last log lines wait for a slow reader.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs until a signal. 0 after a clean stop, 2 for settings that cannot be used, 1 for anything else that prevents a start.
+pub fn run(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) -> ExitCode {
+    log::install_panic_hook();
+    let config = match Inputs::gather(flags, config_file).and_then(|inputs| Config::load(&inputs)) {
+        Ok(config) => config,
+        Err(error) => return refuse_configuration(&error),
+    };
+    let writer = log::start(config.log_level);
+    // One thread for all connections: the writer and the readers have their own, and answers wake nobody across threads.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse_start(&error.into()),
+    };
+    let result = runtime.block_on(serve(config));
+    writer.stop(LOG_PATIENCE);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse_start(&error),
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    // A write beyond the file-size limit shall fail like any other, not kill the process.
+    let _file_size_signal = signal(SignalKind::from_raw(libc_sigxfsz()))?;
+    let mut signals = Signals::install()?;
+    let app = tokio::select! {
+        app = App::build(config) => app?,
+        name = signals.next() => anyhow::bail!("stopped by {name} before serving"),
+    };
+    let (told, first) = tokio::sync::oneshot::channel();
+    let stop = async { first.await.unwrap_or("lost signals") };
+    let second = async {
+        let _ = told.send(signals.next().await);
+        signals.next().await
+    };
+    tokio::select! {
+        result = app.run_until(stop) => result,
+        // Whoever asks twice means at once. What was acknowledged is on disk, so nothing needs to be finished.
+        name = second => {
+            log::write_to_stderr(LogLevel::Critical, "stopped at once", &[("reason", name)]);
+            std::process::exit(130)
+        }
+    }
+}
+
+/// Number of SIGXFSZ on Linux and the BSDs, for every architecture that Rust's tier 1 and 2 know but MIPS.
+fn libc_sigxfsz() -> i32 {
+    25
+}
+
+/// The signals that ask for a stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hang_up.recv() => "SIGHUP",
+        }
+    }
+}
+
+fn refuse_configuration(error: &ConfigError) -> ExitCode {
+    log::write_to_stderr(LogLevel::Critical, &error.to_string(), &[]);
+    ExitCode::from(EXIT_CONFIGURATION)
+}
+
+fn refuse_start(error: &anyhow::Error) -> ExitCode {
+    log::write_to_stderr(LogLevel::Critical, &format!("{error:#}"), &[]);
+    ExitCode::FAILURE
+}

@@ -1,0 +1,184 @@
+//! Where settings come from: flag, then environment, then file, then default. The first that says something counts.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::ConfigError;
+use super::settings::{SETTINGS, Setting, find, nearest};
+use crate::domain::Secret;
+
+/// Everything that was said about settings, not yet looked at.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    flags: BTreeMap<&'static str, String>,
+    environment: BTreeMap<String, OsString>,
+    file: BTreeMap<&'static str, String>,
+    file_name: String,
+}
+
+/// A value and who said it, so that a complaint can name the right place.
+pub(super) struct Given {
+    pub value: String,
+    pub said_by: String,
+}
+
+impl Inputs {
+    /// Gathers the process's environment, the given flags (by environment name), and the file that `config_file` or
+    /// `POSTROOM_CONFIG` names.
+    pub fn gather(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) -> Result<Self, ConfigError> {
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
+        Self::new(flags, environment, config_file)
+    }
+
+    /// As `gather`, with an environment of the caller's.
+    pub fn new(
+        flags: BTreeMap<&'static str, String>,
+        environment: BTreeMap<String, OsString>,
+        config_file: Option<PathBuf>,
+    ) -> Result<Self, ConfigError> {
+        check_environment_names(&environment)?;
+        let named = environment.get("POSTROOM_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let mut inputs = Self { flags, environment, ..Self::default() };
+        if let Some(path) = config_file.or(named) {
+            inputs.file_name = path.display().to_string();
+            inputs.file = read_file(&path)?;
+        }
+        Ok(inputs)
+    }
+
+    /// The value of a setting that is no secret. An empty value in the environment counts as unset.
+    pub(super) fn value(&self, name: &str) -> Result<Given, ConfigError> {
+        let setting = find(name).expect("only settings of the table are asked for");
+        if let Some(value) = self.flags.get(name) {
+            return Ok(Given { value: value.clone(), said_by: format!("--{}", setting.flag()) });
+        }
+        if let Some(bytes) = self.environment_or_its_file(name)?.filter(|bytes| !bytes.is_empty()) {
+            let value = String::from_utf8(bytes)
+                .map_err(|_| ConfigError::Setting { said_by: name.to_owned(), problem: "is not UTF-8".to_owned() })?;
+            return Ok(Given { value, said_by: name.to_owned() });
+        }
+        if let Some(value) = self.file.get(name) {
+            return Ok(Given { value: value.clone(), said_by: self.file_place(setting) });
+        }
+        Ok(Given { value: setting.default.to_owned(), said_by: name.to_owned() })
+    }
+
+    /// The port that `serve` would bind by the same inputs.
+    pub fn port(&self) -> Result<u16, ConfigError> {
+        Ok(self.number("PORT", 0, 65_535)? as u16)
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn number(&self, name: &str, least: u64, most: u64) -> Result<u64, ConfigError> {
+        let given = self.value(name)?;
+        let number = given.value.trim().parse().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| ConfigError::Setting {
+            said_by: given.said_by,
+            problem: format!("must be a whole number from {least} to {most}, not '{}'", given.value),
+        })
+    }
+
+    /// `None` where a secret was not given at all. Given and empty is an error: everybody knows that one.
+    pub(super) fn secret(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
+        let setting = find(name).expect("only settings of the table are asked for");
+        let (bytes, said_by) = match (self.environment_or_its_file(name)?, self.file.get(name)) {
+            (Some(bytes), _) => (bytes, name.to_owned()),
+            (None, Some(path)) => {
+                let said_by = self.file_place(setting);
+                (read_secret_file(path, &said_by)?, said_by)
+            }
+            (None, None) => return Ok(None),
+        };
+        match Secret::new(bytes) {
+            Some(secret) => Ok(Some(secret)),
+            None => Err(ConfigError::Setting { said_by, problem: "must not be empty".to_owned() }),
+        }
+    }
+
+    /// The bytes of the variable `name`, or of the file that `<name>_FILE` names.
+    fn environment_or_its_file(&self, name: &str) -> Result<Option<Vec<u8>>, ConfigError> {
+        let file_variable = format!("{name}_FILE");
+        let value = self.environment.get(name);
+        let path = self.environment.get(&file_variable).filter(|path| !path.is_empty());
+        match (value, path) {
+            (Some(_), Some(_)) => Err(ConfigError::Setting {
+                said_by: file_variable,
+                problem: format!("is set, and {name} too; keep one of them"),
+            }),
+            (Some(value), None) => Ok(Some(value.clone().into_vec())),
+            (None, Some(path)) => Ok(Some(read_secret_file(&path.to_string_lossy(), &file_variable)?)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn file_place(&self, setting: &Setting) -> String {
+        format!("{}: {}.{}", self.file_name, setting.file_key.0, setting.file_key.1)
+    }
+}
+
+/// The file's bytes, without one line end at the end: editors and `echo` put one there.
+fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
+    let mut bytes = std::fs::read(path).map_err(|error| ConfigError::Setting {
+        said_by: said_by.to_owned(),
+        problem: format!("names '{path}', which cannot be read: {error}"),
+    })?;
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    Ok(bytes)
+}
+
+/// A misspelt variable of ours must not be silently without effect. Only names within our sections are looked at, since
+/// Kubernetes puts variables such as `POSTROOM_PORT` beside a service of that name.
+fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(), ConfigError> {
+    for name in environment.keys() {
+        let ours = ["POSTROOM_SERVER_", "POSTROOM_STORE_", "POSTROOM_METRICS_"].iter().any(|start| name.starts_with(start));
+        if ours && find(name).is_none() && find(name.trim_end_matches("_FILE")).is_none() {
+            let known = nearest(name, SETTINGS.iter().map(|setting| setting.name));
+            return Err(ConfigError::Unknown { place: name.clone(), suggestion: known.map(str::to_owned) });
+        }
+    }
+    Ok(())
+}
+
+/// The values of a configuration file, by environment name.
+fn read_file(path: &Path) -> Result<BTreeMap<&'static str, String>, ConfigError> {
+    let file_name = path.display().to_string();
+    let complain = |problem: String| ConfigError::Setting { said_by: file_name.clone(), problem };
+    let text = std::fs::read_to_string(path).map_err(|error| complain(format!("cannot be read: {error}")))?;
+    let document: toml::Table =
+        text.parse().map_err(|error: toml::de::Error| complain(format!("is not TOML: {}", error.message())))?;
+    let mut values = BTreeMap::new();
+    for (section, content) in document {
+        let toml::Value::Table(content) = content else {
+            return Err(unknown_key(&file_name, &section));
+        };
+        for (key, value) in content {
+            let setting = SETTINGS
+                .iter()
+                .find(|setting| setting.file_key == (section.as_str(), key.as_str()))
+                .ok_or_else(|| unknown_key(&file_name, &format!("{section}.{key}")))?;
+            let value = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(truth) => truth.to_string(),
+                _ => return Err(complain(format!("{section}.{key} must be a string, a number or true or false"))),
+            };
+            values.insert(setting.name, value);
+        }
+    }
+    Ok(values)
+}
+
+fn unknown_key(file_name: &str, typed: &str) -> ConfigError {
+    let known: Vec<String> =
+        SETTINGS.iter().map(|setting| format!("{}.{}", setting.file_key.0, setting.file_key.1)).collect();
+    let suggestion = nearest(typed, known.iter().map(String::as_str)).map(str::to_owned);
+    ConfigError::Unknown { place: format!("{file_name}: {typed}"), suggestion }
+}

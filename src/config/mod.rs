@@ -1,0 +1,351 @@
+//! What the operator said, made into valid types once, before anything else starts. Secrets redact themselves.
+
+mod inputs;
+pub mod settings;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::domain::Secret;
+use crate::providers::{Source, original};
+pub use crate::providers::signature::SigningKey;
+pub use inputs::Inputs;
+use inputs::Given;
+
+/// A complaint about one setting, in one line that names it.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A value that cannot be used.
+    #[error("{said_by} {problem}")]
+    Setting {
+        /// The flag, variable or key of the file.
+        said_by: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// A name that no setting has.
+    #[error("{place} is no setting of postroom{}", .suggestion.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
+    Unknown {
+        /// What was written, and where.
+        place: String,
+        /// The setting that was probably meant.
+        suggestion: Option<String>,
+    },
+    /// No door has a secret.
+    #[error("WEBHOOK_SECRET is not set: no message could be verified without it")]
+    NoSecret,
+}
+
+/// Everything `serve` needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// Least level logged.
+    pub log_level: LogLevel,
+    /// The doors, each with at least one secret.
+    pub sources: Vec<Source>,
+    /// Where and how to listen.
+    pub server: ServerConfig,
+    /// Who may read.
+    pub access: AccessConfig,
+    /// Where and how messages are kept.
+    pub store: StoreConfig,
+}
+
+/// Levels, least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Details for a developer.
+    Debug,
+    /// The story of the service.
+    Info,
+    /// We coped.
+    Warning,
+    /// Someone should look.
+    Error,
+    /// The service cannot go on.
+    Critical,
+}
+
+impl LogLevel {
+    /// As log lines and `LOG_LEVEL` spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogLevel::Debug => "DEBUG",
+            LogLevel::Info => "INFO",
+            LogLevel::Warning => "WARNING",
+            LogLevel::Error => "ERROR",
+            LogLevel::Critical => "CRITICAL",
+        }
+    }
+}
+
+/// The edge to the network: every limit has a name and a defined answer.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Address or host name to bind.
+    pub host: String,
+    /// Port to bind; 0 takes a free one.
+    pub port: u16,
+    /// Most bytes of a request body.
+    pub body_bytes_max: usize,
+    /// Most bytes of a request head.
+    pub header_bytes_max: usize,
+    /// Most header fields of a request.
+    pub headers_max: usize,
+    /// Longest wait for a whole request head.
+    pub header_timeout: Duration,
+    /// Longest wait for a whole request body.
+    pub body_timeout: Duration,
+    /// Longest rest of a connection between requests.
+    pub idle_timeout: Duration,
+    /// Longest time from head to answer.
+    pub request_timeout: Duration,
+    /// Most connections at once.
+    pub connections_max: usize,
+    /// How long a stop waits for requests under way.
+    pub grace: Duration,
+}
+
+/// Who may read what is stored.
+#[derive(Debug, Clone)]
+pub struct AccessConfig {
+    /// Bearer tokens, any of which opens; none leaves reading open to all.
+    pub tokens: Vec<Secret>,
+    /// Whether `/metrics` asks for no token.
+    pub metrics_public: bool,
+}
+
+/// The store and its limits.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Which engine, and where.
+    pub database: Database,
+    /// Most messages waiting for the writer.
+    pub queue_max: usize,
+    /// Most messages in one commit.
+    pub batch_max: usize,
+    /// How long a write waits for another process's lock.
+    pub lock_timeout: Duration,
+    /// Longest time for one read.
+    pub query_timeout: Duration,
+    /// Threads that read.
+    pub readers: usize,
+    /// Pages in the write-ahead log before a checkpoint.
+    pub checkpoint_pages: u32,
+}
+
+/// Where messages are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// An SQLite file on this machine.
+    Sqlite {
+        /// The path as it was given, relative to the working directory or absolute.
+        path: PathBuf,
+    },
+}
+
+impl Config {
+    /// Checks everything that was said. Reads secret files; touches nothing else.
+    pub fn load(inputs: &Inputs) -> Result<Self, ConfigError> {
+        let secret = inputs.secret("WEBHOOK_SECRET")?.ok_or(ConfigError::NoSecret)?;
+        let original_door = Source {
+            name: original::SCHEME.kind.to_owned(),
+            scheme: &crate::providers::SCHEMES[0],
+            keys: vec![SigningKey::new(&secret)],
+        };
+        Ok(Self {
+            log_level: log_level(inputs.value("LOG_LEVEL")?)?,
+            sources: vec![original_door],
+            server: server(inputs)?,
+            access: access(inputs)?,
+            store: store(inputs)?,
+        })
+    }
+}
+
+/// Only the secret of the original door, for commands that sign and need nothing else.
+pub fn signing_key(inputs: &Inputs) -> Result<SigningKey, ConfigError> {
+    let secret = inputs.secret("WEBHOOK_SECRET")?.ok_or(ConfigError::NoSecret)?;
+    Ok(SigningKey::new(&secret))
+}
+
+fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
+    let seconds = |name, least| inputs.number(name, least, 86_400).map(Duration::from_secs);
+    let count = |name, least, most| inputs.number(name, least, most).map(|number| number as usize);
+    Ok(ServerConfig {
+        host: inputs.value("HOST")?.value,
+        port: inputs.port()?,
+        body_bytes_max: count("MAX_BODY_BYTES", 1, 1 << 30)?,
+        // Below 8 KiB hyper has no room to read into.
+        header_bytes_max: count("POSTROOM_SERVER_HEADER_BYTES_MAX", 8_192, 1 << 20)?,
+        headers_max: count("POSTROOM_SERVER_HEADERS_MAX", 8, 1_000)?,
+        header_timeout: seconds("POSTROOM_SERVER_HEADER_SECONDS", 1)?,
+        body_timeout: seconds("POSTROOM_SERVER_BODY_SECONDS", 1)?,
+        idle_timeout: seconds("POSTROOM_SERVER_IDLE_SECONDS", 1)?,
+        request_timeout: seconds("POSTROOM_SERVER_REQUEST_SECONDS", 1)?,
+        connections_max: count("POSTROOM_SERVER_CONNECTIONS_MAX", 1, 1 << 20)?,
+        grace: seconds("POSTROOM_SERVER_GRACE_SECONDS", 0)?,
+    })
+}
+
+fn store(inputs: &Inputs) -> Result<StoreConfig, ConfigError> {
+    let seconds = |name| inputs.number(name, 0, 3_600).map(Duration::from_secs);
+    Ok(StoreConfig {
+        database: database(inputs.value("DATABASE_URL")?)?,
+        queue_max: inputs.number("POSTROOM_STORE_QUEUE_MAX", 1, 1 << 20)? as usize,
+        batch_max: inputs.number("POSTROOM_STORE_BATCH_MAX", 1, 1 << 16)? as usize,
+        lock_timeout: seconds("POSTROOM_STORE_LOCK_SECONDS")?,
+        query_timeout: seconds("POSTROOM_STORE_QUERY_SECONDS")?,
+        readers: inputs.number("POSTROOM_STORE_READERS", 1, 64)? as usize,
+        checkpoint_pages: inputs.number("POSTROOM_STORE_CHECKPOINT_PAGES", 16, 1 << 20)? as u32,
+    })
+}
+
+fn access(inputs: &Inputs) -> Result<AccessConfig, ConfigError> {
+    let mut tokens = Vec::new();
+    if let Some(list) = inputs.secret("API_TOKEN")? {
+        for token in list.expose().split(|byte| *byte == b',') {
+            let token = Secret::new(token.trim_ascii()).ok_or_else(|| ConfigError::Setting {
+                said_by: "API_TOKEN".to_owned(),
+                problem: "must not hold an empty token".to_owned(),
+            })?;
+            tokens.push(token);
+        }
+    }
+    let given = inputs.value("POSTROOM_METRICS_PUBLIC")?;
+    let metrics_public = match given.value.to_ascii_lowercase().as_str() {
+        "" => tokens.is_empty(),
+        "true" => true,
+        "false" => false,
+        _ => return Err(complaint(given, |value| format!("must be true or false, not '{value}'"))),
+    };
+    Ok(AccessConfig { tokens, metrics_public })
+}
+
+fn log_level(given: Given) -> Result<LogLevel, ConfigError> {
+    let levels = [LogLevel::Debug, LogLevel::Info, LogLevel::Warning, LogLevel::Error, LogLevel::Critical];
+    let found = levels.into_iter().find(|level| level.name().eq_ignore_ascii_case(given.value.trim()));
+    found.ok_or_else(|| {
+        complaint(given, |value| format!("must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not '{value}'"))
+    })
+}
+
+/// `sqlite:///` and a path, taken as it stands (no URL decoding).
+fn database(given: Given) -> Result<Database, ConfigError> {
+    // A URL may hold a password, so complaints show no more of it than the scheme.
+    let problem = match given.value.strip_prefix("sqlite:///") {
+        Some("") => "names no file after sqlite:///".to_owned(),
+        Some(":memory:") => "asks for a database in memory, which would lose every message at the next stop".to_owned(),
+        Some(path) if path.contains('\0') => "holds a NUL character".to_owned(),
+        Some(path) => return Ok(Database::Sqlite { path: PathBuf::from(path) }),
+        None => match given.value.split_once(':') {
+            Some((scheme, _)) if scheme != "sqlite" => format!(
+                "has the scheme '{}', which is not supported; use sqlite:////absolute/path or sqlite:///relative/path",
+                scheme.chars().filter(|character| !character.is_control()).take(20).collect::<String>()
+            ),
+            _ => "must be of the form sqlite:////absolute/path or sqlite:///relative/path".to_owned(),
+        },
+    };
+    Err(ConfigError::Setting { said_by: given.said_by, problem })
+}
+
+fn complaint(given: Given, problem: impl FnOnce(&str) -> String) -> ConfigError {
+    ConfigError::Setting { problem: problem(&given.value), said_by: given.said_by }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        load_with(&[], environment, None)
+    }
+
+    fn load_with(
+        flags: &[(&'static str, &str)],
+        environment: &[(&str, &str)],
+        file: Option<&str>,
+    ) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("postroom.toml");
+        std::fs::write(&path, file.unwrap_or_default()).unwrap();
+        let flags = flags.iter().map(|(name, value)| (*name, value.to_string())).collect();
+        let environment: BTreeMap<_, _> =
+            environment.iter().map(|(name, value)| (name.to_string(), value.into())).collect();
+        Config::load(&Inputs::new(flags, environment, file.map(|_| path))?)
+    }
+
+    fn complaint_of(environment: &[(&str, &str)]) -> String {
+        let mut all = vec![("WEBHOOK_SECRET", "s")];
+        all.extend(environment);
+        load(&all).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let config = load(&[("WEBHOOK_SECRET", " s ")]).unwrap();
+        assert_eq!(config.store.database, Database::Sqlite { path: "/data/app.db".into() });
+        assert_eq!((config.server.host.as_str(), config.server.port), ("0.0.0.0", 8000));
+        assert_eq!((config.log_level, config.server.body_bytes_max), (LogLevel::Info, 1 << 20));
+        assert!(config.access.tokens.is_empty() && config.access.metrics_public);
+        let expected = SigningKey::new(&Secret::new(" s ").unwrap()).sign(b"x");
+        assert_eq!(config.sources[0].keys[0].sign(b"x"), expected, "the secret is not trimmed");
+        assert!(!format!("{config:?}").contains(" s "));
+    }
+
+    #[test]
+    fn flag_before_environment_before_file_before_default() {
+        let file = Some("[server]\nport = 1\nhost = \"::1\"\nidle_seconds = 5\n");
+        let environment = [("WEBHOOK_SECRET", "s"), ("PORT", "2"), ("HOST", "127.0.0.1"), ("LOG_LEVEL", "")];
+        let config = load_with(&[("PORT", "3")], &environment, file).unwrap();
+        assert_eq!((config.server.port, config.server.host.as_str()), (3, "127.0.0.1"));
+        assert_eq!(config.server.idle_timeout, Duration::from_secs(5));
+        assert_eq!(config.log_level, LogLevel::Info, "an empty variable is an unset one");
+    }
+
+    #[test]
+    fn a_secret_must_be_given_and_not_empty() {
+        assert!(load(&[]).unwrap_err().to_string().contains("WEBHOOK_SECRET"));
+        assert_eq!(load(&[("WEBHOOK_SECRET", "")]).unwrap_err().to_string(), "WEBHOOK_SECRET must not be empty");
+        assert!(complaint_of(&[("WEBHOOK_SECRET_FILE", "/x")]).contains("keep one"));
+        assert!(complaint_of(&[("API_TOKEN", "a,,b")]).contains("API_TOKEN"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "from file\n").unwrap();
+        let config = load(&[("WEBHOOK_SECRET_FILE", path.to_str().unwrap())]).unwrap();
+        let expected = SigningKey::new(&Secret::new("from file").unwrap()).sign(b"x");
+        assert_eq!(config.sources[0].keys[0].sign(b"x"), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        assert!(complaint_of(&[("PORT", "99999")]).starts_with("PORT must be a whole number from 0 to 65535"));
+        assert!(complaint_of(&[("PORT", "-1")]).starts_with("PORT must"));
+        assert!(complaint_of(&[("LOG_LEVEL", "loud")]).starts_with("LOG_LEVEL must be DEBUG"));
+        assert!(complaint_of(&[("POSTROOM_METRICS_PUBLIC", "1")]).contains("true or false"));
+        let misspelt = complaint_of(&[("POSTROOM_SERVER_IDLE_SECOND", "1")]);
+        assert!(misspelt.ends_with("did you mean POSTROOM_SERVER_IDLE_SECONDS?"), "{misspelt}");
+        let in_file = load_with(&[], &[("WEBHOOK_SECRET", "s")], Some("[sever]\nport = 1")).unwrap_err().to_string();
+        assert!(in_file.ends_with("sever.port is no setting of postroom; did you mean server.port?"), "{in_file}");
+    }
+
+    #[test]
+    fn database_urls() {
+        let path = |url| match load(&[("WEBHOOK_SECRET", "s"), ("DATABASE_URL", url)]) {
+            Ok(config) => match config.store.database {
+                Database::Sqlite { path } => path.display().to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(path("sqlite:////abs/a%20b.db"), "/abs/a%20b.db");
+        assert_eq!(path("sqlite:///rel/a b?.db"), "rel/a b?.db");
+        let refused = path("postgres://user:hunter2@db/x");
+        assert!(refused.starts_with("DATABASE_URL has the scheme 'postgres'") && !refused.contains("hunter2"));
+        for bad in ["sqlite:///", "sqlite://x", "sqlite:x", "nonsense", "sqlite:///:memory:"] {
+            assert!(path(bad).starts_with("DATABASE_URL"), "{bad}");
+        }
+    }
+}

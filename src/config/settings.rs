@@ -1,0 +1,147 @@
+//! The table of all settings. The flags of `serve`, the file's keys, `--help`, the README's table and
+//! `postroom.example.toml` follow it, and a test holds them to it.
+
+/// One setting: the same name as environment variable, flag and key of the configuration file.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The environment variable.
+    pub name: &'static str,
+    /// Section and key in the configuration file.
+    pub file_key: (&'static str, &'static str),
+    /// What holds when nobody says otherwise; empty means unset.
+    pub default: &'static str,
+    /// What it is for, with its unit.
+    pub about: &'static str,
+    /// A secret is given by the environment or by a file of its own (`<NAME>_FILE`), never by a flag or in clear in the file.
+    pub secret: bool,
+}
+
+impl Setting {
+    /// The flag of `postroom serve`, without the dashes: `POSTROOM_SERVER_IDLE_SECONDS` is `--server-idle-seconds`.
+    pub fn flag(&self) -> String {
+        self.name.trim_start_matches("POSTROOM_").to_ascii_lowercase().replace('_', "-")
+    }
+}
+
+const fn setting(
+    name: &'static str,
+    file_key: (&'static str, &'static str),
+    default: &'static str,
+    about: &'static str,
+) -> Setting {
+    Setting { name, file_key, default, about, secret: false }
+}
+
+const fn secret(name: &'static str, file_key: (&'static str, &'static str), about: &'static str) -> Setting {
+    Setting { name, file_key, default: "", about, secret: true }
+}
+
+/// Every setting, in the order of the documents.
+pub const SETTINGS: &[Setting] = &[
+    secret("WEBHOOK_SECRET", ("webhook", "secret_file"), "Secret that signs POST /webhook (HMAC-SHA256); required"),
+    setting(
+        "DATABASE_URL",
+        ("database", "url"),
+        "sqlite:////data/app.db",
+        "Where messages are kept: sqlite:////absolute/path or sqlite:///relative/path",
+    ),
+    setting("LOG_LEVEL", ("log", "level"), "INFO", "Least level logged: DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+    setting("HOST", ("server", "host"), "0.0.0.0", "Address to listen on"),
+    setting("PORT", ("server", "port"), "8000", "Port to listen on; 0 takes a free one and logs it"),
+    setting("MAX_BODY_BYTES", ("server", "max_body_bytes"), "1048576", "Most bytes of a request body; more is 413"),
+    secret("API_TOKEN", ("api", "token_file"), "Bearer tokens for reading, comma-separated; unset leaves reading open"),
+    setting(
+        "POSTROOM_METRICS_PUBLIC",
+        ("metrics", "public"),
+        "",
+        "Whether /metrics is open without a token (true or false); by default only while API_TOKEN is unset",
+    ),
+    setting(
+        "POSTROOM_SERVER_HEADER_SECONDS",
+        ("server", "header_seconds"),
+        "10",
+        "Longest wait for a whole request head; then the connection is closed",
+    ),
+    setting(
+        "POSTROOM_SERVER_HEADER_BYTES_MAX",
+        ("server", "header_bytes_max"),
+        "16384",
+        "Most bytes of a request head; more is 431",
+    ),
+    setting(
+        "POSTROOM_SERVER_HEADERS_MAX",
+        ("server", "headers_max"),
+        "64",
+        "Most header fields of a request; more is 431",
+    ),
+    setting(
+        "POSTROOM_SERVER_BODY_SECONDS",
+        ("server", "body_seconds"),
+        "30",
+        "Longest wait for a whole request body; then 408",
+    ),
+    setting(
+        "POSTROOM_SERVER_IDLE_SECONDS",
+        ("server", "idle_seconds"),
+        "75",
+        "How long a connection may rest between requests, or take nothing of an answer, before it is closed",
+    ),
+    setting(
+        "POSTROOM_SERVER_REQUEST_SECONDS",
+        ("server", "request_seconds"),
+        "60",
+        "Longest time from a request's head to its answer; then 503",
+    ),
+    setting(
+        "POSTROOM_SERVER_CONNECTIONS_MAX",
+        ("server", "connections_max"),
+        "4096",
+        "Most connections at once; further ones wait to be accepted",
+    ),
+    setting(
+        "POSTROOM_SERVER_GRACE_SECONDS",
+        ("server", "grace_seconds"),
+        "10",
+        "How long a stop waits for requests under way",
+    ),
+    setting(
+        "POSTROOM_STORE_QUEUE_MAX",
+        ("store", "queue_max"),
+        "8192",
+        "Most messages waiting for the writer; more are answered 503 at once",
+    ),
+    setting("POSTROOM_STORE_BATCH_MAX", ("store", "batch_max"), "1024", "Most messages in one commit"),
+    setting(
+        "POSTROOM_STORE_LOCK_SECONDS",
+        ("store", "lock_seconds"),
+        "5",
+        "How long a write waits for another process's lock on the file; then 503",
+    ),
+    setting(
+        "POSTROOM_STORE_QUERY_SECONDS",
+        ("store", "query_seconds"),
+        "5",
+        "Longest time for a listing, search or statistic; then 503",
+    ),
+    setting("POSTROOM_STORE_READERS", ("store", "readers"), "2", "Threads that answer listings, searches and statistics"),
+    setting(
+        "POSTROOM_STORE_CHECKPOINT_PAGES",
+        ("store", "checkpoint_pages"),
+        "8192",
+        "Pages of 4 KiB in the write-ahead log before they are moved into the database file",
+    ),
+];
+
+/// The setting of that environment variable.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The known name most like `typed`, if any is near enough to be what was meant.
+pub fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|name| (strsim::normalized_damerau_levenshtein(typed, name), name))
+        .filter(|(likeness, _)| *likeness >= 0.6)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}

@@ -1,0 +1,20 @@
+//! What Postroom talks about: messages, their parts, and the questions asked of an inbox. Plain values without I/O or
+//! `async`; outside data becomes one of these types once, at the edge, through one constructor.
+
+pub mod address;
+pub mod fold;
+pub mod invalid;
+pub mod message;
+pub mod query;
+pub mod secret;
+pub mod stats;
+pub mod timestamp;
+
+pub use address::Address;
+pub use fold::Needle;
+pub use invalid::{FieldError, Invalid};
+pub use message::{Message, MessageId, NewMessage};
+pub use query::{Filter, Page, PageRequest};
+pub use secret::Secret;
+pub use stats::{SenderCount, Stats};
+pub use timestamp::{Moment, Timestamp};

@@ -1,0 +1,143 @@
+//! Two kinds of time: what a sender wrote (`Timestamp`, a fixed textual form that sorts bytewise) and what our clock said (`Moment`).
+
+use super::Invalid;
+
+/// The contract's one form of time: `YYYY-MM-DDTHH:MM:SSZ`, ASCII, a date and time that exist. Bytewise order is order in time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp([u8; 20]);
+
+impl Timestamp {
+    /// Parses exactly that form: no fraction, no offset, no leap second, no hour 24, no lower case, since any of these would
+    /// break the order of text.
+    pub fn parse(raw: &str) -> Result<Self, Invalid> {
+        if !raw.ends_with('Z') {
+            return Err(Invalid::Rule("timestamp must be ISO-8601 UTC with Z suffix"));
+        }
+        const FORM: Invalid = Invalid::Rule("timestamp must be ISO-8601 format: YYYY-MM-DDTHH:MM:SSZ");
+        let bytes: [u8; 20] = raw.as_bytes().try_into().map_err(|_| FORM)?;
+        let number = |from: usize, to: usize| {
+            bytes[from..to].iter().try_fold(0u16, |sum, byte| match byte {
+                b'0'..=b'9' => Ok(sum * 10 + u16::from(byte - b'0')),
+                _ => Err(FORM),
+            })
+        };
+        let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+        if separators.iter().any(|(at, expected)| bytes[*at] != *expected) {
+            return Err(FORM);
+        }
+        let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+        let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+        let date = jiff::civil::Date::new(year as i16, month as i8, day as i8);
+        if date.is_err() || year == 0 || hour > 23 || minute > 59 || second > 59 {
+            return Err(Invalid::Rule("timestamp must be a real date and time"));
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The timestamp as it was written.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("only ASCII was let in")
+    }
+}
+
+impl std::fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A reading of our own clock, in microseconds since 1970 (UTC). Read once per request, then passed along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    microseconds: i64,
+}
+
+impl Moment {
+    /// Reads the clock.
+    pub fn now() -> Self {
+        Self { microseconds: jiff::Timestamp::now().as_microsecond() }
+    }
+
+    /// A moment at a known place, for tests and for replays. Values outside the years -9999 to 9999 are pulled to the nearest end.
+    pub fn from_microseconds(microseconds: i64) -> Self {
+        let (first, last) = (jiff::Timestamp::MIN.as_microsecond(), jiff::Timestamp::MAX.as_microsecond());
+        Self { microseconds: microseconds.clamp(first, last) }
+    }
+
+    /// Whole seconds since 1970, for metrics.
+    pub fn unix_seconds(self) -> i64 {
+        self.microseconds.div_euclid(1_000_000)
+    }
+
+    /// `YYYY-MM-DDTHH:MM:SS.ffffffZ`, the form of `created_at`.
+    pub fn to_iso_micros(self) -> String {
+        format!("{:.6}", self.timestamp())
+    }
+
+    /// `YYYY-MM-DDTHH:MM:SS.fffZ`, the form of log lines, appended to `out`.
+    pub fn write_iso_millis(self, out: &mut String) {
+        use std::fmt::Write;
+        write!(out, "{:.3}", self.timestamp()).expect("a String takes everything");
+    }
+
+    fn timestamp(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_microsecond(self.microseconds).expect("kept in range by every constructor")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(raw: &str) -> &'static str {
+        match Timestamp::parse(raw) {
+            Err(Invalid::Rule(rule)) => rule,
+            other => panic!("{raw}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_contracts_form_and_nothing_else() {
+        for good in ["2025-01-15T10:00:00Z", "2024-02-29T23:59:59Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"] {
+            assert_eq!(Timestamp::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "2025-01-15T10:00:00", "2025-01-15T10:00:00z", "2025-01-15T10:00:00+00:00"] {
+            assert_eq!(rule(bad), "timestamp must be ISO-8601 UTC with Z suffix", "{bad}");
+        }
+        for bad in [
+            "Z",
+            "2025-1-5T1:0:0Z",
+            "2025-01-15 10:00:00Z",
+            "2025-01-15t10:00:00Z",
+            "2025-01-15T10:00Z",
+            "20250115T100000Z",
+            "2025-01-15T10:00:00.5Z",
+            "2025-01-15T10:00:0१Z",
+            "+025-01-15T10:00:00Z",
+        ] {
+            assert_eq!(rule(bad), "timestamp must be ISO-8601 format: YYYY-MM-DDTHH:MM:SSZ", "{bad}");
+        }
+        for bad in [
+            "2025-02-30T10:00:00Z",
+            "2025-02-29T10:00:00Z",
+            "2025-13-01T10:00:00Z",
+            "2025-00-01T10:00:00Z",
+            "2025-01-15T24:00:00Z",
+            "2016-12-31T23:59:60Z",
+            "2025-01-15T10:60:00Z",
+            "0000-01-01T00:00:00Z",
+        ] {
+            assert_eq!(rule(bad), "timestamp must be a real date and time", "{bad}");
+        }
+    }
+
+    #[test]
+    fn our_clock_is_written_with_a_fixed_number_of_digits() {
+        let moment = Moment::from_microseconds(1_736_935_200_000_000);
+        assert_eq!(moment.to_iso_micros(), "2025-01-15T10:00:00.000000Z");
+        let mut line = String::new();
+        Moment::from_microseconds(1_736_935_200_123_456).write_iso_millis(&mut line);
+        assert_eq!(line, "2025-01-15T10:00:00.123Z");
+        assert!(Moment::from_microseconds(i64::MAX).to_iso_micros().starts_with("9999-"));
+    }
+}

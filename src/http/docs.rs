@@ -1,0 +1,73 @@
+//! `GET /openapi.json` and `GET /docs`: the contract for machines and for people. Every byte comes from the binary, under a
+//! policy that lets the browser load nothing from anywhere else.
+
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue};
+use utoipa_swagger_ui::Config;
+
+use super::Answer;
+use super::openapi;
+use super::views::{JSON, with_type};
+
+/// Scripts, styles and connections of our own origin only; nothing inline, no frames, no forms.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
+     form-action 'none'; frame-ancestors 'none'",
+);
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const CSS: HeaderValue = HeaderValue::from_static("text/css; charset=utf-8");
+const SCRIPT: HeaderValue = HeaderValue::from_static("text/javascript; charset=utf-8");
+
+/// The OpenAPI document.
+#[utoipa::path(get, path = "/openapi.json", tag = "about", operation_id = "openapi",
+    responses((status = 200, description = "This document", content_type = "application/json", body = Value)))]
+pub fn openapi() -> Answer {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::document().into());
+    with_type(DOCUMENT.clone(), JSON)
+}
+
+/// The page at `/docs`, or a file that it loads.
+pub fn file(path: &str) -> Option<Answer> {
+    let name = path.trim_start_matches("/docs").trim_matches('/');
+    match name {
+        "" => Some(page()),
+        "docs.css" => Some(own(include_str!("assets/docs.css"), CSS)),
+        "docs.js" => Some(own(include_str!("assets/docs.js"), SCRIPT)),
+        "swagger-ui.css" | "swagger-ui-bundle.js" | "favicon-32x32.png" => swagger_ui(name),
+        _ => None,
+    }
+}
+
+/// The page for people, which shows the OpenAPI document and lets them try it.
+#[utoipa::path(get, path = "/docs", tag = "about", operation_id = "docs",
+    responses((status = 200, description = "A page for people", content_type = "text/html", body = String)))]
+fn page() -> Answer {
+    own(include_str!("assets/docs.html"), HTML)
+}
+
+fn own(text: &'static str, media_type: HeaderValue) -> Answer {
+    with_policy(with_type(Bytes::from_static(text.as_bytes()), media_type))
+}
+
+/// A file of Swagger UI, as the crate has it: packed.
+fn swagger_ui(name: &str) -> Option<Answer> {
+    let file = utoipa_swagger_ui::serve(name, Arc::new(Config::from("/openapi.json"))).ok()??;
+    let media_type = HeaderValue::from_str(&file.content_type).ok()?;
+    let mut answer = with_policy(with_type(file.bytes.into_owned().into(), media_type));
+    if file.gzpipped {
+        answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    Some(answer)
+}
+
+/// Adds what a browser is told not to do.
+pub fn with_policy(mut answer: Answer) -> Answer {
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, POLICY);
+    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    headers.insert(HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer"));
+    answer
+}

@@ -1,0 +1,143 @@
+//! The single place that turns errors into answers: clients learn what to fix, operators (in the log) what broke.
+
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{Method, StatusCode};
+
+use super::{Answer, views};
+use crate::domain::FieldError;
+use crate::providers::BadSignature;
+use crate::store::StoreError;
+use crate::telemetry::metrics::Refusal;
+
+/// How long a client that met a passing trouble is asked to wait.
+const RETRY_AFTER_SECONDS: u16 = 1;
+
+/// Why a request is not answered with 200.
+#[derive(Debug)]
+pub enum ApiError {
+    /// Not HTTP as it should be; the text is for the log.
+    Malformed(&'static str),
+    /// No such path.
+    NotFound,
+    /// The path knows another method.
+    MethodNotAllowed(&'static Method),
+    /// The body is compressed, but signatures are over raw bytes.
+    ContentEncoding,
+    /// The body is longer than allowed.
+    BodyTooLarge,
+    /// The body did not come in time.
+    BodyTooSlow,
+    /// Not signed as the door wants it.
+    BadSignature(BadSignature),
+    /// Reading wants a token.
+    NotAuthenticated,
+    /// The service is stopping.
+    ShuttingDown,
+    /// The answer did not come about in time.
+    RequestDeadline,
+    /// Fields or parameters that break the contract.
+    Invalid(Vec<FieldError>),
+    /// The store could not.
+    Store(StoreError),
+    /// A bug of ours.
+    Panic,
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<BadSignature> for ApiError {
+    fn from(error: BadSignature) -> Self {
+        Self::BadSignature(error)
+    }
+}
+
+impl ApiError {
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BadSignature(_) | Self::NotAuthenticated => StatusCode::UNAUTHORIZED,
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Store(StoreError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::ShuttingDown | Self::RequestDeadline | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What is counted, for everything but unknown paths, methods and invalid content.
+    pub fn refusal(&self) -> Option<Refusal> {
+        Some(match self {
+            Self::NotFound | Self::MethodNotAllowed(_) | Self::Invalid(_) => return None,
+            Self::Malformed(_) => Refusal::MalformedRequest,
+            Self::ContentEncoding => Refusal::ContentEncoding,
+            Self::BodyTooLarge => Refusal::BodyTooLarge,
+            Self::BodyTooSlow => Refusal::BodyTooSlow,
+            Self::BadSignature(BadSignature::MissingHeader) => Refusal::MissingHeader,
+            Self::BadSignature(BadSignature::DuplicateHeader) => Refusal::DuplicateHeader,
+            Self::BadSignature(BadSignature::Malformed) => Refusal::MalformedSignature,
+            Self::BadSignature(BadSignature::WrongSecret) => Refusal::WrongSecret,
+            Self::NotAuthenticated => Refusal::NotAuthenticated,
+            Self::ShuttingDown | Self::Store(StoreError::Closed) => Refusal::ShuttingDown,
+            Self::RequestDeadline => Refusal::RequestDeadline,
+            Self::Store(StoreError::QueueFull) => Refusal::QueueFull,
+            Self::Store(StoreError::DiskFull) => Refusal::DiskFull,
+            Self::Store(StoreError::Unavailable(_)) => Refusal::DatabaseUnavailable,
+            Self::Store(StoreError::QueryDeadline) => Refusal::QueryDeadline,
+            Self::Panic => Refusal::Panic,
+        })
+    }
+
+    /// What only the log may say.
+    pub fn detail_for_log(&self) -> Option<&str> {
+        match self {
+            Self::Malformed(why) => Some(why),
+            Self::Store(StoreError::Unavailable(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Whether the rest of the request cannot or need not be read, so that the connection ends here.
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::Malformed(_) | Self::ContentEncoding | Self::BodyTooLarge | Self::BodyTooSlow | Self::Panic)
+    }
+
+    /// The answer.
+    pub fn answer(&self) -> Answer {
+        let status = self.status();
+        let body = match self {
+            Self::Invalid(errors) => views::json(&views::InvalidView::new(errors)),
+            Self::BadSignature(_) => views::detail("invalid signature"),
+            Self::NotAuthenticated => views::detail("Not authenticated"),
+            // Said in every framework of this kind; `hyper` names some of them otherwise.
+            Self::BodyTooLarge => views::detail("Payload Too Large"),
+            _ => views::detail(status.canonical_reason().unwrap_or("Error")),
+        };
+        let mut answer = Answer::new(Full::new(body));
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        headers.insert(hyper::header::CONTENT_TYPE, views::JSON);
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
+            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        if let Self::MethodNotAllowed(allowed) = self {
+            headers.insert(ALLOW, HeaderValue::from_static(if **allowed == Method::POST { "POST" } else { "GET" }));
+        }
+        if matches!(self, Self::NotAuthenticated) {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.ends_connection() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+}

@@ -1,0 +1,212 @@
+//! One request and its answer: every request goes through `respond`, is counted once and leaves one log line.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Request, StatusCode, Version};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use super::error::ApiError;
+use super::{Answer, AppState, Endpoint, Route, docs, find_route, health, index, messages, metrics, receive, stats};
+use crate::config::LogLevel;
+use crate::domain::{MessageId, Moment};
+use crate::telemetry::log;
+use crate::telemetry::metrics::{PathLabel, Refusal, WebhookResult};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest request id of a client's that we take over.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// What the log line of a request tells beside the usual.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// The message, where known.
+    pub message_id: Option<MessageId>,
+    /// What became of a request to the original door.
+    pub result: Option<WebhookResult>,
+    /// The copy differed from the first; the first was kept.
+    pub conflict: bool,
+}
+
+/// Answers a request. `fault` is what the connection found wrong with its head. Never panics: a panic on the way is a 500.
+pub async fn respond(app: &AppState, fault: Option<&'static str>, request: Request<Incoming>) -> Answer {
+    let started = Instant::now();
+    let (head, body) = request.into_parts();
+    let route = find_route(head.uri.path());
+    let label = route.map_or(PathLabel::Unknown, |route| route.label);
+    let mut record = Record::default();
+    let work = async {
+        let work = dispatch(app, fault, route, &head, body, &mut record);
+        tokio::time::timeout(app.limits.request_timeout, work).await.unwrap_or(Err(ApiError::RequestDeadline))
+    };
+    let (mut answer, error) = match without_panic(work).await {
+        Ok(answer) => (answer, None),
+        Err(error) => (error.answer(), Some(error)),
+    };
+    let (now, latency) = (Instant::now(), started.elapsed());
+    if label == PathLabel::Webhook {
+        record.result = record.result.or(refused_result(error.as_ref()));
+        record.result.into_iter().for_each(|result| app.metrics.webhook_result(result));
+    }
+    if let Some(refusal) = error.as_ref().and_then(ApiError::refusal) {
+        app.metrics.refused(refusal);
+    }
+    app.metrics.request_answered(label, head.method.as_str(), answer.status().as_u16(), latency, now);
+    let request_id = request_id(&head.headers);
+    let id_text = request_id.to_str().unwrap_or_default();
+    record.log(label, &head, id_text, answer.status(), latency, error.as_ref());
+    answer.headers_mut().insert(REQUEST_ID, request_id);
+    answer
+}
+
+/// Finds out what is asked, and asks it of the right endpoint. The order of the checks is the contract's.
+async fn dispatch(
+    app: &AppState,
+    fault: Option<&'static str>,
+    route: Option<&'static Route>,
+    head: &Parts,
+    body: Incoming,
+    record: &mut Record,
+) -> Result<Answer, ApiError> {
+    if let Some(fault) = fault.or_else(|| head_fault(&head.headers, head.version)) {
+        return Err(ApiError::Malformed(fault));
+    }
+    let route = route.ok_or(ApiError::NotFound)?;
+    if head.method != route.method {
+        return Err(ApiError::MethodNotAllowed(&route.method));
+    }
+    authorize(app, route.endpoint, &head.headers)?;
+    let query = head.uri.query().unwrap_or_default();
+    match route.endpoint {
+        Endpoint::Webhook => receive::receive(app, &app.sources[0], &head.headers, body, record).await,
+        Endpoint::Messages => messages::list(app, query).await,
+        Endpoint::Stats => stats::summarize(app).await,
+        Endpoint::Live => Ok(health::live()),
+        Endpoint::Ready => Ok(health::ready(app).await),
+        Endpoint::Metrics => Ok(metrics::expose(app).await),
+        Endpoint::Index => Ok(index::greet(&head.headers)),
+        Endpoint::OpenApi => Ok(docs::openapi()),
+        Endpoint::Docs => docs::file(head.uri.path()).ok_or(ApiError::NotFound),
+    }
+}
+
+/// How a refusal counts among the results of the original door; most are not the door's own.
+fn refused_result(error: Option<&ApiError>) -> Option<WebhookResult> {
+    match error? {
+        ApiError::BadSignature(_) => Some(WebhookResult::InvalidSignature),
+        ApiError::Invalid(_) => Some(WebhookResult::ValidationError),
+        _ => None,
+    }
+}
+
+impl Record {
+    /// Writes the one line of a request.
+    fn log(
+        &self,
+        label: PathLabel,
+        head: &Parts,
+        request_id: &str,
+        status: StatusCode,
+        latency: Duration,
+        error: Option<&ApiError>,
+    ) {
+        let level = match error {
+            Some(ApiError::BadSignature(_)) => LogLevel::Error,
+            _ if status.is_server_error() => LogLevel::Error,
+            _ if status.is_client_error() => LogLevel::Warning,
+            _ => LogLevel::Info,
+        };
+        let (method, path) = (head.method.as_str(), head.uri.path());
+        let mut line = log::line_at(level, Moment::now(), &format!("{method} {path} {}", status.as_u16()))
+            .text("request_id", request_id)
+            .text("method", method)
+            .text("path", path)
+            .value("status", status.as_u16())
+            .value("latency_ms", format_args!("{:.3}", latency.as_secs_f64() * 1e3));
+        if label == PathLabel::Webhook {
+            line = line
+                .text_if("message_id", self.message_id.as_ref().map(MessageId::as_str))
+                .value("dup", self.result == Some(WebhookResult::Duplicate))
+                .text_if("result", self.result.map(WebhookResult::label));
+            if self.conflict {
+                line = line.value("conflict", true);
+            }
+        }
+        line.text_if("reason", error.and_then(ApiError::refusal).map(Refusal::label))
+            .text_if("error", error.and_then(ApiError::detail_for_log))
+            .emit();
+    }
+}
+
+/// What hyper lets pass and RFC 9112 (§3.2) does not: a request of HTTP/1.1 has exactly one Host.
+fn head_fault(headers: &HeaderMap, version: Version) -> Option<&'static str> {
+    match (version, headers.get_all(HOST).iter().count()) {
+        (Version::HTTP_11, 0) => Some("no Host header"),
+        (_, 0 | 1) => None,
+        _ => Some("more than one Host header"),
+    }
+}
+
+/// Reading wants a token, if there are tokens. The pages that hold no data, the health probes and the doors do not.
+fn authorize(app: &AppState, endpoint: Endpoint, headers: &HeaderMap) -> Result<(), ApiError> {
+    let guarded = match endpoint {
+        Endpoint::Messages | Endpoint::Stats => true,
+        Endpoint::Metrics => !app.access.metrics_public,
+        Endpoint::Webhook | Endpoint::Live | Endpoint::Ready => false,
+        Endpoint::Index | Endpoint::OpenApi | Endpoint::Docs => false,
+    };
+    if !guarded || app.access.tokens.is_empty() {
+        return Ok(());
+    }
+    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let token = match given.split_at_checked(7) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"Bearer ") => token.trim_ascii(),
+        _ => return Err(ApiError::NotAuthenticated),
+    };
+    // Every token is compared, each in constant time.
+    let fits = app.access.tokens.iter().fold(false, |fits, known| bool::from(known.expose().ct_eq(token)) | fits);
+    if fits { Ok(()) } else { Err(ApiError::NotAuthenticated) }
+}
+
+/// The client's id if it is sane (it goes into our log), else one of ours.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let sane = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
+        (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(plain)
+    };
+    headers.get(REQUEST_ID).filter(sane).cloned().unwrap_or_else(|| {
+        let mut buffer = Uuid::encode_buffer();
+        HeaderValue::from_str(Uuid::now_v7().as_hyphenated().encode_lower(&mut buffer)).expect("hexadecimal and hyphens")
+    })
+}
+
+/// A panic while the future runs becomes an error; the panic hook has told of it by then.
+async fn without_panic<T>(future: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))).unwrap_or(Poll::Ready(Err(ApiError::Panic)))
+    })
+    .await
+}
+
+/// Counts and logs a request that was too broken for `respond`: hyper answered it, with an empty body.
+pub fn note_unparsable(app: &AppState, status: StatusCode) {
+    let refusal = match status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Refusal::HeadersTooLarge,
+        _ => Refusal::MalformedRequest,
+    };
+    app.metrics.refused(refusal);
+    let now = Instant::now();
+    app.metrics.request_answered(PathLabel::Unknown, "other", status.as_u16(), now.elapsed(), now);
+    log::warning("refused a request that is not HTTP")
+        .value("status", status.as_u16())
+        .text("reason", refusal.label())
+        .emit();
+}

@@ -1,0 +1,20 @@
+//! `GET /metrics`, for Prometheus.
+
+use hyper::header::HeaderValue;
+
+use super::views::{DetailView, with_type};
+use super::{Answer, AppState};
+
+/// The exposition, with everything that is measured at the moment of asking.
+#[utoipa::path(get, path = "/metrics", tag = "operations", operation_id = "metrics",
+    responses(
+        (status = 200, description = "Prometheus text format 0.0.4", content_type = "text/plain", body = String),
+        (status = 401, description = "Reading wants a token", body = DetailView),
+    ),
+    security((), ("token" = [])))]
+pub async fn expose(app: &AppState) -> Answer {
+    let mut gauges = app.store.gauges().await;
+    gauges.ready &= !app.is_draining();
+    let text = app.metrics.encode(gauges);
+    with_type(text.into(), HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"))
+}

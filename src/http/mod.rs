@@ -1,0 +1,141 @@
+//! The HTTP side: one table of routes, one function through which every request goes, and one file per endpoint.
+//!
+//! HTTP/1.1 only; HTTP/2 and TLS belong to the proxy in front.
+
+pub mod connection;
+mod docs;
+mod error;
+mod exchange;
+pub mod head;
+mod health;
+mod index;
+mod messages;
+mod metrics;
+pub mod openapi;
+pub mod params;
+mod receive;
+mod stats;
+pub mod views;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Method, Response};
+use tokio::sync::watch;
+
+use crate::config::{AccessConfig, ServerConfig};
+use crate::providers::Source;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::PathLabel;
+
+/// An answer: headers, and a body that is whole from the start.
+pub type Answer = Response<Full<Bytes>>;
+
+/// What every request may need.
+#[derive(Debug)]
+pub struct AppState {
+    /// The doors.
+    pub sources: Vec<Source>,
+    /// Who may read.
+    pub access: AccessConfig,
+    /// Limits at the edge.
+    pub limits: ServerConfig,
+    /// Where messages are kept.
+    pub store: Store,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Turns true when the service begins to stop; requests that come after that are refused.
+    pub stop: watch::Sender<bool>,
+}
+
+impl AppState {
+    /// Whether the service is stopping.
+    pub fn is_draining(&self) -> bool {
+        *self.stop.borrow()
+    }
+}
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// What this is, for a person.
+    Index,
+    /// The original door.
+    Webhook,
+    /// The listing.
+    Messages,
+    /// The inbox in a few numbers.
+    Stats,
+    /// Whether the process runs.
+    Live,
+    /// Whether it can do its work.
+    Ready,
+    /// The numbers for Prometheus.
+    Metrics,
+    /// The contract for machines.
+    OpenApi,
+    /// The contract for people, and the files of that page.
+    Docs,
+}
+
+/// One line of the table.
+#[derive(Debug)]
+pub struct Route {
+    /// The path; a trailing `*` stands for one more segment.
+    pub path: &'static str,
+    /// The one method that the path knows.
+    pub method: Method,
+    /// Where it leads.
+    pub endpoint: Endpoint,
+    /// Its label in metrics.
+    pub label: PathLabel,
+}
+
+const fn route(method: Method, path: &'static str, endpoint: Endpoint, label: PathLabel) -> Route {
+    Route { path, method, endpoint, label }
+}
+
+/// Every path that answers something other than 404.
+pub const ROUTES: &[Route] = &[
+    route(Method::POST, "/webhook", Endpoint::Webhook, PathLabel::Webhook),
+    route(Method::GET, "/messages", Endpoint::Messages, PathLabel::Messages),
+    route(Method::GET, "/stats", Endpoint::Stats, PathLabel::Stats),
+    route(Method::GET, "/health/live", Endpoint::Live, PathLabel::Live),
+    route(Method::GET, "/health/ready", Endpoint::Ready, PathLabel::Ready),
+    route(Method::GET, "/metrics", Endpoint::Metrics, PathLabel::Metrics),
+    route(Method::GET, "/", Endpoint::Index, PathLabel::Root),
+    route(Method::GET, "/openapi.json", Endpoint::OpenApi, PathLabel::OpenApi),
+    route(Method::GET, "/docs", Endpoint::Docs, PathLabel::Docs),
+    route(Method::GET, "/docs/*", Endpoint::Docs, PathLabel::Docs),
+];
+
+/// The route of a path. One trailing slash is as good as none.
+pub fn find_route(path: &str) -> Option<&'static Route> {
+    let path = match path.strip_suffix('/') {
+        Some("") | None => path,
+        Some(shorter) => shorter,
+    };
+    ROUTES.iter().find(|route| match route.path.strip_suffix('*') {
+        None => route.path == path,
+        Some(folder) => path.strip_prefix(folder).is_some_and(|name| !name.is_empty() && !name.contains('/')),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_where_the_table_says() {
+        let endpoint = |path| find_route(path).map(|route| route.endpoint);
+        assert_eq!(endpoint("/"), Some(Endpoint::Index));
+        assert_eq!(endpoint("/webhook/"), Some(Endpoint::Webhook));
+        assert_eq!(endpoint("/docs/docs.css"), Some(Endpoint::Docs));
+        for unknown in ["", "//", "/webhook//", "/Webhook", "/docs/a/b", "/health", "*", "/messages/x"] {
+            assert_eq!(endpoint(unknown), None, "{unknown}");
+        }
+        assert_eq!(endpoint("/docs/"), Some(Endpoint::Docs));
+    }
+}

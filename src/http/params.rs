@@ -1,0 +1,152 @@
+//! The query string of `/messages`: every parameter is optional, the last of a repeated one counts, unknown ones are ignored,
+//! and all that are wrong are told at once.
+
+use serde_json::Value;
+
+use crate::domain::invalid::Place;
+use crate::domain::query::{LIMIT_DEFAULT, LIMIT_MAX, SEARCH_BYTES_MAX};
+use crate::domain::{FieldError, Filter, Invalid, Needle, PageRequest, Timestamp};
+
+/// Reads a query string (without the question mark).
+pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
+    let mut given = Given::default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let place = match name.as_ref() {
+            "limit" => &mut given.limit,
+            "offset" => &mut given.offset,
+            "from" => &mut given.from,
+            "since" => &mut given.since,
+            "q" => &mut given.q,
+            _ => continue,
+        };
+        *place = Some(value.into_owned());
+    }
+    let limit = given.limit.as_deref().map_or(Ok(i64::from(LIMIT_DEFAULT)), |text| integer(text, 1, i64::from(LIMIT_MAX)));
+    let offset = given.offset.as_deref().map_or(Ok(0), |text| integer(text, 0, i64::MAX));
+    let since = given.since.as_deref().filter(|text| !text.is_empty()).map(Timestamp::parse).transpose();
+    let search = given.q.as_deref().filter(|text| !text.is_empty()).map(needle).transpose();
+    match (limit, offset, since, search) {
+        (Ok(limit), Ok(offset), Ok(since), Ok(search)) => Ok(PageRequest {
+            filter: Filter { from: given.from.filter(|text| !text.is_empty()).map(sender), since, search },
+            limit: limit as u32,
+            offset: offset as u64,
+        }),
+        (limit, offset, since, search) => {
+            let errors = [
+                ("limit", limit.err(), given.limit),
+                ("offset", offset.err(), given.offset),
+                ("since", since.err(), given.since),
+                ("q", search.err(), given.q),
+            ];
+            let error = |(name, invalid, input): (_, Option<Invalid>, Option<String>)| {
+                let input = Value::String(input.unwrap_or_default());
+                Some(FieldError { place: Place::QueryParameter(name), invalid: invalid?, input })
+            };
+            Err(errors.into_iter().filter_map(error).collect())
+        }
+    }
+}
+
+/// The parameters as they came, decoded.
+#[derive(Default)]
+struct Given {
+    limit: Option<String>,
+    offset: Option<String>,
+    from: Option<String>,
+    since: Option<String>,
+    q: Option<String>,
+}
+
+/// A whole number, with a sign and white space around it if need be. Numbers beyond 64 bits count as the greatest or least.
+fn integer(text: &str, least: i64, most: i64) -> Result<i64, Invalid> {
+    let trimmed = text.trim();
+    let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Invalid::NotAnInteger);
+    }
+    let beyond = if trimmed.starts_with('-') { i64::MIN } else { i64::MAX };
+    match trimmed.parse().unwrap_or(beyond) {
+        number if number < least => Err(Invalid::Below(least)),
+        number if number > most => Err(Invalid::Above(most)),
+        number => Ok(number),
+    }
+}
+
+/// An unescaped `+` arrives as a space. No sender begins with a space, and people type `?from=+4479…`.
+fn sender(text: String) -> String {
+    match text.strip_prefix(' ') {
+        Some(rest) => format!("+{rest}"),
+        None => text,
+    }
+}
+
+fn needle(text: &str) -> Result<Needle, Invalid> {
+    if text.len() > SEARCH_BYTES_MAX {
+        return Err(Invalid::TooLong { most: SEARCH_BYTES_MAX, unit: "bytes" });
+    }
+    Ok(Needle::new(text))
+}
+
+/// Feeds any text to the parser, as a fuzz target does: what it lets through keeps the promises of the types.
+pub fn fuzz_page_request(query: &str) {
+    match page_request(query) {
+        Ok(request) => {
+            assert!((1..=LIMIT_MAX).contains(&request.limit));
+            assert!(request.offset <= i64::MAX as u64);
+            assert!(request.filter.from.is_none_or(|from| !from.is_empty() && !from.starts_with(' ')));
+        }
+        Err(errors) => assert!(!errors.is_empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invalid(query: &str) -> Vec<(Place, Invalid)> {
+        page_request(query).unwrap_err().into_iter().map(|error| (error.place, error.invalid)).collect()
+    }
+
+    #[test]
+    fn defaults_and_bounds() {
+        let request = page_request("").unwrap();
+        assert_eq!((request.limit, request.offset), (50, 0));
+        let request = page_request("limit=1&limit=100&offset=%2B7&unknown=x&limit").unwrap_err();
+        assert_eq!(request[0].invalid, Invalid::NotAnInteger, "an empty one counts too");
+        let request = page_request("limit=1&limit=100&offset=%2B7&x=y").unwrap();
+        assert_eq!((request.limit, request.offset), (100, 7));
+        for text in ["abc", "", "1.5", "0x1", "1e2", "--1", "१", "1 2"] {
+            assert_eq!(invalid(&format!("limit={text}")), [(Place::QueryParameter("limit"), Invalid::NotAnInteger)]);
+        }
+        assert_eq!(
+            invalid("limit=0&offset=-1"),
+            [(Place::QueryParameter("limit"), Invalid::Below(1)), (Place::QueryParameter("offset"), Invalid::Below(0))]
+        );
+        assert_eq!(invalid("limit=101"), [(Place::QueryParameter("limit"), Invalid::Above(100))]);
+        let beyond = format!("offset={}", "9".repeat(400));
+        assert_eq!(page_request(&beyond).unwrap().offset, i64::MAX as u64);
+        assert_eq!(invalid(&format!("limit=-{}", "9".repeat(400))).len(), 1);
+    }
+
+    #[test]
+    fn filters() {
+        let filter = |query: &str| page_request(query).unwrap().filter;
+        assert_eq!(filter("from=+919876543210").from.as_deref(), Some("+919876543210"));
+        assert_eq!(filter("from=%2B91").from.as_deref(), Some("+91"));
+        assert_eq!(filter("from=91").from.as_deref(), Some("91"));
+        assert_eq!(filter("q=100%25+%C3%89").search.unwrap().folded(), "100% é");
+        assert_eq!(filter("since=2025-01-15T09:30:00Z").since.unwrap().as_str(), "2025-01-15T09:30:00Z");
+        let empty = filter("from=&since=&q=");
+        assert!(empty.from.is_none() && empty.since.is_none() && empty.search.is_none());
+        assert!(matches!(invalid("since=yesterday")[0].1, Invalid::Rule(_)));
+        assert!(matches!(invalid(&format!("q={}", "a".repeat(1025)))[0].1, Invalid::TooLong { most: 1024, .. }));
+        assert!(page_request("q=%ff%fe").is_ok(), "broken UTF-8 becomes U+FFFD");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(query in "(((limit|offset|from|since|q)=)?[^\n]{0,20}&?){0,6}") {
+            fuzz_page_request(&query);
+        }
+    }
+}

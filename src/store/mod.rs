@@ -1,0 +1,129 @@
+//! Where messages are kept. A `Receipt` can only be built here, after the commit, so nothing is acknowledged before it is
+//! safe on disk. `DESIGN.md` beside this file explains the protocol between requests, queue and writer.
+
+#[cfg(test)]
+mod contract;
+mod queue;
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::config::{Database, StoreConfig};
+use crate::domain::{Page, PageRequest, Stats};
+use crate::providers::Parsed;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{Gauges, Outcome};
+pub use sqlite::schema::OpenError;
+use sqlite::SqliteStore;
+
+/// Proof that a commit which survives power loss has happened, with the outcome of each message, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    outcomes: Vec<Outcome>,
+}
+
+impl Receipt {
+    /// What became of each message.
+    pub fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes
+    }
+}
+
+/// Why the store did not do what it was asked. Nothing was acknowledged; asking again is safe.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// As many as may wait are waiting.
+    #[error("the queue is full")]
+    QueueFull,
+    /// The store is closing.
+    #[error("the store is closed")]
+    Closed,
+    /// There is no space for what was to be written.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The database does not answer as it should; the text is for the log.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// A read was given up because it took too long.
+    #[error("the query took too long")]
+    QueryDeadline,
+}
+
+/// The store's state, as readiness tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Writes and reads work, as far as is known.
+    Ready,
+    /// The last write found no space.
+    DiskFull,
+    /// The database, its file or its table is gone or broken.
+    Broken,
+}
+
+/// A store of either kind; both keep the same promises and pass the same contract suite.
+#[derive(Debug)]
+pub enum Store {
+    /// An SQLite file on this machine.
+    Sqlite(SqliteStore),
+}
+
+impl Store {
+    /// Opens or makes the database and starts the store's threads. Blocks, for as long as an upgrade takes. Must be called
+    /// within a Tokio runtime, which delivers the receipts.
+    pub fn open(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        match &config.database {
+            Database::Sqlite { path } => SqliteStore::open(path, config, metrics).map(Self::Sqlite),
+        }
+    }
+
+    /// Whether a message would be taken now: for refusing early, before any work on it.
+    pub fn has_room(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => store.has_room(),
+        }
+    }
+
+    /// Stores what a request brought, and answers after the commit.
+    pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.append(parsed).await,
+        }
+    }
+
+    /// A page of messages and the total, of one snapshot.
+    pub async fn page(&self, request: PageRequest) -> Result<Page, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.page(request).await,
+        }
+    }
+
+    /// The inbox in a few numbers, of one snapshot.
+    pub async fn stats(&self) -> Result<Stats, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.stats().await,
+        }
+    }
+
+    /// Asks the database whether it is there, and whether it has its table.
+    pub async fn health(&self) -> Health {
+        match self {
+            Self::Sqlite(store) => store.health().await,
+        }
+    }
+
+    /// Sizes, for metrics.
+    pub async fn gauges(&self) -> Gauges {
+        match self {
+            Self::Sqlite(store) => store.gauges().await,
+        }
+    }
+
+    /// Writes what is queued, and leaves one complete file. Blocks.
+    pub fn close(self) {
+        match self {
+            Self::Sqlite(store) => store.close(),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The bounded queue between requests and the writer: whoever does not fit is told at once.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{Receipt, StoreError};
+use crate::domain::NewMessage;
+
+/// What one request wants stored, and where its answer goes.
+pub(super) struct Job {
+    pub messages: Vec<NewMessage>,
+    pub reply: oneshot::Sender<Result<Receipt, StoreError>>,
+}
+
+/// Jobs in the order of their arrival. The limit counts messages.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    arrived: Condvar,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    messages: usize,
+    closed: bool,
+    /// The writer sleeps; nobody else needs to be woken.
+    writer_waits: bool,
+}
+
+/// What the writer finds.
+pub(super) enum Taken {
+    Jobs(Vec<Job>),
+    /// Nothing came within the time that the writer wanted to wait.
+    Nothing,
+    /// Nothing is left and nothing will come.
+    Closed,
+}
+
+impl Queue {
+    pub fn new(limit: usize) -> Self {
+        Self { state: Mutex::default(), arrived: Condvar::new(), limit }
+    }
+
+    /// Whether a message would be taken now.
+    pub fn has_room(&self) -> Result<(), StoreError> {
+        Self::room(&self.lock(), 1, self.limit)
+    }
+
+    /// Adds a job, or refuses it without waiting. A job larger than the whole queue is taken when the queue is empty.
+    pub fn push(&self, job: Job) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        Self::room(&state, job.messages.len(), self.limit)?;
+        state.messages += job.messages.len();
+        state.jobs.push_back(job);
+        let wake = std::mem::take(&mut state.writer_waits);
+        drop(state);
+        if wake {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    fn room(state: &State, messages: usize, limit: usize) -> Result<(), StoreError> {
+        if state.closed {
+            return Err(StoreError::Closed);
+        }
+        if state.messages + messages > limit && !state.jobs.is_empty() {
+            return Err(StoreError::QueueFull);
+        }
+        Ok(())
+    }
+
+    /// Waits for a job (at most `patience`, if given), then takes what is there, up to `most` messages and at least one job.
+    pub fn take(&self, most: usize, patience: Option<Duration>) -> Taken {
+        let mut state = self.lock();
+        while state.jobs.is_empty() {
+            if state.closed {
+                return Taken::Closed;
+            }
+            state.writer_waits = true;
+            match patience {
+                None => state = self.arrived.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                Some(patience) => {
+                    let waited = self.arrived.wait_timeout(state, patience);
+                    let (back, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+                    state = back;
+                    if timeout.timed_out() && state.jobs.is_empty() && !state.closed {
+                        state.writer_waits = false;
+                        return Taken::Nothing;
+                    }
+                }
+            }
+        }
+        let mut messages = 0;
+        let fits = |job: &&Job| {
+            messages += job.messages.len();
+            messages <= most
+        };
+        let count = state.jobs.iter().take_while(fits).count().max(1);
+        let jobs: Vec<Job> = state.jobs.drain(..count).collect();
+        state.messages -= jobs.iter().map(|job| job.messages.len()).sum::<usize>();
+        Taken::Jobs(jobs)
+    }
+
+    /// Messages waiting now.
+    pub fn depth(&self) -> usize {
+        self.lock().messages
+    }
+
+    /// Takes nothing more; what is queued is still written.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

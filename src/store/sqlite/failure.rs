@@ -1,0 +1,59 @@
+//! What an SQLite error means for the store.
+
+use rusqlite::ErrorCode;
+use thiserror::Error;
+
+use super::schema::OpenError;
+use crate::store::StoreError;
+
+/// Why a batch was not committed, by what has to be done about it.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    /// No space. Trying again later on the same connection is right.
+    #[error("no space is left for the database")]
+    DiskFull(#[source] rusqlite::Error),
+    /// Another process held its lock for too long. Nothing is broken.
+    #[error("another process has locked the database")]
+    Locked(#[source] rusqlite::Error),
+    /// Anything else: the connection is given up and opened anew.
+    #[error("the database failed")]
+    Broken(#[source] rusqlite::Error),
+    /// The path leads to another file, or to none: what was committed went to a file that nobody will find.
+    #[error("the database file was removed or replaced")]
+    FileLost,
+    /// The database could not be opened again.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The writer panicked; its connection is in an unknown state.
+    #[error("the writer panicked")]
+    Panic,
+}
+
+impl Failure {
+    /// Sorts an error of `connection`, the last thing that happened on it.
+    pub fn of(error: rusqlite::Error, connection: &rusqlite::Connection) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::DiskFull(error),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked(error),
+            Some(ErrorCode::SystemIoFailure) if out_of_space(connection) => Self::DiskFull(error),
+            _ => Self::Broken(error),
+        }
+    }
+
+    /// What the requests of the batch are told.
+    pub fn to_store_error(&self) -> StoreError {
+        match self {
+            Self::DiskFull(_) => StoreError::DiskFull,
+            other => StoreError::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// SQLite reports a quota or a file-size limit as an I/O error; the system's own number tells it apart from a broken disk.
+fn out_of_space(connection: &rusqlite::Connection) -> bool {
+    // SAFETY: the handle belongs to an open connection that this thread holds; the call only reads a field of it.
+    #[allow(unsafe_code)]
+    let number = unsafe { rusqlite::ffi::sqlite3_system_errno(connection.handle()) };
+    let no_space = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded, std::io::ErrorKind::FileTooLarge];
+    no_space.contains(&std::io::Error::from_raw_os_error(number).kind())
+}

@@ -1,0 +1,156 @@
+//! The embedded store: one SQLite file, one thread that writes it, a few that read it.
+
+mod audit;
+mod failure;
+mod file;
+mod queries;
+mod reader;
+pub mod schema;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::queue::{Job, Queue};
+use super::{Health, Receipt, StoreError};
+use crate::config::StoreConfig;
+use crate::domain::{Page, PageRequest, Stats};
+use crate::providers::Parsed;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Gauges;
+pub use audit::{Audit, audit};
+use reader::Readers;
+use schema::OpenError;
+use writer::Writer;
+
+/// How long readiness waits for the database. It has a reading thread to itself, so searches do not delay it.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// An open SQLite file and its threads.
+#[derive(Debug)]
+pub struct SqliteStore {
+    path: PathBuf,
+    query_timeout: Duration,
+    shared: Arc<Shared>,
+    writer: JoinHandle<Writer>,
+    readers: Readers,
+    health_reader: Readers,
+}
+
+/// What requests and the writer share.
+struct Shared {
+    queue: Queue,
+    metrics: Arc<Metrics>,
+    health: AtomicU8,
+}
+
+impl Shared {
+    fn health(&self) -> Health {
+        match self.health.load(Ordering::Relaxed) {
+            0 => Health::Ready,
+            1 => Health::DiskFull,
+            _ => Health::Broken,
+        }
+    }
+
+    /// Answers what it was before.
+    fn set_health(&self, health: Health) -> Health {
+        let before = self.health();
+        self.health.store(health as u8, Ordering::Relaxed);
+        before
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("health", &self.health()).finish_non_exhaustive()
+    }
+}
+
+impl SqliteStore {
+    /// See `Store::open`.
+    pub fn open(path: &Path, config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        // Made absolute once, so that a later change of the working directory means nothing.
+        let path = std::path::absolute(path).map_err(OpenError::Folder)?;
+        let queue = Queue::new(config.queue_max);
+        let shared = Arc::new(Shared { queue, metrics, health: AtomicU8::new(0) });
+        let (answers, answered) = mpsc::unbounded_channel();
+        let writer = Writer::open(Arc::clone(&shared), config.clone(), path.clone(), answers)?;
+        let readers = Readers::start(path.clone(), config.readers, "reader")?;
+        let health_reader = Readers::start(path.clone(), 1, "health")?;
+        let run = move || writer.run();
+        let writer = std::thread::Builder::new().name("writer".to_owned()).spawn(run).map_err(OpenError::Thread)?;
+        tokio::spawn(deliver(answered));
+        Ok(Self { path, query_timeout: config.query_timeout, shared, writer, readers, health_reader })
+    }
+
+    /// See `Store::has_room`.
+    pub fn has_room(&self) -> Result<(), StoreError> {
+        self.shared.queue.has_room()
+    }
+
+    /// See `Store::append`.
+    pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
+        let (reply, receipt) = oneshot::channel();
+        self.shared.queue.push(Job { messages: parsed.messages, reply })?;
+        receipt.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// See `Store::page`.
+    pub async fn page(&self, request: PageRequest) -> Result<Page, StoreError> {
+        self.readers.read(self.query_timeout, move |connection| queries::page(connection, &request)).await
+    }
+
+    /// See `Store::stats`.
+    pub async fn stats(&self) -> Result<Stats, StoreError> {
+        self.readers.read(self.query_timeout, queries::stats).await
+    }
+
+    /// See `Store::health`.
+    pub async fn health(&self) -> Health {
+        let table = self.health_reader.read(HEALTH_PATIENCE, |connection| schema::object_exists(connection, "messages"));
+        match (self.shared.health(), table.await) {
+            (Health::Ready, Ok(true)) => Health::Ready,
+            (Health::DiskFull, Ok(true)) => Health::DiskFull,
+            _ => Health::Broken,
+        }
+    }
+
+    /// See `Store::gauges`.
+    pub async fn gauges(&self) -> Gauges {
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        Gauges {
+            ready: self.health().await == Health::Ready,
+            database_bytes: bytes(&self.path),
+            wal_bytes: bytes(&file::wal_path(&self.path)),
+        }
+    }
+
+    /// See `Store::close`.
+    pub fn close(self) {
+        self.shared.queue.close();
+        let writer = self.writer.join();
+        // The last connection to close removes the log, so it must be the one that can write.
+        self.readers.close();
+        self.health_reader.close();
+        if let Ok(writer) = writer {
+            writer.close();
+        }
+    }
+}
+
+/// Hands answers to the requests that wait for them, until the writer ends. The writer wakes this task once per batch; the
+/// wake-ups of the requests then stay within the runtime, where they cost no system call.
+async fn deliver(mut answered: mpsc::UnboundedReceiver<Vec<writer::Answer>>) {
+    while let Some(batch) = answered.recv().await {
+        for (reply, result) in batch {
+            // Whoever went away in the meantime will ask again and get a duplicate.
+            let _ = reply.send(result);
+        }
+    }
+}

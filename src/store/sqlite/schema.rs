@@ -1,0 +1,240 @@
+//! Opening a database file: whose it is, whether it can be served, and what has to be added to it first.
+//!
+//! The table `messages` belongs to everybody and keeps its six columns. All other objects are ours, begin with `postroom_`,
+//! and are versioned by `PRAGMA user_version` (0 in files that the original service made).
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+use thiserror::Error;
+
+use crate::config::StoreConfig;
+use crate::telemetry::log;
+
+/// The version of our objects that this program makes and understands.
+pub const SCHEMA_VERSION: i64 = 1;
+
+const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
+     to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
+const SUMMARIES: &str = include_str!("migrations/0001_summaries.sql");
+const COLUMNS: [&str; 6] = ["message_id", "from_msisdn", "to_msisdn", "ts", "text", "created_at"];
+/// How often an upgrade that takes long says that it is still at work.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a database cannot be served.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The folder of the file cannot be made.
+    #[error("cannot make the folder of the database")]
+    Folder(#[source] std::io::Error),
+    /// SQLite refuses.
+    #[error("cannot open the database")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The file has our version number, but a later one.
+    #[error("the database was made by a newer postroom (schema {found}; this one knows up to {SCHEMA_VERSION})")]
+    Newer {
+        /// The file's version.
+        found: i64,
+    },
+    /// There is no table `messages`, and the file is not new.
+    #[error("the database has no table 'messages'")]
+    NoTable,
+    /// A table `messages` that is not the contract's.
+    #[error("the table 'messages' {0}")]
+    ForeignTable(String),
+    /// The file system cannot do write-ahead logging.
+    #[error("the database cannot use write-ahead logging (journal mode stays '{0}'); is it on a network file system?")]
+    NoWal(String),
+    /// The file, or the log beside it, went away while it was being opened.
+    #[error("the database file is gone")]
+    FileLost,
+    /// The system has no more threads.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Whether a missing table is made: at the first start yes, later its absence is a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    Create,
+    Refuse,
+}
+
+/// Opens the file for writing, with all of our objects in place, in WAL mode with `synchronous=FULL`, and with everything
+/// that can be read from it safe on disk.
+pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missing) -> Result<Connection, OpenError> {
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if missing == Missing::Create {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(OpenError::Folder)?;
+        }
+        flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    }
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(config.lock_timeout)?;
+    check_version(&connection)?;
+    check_table(&connection, missing)?;
+    if needs_upgrade(&connection)? {
+        upgrade(&mut connection)?;
+    }
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(OpenError::NoWal(mode));
+    }
+    // FULL, not NORMAL: a Receipt promises that the message survives power loss, and NORMAL may lose the last commits.
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 67108864;
+         PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;",
+    )?;
+    // A process that was killed between its write and its fsync leaves rows that can be read but are not on disk yet; so does
+    // a failed fsync. A duplicate of such a row is answered 200 without a write of its own, so they are made durable here.
+    checkpoint(&connection, "TRUNCATE")?;
+    // Our own triggers need not fire for us: the writer counts a whole batch at once. Somebody else's on this table must.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, has_foreign_triggers(&connection)?)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Opens the file for reading only.
+pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(1))?;
+    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    super::queries::add_functions(&connection)?;
+    Ok(connection)
+}
+
+/// Moves the write-ahead log into the database file. `mode` is PASSIVE (never waits) or TRUNCATE (all of it, if nobody reads
+/// an older state). Answers whether the whole log was moved.
+pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
+    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+        let (busy, log, moved): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(busy == 0 && log == moved)
+    })
+}
+
+fn check_version(connection: &Connection) -> Result<(), OpenError> {
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    // The file of another program may carry a version of that program's; only with our objects in it is the number ours.
+    let ours = object_exists(connection, "postroom_totals")?;
+    if ours && found > SCHEMA_VERSION { Err(OpenError::Newer { found }) } else { Ok(()) }
+}
+
+fn check_table(connection: &Connection, missing: Missing) -> Result<(), OpenError> {
+    if !object_exists(connection, "messages")? {
+        if missing == Missing::Refuse {
+            return Err(OpenError::NoTable);
+        }
+        connection.execute_batch(MESSAGES)?;
+    }
+    let mut statement = connection.prepare("SELECT name, \"notnull\", dflt_value FROM pragma_table_info('messages')")?;
+    let columns = statement.query_map([], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, Option<String>>(2)?))
+    })?;
+    let columns: Vec<_> = columns.collect::<Result<_, _>>()?;
+    if let Some(lacking) = COLUMNS.iter().find(|column| !columns.iter().any(|(name, ..)| name == *column)) {
+        return Err(OpenError::ForeignTable(format!("has no column '{lacking}'")));
+    }
+    for (name, not_null, default) in &columns {
+        if !COLUMNS.contains(&name.as_str()) && *not_null && default.is_none() {
+            let problem = format!("has a further column '{name}' that may be neither null nor left out");
+            return Err(OpenError::ForeignTable(problem));
+        }
+    }
+    let key: Option<String> = connection
+        .query_row("SELECT name FROM pragma_table_info('messages') WHERE pk = 1", [], |row| row.get(0))
+        .optional()?;
+    if key.as_deref() != Some("message_id") {
+        return Err(OpenError::ForeignTable("has another primary key than 'message_id'".to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether `messages` is in the file.
+pub(super) fn object_exists(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM sqlite_master WHERE name = ?1")?;
+    statement.exists([name])
+}
+
+/// Whether another program hung triggers of its own on `messages`.
+fn has_foreign_triggers(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master
+               WHERE type = 'trigger' AND tbl_name = 'messages' AND name NOT LIKE 'postroom@_%' ESCAPE '@')";
+    connection.query_row(sql, [], |row| row.get(0))
+}
+
+/// Whether one of our objects is absent, or the summaries disagree with the table: then somebody wrote while our triggers
+/// were not there, or made the file anew from a dump.
+fn needs_upgrade(connection: &Connection) -> rusqlite::Result<bool> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let names = created_names();
+    let mut statement = connection.prepare("SELECT count(*) FROM sqlite_master WHERE name = ?1")?;
+    for name in &names {
+        if statement.query_row([name], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(version != SCHEMA_VERSION || !summaries_agree(connection)?)
+}
+
+/// The names of everything that the migration creates, read off its text.
+fn created_names() -> Vec<&'static str> {
+    SUMMARIES
+        .lines()
+        .filter(|line| line.starts_with("CREATE "))
+        .filter_map(|line| line.split_once("IF NOT EXISTS ")?.1.split_ascii_whitespace().next())
+        .collect()
+}
+
+/// Compares the summaries with a count of the table. Costs a pass over the smallest index.
+pub(super) fn summaries_agree(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT totals.messages = (SELECT count(*) FROM messages)
+            AND totals.messages = (SELECT total(messages) FROM postroom_senders)
+            AND totals.senders = (SELECT count(*) FROM postroom_senders)
+         FROM postroom_totals AS totals",
+        [],
+        |row| row.get(0),
+    )
+}
+
+/// Adds what is missing and counts anew, in one transaction: a crash leaves the file as it was.
+fn upgrade(connection: &mut Connection) -> Result<(), OpenError> {
+    let started = Instant::now();
+    let mut told = started;
+    connection.progress_handler(
+        100_000,
+        Some(move || {
+            if told.elapsed() >= PROGRESS_INTERVAL {
+                told = Instant::now();
+                log::info("upgrading the database").value("elapsed_seconds", started.elapsed().as_secs()).emit();
+            }
+            false
+        }),
+    )?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have done it while we waited for the lock.
+    if needs_upgrade(&transaction)? {
+        transaction.execute_batch(SUMMARIES)?;
+        transaction.execute_batch(
+            "DELETE FROM postroom_replaced;
+             DELETE FROM postroom_senders;
+             INSERT INTO postroom_senders (from_msisdn, messages)
+                 SELECT from_msisdn, count(*) FROM messages GROUP BY from_msisdn;
+             UPDATE postroom_totals SET
+                 messages = (SELECT total(messages) FROM postroom_senders),
+                 senders = (SELECT count(*) FROM postroom_senders);",
+        )?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    }
+    transaction.commit()?;
+    connection.progress_handler(0, None::<fn() -> bool>)?;
+    let messages: i64 = connection.query_row("SELECT messages FROM postroom_totals", [], |row| row.get(0))?;
+    let seconds = format!("{:.3}", started.elapsed().as_secs_f64());
+    log::info("upgraded the database").value("messages", messages).value("elapsed_seconds", seconds).emit();
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! The one thread that writes. It takes one job, then whatever queued during the last commit (no timer), writes one
+//! transaction, commits once, then answers everyone. Load makes batches larger, not latency spiky.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::hooks::Wal;
+use rusqlite::{Connection, ErrorCode, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Shared;
+use super::failure::Failure;
+use super::file::FileIdentity;
+use super::schema::{Missing, OpenError, checkpoint, open_for_writing};
+use crate::config::StoreConfig;
+use crate::domain::NewMessage;
+use crate::store::queue::{Job, Taken};
+use crate::store::{Health, Receipt, StoreError};
+use crate::telemetry::log;
+use crate::telemetry::metrics::Outcome;
+
+/// How often a writer in trouble looks whether the trouble is over.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A request's result on its way to the request.
+pub(super) type Answer = (oneshot::Sender<Result<Receipt, StoreError>>, Result<Receipt, StoreError>);
+
+/// Everything that the writer's thread owns.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    config: StoreConfig,
+    path: PathBuf,
+    /// None after a failure, until it could be opened again.
+    open: Option<Open>,
+    /// A whole batch of answers at a time: one wake-up of the runtime, which then wakes the requests itself.
+    answers: mpsc::UnboundedSender<Vec<Answer>>,
+    /// The log is moved when it has this many pages.
+    checkpoint_at_pages: u32,
+}
+
+/// A connection, and what has to be known about it.
+struct Open {
+    connection: Connection,
+    identity: FileIdentity,
+    /// Pages in the log, as of the last commit.
+    log_pages: Arc<AtomicU32>,
+}
+
+impl Writer {
+    /// Opens the database; see `open_for_writing`.
+    pub fn open(
+        shared: Arc<Shared>,
+        config: StoreConfig,
+        path: PathBuf,
+        answers: mpsc::UnboundedSender<Vec<Answer>>,
+    ) -> Result<Self, OpenError> {
+        let checkpoint_at_pages = config.checkpoint_pages;
+        let mut writer = Self { shared, config, path, open: None, answers, checkpoint_at_pages };
+        writer.open = Some(writer.open_connection(Missing::Create)?);
+        Ok(writer)
+    }
+
+    fn open_connection(&self, missing: Missing) -> Result<Open, OpenError> {
+        let mut connection = open_for_writing(&self.path, &self.config, missing)?;
+        let identity = FileIdentity::of(&self.path).ok_or(OpenError::FileLost)?;
+        let log_pages = Arc::new(AtomicU32::new(0));
+        let seen = Arc::clone(&log_pages);
+        connection.wal_hook(Some(move |_: &mut Wal, pages: i32| {
+            seen.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Open { connection, identity, log_pages })
+    }
+
+    /// Writes until the queue is closed and empty.
+    pub fn run(mut self) -> Self {
+        loop {
+            let patience = (self.shared.health() != Health::Ready).then_some(PROBE_INTERVAL);
+            match self.shared.queue.take(self.config.batch_max, patience) {
+                Taken::Jobs(jobs) => self.file(jobs),
+                Taken::Nothing => self.probe(),
+                Taken::Closed => return self,
+            }
+        }
+    }
+
+    /// The checkpoint that makes the file complete by itself. Called when nobody reads any more.
+    pub fn close(self) {
+        if let Some(Open { connection, .. }) = self.open {
+            match checkpoint(&connection, "TRUNCATE") {
+                Ok(true) => {}
+                Ok(false) => log::warning("the write-ahead log stays: another process has the database open").emit(),
+                Err(error) => log::error("the last checkpoint failed; the log beside the file is needed").cause(&error).emit(),
+            }
+        }
+    }
+
+    /// Commits a batch and answers everyone in it.
+    fn file(&mut self, jobs: Vec<Job>) {
+        self.shared.metrics.queue_depth(self.shared.queue.depth());
+        let written = catch_unwind(AssertUnwindSafe(|| self.write(&jobs))).unwrap_or(Err(Failure::Panic));
+        let answers: Vec<Answer> = match written {
+            Ok(results) => {
+                self.recovered();
+                jobs.into_iter().map(|job| job.reply).zip(results).collect()
+            }
+            Err(failure) => {
+                let error = failure.to_store_error();
+                self.failed(failure, jobs.len());
+                jobs.into_iter().map(|job| (job.reply, Err(error.clone()))).collect()
+            }
+        };
+        // The runtime is gone only when nobody waits for answers any more.
+        let _ = self.answers.send(answers);
+        self.checkpoint_if_due();
+    }
+
+    /// One transaction; when it returns results, they are on disk.
+    fn write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Receipt, StoreError>>, Failure> {
+        if self.open.is_none() {
+            self.open = Some(self.open_connection(Missing::Refuse)?);
+        }
+        let Open { connection, identity, .. } = self.open.as_ref().expect("opened above");
+        let started = Instant::now();
+        let results = write_batch(connection, jobs).map_err(|error| Failure::of(error, connection));
+        let sync_started = Instant::now();
+        let committed = results.and_then(|results| {
+            execute(connection, "COMMIT").map_err(|error| Failure::of(error, connection))?;
+            Ok(results)
+        });
+        if committed.is_err() && !connection.is_autocommit() {
+            // If this fails too, the connection is given up or the next BEGIN says so.
+            let _ = execute(connection, "ROLLBACK");
+        }
+        let results = committed?;
+        if FileIdentity::of(&self.path) != Some(*identity) {
+            return Err(Failure::FileLost);
+        }
+        let messages = jobs.iter().map(|job| job.messages.len()).sum();
+        self.shared.metrics.batch_committed(messages, started.elapsed(), sync_started.elapsed());
+        Ok(results)
+    }
+
+    /// Whether the trouble is over, found out without a message at stake: readiness must come back before traffic does.
+    fn probe(&mut self) {
+        match catch_unwind(AssertUnwindSafe(|| self.write_probe())).unwrap_or(Err(Failure::Panic)) {
+            Ok(()) => self.recovered(),
+            Err(failure) => self.failed(failure, 0),
+        }
+    }
+
+    fn write_probe(&mut self) -> Result<(), Failure> {
+        self.write(&[])?;
+        let Open { connection, .. } = self.open.as_ref().expect("written to above");
+        // Changes nothing, but is written and synced like any other row.
+        execute(connection, "UPDATE postroom_totals SET messages = messages").map_err(|error| Failure::of(error, connection))
+    }
+
+    fn recovered(&self) {
+        if self.shared.set_health(Health::Ready) != Health::Ready {
+            log::info("the database takes writes again").emit();
+        }
+    }
+
+    /// Notes a failure, once per change of state, and gives up a connection that cannot be trusted any more.
+    fn failed(&mut self, failure: Failure, requests: usize) {
+        let health = match failure {
+            Failure::DiskFull(_) => Health::DiskFull,
+            // Somebody else is at work; nothing of ours is wrong.
+            Failure::Locked(_) => self.shared.health(),
+            _ => Health::Broken,
+        };
+        if health == Health::Broken {
+            // After a failed fsync the kernel may call pages clean that never reached the disk: it is not tried again.
+            // Opening anew reads back what is there and writes it once more.
+            self.open = None;
+        }
+        let before = self.shared.set_health(health);
+        if before != health || requests > 0 {
+            log::error("messages could not be stored").value("requests", requests).cause(&failure).emit();
+        }
+    }
+
+    /// Moves the log into the database file when it has grown enough. Everyone has been answered by now.
+    fn checkpoint_if_due(&mut self) {
+        let Some(Open { connection, log_pages, .. }) = &self.open else { return };
+        let pages = log_pages.load(Ordering::Relaxed);
+        if pages < self.checkpoint_at_pages {
+            return;
+        }
+        let started = Instant::now();
+        let moved = checkpoint(connection, "PASSIVE").unwrap_or_else(|error| {
+            log::error("a checkpoint failed").cause(&error).emit();
+            false
+        });
+        // A reader that holds an older state keeps the log growing until it lets go.
+        self.checkpoint_at_pages = self.config.checkpoint_pages + if moved { 0 } else { pages };
+        self.shared.metrics.checkpointed(started.elapsed());
+    }
+}
+
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+/// Everything of a batch but the COMMIT. A message that the database itself refuses fails alone, with its request.
+fn write_batch(connection: &Connection, jobs: &[Job]) -> rusqlite::Result<Vec<Result<Receipt, StoreError>>> {
+    execute(connection, "BEGIN IMMEDIATE")?;
+    let mut created = HashMap::new();
+    let mut results = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let mut outcomes = Vec::with_capacity(job.messages.len());
+        let mut refused = None;
+        for message in &job.messages {
+            match insert(connection, message) {
+                Ok(outcome) => {
+                    if outcome == Outcome::Created {
+                        *created.entry(message.from.as_str()).or_insert(0) += 1;
+                    }
+                    outcomes.push(outcome);
+                }
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => refused = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        results.push(match refused {
+            None => Ok(Receipt { outcomes }),
+            Some(error) => {
+                log::error("the database refused a message").cause(&error).emit();
+                Err(StoreError::Unavailable("the database refused a message".to_owned()))
+            }
+        });
+    }
+    // With triggers on (because somebody else has some here), ours have counted already.
+    if !connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)? {
+        count(connection, created)?;
+    }
+    Ok(results)
+}
+
+/// Adds a batch's new messages to the summaries.
+fn count(connection: &Connection, created: HashMap<&str, i64>) -> rusqlite::Result<()> {
+    if created.is_empty() {
+        return Ok(());
+    }
+    let mut add = connection.prepare_cached(
+        "INSERT INTO postroom_senders (from_msisdn, messages) VALUES (?1, ?2)
+         ON CONFLICT (from_msisdn) DO UPDATE SET messages = messages + ?2
+         RETURNING messages = ?2",
+    )?;
+    let (mut messages, mut senders) = (0, 0);
+    for (from, change) in created {
+        let is_new: i64 = add.query_row(params![from, change], |row| row.get(0))?;
+        messages += change;
+        senders += is_new;
+    }
+    let sql = "UPDATE postroom_totals SET messages = messages + ?1, senders = senders + ?2";
+    connection.prepare_cached(sql)?.execute([messages, senders]).map(drop)
+}
+
+/// Stores a message, or finds it stored. The primary key decides, not we.
+fn insert(connection: &Connection, message: &NewMessage) -> rusqlite::Result<Outcome> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (message_id) DO NOTHING",
+    )?;
+    let (id, from, to, ts) = (message.id.as_str(), message.from.as_str(), message.to.as_str(), message.ts.as_str());
+    if insert.execute(params![id, from, to, ts, message.text, message.accepted_at.to_iso_micros()])? == 1 {
+        return Ok(Outcome::Created);
+    }
+    let mut compare = connection.prepare_cached(
+        "SELECT from_msisdn IS ?2 AND to_msisdn IS ?3 AND ts IS ?4 AND text IS ?5 FROM messages WHERE message_id = ?1",
+    )?;
+    let same: bool = compare.query_row(params![id, from, to, ts, message.text], |row| row.get(0))?;
+    Ok(if same { Outcome::Duplicate } else { Outcome::Conflict })
+}

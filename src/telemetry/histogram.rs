@@ -1,0 +1,199 @@
+//! Counters of observations in constant memory: fixed buckets for Prometheus, and a window for quantiles.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// A Prometheus histogram with fixed upper bounds.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: &'static [f64],
+    /// One counter per bound and one for what lies above; not cumulative.
+    buckets: Box<[AtomicU64]>,
+    /// The sum in millionths, so that it can be an atomic integer.
+    sum_millionths: AtomicU64,
+}
+
+impl Histogram {
+    /// `bounds` ascend; a value belongs to the first bound that it does not exceed.
+    pub fn new(bounds: &'static [f64]) -> Self {
+        let buckets = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Self { bounds, buckets, sum_millionths: AtomicU64::new(0) }
+    }
+
+    /// Counts one value.
+    pub fn observe(&self, value: f64) {
+        let bucket = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(self.bounds.len());
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.sum_millionths.fetch_add((value * 1e6) as u64, Relaxed);
+    }
+
+    /// Upper bounds with how many values lie at or below each, the last being infinity (all of them); and the sum.
+    pub fn cumulative(&self) -> (Vec<(f64, u64)>, f64) {
+        let mut seen = 0;
+        let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
+        let counts = bounds.zip(&self.buckets).map(|(bound, bucket)| {
+            seen += bucket.load(Relaxed);
+            (bound, seen)
+        });
+        (counts.collect(), self.sum_millionths.load(Relaxed) as f64 / 1e6)
+    }
+}
+
+/// Sub-buckets per power of two: quantiles are right to one part in 32.
+const STEPS: u64 = 32;
+const STEP_BITS: u32 = 5;
+/// Values from here on (about 71 minutes in microseconds) share the last bucket.
+const VALUE_MAX: u64 = u32::MAX as u64;
+const WINDOW_BUCKETS: usize = ((32 - STEP_BITS + 1) as usize) * STEPS as usize;
+/// The window is made of slices, so that old values leave it in steps.
+const SLICES: usize = 7;
+const SLICE: Duration = Duration::from_secs(10);
+
+/// Durations of the last 60 to 70 seconds, for quantiles. Constant memory (about 50 KiB), no lock.
+#[derive(Debug)]
+pub struct Window {
+    started: Instant,
+    slices: [Slice; SLICES],
+    count: AtomicU64,
+    sum_microseconds: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Slice {
+    /// Which stretch of time the counts belong to.
+    epoch: AtomicU64,
+    counts: Box<[AtomicU64]>,
+}
+
+impl Window {
+    /// An empty window that begins now.
+    pub fn new() -> Self {
+        let slice = |_| Slice {
+            epoch: AtomicU64::new(0),
+            counts: (0..WINDOW_BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+        };
+        Self {
+            started: Instant::now(),
+            slices: std::array::from_fn(slice),
+            count: AtomicU64::new(0),
+            sum_microseconds: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts one duration that ended at `now`.
+    pub fn observe(&self, duration: Duration, now: Instant) {
+        let microseconds = u64::try_from(duration.as_micros()).unwrap_or(VALUE_MAX).min(VALUE_MAX);
+        let epoch = self.epoch(now);
+        let slice = &self.slices[(epoch % SLICES as u64) as usize];
+        let seen = slice.epoch.load(Relaxed);
+        // The first to come in a new stretch of time empties the slice. A value counted by another thread in that very
+        // moment may be emptied with it: quantiles can do without it, `count` and `sum` keep it.
+        if seen < epoch && slice.epoch.compare_exchange(seen, epoch, Relaxed, Relaxed).is_ok() {
+            slice.counts.iter().for_each(|count| count.store(0, Relaxed));
+        }
+        slice.counts[bucket_of(microseconds)].fetch_add(1, Relaxed);
+        self.count.fetch_add(1, Relaxed);
+        self.sum_microseconds.fetch_add(microseconds, Relaxed);
+    }
+
+    /// The quantiles in microseconds of what was observed in the window before `now`; none if nothing was.
+    pub fn quantiles<const N: usize>(&self, quantiles: [f64; N], now: Instant) -> Option<[f64; N]> {
+        let epoch = self.epoch(now);
+        let recent = |slice: &&Slice| slice.epoch.load(Relaxed) + SLICES as u64 > epoch;
+        let mut counts = vec![0u64; WINDOW_BUCKETS];
+        for slice in self.slices.iter().filter(recent) {
+            counts.iter_mut().zip(&slice.counts).for_each(|(sum, count)| *sum += count.load(Relaxed));
+        }
+        let total: u64 = counts.iter().sum();
+        (total > 0).then(|| {
+            quantiles.map(|quantile| {
+                let rank = ((quantile * total as f64).ceil() as u64).clamp(1, total);
+                let mut seen = 0;
+                let reached = counts.iter().position(|count| {
+                    seen += count;
+                    seen >= rank
+                });
+                middle_of(reached.unwrap_or(WINDOW_BUCKETS - 1))
+            })
+        })
+    }
+
+    /// All observations since the start: how many, and their sum in milliseconds.
+    pub fn count_and_sum_ms(&self) -> (u64, f64) {
+        (self.count.load(Relaxed), self.sum_microseconds.load(Relaxed) as f64 / 1e3)
+    }
+
+    fn epoch(&self, now: Instant) -> u64 {
+        // From one on: a zero marks a slice that was never used.
+        (now.saturating_duration_since(self.started).as_secs() / SLICE.as_secs()) + 1
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Exact below 32, then 32 buckets per power of two.
+fn bucket_of(value: u64) -> usize {
+    if value < STEPS {
+        return value as usize;
+    }
+    let shift = value.ilog2() - STEP_BITS;
+    (u64::from(shift) * STEPS + (value >> shift)) as usize
+}
+
+fn middle_of(bucket: usize) -> f64 {
+    let bucket = bucket as u64;
+    if bucket < STEPS {
+        return bucket as f64;
+    }
+    let shift = bucket / STEPS - 1;
+    let low = (bucket % STEPS + STEPS) << shift;
+    low as f64 + ((1u64 << shift) - 1) as f64 / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn buckets_are_cumulative_and_bounds_inclusive() {
+        let histogram = Histogram::new(&[1.0, 2.0]);
+        for value in [0.5, 1.0, 1.5, 9.0] {
+            histogram.observe(value);
+        }
+        let (buckets, sum) = histogram.cumulative();
+        assert_eq!(buckets, [(1.0, 2), (2.0, 3), (f64::INFINITY, 4)]);
+        assert_eq!(sum, 12.0);
+    }
+
+    #[test]
+    fn the_window_forgets_and_the_sum_does_not() {
+        let window = Window::new();
+        let start = window.started;
+        window.observe(Duration::from_millis(100), start);
+        window.observe(Duration::from_millis(200), start + Duration::from_secs(30));
+        let within = |value: f64, expected: f64| (value / expected - 1.0).abs() < 1.0 / 32.0;
+        let [low, high] = window.quantiles([0.5, 0.99], start + Duration::from_secs(59)).unwrap();
+        assert!(within(low, 100_000.0) && within(high, 200_000.0), "{low} {high}");
+        let [low, _] = window.quantiles([0.5, 0.99], start + Duration::from_secs(75)).unwrap();
+        assert!(within(low, 200_000.0), "{low}");
+        assert_eq!(window.quantiles([0.5], start + Duration::from_secs(200)), None);
+        window.observe(Duration::from_millis(1), start + Duration::from_secs(7_000));
+        let [only] = window.quantiles([0.5], start + Duration::from_secs(7_000)).unwrap();
+        assert!(within(only, 1_000.0));
+        assert_eq!(window.count_and_sum_ms(), (3, 301.0));
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_comes_back_from_its_bucket_nearly_itself(value in 0..=VALUE_MAX) {
+            let bucket = bucket_of(value);
+            prop_assert!(bucket < WINDOW_BUCKETS);
+            prop_assert!((middle_of(bucket) - value as f64).abs() <= value as f64 / STEPS as f64);
+        }
+    }
+}

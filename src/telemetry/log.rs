@@ -1,0 +1,266 @@
+//! Flat JSON lines on stdout, written by a thread of their own so that no request waits for whoever reads them.
+//!
+//! Lines go through a bounded buffer. When stdout is stuck the buffer fills, further lines are dropped and counted, and
+//! ingestion goes on. A clean stop writes out what is buffered.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::config::LogLevel as Level;
+use crate::domain::Moment;
+
+/// Most bytes of lines waiting for stdout.
+pub const BUFFER_BYTES_MAX: usize = 4 << 20;
+/// How long lines gather before they are written together; saves a system call and a wake-up per line.
+const LINGER: Duration = Duration::from_millis(10);
+/// From here on the writer does not linger.
+const LINGER_BYTES_MAX: usize = 64 << 10;
+
+static SINK: OnceLock<Sink> = OnceLock::new();
+
+struct Sink {
+    least: Level,
+    buffer: Mutex<Buffer>,
+    /// Told when there is something to write, much to write, or the end is near.
+    filled: Condvar,
+    /// Told when everything is written.
+    drained: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    lines: u64,
+    /// The writer sleeps and wants to be told of the next line.
+    asleep: bool,
+    /// The writer holds lines that are not written yet.
+    writing: bool,
+    stopping: bool,
+}
+
+impl Sink {
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.buffer.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The thread that writes the lines.
+pub struct LogWriter(JoinHandle<()>);
+
+/// Starts writing lines of `least` and above. Before this, and in commands that never call it, lines go nowhere.
+pub fn start(least: Level) -> LogWriter {
+    let sink = SINK.get_or_init(|| Sink {
+        least,
+        buffer: Mutex::default(),
+        filled: Condvar::new(),
+        drained: Condvar::new(),
+        dropped: AtomicU64::new(0),
+    });
+    let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(sink));
+    LogWriter(thread.expect("the system has a thread for the log"))
+}
+
+impl LogWriter {
+    /// Writes out what is buffered and ends the thread; gives up after `patience` if stdout takes nothing.
+    pub fn stop(self, patience: Duration) {
+        let Some(sink) = SINK.get() else { return };
+        let deadline = Instant::now() + patience;
+        let mut buffer = sink.lock();
+        buffer.stopping = true;
+        sink.filled.notify_all();
+        while buffer.writing || !buffer.bytes.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            buffer = sink.drained.wait_timeout(buffer, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+        drop(buffer);
+        let _ = self.0.join();
+    }
+}
+
+fn write_lines(sink: &Sink) {
+    let mut batch = Vec::new();
+    loop {
+        let mut buffer = sink.lock();
+        while buffer.bytes.is_empty() {
+            buffer.writing = false;
+            sink.drained.notify_all();
+            if buffer.stopping {
+                return;
+            }
+            buffer.asleep = true;
+            buffer = sink.filled.wait(buffer).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        if !buffer.stopping && buffer.bytes.len() < LINGER_BYTES_MAX {
+            buffer.asleep = false;
+            let until = |buffer: &mut Buffer| !buffer.stopping && buffer.bytes.len() < LINGER_BYTES_MAX;
+            let waited = sink.filled.wait_timeout_while(buffer, LINGER, until);
+            buffer = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+        std::mem::swap(&mut buffer.bytes, &mut batch);
+        let lines = std::mem::take(&mut buffer.lines);
+        buffer.writing = true;
+        drop(buffer);
+        let mut stdout = std::io::stdout().lock();
+        if stdout.write_all(&batch).and_then(|()| stdout.flush()).is_err() {
+            sink.dropped.fetch_add(lines, Ordering::Relaxed);
+        }
+        batch.clear();
+    }
+}
+
+/// Lines that never reached stdout.
+pub fn dropped_lines() -> u64 {
+    SINK.get().map_or(0, |sink| sink.dropped.load(Ordering::Relaxed))
+}
+
+/// A line that says `message`. Add fields, then `emit`. Below the least level nothing is written, and adding costs nothing.
+pub fn line(level: Level, message: &str) -> Line {
+    line_at(level, Moment::now(), message)
+}
+
+/// As `line`, at a time that the caller has read already.
+pub fn line_at(level: Level, now: Moment, message: &str) -> Line {
+    let wanted = SINK.get().is_some_and(|sink| level >= sink.least);
+    let mut line = Line(wanted.then(|| String::with_capacity(384)));
+    if let Line(Some(out)) = &mut line {
+        out.push_str("{\"ts\":\"");
+        now.write_iso_millis(out);
+        let _ = write!(out, "\",\"level\":\"{}\"", level.name());
+    }
+    line.text("message", message)
+}
+
+/// `line` at INFO: the story of the service.
+pub fn info(message: &str) -> Line {
+    line(Level::Info, message)
+}
+
+/// `line` at WARNING: we coped.
+pub fn warning(message: &str) -> Line {
+    line(Level::Warning, message)
+}
+
+/// `line` at ERROR: someone should look.
+pub fn error(message: &str) -> Line {
+    line(Level::Error, message)
+}
+
+/// A line under construction. Field names are ours and need no escaping; values may be anybody's and are escaped.
+#[must_use = "a line is written by `emit`"]
+pub struct Line(Option<String>);
+
+impl Line {
+    /// A string field.
+    pub fn text(mut self, name: &str, value: &str) -> Self {
+        if let Some(out) = &mut self.0 {
+            let _ = write!(out, ",\"{name}\":");
+            push_json_string(out, value);
+        }
+        self
+    }
+
+    /// A string field, if there is something to say.
+    pub fn text_if(self, name: &str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.text(name, value),
+            None => self,
+        }
+    }
+
+    /// A number or a truth value.
+    pub fn value(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        if let Some(out) = &mut self.0 {
+            let _ = write!(out, ",\"{name}\":{value}");
+        }
+        self
+    }
+
+    /// An error with all its causes, as one string.
+    pub fn cause(self, error: &dyn std::error::Error) -> Self {
+        let mut chain = error.to_string();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let _ = write!(chain, ": {cause}");
+            next = cause.source();
+        }
+        self.text("error", &chain)
+    }
+
+    /// Hands the line to the writer, or drops it when the buffer is full.
+    pub fn emit(self) {
+        let (Some(mut line), Some(sink)) = (self.0, SINK.get()) else { return };
+        line.push_str("}\n");
+        let mut buffer = sink.lock();
+        if buffer.bytes.len() + line.len() > BUFFER_BYTES_MAX {
+            drop(buffer);
+            sink.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        buffer.bytes.extend_from_slice(line.as_bytes());
+        buffer.lines += 1;
+        if buffer.asleep || buffer.bytes.len() >= LINGER_BYTES_MAX {
+            buffer.asleep = false;
+            drop(buffer);
+            sink.filled.notify_one();
+        }
+    }
+}
+
+/// Appends `value` as a JSON string.
+fn push_json_string(out: &mut String, value: &str) {
+    let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    out.push('"');
+    if value.bytes().all(plain) {
+        out.push_str(value);
+    } else {
+        let quoted = serde_json::to_string(value).expect("a string is always JSON");
+        out.push_str(&quoted[1..quoted.len() - 1]);
+    }
+    out.push('"');
+}
+
+/// Makes panics JSON lines on stderr and counts them; the default hook would print plain text and a trace.
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("panic");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        write_to_stderr(Level::Critical, "panic", &[("error", message), ("place", &place)]);
+    }));
+}
+
+/// One line on stderr, at once: for refusals to start, and for panics.
+pub fn write_to_stderr(level: Level, message: &str, fields: &[(&str, &str)]) {
+    let mut out = String::from("{\"ts\":\"");
+    Moment::now().write_iso_millis(&mut out);
+    let _ = write!(out, "\",\"level\":\"{}\",\"message\":", level.name());
+    push_json_string(&mut out, message);
+    for (name, value) in fields {
+        let _ = write!(out, ",\"{name}\":");
+        push_json_string(&mut out, value);
+    }
+    out.push_str("}\n");
+    let _ = std::io::stderr().write_all(out.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_escaped() {
+        for value in ["plain", "a\"b\\c\n\u{1}\u{7f}é😀", "{\"level\":\"INFO\"}\n{"] {
+            let mut out = String::new();
+            push_json_string(&mut out, value);
+            assert!(!out.contains('\n'));
+            assert_eq!(serde_json::from_str::<String>(&out).unwrap(), value);
+        }
+    }
+}

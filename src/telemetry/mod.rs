@@ -1,0 +1,8 @@
+//! What the service tells about itself: one JSON line per request on stdout, and numbers for Prometheus.
+
+pub mod histogram;
+pub mod log;
+pub mod metrics;
+mod process;
+
+pub use metrics::Metrics;

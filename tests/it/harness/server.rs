@@ -1,0 +1,253 @@
+//! A running program of a test's own.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Client, Reply, SECRET, body, sign};
+
+/// How long a test waits for anything before it gives up. Generous: machines are slow at times, and only a broken program
+/// ever takes this long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` yields a value.
+pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited too long until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How a server is to be started.
+pub struct Setup {
+    folder: Arc<TempDir>,
+    environment: BTreeMap<String, String>,
+    arguments: Vec<String>,
+}
+
+/// The program, running. Killed when dropped.
+pub struct Server {
+    child: Child,
+    /// Where it listens, on the loopback address.
+    pub address: SocketAddr,
+    folder: Arc<TempDir>,
+    lines: Arc<Mutex<Vec<String>>>,
+    stdout: Option<JoinHandle<()>>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Setup {
+    /// A folder of its own, the tests' secret, a free port, and a database named `app.db`.
+    pub fn new() -> Self {
+        Self::in_folder(Arc::new(tempfile::tempdir().expect("a temporary folder")))
+    }
+
+    /// The same in a folder that exists already, such as that of a server before.
+    pub fn in_folder(folder: Arc<TempDir>) -> Self {
+        let environment = [
+            ("WEBHOOK_SECRET", SECRET.to_owned()),
+            ("DATABASE_URL", format!("sqlite:///{}", folder.path().join("app.db").display())),
+            ("HOST", "127.0.0.1".to_owned()),
+            ("PORT", "0".to_owned()),
+        ];
+        let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { folder, environment, arguments: Vec::new() }
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Takes an environment variable away.
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
+    /// Adds an argument of the command line.
+    pub fn arg(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// The folder that the program runs in.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("app.db")
+    }
+
+    /// The command, with nothing of the test's own environment but what finds programs.
+    pub fn command(&self) -> Command {
+        self.command_of(env!("CARGO_BIN_EXE_postroom"))
+    }
+
+    /// Another program with the same environment, such as one that runs ours.
+    pub fn command_of(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(&self.environment).args(&self.arguments).current_dir(self.folder.path());
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        command
+    }
+
+    /// Runs it to its end, for starts that are refused. Answers its status, stdout and stderr.
+    pub fn run(&self) -> (ExitStatus, String, String) {
+        let output = self.command().stdin(Stdio::null()).output().expect("the program runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+        (output.status, text(output.stdout), text(output.stderr))
+    }
+
+    /// Starts it and waits until it serves.
+    pub fn start(self) -> Server {
+        let command = self.command();
+        self.start_command(command)
+    }
+
+    /// Starts `command` (which must run our program) and waits until it serves.
+    pub fn start_command(self, mut command: Command) -> Server {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let stdout = {
+            let (lines, stdout) = (Arc::clone(&lines), child.stdout.take().expect("piped"));
+            std::thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    lines.lock().unwrap().push(line);
+                }
+            })
+        };
+        let stderr = {
+            let mut stderr = child.stderr.take().expect("piped");
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                let _ = stderr.read_to_string(&mut text);
+                text
+            })
+        };
+        let address = wait_until("the server tells its address", || {
+            if let Some(status) = child.try_wait().expect("the child can be asked") {
+                panic!("the program ended with {status} before it served: {:?}", lines.lock().unwrap());
+            }
+            let lines = lines.lock().unwrap();
+            lines.iter().find_map(|line| {
+                let line: Value = serde_json::from_str(line).ok()?;
+                line["address"].as_str()?.parse::<SocketAddr>().ok()
+            })
+        });
+        Server { child, address, folder: self.folder, lines, stdout: Some(stdout), stderr: Some(stderr) }
+    }
+}
+
+impl Server {
+    /// A server with the tests' usual settings.
+    pub fn start() -> Self {
+        Setup::new().start()
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// GETs a target on a connection of its own.
+    pub fn get(&self, target: &str) -> Reply {
+        self.client().request("GET", target, &[], b"").expect("an answer")
+    }
+
+    /// Posts a signed body on a connection of its own.
+    pub fn post(&self, body: &[u8]) -> Reply {
+        self.client().request("POST", "/webhook", &[("X-Signature", &sign(body))], body).expect("an answer")
+    }
+
+    /// Posts a signed message and expects it to be stored.
+    pub fn store(&self, message: &Value) {
+        let reply = self.post(&body(message));
+        assert_eq!((reply.status, reply.text().as_str()), (200, r#"{"status":"ok"}"#), "{message}");
+    }
+
+    /// The folder that it runs in, to be kept for the next one.
+    pub fn folder(&self) -> Arc<TempDir> {
+        Arc::clone(&self.folder)
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("app.db")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The log lines so far.
+    pub fn lines(&self) -> Vec<Value> {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    }
+
+    /// Waits for a log line for which `wanted` holds.
+    pub fn wait_for_line(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        wait_until("the log has the line", || self.lines().into_iter().find(|line| wanted(line)))
+    }
+
+    /// The value of one sample of /metrics, by its full name with labels.
+    pub fn metric(&self, sample: &str) -> Option<f64> {
+        let text = self.get("/metrics").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))?;
+        line.parse().ok()
+    }
+
+    /// Sends a signal by number.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Kills it as a power failure of the process would: no cleaning up.
+    pub fn kill(mut self) -> Arc<TempDir> {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+        self.folder()
+    }
+
+    /// Asks it to stop by SIGTERM and waits. Answers its status, its log lines and its stderr.
+    pub fn stop(self) -> (ExitStatus, Vec<Value>, String) {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> (ExitStatus, Vec<Value>, String) {
+        let status = wait_until("the program ends", || self.child.try_wait().expect("the child can be asked"));
+        self.stdout.take().expect("joined once").join().expect("stdout was read");
+        let stderr = self.stderr.take().expect("joined once").join().expect("stderr was read");
+        (status, self.lines(), stderr)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,21 @@
+//! Black-box tests: the real program is spawned on a free port with a temporary folder, and spoken to over HTTP.
+
+mod harness;
+
+mod api;
+mod crash;
+mod docs;
+mod edges;
+mod faults;
+mod health;
+mod logs;
+mod messages;
+mod metrics;
+mod process;
+mod real_input;
+mod send;
+mod stats;
+mod storage;
+mod tidy;
+mod upgrade;
+mod webhook;
