@@ -1,7 +1,298 @@
-//! `postroom send`
+//! `postroom send`: posts a file of messages, signed, one request a line. For trying out, for moving house, for load.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-/// a
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::sync::{Mutex, mpsc};
+
+use super::client::{Client, Reply, Target};
+use super::inputs_of_environment;
+use crate::config::{SigningKey, signing_key};
+use crate::providers::original::SIGNATURE_HEADER;
+use crate::telemetry::histogram::Spread;
+
+/// Lines read ahead of the connections that send them.
+const LINES_AHEAD: usize = 1024;
+/// The first wait before trying again, where the service does not say; it doubles with every try.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait before trying again.
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// How many refusals are shown in full.
+const REFUSALS_SHOWN: usize = 5;
+/// How often progress is told where there is no terminal.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Signs and posts each line of an NDJSON file as one request over keep-alive connections.
+///
+/// Lines are signed with WEBHOOK_SECRET and sent as they are; empty lines are skipped. 429, 503, 507 and lost connections
+/// are tried again, after the time that the service asks for: a message that was stored after all is a duplicate then, and
+/// duplicates are answered 200 too. Exits 1 if anything was refused or could not be delivered.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
-/// b
-pub fn run(_: &Arguments) -> anyhow::Result<ExitCode> { Ok(ExitCode::SUCCESS) }
+pub struct Arguments {
+    /// The file, one JSON message a line; .gz and .zst are unpacked; - reads standard input
+    file: PathBuf,
+    /// Where to post
+    #[arg(long, default_value = "http://127.0.0.1:8000/webhook")]
+    url: String,
+    /// Connections, and so requests under way at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    concurrency: u16,
+    /// Requests a second at most, evenly spaced; latency then counts from the moment a request was due
+    #[arg(long, value_name = "R")]
+    rate: Option<f64>,
+    /// Tries per message before it counts as failed
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    tries: u32,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A line of the file, when it is due.
+struct Due {
+    number: u64,
+    body: Bytes,
+    at: Option<Instant>,
+}
+
+/// What became of all lines so far.
+#[derive(Default)]
+struct Tally {
+    statuses: BTreeMap<u16, u64>,
+    failed: u64,
+    retries: u64,
+    refusals_shown: usize,
+    slowest: Duration,
+}
+
+/// What every connection needs.
+struct Courier {
+    key: SigningKey,
+    tries: u32,
+    lines: Mutex<mpsc::Receiver<Due>>,
+    tally: std::sync::Mutex<Tally>,
+    latency: Spread,
+    progress: Progress,
+}
+
+/// Posts everything and prints a summary.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let key = signing_key(&inputs_of_environment()?)?;
+    let target = Target::parse(&arguments.url, "/webhook")?;
+    ensure!(arguments.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()), "--rate must be above zero");
+    let input = open(&arguments.file)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (sender, lines) = mpsc::channel(LINES_AHEAD);
+    let rate = arguments.rate;
+    let reader = std::thread::spawn(move || read_lines(input, rate, &sender));
+    let courier = Arc::new(Courier {
+        key,
+        tries: arguments.tries,
+        lines: Mutex::new(lines),
+        tally: Default::default(),
+        latency: Spread::new(),
+        progress: Progress::new(),
+    });
+    let started = Instant::now();
+    runtime.block_on(async {
+        let connections: Vec<_> = (0..arguments.concurrency)
+            .map(|_| tokio::spawn(Arc::clone(&courier).carry(Client::new(target.clone()))))
+            .collect();
+        for connection in connections {
+            connection.await?;
+        }
+        anyhow::Ok(())
+    })?;
+    let elapsed = started.elapsed();
+    courier.progress.bar.finish_and_clear();
+    let read = reader.join().expect("the reading thread does not panic");
+    let all_stored = courier.summarize(elapsed, arguments.json);
+    read.with_context(|| format!("reading {} stopped early", arguments.file.display()))?;
+    Ok(if all_stored { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Opens the file, unpacking it by its name.
+fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(BufReader::new(std::io::stdin())));
+    }
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let unpacked: Box<dyn Read + Send> = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("gz") => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(file))),
+        Some("zst") => {
+            let decoder = ruzstd::decoding::StreamingDecoder::new(BufReader::new(file));
+            Box::new(decoder.with_context(|| format!("{} is not in zstd format", path.display()))?)
+        }
+        _ => Box::new(file),
+    };
+    Ok(Box::new(BufReader::with_capacity(64 << 10, unpacked)))
+}
+
+/// Hands out the lines, each when it is due.
+fn read_lines(mut input: Box<dyn BufRead + Send>, rate: Option<f64>, sender: &mpsc::Sender<Due>) -> std::io::Result<()> {
+    let started = Instant::now();
+    let (mut number, mut sent) = (0, 0u32);
+    loop {
+        let mut line = Vec::new();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        number += 1;
+        while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            line.pop();
+        }
+        if line.is_empty() {
+            continue;
+        }
+        let at = rate.map(|rate| started + Duration::from_secs_f64(f64::from(sent) / rate));
+        if let Some(at) = at {
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        }
+        sent += 1;
+        if sender.blocking_send(Due { number, body: line.into(), at }).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+impl Courier {
+    /// One connection: takes line after line until there are none.
+    async fn carry(self: Arc<Self>, mut client: Client) {
+        loop {
+            let next = self.lines.lock().await.recv().await;
+            let Some(due) = next else { return };
+            let started = due.at.unwrap_or_else(Instant::now);
+            let result = self.deliver(&mut client, &due.body).await;
+            let latency = started.elapsed();
+            self.latency.observe(latency);
+            self.note(due.number, result, latency);
+        }
+    }
+
+    /// Posts a body until it is answered for good, or the tries are used up.
+    async fn deliver(&self, client: &mut Client, body: &Bytes) -> anyhow::Result<Reply> {
+        let signature = HeaderValue::from_str(&self.key.sign(body))?;
+        let mut pause = RETRY_FIRST;
+        for last in (1..=self.tries).map(|tried| tried == self.tries) {
+            let mut headers = HeaderMap::with_capacity(4);
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(SIGNATURE_HEADER, signature.clone());
+            let result = client.request("POST", headers, body.clone()).await;
+            let wait = match &result {
+                Ok(reply) if !is_passing(reply.status) => return result,
+                Ok(reply) => reply.retry_after_seconds.map_or(pause, Duration::from_secs),
+                Err(_) => pause,
+            };
+            if last {
+                return result;
+            }
+            self.tally().retries += 1;
+            tokio::time::sleep(wait.min(RETRY_LONGEST)).await;
+            pause = (pause * 2).min(RETRY_LONGEST);
+        }
+        unreachable!("there is at least one try")
+    }
+
+    fn note(&self, line: u64, result: anyhow::Result<Reply>, latency: Duration) {
+        let mut tally = self.tally();
+        tally.slowest = tally.slowest.max(latency);
+        let refusal = match &result {
+            Ok(reply) => {
+                *tally.statuses.entry(reply.status.as_u16()).or_default() += 1;
+                let text = || format!("{} {}", reply.status.as_u16(), String::from_utf8_lossy(&reply.body));
+                (reply.status != StatusCode::OK).then(text)
+            }
+            Err(error) => {
+                tally.failed += 1;
+                Some(format!("{error:#}"))
+            }
+        };
+        if let Some(refusal) = refusal.filter(|_| tally.refusals_shown < REFUSALS_SHOWN) {
+            tally.refusals_shown += 1;
+            self.progress.bar.suspend(|| eprintln!("line {line}: {refusal}"));
+        }
+        drop(tally);
+        self.progress.step();
+    }
+
+    fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Prints what became of everything; answers whether all was answered 200.
+    fn summarize(&self, elapsed: Duration, as_json: bool) -> bool {
+        let tally = self.tally();
+        let answered: u64 = tally.statuses.values().sum();
+        let sent = answered + tally.failed;
+        let seconds = elapsed.as_secs_f64();
+        let rate = if seconds > 0.0 { sent as f64 / seconds } else { 0.0 };
+        let quantiles = self.latency.quantiles([0.5, 0.9, 0.99]).unwrap_or_default().map(|value| value / 1e3);
+        let slowest_ms = tally.slowest.as_secs_f64() * 1e3;
+        let [p50, p90, p99] = quantiles;
+        if as_json {
+            let summary = serde_json::json!({
+                "sent": sent,
+                "statuses": &tally.statuses,
+                "failed": tally.failed,
+                "retries": tally.retries,
+                "seconds": seconds,
+                "rate": rate,
+                "latency_ms": { "p50": p50, "p90": p90, "p99": p99, "max": slowest_ms },
+            });
+            println!("{summary}");
+        } else {
+            println!("sent        {sent} messages in {seconds:.3} s ({rate:.0} a second)");
+            for (status, count) in &tally.statuses {
+                println!("answer {status}  {count}");
+            }
+            println!("failed      {}", tally.failed);
+            println!("retries     {}", tally.retries);
+            println!("latency ms  p50 {p50:.3}  p90 {p90:.3}  p99 {p99:.3}  max {slowest_ms:.3}");
+        }
+        tally.failed == 0 && tally.statuses.keys().all(|status| *status == 200)
+    }
+}
+
+/// Answers that ask for another try.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE
+    )
+}
+
+/// A bar on a terminal, a plain line now and then elsewhere; on stderr both.
+struct Progress {
+    bar: ProgressBar,
+    told: std::sync::Mutex<Instant>,
+    on_terminal: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let style = ProgressStyle::with_template("{spinner} {human_pos} sent, {per_sec}, {elapsed}").expect("a valid template");
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
+        Self { bar, told: std::sync::Mutex::new(Instant::now()), on_terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn step(&self) {
+        self.bar.inc(1);
+        if !self.on_terminal {
+            let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if told.elapsed() >= TELL_INTERVAL {
+                *told = Instant::now();
+                eprintln!("{} sent, {:.0} a second", self.bar.position(), self.bar.per_sec());
+            }
+        }
+    }
+}

@@ -46,42 +46,36 @@ impl std::fmt::Debug for Timestamp {
     }
 }
 
-/// A reading of our own clock, in microseconds since 1970 (UTC). Read once per request, then passed along.
+/// A reading of our own clock (UTC). Read once per request, then passed along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment {
-    microseconds: i64,
-}
+pub struct Moment(jiff::Timestamp);
 
 impl Moment {
     /// Reads the clock.
     pub fn now() -> Self {
-        Self { microseconds: jiff::Timestamp::now().as_microsecond() }
+        Self(jiff::Timestamp::now())
     }
 
-    /// A moment at a known place, for tests and for replays. Values outside the years -9999 to 9999 are pulled to the nearest end.
+    /// A known moment, in microseconds since 1970, for tests and replays. Beyond the years -9999 to 9999 the nearest end counts.
     pub fn from_microseconds(microseconds: i64) -> Self {
-        let (first, last) = (jiff::Timestamp::MIN.as_microsecond(), jiff::Timestamp::MAX.as_microsecond());
-        Self { microseconds: microseconds.clamp(first, last) }
+        let end = if microseconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        Self(jiff::Timestamp::from_microsecond(microseconds).unwrap_or(end))
     }
 
     /// Whole seconds since 1970, for metrics.
     pub fn unix_seconds(self) -> i64 {
-        self.microseconds.div_euclid(1_000_000)
+        self.0.as_second()
     }
 
     /// `YYYY-MM-DDTHH:MM:SS.ffffffZ`, the form of `created_at`.
     pub fn to_iso_micros(self) -> String {
-        format!("{:.6}", self.timestamp())
+        format!("{:.6}", self.0)
     }
 
     /// `YYYY-MM-DDTHH:MM:SS.fffZ`, the form of log lines, appended to `out`.
     pub fn write_iso_millis(self, out: &mut String) {
         use std::fmt::Write;
-        write!(out, "{:.3}", self.timestamp()).expect("a String takes everything");
-    }
-
-    fn timestamp(self) -> jiff::Timestamp {
-        jiff::Timestamp::from_microsecond(self.microseconds).expect("kept in range by every constructor")
+        write!(out, "{:.3}", self.0).expect("a String takes everything");
     }
 }
 

@@ -20,10 +20,13 @@ pub struct Scheme {
     /// How a stored request is answered.
     pub answer: AnswerStyle,
     /// Proves the body by the headers, or says why not.
-    verify: fn(&HeaderMap, &[u8], &[SigningKey]) -> Result<(), BadSignature>,
+    verify: Verify,
     /// Reads the messages out of a body.
-    parse: fn(&VerifiedBody, Moment) -> Result<Parsed, InvalidBody>,
+    parse: Parse,
 }
+
+type Verify = fn(&HeaderMap, &[u8], &[SigningKey]) -> Result<(), BadSignature>;
+type Parse = fn(&VerifiedBody, Moment) -> Result<Parsed, InvalidBody>;
 
 /// Every protocol that Postroom speaks.
 pub const SCHEMES: &[Scheme] = &[original::SCHEME];

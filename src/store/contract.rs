@@ -1,1 +1,289 @@
+//! What every store must do, whatever the engine: one suite, written against `Store` alone, and a model that it must agree
+//! with after any history. A new behaviour starts as a case here.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::{Health, Store, StoreError};
+use crate::config::{Database, StoreConfig};
+use crate::domain::stats::TOP_SENDERS_MAX;
+use crate::domain::{
+    Address, Filter, Message, MessageId, Moment, Needle, NewMessage, Page, PageRequest, SenderCount, Stats, Timestamp,
+};
+use crate::providers::Parsed;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Outcome;
+
+/// A store of a test's own, in a folder of its own.
+struct Fixture {
+    folder: TempDir,
+    store: Store,
+}
+
+fn config(folder: &TempDir) -> StoreConfig {
+    StoreConfig {
+        database: Database::Sqlite { path: folder.path().join("deep").join("app.db") },
+        queue_max: 64,
+        batch_max: 16,
+        lock_timeout: Duration::from_secs(5),
+        query_timeout: Duration::from_secs(60),
+        readers: 2,
+        checkpoint_pages: 16,
+    }
+}
+
+fn open(config: &StoreConfig) -> Store {
+    let metrics = Metrics::new(vec!["postroom".to_owned()], config.queue_max, 1);
+    Store::open(config, Arc::new(metrics)).expect("the store opens")
+}
+
+/// Runs a test within a runtime, on a fresh store.
+fn with_store<T>(test: impl AsyncFnOnce(&Store) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&config(&folder));
+        let fixture = Fixture { folder, store };
+        let result = test(&fixture.store).await;
+        fixture.store.close();
+        drop(fixture.folder);
+        result
+    })
+}
+
+fn message(id: &str, from: &str, ts: &str, text: Option<&str>) -> NewMessage {
+    NewMessage {
+        id: MessageId::parse(id).unwrap(),
+        from: Address::phone(from).unwrap(),
+        to: Address::phone("+1").unwrap(),
+        ts: Timestamp::parse(ts).unwrap(),
+        text: text.map(str::to_owned),
+        accepted_at: Moment::from_microseconds(0),
+    }
+}
+
+async fn file(store: &Store, messages: Vec<NewMessage>) -> Vec<Outcome> {
+    store.append(Parsed { messages }).await.unwrap().outcomes().to_vec()
+}
+
+fn all(limit: u32) -> PageRequest {
+    PageRequest { filter: Filter::default(), limit, offset: 0 }
+}
+
+const NOON: &str = "2025-01-15T12:00:00Z";
+
+#[test]
+fn an_empty_store_answers_empty() {
+    with_store(async |store: &Store| {
+        assert_eq!(store.page(all(50)).await.unwrap(), Page::default());
+        assert_eq!(store.stats().await.unwrap(), Stats::default());
+        assert_eq!(store.health().await, Health::Ready);
+        assert!(store.append(Parsed::default()).await.unwrap().outcomes().is_empty());
+    });
+}
+
+#[test]
+fn the_first_copy_counts_and_a_different_one_is_told() {
+    with_store(async |store: &Store| {
+        let first = message("m", "+1", NOON, Some("a"));
+        let others = [
+            message("m", "+2", NOON, Some("a")),
+            message("m", "+1", "2025-01-15T12:00:01Z", Some("a")),
+            message("m", "+1", NOON, Some("b")),
+            message("m", "+1", NOON, None),
+        ];
+        assert_eq!(file(store, vec![first.clone()]).await, [Outcome::Created]);
+        let mut again = first.clone();
+        again.accepted_at = Moment::from_microseconds(1);
+        assert_eq!(file(store, vec![again]).await, [Outcome::Duplicate], "when it came is no content");
+        for other in others {
+            assert_eq!(file(store, vec![other]).await, [Outcome::Conflict]);
+        }
+        assert_eq!(store.page(all(50)).await.unwrap().messages[0].text.as_deref(), Some("a"));
+    });
+}
+
+#[test]
+fn one_request_may_hold_many_messages_and_copies() {
+    with_store(async |store: &Store| {
+        let messages = ["a", "b", "a", "c"].map(|id| message(id, "+1", NOON, None)).to_vec();
+        let expected = [Outcome::Created, Outcome::Created, Outcome::Duplicate, Outcome::Created];
+        assert_eq!(file(store, messages).await, expected);
+        let many: Vec<_> = (0..1000).map(|at| message(&format!("m{at}"), "+2", NOON, None)).collect();
+        assert!(file(store, many).await.iter().all(|outcome| *outcome == Outcome::Created), "larger than queue and batch");
+        assert_eq!(store.page(all(1)).await.unwrap().total, 1003);
+    });
+}
+
+#[test]
+fn fifty_copies_at_once_make_one_row() {
+    with_store(async |store: &Store| {
+        let copies = (0..50).map(|at| file(store, vec![message("m", "+1", NOON, Some(&at.to_string()))]));
+        let outcomes = futures_join(copies).await;
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == [Outcome::Created]).count(), 1);
+        assert_eq!(store.stats().await.unwrap().total_messages, 1);
+    });
+}
+
+#[test]
+fn a_full_queue_says_so_and_loses_nothing() {
+    with_store(async |store: &Store| {
+        let posts = (0..200).map(|at| store.append(Parsed { messages: vec![message(&format!("{at}"), "+1", NOON, None)] }));
+        let results = futures_join(posts).await;
+        let stored = results.iter().filter(|result| result.is_ok()).count();
+        assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(StoreError::QueueFull))));
+        assert!((64..200).contains(&stored), "{stored}");
+        assert_eq!(store.page(all(1)).await.unwrap().total, stored as u64);
+    });
+}
+
+#[test]
+fn what_is_stored_is_there_after_a_close() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder);
+        let store = open(&config);
+        file(&store, vec![message("m", "+1", NOON, Some("a\0b"))]).await;
+        let (page, stats) = (store.page(all(50)).await.unwrap(), store.stats().await.unwrap());
+        store.close();
+        let store = open(&config);
+        assert_eq!(store.page(all(50)).await.unwrap(), page);
+        assert_eq!(page.messages[0].text.as_deref(), Some("a\0b"), "NUL in a text comes back");
+        assert_eq!(store.stats().await.unwrap(), stats);
+        store.close();
+    });
+}
+
+/// Polls all futures to their end, each as often as any of them makes progress.
+async fn futures_join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        for (future, output) in futures.iter_mut().filter(|(_, output)| output.is_none()) {
+            if let std::task::Poll::Ready(ready) = future.as_mut().poll(context) {
+                *output = Some(ready);
+            }
+        }
+        if futures.iter().all(|(_, output)| output.is_some()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    futures.into_iter().map(|(_, output)| output.expect("all are ready")).collect()
+}
+
+/// An inbox in a map: what a store must agree with.
+#[derive(Default)]
+struct Model(BTreeMap<String, NewMessage>);
+
+impl Model {
+    fn append(&mut self, message: &NewMessage) -> Outcome {
+        match self.0.get(message.id.as_str()) {
+            None => {
+                self.0.insert(message.id.as_str().to_owned(), message.clone());
+                Outcome::Created
+            }
+            Some(first) => {
+                let same = (&first.from, &first.to, first.ts, &first.text)
+                    == (&message.from, &message.to, message.ts, &message.text);
+                if same { Outcome::Duplicate } else { Outcome::Conflict }
+            }
+        }
+    }
+
+    fn page(&self, request: &PageRequest) -> Page {
+        let PageRequest { filter, limit, offset } = request;
+        let mut found: Vec<_> = self.0.values().filter(|message| lets_through(filter, message)).collect();
+        found.sort_by(|a, b| (a.ts.as_str(), a.id.as_str()).cmp(&(b.ts.as_str(), b.id.as_str())));
+        let shown = |message: &&NewMessage| Message {
+            id: message.id.as_str().to_owned(),
+            from: message.from.as_str().to_owned(),
+            to: message.to.as_str().to_owned(),
+            ts: message.ts.as_str().to_owned(),
+            text: message.text.clone(),
+        };
+        let messages = found.iter().skip(*offset as usize).take(*limit as usize).map(shown).collect();
+        Page { messages, total: found.len() as u64 }
+    }
+
+    fn stats(&self) -> Stats {
+        let mut counts = BTreeMap::new();
+        for message in self.0.values() {
+            *counts.entry(message.from.as_str()).or_insert(0) += 1;
+        }
+        let senders_count = counts.len() as u64;
+        let mut senders: Vec<_> = counts.into_iter().collect();
+        senders.sort_by_key(|(from, count)| (std::cmp::Reverse(*count), *from));
+        let times = || self.0.values().map(|message| message.ts.as_str().to_owned());
+        Stats {
+            total_messages: self.0.len() as u64,
+            senders_count,
+            top_senders: senders
+                .into_iter()
+                .take(TOP_SENDERS_MAX)
+                .map(|(from, count)| SenderCount { from: from.to_owned(), count })
+                .collect(),
+            first_ts: times().min(),
+            last_ts: times().max(),
+        }
+    }
+}
+
+fn lets_through(filter: &Filter, message: &NewMessage) -> bool {
+    let contains = |needle: &Needle| message.text.as_ref().is_some_and(|text| needle.is_in(text, &mut String::new()));
+    filter.from.as_ref().is_none_or(|from| from == message.from.as_str())
+        && filter.since.is_none_or(|since| message.ts >= since)
+        && filter.search.as_ref().is_none_or(contains)
+}
+
+fn any_timestamp() -> impl Strategy<Value = Timestamp> {
+    (0..3, 0..3).prop_map(|(day, second)| Timestamp::parse(&format!("2025-01-1{day}T00:00:0{second}Z")).unwrap())
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(vec!["a", "A", "é", "É", "明", "天", "%", "_", "\0", " "]), 0..5)
+        .prop_map(|parts| parts.concat())
+}
+
+/// Few ids, senders and times, so that copies, ties and empty answers are common.
+fn any_message() -> impl Strategy<Value = NewMessage> {
+    ("[a-cA-C]{1,2}", "\\+[1-9][0-4]?", any_timestamp(), prop::option::of(any_text())).prop_map(|(id, from, ts, text)| {
+        let mut message = message(&id, &from, NOON, text.as_deref());
+        message.ts = ts;
+        message
+    })
+}
+
+fn any_page_request() -> impl Strategy<Value = PageRequest> {
+    let filter = (prop::option::of("\\+[1-9][0-4]?"), prop::option::of(any_timestamp()), prop::option::of(any_text()))
+        .prop_map(|(from, since, q)| {
+            let search = q.filter(|q| !q.is_empty()).map(|q| Needle::new(&q));
+            Filter { from, since, search }
+        });
+    let offset = prop_oneof![4 => 0..12u64, 1 => Just(i64::MAX as u64)];
+    (filter, 1..8u32, offset).prop_map(|(filter, limit, offset)| PageRequest { filter, limit, offset })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("POSTROOM_TEST_LONG").is_some() { 500 } else { 40 }))]
+
+    #[test]
+    fn after_any_history_a_store_agrees_with_the_model(
+        history in prop::collection::vec((prop::collection::vec(any_message(), 1..12), prop::collection::vec(any_page_request(), 1..6)), 1..8),
+    ) {
+        with_store(async |store: &Store| {
+            let mut model = Model::default();
+            for (messages, requests) in history {
+                let expected: Vec<_> = messages.iter().map(|message| model.append(message)).collect();
+                prop_assert_eq!(file(store, messages).await, expected);
+                for request in requests {
+                    prop_assert_eq!(store.page(request.clone()).await.unwrap(), model.page(&request), "{:?}", request);
+                }
+                prop_assert_eq!(store.stats().await.unwrap(), model.stats());
+            }
+            Ok(())
+        })?;
+    }
+}

@@ -44,7 +44,60 @@ const STEPS: u64 = 32;
 const STEP_BITS: u32 = 5;
 /// Values from here on (about 71 minutes in microseconds) share the last bucket.
 const VALUE_MAX: u64 = u32::MAX as u64;
-const WINDOW_BUCKETS: usize = ((32 - STEP_BITS + 1) as usize) * STEPS as usize;
+const SPREAD_BUCKETS: usize = ((32 - STEP_BITS + 1) as usize) * STEPS as usize;
+
+/// How durations are spread, for quantiles: about 7 KiB, whatever is counted, and no lock.
+#[derive(Debug)]
+pub struct Spread(Box<[AtomicU64]>);
+
+impl Spread {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        Self((0..SPREAD_BUCKETS).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Counts one duration. Answers it in whole microseconds.
+    pub fn observe(&self, duration: Duration) -> u64 {
+        let microseconds = u64::try_from(duration.as_micros()).unwrap_or(VALUE_MAX).min(VALUE_MAX);
+        self.0[bucket_of(microseconds)].fetch_add(1, Relaxed);
+        microseconds
+    }
+
+    /// The quantiles in microseconds; none if nothing was counted.
+    pub fn quantiles<const N: usize>(&self, quantiles: [f64; N]) -> Option<[f64; N]> {
+        let counts: Vec<u64> = self.0.iter().map(|count| count.load(Relaxed)).collect();
+        let total: u64 = counts.iter().sum();
+        (total > 0).then(|| {
+            quantiles.map(|quantile| {
+                let rank = ((quantile * total as f64).ceil() as u64).clamp(1, total);
+                let mut seen = 0;
+                let reached = counts.iter().position(|count| {
+                    seen += count;
+                    seen >= rank
+                });
+                middle_of(reached.unwrap_or(SPREAD_BUCKETS - 1))
+            })
+        })
+    }
+
+    /// Adds everything that `other` counted.
+    fn add(&self, other: &Self) {
+        for (sum, count) in self.0.iter().zip(&other.0) {
+            sum.fetch_add(count.load(Relaxed), Relaxed);
+        }
+    }
+
+    fn clear(&self) {
+        self.0.iter().for_each(|count| count.store(0, Relaxed));
+    }
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The window is made of slices, so that old values leave it in steps.
 const SLICES: usize = 7;
 const SLICE: Duration = Duration::from_secs(10);
@@ -58,23 +111,19 @@ pub struct Window {
     sum_microseconds: AtomicU64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slice {
     /// Which stretch of time the counts belong to.
     epoch: AtomicU64,
-    counts: Box<[AtomicU64]>,
+    spread: Spread,
 }
 
 impl Window {
     /// An empty window that begins now.
     pub fn new() -> Self {
-        let slice = |_| Slice {
-            epoch: AtomicU64::new(0),
-            counts: (0..WINDOW_BUCKETS).map(|_| AtomicU64::new(0)).collect(),
-        };
         Self {
             started: Instant::now(),
-            slices: std::array::from_fn(slice),
+            slices: Default::default(),
             count: AtomicU64::new(0),
             sum_microseconds: AtomicU64::new(0),
         }
@@ -82,16 +131,15 @@ impl Window {
 
     /// Counts one duration that ended at `now`.
     pub fn observe(&self, duration: Duration, now: Instant) {
-        let microseconds = u64::try_from(duration.as_micros()).unwrap_or(VALUE_MAX).min(VALUE_MAX);
         let epoch = self.epoch(now);
         let slice = &self.slices[(epoch % SLICES as u64) as usize];
         let seen = slice.epoch.load(Relaxed);
         // The first to come in a new stretch of time empties the slice. A value counted by another thread in that very
         // moment may be emptied with it: quantiles can do without it, `count` and `sum` keep it.
         if seen < epoch && slice.epoch.compare_exchange(seen, epoch, Relaxed, Relaxed).is_ok() {
-            slice.counts.iter().for_each(|count| count.store(0, Relaxed));
+            slice.spread.clear();
         }
-        slice.counts[bucket_of(microseconds)].fetch_add(1, Relaxed);
+        let microseconds = slice.spread.observe(duration);
         self.count.fetch_add(1, Relaxed);
         self.sum_microseconds.fetch_add(microseconds, Relaxed);
     }
@@ -100,22 +148,9 @@ impl Window {
     pub fn quantiles<const N: usize>(&self, quantiles: [f64; N], now: Instant) -> Option<[f64; N]> {
         let epoch = self.epoch(now);
         let recent = |slice: &&Slice| slice.epoch.load(Relaxed) + SLICES as u64 > epoch;
-        let mut counts = vec![0u64; WINDOW_BUCKETS];
-        for slice in self.slices.iter().filter(recent) {
-            counts.iter_mut().zip(&slice.counts).for_each(|(sum, count)| *sum += count.load(Relaxed));
-        }
-        let total: u64 = counts.iter().sum();
-        (total > 0).then(|| {
-            quantiles.map(|quantile| {
-                let rank = ((quantile * total as f64).ceil() as u64).clamp(1, total);
-                let mut seen = 0;
-                let reached = counts.iter().position(|count| {
-                    seen += count;
-                    seen >= rank
-                });
-                middle_of(reached.unwrap_or(WINDOW_BUCKETS - 1))
-            })
-        })
+        let sum = Spread::new();
+        self.slices.iter().filter(recent).for_each(|slice| sum.add(&slice.spread));
+        sum.quantiles(quantiles)
     }
 
     /// All observations since the start: how many, and their sum in milliseconds.
@@ -192,7 +227,7 @@ mod tests {
         #[test]
         fn a_value_comes_back_from_its_bucket_nearly_itself(value in 0..=VALUE_MAX) {
             let bucket = bucket_of(value);
-            prop_assert!(bucket < WINDOW_BUCKETS);
+            prop_assert!(bucket < SPREAD_BUCKETS);
             prop_assert!((middle_of(bucket) - value as f64).abs() <= value as f64 / STEPS as f64);
         }
     }

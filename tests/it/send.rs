@@ -1,1 +1,168 @@
-//! To be written.
+//! `postroom send`, `sign`, `health`, `check` and `completions`, as a person at a terminal uses them.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use crate::harness::server::Setup;
+use crate::harness::{SECRET, Server, body, message, sign};
+
+/// Runs a subcommand with the tests' secret, `input` on its standard input.
+fn postroom(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_postroom"))
+        .args(arguments)
+        .env_clear()
+        .env("WEBHOOK_SECRET", SECRET)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    child.stdin.take().expect("piped").write_all(input).expect("it reads its input");
+    child.wait_with_output().expect("it ends")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("output is UTF-8")
+}
+
+/// Messages `m0`, `m1`, …, one a line, with an empty line and a line end of another system between them.
+fn lines(count: usize) -> Vec<u8> {
+    let mut lines = b"\n".to_vec();
+    for at in 0..count {
+        lines.extend(body(&message(&format!("m{at}"))));
+        lines.extend(if at % 2 == 0 { "\n".as_bytes() } else { "\r\n".as_bytes() });
+    }
+    lines
+}
+
+fn send(server: &Server, file: &str, more: &[&str], input: &[u8]) -> Output {
+    let url = format!("http://{}", server.address);
+    postroom(&[&["send", file, "--url", &url], more].concat(), input)
+}
+
+#[test]
+fn sign_prints_the_signature_of_exactly_these_bytes() {
+    for bytes in ["{}", "{}\n", "", "é"] {
+        let output = postroom(&["sign", "-"], bytes.as_bytes());
+        assert_eq!(stdout(&output), format!("{}\n", sign(bytes.as_bytes())), "{bytes:?}");
+    }
+    let without = Command::new(env!("CARGO_BIN_EXE_postroom")).arg("sign").env_clear().stdin(Stdio::null()).output();
+    let without = without.expect("the program runs");
+    assert!(!without.status.success() && String::from_utf8_lossy(&without.stderr).contains("WEBHOOK_SECRET"));
+}
+
+#[test]
+fn send_posts_every_line_of_a_file_however_it_is_packed() {
+    let server = Server::start();
+    let folder = server.folder();
+    let plain = lines(30);
+    let packed = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&plain).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = ruzstd::encoding::compress_to_vec(plain.as_slice(), ruzstd::encoding::CompressionLevel::Fastest);
+    for (name, bytes) in [("a.ndjson", &plain), ("a.ndjson.gz", &packed), ("a.ndjson.zst", &zstd)] {
+        let path: PathBuf = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let output = send(&server, path.to_str().unwrap(), &["--concurrency", "4"], b"");
+        assert!(output.status.success(), "{name}: {output:?}");
+        assert!(stdout(&output).contains("answer 200  30\n"), "{name}: {}", stdout(&output));
+    }
+    let output = send(&server, "-", &["--rate", "1000", "--json"], &plain);
+    assert!(stdout(&output).contains("\"sent\":30"), "{output:?}");
+    assert_eq!(server.get("/stats").json()["total_messages"], 30);
+}
+
+#[test]
+fn send_says_what_was_refused_and_exits_with_1() {
+    let server = Server::start();
+    let output = send(&server, "-", &[], b"{\"message_id\":\"\"}\nnonsense\n");
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("line 1: 422 ") && told.contains("line 2: 422 "), "{told}");
+    assert!(stdout(&output).contains("answer 422  2\n"));
+}
+
+#[test]
+fn send_outlives_a_service_that_comes_back() {
+    let first = Server::start();
+    let address = first.address;
+    let folder = first.folder();
+    let sender = std::thread::spawn(move || {
+        let url = format!("http://{address}/webhook");
+        postroom(&["send", "-", "--url", &url, "--rate", "200", "--tries", "100", "--json"], &lines(200))
+    });
+    first.wait_for_line(|line| line["result"] == "created");
+    first.kill();
+    let second = Setup::in_folder(folder).env("PORT", address.port()).start();
+    let output = sender.join().expect("the sender ends");
+    assert!(output.status.success(), "{output:?}");
+    assert!(stdout(&output).contains("\"200\":200"), "{}", stdout(&output));
+    assert_eq!(second.get("/stats").json()["total_messages"], 200);
+}
+
+#[test]
+fn what_cannot_be_sent_is_told_in_a_line() {
+    for arguments in [
+        &["send", "absent.ndjson"][..],
+        &["send", "-", "--url", "https://example.com"],
+        &["send", "-", "--url", "nonsense"],
+        &["send", "-", "--rate", "0"],
+    ] {
+        let output = postroom(arguments, b"");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn health_exits_0_only_for_a_service_that_is_ready() {
+    let server = Server::start();
+    let url = format!("http://{}", server.address);
+    let output = postroom(&["health", "--url", &url], b"");
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "{\"status\":\"ready\"}\n"));
+    rusqlite::Connection::open(server.database()).unwrap().execute_batch("DROP TABLE messages").unwrap();
+    let output = postroom(&["health", "--url", &url], b"");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("database not ready"));
+    server.kill();
+    assert_eq!(postroom(&["health", "--url", &url], b"").status.code(), Some(1));
+}
+
+#[test]
+fn check_finds_what_is_wrong_with_settings_and_data() {
+    let server = Server::start();
+    server.store(&message("m"));
+    let folder = server.folder();
+    let run = |more: &[&str]| {
+        let mut setup = Setup::in_folder(folder.clone()).arg("check");
+        for argument in more {
+            setup = setup.arg(argument);
+        }
+        let (status, stdout, stderr) = setup.run();
+        (status.code(), stdout, stderr)
+    };
+    let (code, told, _) = run(&["--data"]);
+    assert!(code == Some(0) && told.contains("1 messages") && told.contains("summaries agree"), "{told}");
+    let (code, _, told) = run(&["--port", "99999"]);
+    assert!(code == Some(2) && told.starts_with("postroom: --port must be"), "{told}");
+    let other = rusqlite::Connection::open(server.database()).unwrap();
+    other.execute_batch("UPDATE postroom_senders SET messages = 7").unwrap();
+    let (code, told, _) = run(&["--data"]);
+    assert!(code == Some(1) && told.contains("differ from a recount"), "{told}");
+}
+
+#[test]
+fn help_version_and_completions_are_there() {
+    for subcommand in ["serve", "sign", "send", "health", "check", "completions"] {
+        let output = postroom(&[subcommand, "--help"], b"");
+        assert!(output.status.success() && stdout(&output).contains("Usage: postroom"), "{subcommand}");
+    }
+    assert!(stdout(&postroom(&["--version"], b"")).contains(env!("CARGO_PKG_VERSION")));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stdout(&postroom(&["completions", shell], b"")).contains("postroom"), "{shell}");
+    }
+    assert_eq!(postroom(&["nonsense"], b"").status.code(), Some(2));
+}

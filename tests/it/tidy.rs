@@ -1,1 +1,138 @@
-//! To be written.
+//! The house in order: modules stand in one line, and the documents name every setting.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use postroom::config::settings::SETTINGS;
+
+/// Each uses only what is to its left.
+const MODULES: [&str; 8] = ["domain", "providers", "config", "telemetry", "store", "http", "app", "cli"];
+/// A file longer than this probably holds two stories.
+const LINES_MAX: usize = 500;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// All Rust files below a folder.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("it can be read").path());
+    entries
+        .flat_map(|path| match path.is_dir() {
+            true => rust_files(&path),
+            false => vec![path],
+        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect()
+}
+
+/// The module of a source file: the first part of its path below `src`.
+fn module_of(path: &Path) -> Option<usize> {
+    let below = path.strip_prefix(root().join("src")).ok()?;
+    let first = below.components().next()?.as_os_str().to_str()?;
+    MODULES.iter().position(|module| *module == first.trim_end_matches(".rs"))
+}
+
+#[test]
+fn modules_use_only_what_is_to_their_left() {
+    let mut uses = 0;
+    for path in rust_files(&root().join("src")) {
+        let Some(own) = module_of(&path) else { continue };
+        let text = fs::read_to_string(&path).unwrap();
+        for used in text.split("crate::").skip(1) {
+            let name = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+            if let Some(other) = MODULES.iter().position(|module| *module == name) {
+                uses += 1;
+                assert!(other <= own, "{} uses {name}, which is to its right", path.display());
+            }
+        }
+    }
+    assert!(uses > 50, "the test sees the code");
+}
+
+#[test]
+fn domain_and_providers_do_no_input_or_output() {
+    for module in ["domain", "providers"] {
+        for path in rust_files(&root().join("src").join(module)) {
+            let text = fs::read_to_string(&path).unwrap();
+            for forbidden in ["std::fs", "std::net", "std::env", "tokio", "async fn", "rusqlite"] {
+                assert!(!text.contains(forbidden), "{} uses {forbidden}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn sql_stays_in_the_store_and_files_stay_short() {
+    for path in rust_files(&root().join("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let inside_store = path.strip_prefix(root().join("src/store")).is_ok();
+        assert!(inside_store || !text.contains("SELECT "), "{} holds SQL", path.display());
+        let lines = text.lines().count();
+        assert!(lines <= LINES_MAX, "{} has {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn the_example_file_and_the_readme_name_every_setting() {
+    let (example, readme) = (read("postroom.example.toml"), read("README.md"));
+    let mut section = "";
+    let mut known = Vec::new();
+    for line in example.lines() {
+        let line = line.trim_start_matches("# ").trim_start_matches('#');
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            known.push((section, key, value.trim_matches('"')));
+        }
+    }
+    for setting in SETTINGS {
+        let (section, key) = setting.file_key;
+        let found = known.iter().find(|(known_section, known_key, _)| (*known_section, *known_key) == (section, key));
+        let (_, _, value) = found.unwrap_or_else(|| panic!("postroom.example.toml lacks {section}.{key}"));
+        assert!(setting.secret || setting.default.is_empty() || *value == setting.default, "{section}.{key} is {value}");
+        assert!(readme.contains(setting.name), "README.md lacks {}", setting.name);
+    }
+}
+
+#[test]
+fn the_example_file_is_one_that_the_program_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("postroom.toml");
+    let uncommented: String = read("postroom.example.toml")
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|line| line.starts_with('[') || line.contains(" = ")).unwrap_or(line))
+        // The files of the secrets are the operator's own.
+        .filter(|line| !line.contains("_file"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    fs::write(&path, uncommented).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_postroom"))
+        .args(["check", "--config"])
+        .arg(&path)
+        .env_clear()
+        .env("WEBHOOK_SECRET", "s")
+        .output()
+        .expect("the program runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_promised_files_are_there() {
+    for path in [
+        "README.md", "API.md", "DEPLOYMENT.md", "TESTING.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE",
+        "PROJECT_SUMMARY.md", "docs/ARCHITECTURE.md", "docs/openapi.json", ".env.example", "postroom.example.toml",
+        "Dockerfile", "docker-compose.yml", "Makefile", "quickstart.sh", "test_api.sh", "src/store/DESIGN.md",
+    ] {
+        assert!(root().join(path).exists(), "{path}");
+    }
+    let targets = read("Makefile");
+    for target in ["run", "up", "down", "logs", "test", "check", "fmt", "bench", "clean", "help"] {
+        assert!(targets.contains(&format!("\n{target}: ")), "make {target}");
+    }
+    assert!(read("docs/ARCHITECTURE.md").lines().count() <= 150);
+}
