@@ -24,7 +24,9 @@ impl Target {
         let uri: Uri = url.parse().with_context(|| format!("'{url}' is not a URL"))?;
         match uri.scheme_str() {
             Some("http") => {}
-            Some("https") => bail!("https is not spoken here: name the service itself (http://…:8000), behind the proxy"),
+            Some("https") => {
+                bail!("https is not spoken here: name the service itself (http://…:8000), behind the proxy")
+            }
             _ => bail!("'{url}' must begin with http://"),
         }
         let authority = uri.authority().with_context(|| format!("'{url}' names no host"))?;

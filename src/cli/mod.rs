@@ -83,14 +83,17 @@ pub fn main() -> ExitCode {
 
 /// The whole command line, as `--help` and completions know it.
 fn command() -> Command {
-    let with_settings = |command: Command| command.args(SETTINGS.iter().filter(|setting| !setting.secret).map(|setting| {
-        let default = if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
-        Arg::new(setting.name)
-            .long(setting.flag())
-            .value_name("VALUE")
-            .help(format!("{}{default} [env: {}]", setting.about, setting.name))
-            .help_heading("Settings")
-    }));
+    let with_settings = |command: Command| {
+        command.args(SETTINGS.iter().filter(|setting| !setting.secret).map(|setting| {
+            let default =
+                if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
+            Arg::new(setting.name)
+                .long(setting.flag())
+                .value_name("VALUE")
+                .help(format!("{}{default} [env: {}]", setting.about, setting.name))
+                .help_heading("Settings")
+        }))
+    };
     Cli::command().mut_subcommand("serve", with_settings).mut_subcommand("check", with_settings)
 }
 

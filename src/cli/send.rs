@@ -139,7 +139,11 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
 }
 
 /// Hands out the lines, each when it is due.
-fn read_lines(mut input: Box<dyn BufRead + Send>, rate: Option<f64>, sender: &mpsc::Sender<Due>) -> std::io::Result<()> {
+fn read_lines(
+    mut input: Box<dyn BufRead + Send>,
+    rate: Option<f64>,
+    sender: &mpsc::Sender<Due>,
+) -> std::io::Result<()> {
     let started = Instant::now();
     let (mut number, mut sent) = (0, 0u32);
     loop {
@@ -265,10 +269,7 @@ impl Courier {
 
 /// Answers that ask for another try.
 fn is_passing(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE
-    )
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE)
 }
 
 /// A bar on a terminal, a plain line now and then elsewhere; on stderr both.
@@ -280,7 +281,8 @@ struct Progress {
 
 impl Progress {
     fn new() -> Self {
-        let style = ProgressStyle::with_template("{spinner} {human_pos} sent, {per_sec}, {elapsed}").expect("a valid template");
+        let style =
+            ProgressStyle::with_template("{spinner} {human_pos} sent, {per_sec}, {elapsed}").expect("a valid template");
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style);
         Self { bar, told: std::sync::Mutex::new(Instant::now()), on_terminal: std::io::stderr().is_terminal() }
     }

@@ -138,7 +138,8 @@ fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
 /// Kubernetes puts variables such as `POSTROOM_PORT` beside a service of that name.
 fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(), ConfigError> {
     for name in environment.keys() {
-        let ours = ["POSTROOM_SERVER_", "POSTROOM_STORE_", "POSTROOM_METRICS_"].iter().any(|start| name.starts_with(start));
+        let ours =
+            ["POSTROOM_SERVER_", "POSTROOM_STORE_", "POSTROOM_METRICS_"].iter().any(|start| name.starts_with(start));
         if ours && find(name).is_none() && find(name.trim_end_matches("_FILE")).is_none() {
             let known = nearest(name, SETTINGS.iter().map(|setting| setting.name));
             return Err(ConfigError::Unknown { place: name.clone(), suggestion: known.map(str::to_owned) });

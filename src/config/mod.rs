@@ -9,10 +9,10 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::domain::Secret;
-use crate::providers::{Source, original};
 pub use crate::providers::signature::SigningKey;
-pub use inputs::Inputs;
+use crate::providers::{Source, original};
 use inputs::Given;
+pub use inputs::Inputs;
 
 /// A complaint about one setting, in one line that names it.
 #[derive(Debug, Error)]

@@ -123,7 +123,12 @@ pub const SETTINGS: &[Setting] = &[
         "5",
         "Longest time for a listing, search or statistic; then 503",
     ),
-    setting("POSTROOM_STORE_READERS", ("store", "readers"), "2", "Threads that answer listings, searches and statistics"),
+    setting(
+        "POSTROOM_STORE_READERS",
+        ("store", "readers"),
+        "2",
+        "Threads that answer listings, searches and statistics",
+    ),
     setting(
         "POSTROOM_STORE_CHECKPOINT_PAGES",
         ("store", "checkpoint_pages"),

@@ -219,9 +219,11 @@ impl Pulse {
     /// When to look again. A phase may begin right after a look, so the wait is no longer than a quarter of the shortest
     /// limit; a phase with a limit is looked at again exactly when it ends.
     fn next_check(&self, limits: &ServerConfig, stopping: bool) -> Duration {
-        let shortest = limits.header_timeout.min(limits.idle_timeout).min(if stopping { HEAD_AT_STOP } else { Duration::MAX });
+        let shortest =
+            limits.header_timeout.min(limits.idle_timeout).min(if stopping { HEAD_AT_STOP } else { Duration::MAX });
         let beat = self.lock();
-        let left = beat.limit(limits, stopping).map_or(Duration::MAX, |limit| limit.saturating_sub(beat.since.elapsed()));
+        let left =
+            beat.limit(limits, stopping).map_or(Duration::MAX, |limit| limit.saturating_sub(beat.since.elapsed()));
         left.clamp(Duration::from_millis(1), shortest / 4)
     }
 }
@@ -250,7 +252,11 @@ struct Watched {
 }
 
 impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let came = &buffer.filled()[before..];

@@ -108,7 +108,10 @@ impl ApiError {
 
     /// Whether the rest of the request cannot or need not be read, so that the connection ends here.
     fn ends_connection(&self) -> bool {
-        matches!(self, Self::Malformed(_) | Self::ContentEncoding | Self::BodyTooLarge | Self::BodyTooSlow | Self::Panic)
+        matches!(
+            self,
+            Self::Malformed(_) | Self::ContentEncoding | Self::BodyTooLarge | Self::BodyTooSlow | Self::Panic
+        )
     }
 
     /// The answer.

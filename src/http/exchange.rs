@@ -183,7 +183,8 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     };
     headers.get(REQUEST_ID).filter(sane).cloned().unwrap_or_else(|| {
         let mut buffer = Uuid::encode_buffer();
-        HeaderValue::from_str(Uuid::now_v7().as_hyphenated().encode_lower(&mut buffer)).expect("hexadecimal and hyphens")
+        HeaderValue::from_str(Uuid::now_v7().as_hyphenated().encode_lower(&mut buffer))
+            .expect("hexadecimal and hyphens")
     })
 }
 

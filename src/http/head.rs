@@ -74,9 +74,7 @@ impl HeadScan {
             return;
         }
         self.any_line = true;
-        let names = |name: &[u8]| {
-            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
-        };
+        let names = |name: &[u8]| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
         // The first letter sorts out nearly every line.
         match line[0] | 0x20 {
             b'c' if names(b"content-length:") => self.content_lengths = self.content_lengths.saturating_add(1),
@@ -92,6 +90,19 @@ impl HeadScan {
             self.line.truncate(NAME_BYTES_MAX - 1);
             self.line.push(last);
         }
+    }
+}
+
+/// Feeds any bytes to the scan, as a fuzz target does: however they are cut, the findings are the same.
+pub fn fuzz_scan(data: &[u8]) {
+    let scan = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let mut scan = HeadScan::default();
+        pieces.for_each(|piece| scan.feed(piece));
+        (scan.ended(), scan.fault())
+    };
+    let whole = scan(&mut std::iter::once(data));
+    for length in [1, 3, 17] {
+        assert_eq!(scan(&mut data.chunks(length)), whole);
     }
 }
 

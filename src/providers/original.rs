@@ -29,10 +29,8 @@ fn parse(body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
 
 /// Reads one message. All invalid fields are reported at once, in field order.
 fn parse_message(body: &[u8], now: Moment) -> Result<NewMessage, InvalidBody> {
-    let refuse = |place, invalid, input| InvalidBody {
-        errors: vec![FieldError { place, invalid, input }],
-        message_id: None,
-    };
+    let refuse =
+        |place, invalid, input| InvalidBody { errors: vec![FieldError { place, invalid, input }], message_id: None };
     if body.is_empty() {
         return Err(refuse(Place::Body, Invalid::Missing, Value::Null));
     }
@@ -270,7 +268,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const GOOD: &str = r#"{"message_id":"m1","from":"+919876543210","to":"+14155550100","ts":"2025-01-15T10:00:00Z","text":"Hello"}"#;
+    const GOOD: &str =
+        r#"{"message_id":"m1","from":"+919876543210","to":"+14155550100","ts":"2025-01-15T10:00:00Z","text":"Hello"}"#;
 
     fn read(body: &str) -> Result<NewMessage, InvalidBody> {
         parse_message(body.as_bytes(), Moment::from_microseconds(0))

@@ -61,7 +61,12 @@ impl std::fmt::Debug for SigningKey {
 }
 
 /// Checks that exactly one header `name` holds the hexadecimal signature of `body` by one of `keys`.
-pub fn verify_hex_header(headers: &HeaderMap, name: &str, body: &[u8], keys: &[SigningKey]) -> Result<(), BadSignature> {
+pub fn verify_hex_header(
+    headers: &HeaderMap,
+    name: &str,
+    body: &[u8],
+    keys: &[SigningKey],
+) -> Result<(), BadSignature> {
     let mut values = headers.get_all(name).iter();
     let value = values.next().ok_or(BadSignature::MissingHeader)?;
     if values.next().is_some() {
@@ -88,6 +93,19 @@ pub fn decode_hex(text: &[u8]) -> Option<[u8; 32]> {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     Some(bytes)
+}
+
+/// Feeds any bytes to the verifier, as a fuzz target does: the first line is the header, the rest the body. Only the one true
+/// signature is let through.
+pub fn fuzz_verify(data: &[u8]) {
+    let secret = Secret::new("fuzzing").expect("not empty");
+    let key = SigningKey::new(&secret);
+    let (header, body) = data.split_at(data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len()));
+    let Ok(value) = hyper::header::HeaderValue::from_bytes(header) else { return };
+    let mut headers = HeaderMap::new();
+    headers.insert("x-signature", value);
+    let believed = verify_hex_header(&headers, "x-signature", body, std::slice::from_ref(&key)).is_ok();
+    assert_eq!(believed, header == key.sign(body).as_bytes());
 }
 
 #[cfg(test)]

@@ -114,7 +114,10 @@ fn one_request_may_hold_many_messages_and_copies() {
         let expected = [Outcome::Created, Outcome::Created, Outcome::Duplicate, Outcome::Created];
         assert_eq!(file(store, messages).await, expected);
         let many: Vec<_> = (0..1000).map(|at| message(&format!("m{at}"), "+2", NOON, None)).collect();
-        assert!(file(store, many).await.iter().all(|outcome| *outcome == Outcome::Created), "larger than queue and batch");
+        assert!(
+            file(store, many).await.iter().all(|outcome| *outcome == Outcome::Created),
+            "larger than queue and batch"
+        );
         assert_eq!(store.page(all(1)).await.unwrap().total, 1003);
     });
 }
@@ -132,7 +135,8 @@ fn fifty_copies_at_once_make_one_row() {
 #[test]
 fn a_full_queue_says_so_and_loses_nothing() {
     with_store(async |store: &Store| {
-        let posts = (0..200).map(|at| store.append(Parsed { messages: vec![message(&format!("{at}"), "+1", NOON, None)] }));
+        let posts =
+            (0..200).map(|at| store.append(Parsed { messages: vec![message(&format!("{at}"), "+1", NOON, None)] }));
         let results = futures_join(posts).await;
         let stored = results.iter().filter(|result| result.is_ok()).count();
         assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(StoreError::QueueFull))));
@@ -168,7 +172,11 @@ async fn futures_join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Out
                 *output = Some(ready);
             }
         }
-        if futures.iter().all(|(_, output)| output.is_some()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if futures.iter().all(|(_, output)| output.is_some()) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     })
     .await;
     futures.into_iter().map(|(_, output)| output.expect("all are ready")).collect()
@@ -249,11 +257,13 @@ fn any_text() -> impl Strategy<Value = String> {
 
 /// Few ids, senders and times, so that copies, ties and empty answers are common.
 fn any_message() -> impl Strategy<Value = NewMessage> {
-    ("[a-cA-C]{1,2}", "\\+[1-9][0-4]?", any_timestamp(), prop::option::of(any_text())).prop_map(|(id, from, ts, text)| {
-        let mut message = message(&id, &from, NOON, text.as_deref());
-        message.ts = ts;
-        message
-    })
+    ("[a-cA-C]{1,2}", "\\+[1-9][0-4]?", any_timestamp(), prop::option::of(any_text())).prop_map(
+        |(id, from, ts, text)| {
+            let mut message = message(&id, &from, NOON, text.as_deref());
+            message.ts = ts;
+            message
+        },
+    )
 }
 
 fn any_page_request() -> impl Strategy<Value = PageRequest> {

@@ -15,8 +15,8 @@ use crate::domain::{Page, PageRequest, Stats};
 use crate::providers::Parsed;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Gauges, Outcome};
-pub use sqlite::schema::OpenError;
 use sqlite::SqliteStore;
+pub use sqlite::schema::OpenError;
 
 /// Proof that a commit which survives power loss has happened, with the outcome of each message, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]

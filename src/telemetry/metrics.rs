@@ -129,7 +129,8 @@ const METHODS: [&str; 3] = ["GET", "POST", "other"];
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 
 const REQUEST_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-const COMMIT_SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+const COMMIT_SECONDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 const BATCH_MESSAGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
 /// All counters, gauges and distributions.
@@ -267,7 +268,11 @@ impl Metrics {
                 let count = self.requests[*path as usize * STATUSES.len() + status_at].load(Relaxed);
                 // A series begins at zero before its first event, so that rates see the first one too.
                 if count > 0 || *status == 200 {
-                    out.sample("http_requests_total", &[("path", path.label()), ("status", &status.to_string())], count);
+                    out.sample(
+                        "http_requests_total",
+                        &[("path", path.label()), ("status", &status.to_string())],
+                        count,
+                    );
                 }
             }
         }
@@ -276,7 +281,11 @@ impl Metrics {
             let count = self.webhook_results[*result as usize].load(Relaxed);
             out.sample("webhook_requests_total", &[("result", result.label())], count);
         }
-        out.family("request_latency_ms", "summary", "Time to answer; quantiles of the last 60 s, sum and count since start.");
+        out.family(
+            "request_latency_ms",
+            "summary",
+            "Time to answer; quantiles of the last 60 s, sum and count since start.",
+        );
         let quantiles = self.latency.quantiles([0.5, 0.9, 0.99], Instant::now());
         for (at, quantile) in ["0.5", "0.9", "0.99"].into_iter().enumerate() {
             let value = quantiles.map_or("NaN".to_owned(), |values| (values[at] / 1e3).to_string());
@@ -285,7 +294,11 @@ impl Metrics {
         let (count, sum_ms) = self.latency.count_and_sum_ms();
         out.sample("request_latency_ms_sum", &[], sum_ms);
         out.sample("request_latency_ms_count", &[], count);
-        out.family("http_request_duration_seconds", "histogram", "Time to answer, by path, method and class of status.");
+        out.family(
+            "http_request_duration_seconds",
+            "histogram",
+            "Time to answer, by path, method and class of status.",
+        );
         for (series, histogram) in self.request_seconds.iter().enumerate() {
             let (method_at, class_at) = (series / CLASSES.len() % METHODS.len(), series % CLASSES.len());
             let path = PathLabel::ALL[series / (CLASSES.len() * METHODS.len())];
@@ -297,7 +310,11 @@ impl Metrics {
     }
 
     fn encode_ingest(&self, out: &mut Exposition) {
-        out.family("postroom_messages_total", "counter", "Messages by door and outcome; conflict: known id, other content.");
+        out.family(
+            "postroom_messages_total",
+            "counter",
+            "Messages by door and outcome; conflict: known id, other content.",
+        );
         for (source_at, source) in self.sources.iter().enumerate() {
             for outcome in Outcome::ALL {
                 let count = self.messages[source_at * Outcome::ALL.len() + *outcome as usize].load(Relaxed);
@@ -327,14 +344,24 @@ impl Metrics {
             out.histogram(name, &[], histogram);
         }
         let last_commit = self.last_commit_seconds.load(Relaxed);
-        out.single("postroom_last_commit_timestamp_seconds", "gauge", "When a batch was last committed; 0: never.", last_commit);
+        out.single(
+            "postroom_last_commit_timestamp_seconds",
+            "gauge",
+            "When a batch was last committed; 0: never.",
+            last_commit,
+        );
         out.single("postroom_ready", "gauge", "1 while /health/ready says so.", u8::from(gauges.ready));
         out.single("postroom_database_bytes", "gauge", "Size of the database file.", gauges.database_bytes);
         out.single("postroom_wal_bytes", "gauge", "Size of the write-ahead log.", gauges.wal_bytes);
     }
 
     fn encode_process(&self, out: &mut Exposition) {
-        out.single("postroom_log_dropped_total", "counter", "Log lines that stdout did not take.", log::dropped_lines());
+        out.single(
+            "postroom_log_dropped_total",
+            "counter",
+            "Log lines that stdout did not take.",
+            log::dropped_lines(),
+        );
         out.family("postroom_build_info", "gauge", "Always 1; the labels tell the build.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("sqlite", rusqlite::version())];
         out.sample("postroom_build_info", &labels, 1);

@@ -7,6 +7,7 @@ mod crash;
 mod docs;
 mod edges;
 mod faults;
+mod fuzz;
 mod health;
 mod logs;
 mod messages;

@@ -49,7 +49,8 @@ fn real_messages_are_filed_once_and_found() {
     assert_eq!(stats["first_message_ts"], "2003-04-01T00:16:05Z");
     assert_eq!(stats["last_message_ts"], "2018-12-25T20:52:00Z");
     let totals = [("lol", 3053), ("%E6%98%8E%E5%A4%A9", 1163), ("100%25", 1), ("%C3%A9", 13), ("HELLO", 147)];
-    let found = totals.map(|(q, _)| (q, server.get(&format!("/messages?q={q}&limit=1")).json()["total"].as_u64().unwrap()));
+    let found =
+        totals.map(|(q, _)| (q, server.get(&format!("/messages?q={q}&limit=1")).json()["total"].as_u64().unwrap()));
     assert_eq!(BTreeMap::from(found), BTreeMap::from(totals));
     // Everything again: nothing is new, and nothing changes.
     let summary = send(&server, &path, "16");

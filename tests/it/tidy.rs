@@ -94,7 +94,10 @@ fn the_example_file_and_the_readme_name_every_setting() {
         let (section, key) = setting.file_key;
         let found = known.iter().find(|(known_section, known_key, _)| (*known_section, *known_key) == (section, key));
         let (_, _, value) = found.unwrap_or_else(|| panic!("postroom.example.toml lacks {section}.{key}"));
-        assert!(setting.secret || setting.default.is_empty() || *value == setting.default, "{section}.{key} is {value}");
+        assert!(
+            setting.secret || setting.default.is_empty() || *value == setting.default,
+            "{section}.{key} is {value}"
+        );
         assert!(readme.contains(setting.name), "README.md lacks {}", setting.name);
     }
 }
@@ -105,7 +108,9 @@ fn the_example_file_is_one_that_the_program_takes() {
     let path = folder.path().join("postroom.toml");
     let uncommented: String = read("postroom.example.toml")
         .lines()
-        .map(|line| line.strip_prefix("# ").filter(|line| line.starts_with('[') || line.contains(" = ")).unwrap_or(line))
+        .map(|line| {
+            line.strip_prefix("# ").filter(|line| line.starts_with('[') || line.contains(" = ")).unwrap_or(line)
+        })
         // The files of the secrets are the operator's own.
         .filter(|line| !line.contains("_file"))
         .map(|line| format!("{line}\n"))
@@ -124,9 +129,25 @@ fn the_example_file_is_one_that_the_program_takes() {
 #[test]
 fn the_promised_files_are_there() {
     for path in [
-        "README.md", "API.md", "DEPLOYMENT.md", "TESTING.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE",
-        "PROJECT_SUMMARY.md", "docs/ARCHITECTURE.md", "docs/openapi.json", ".env.example", "postroom.example.toml",
-        "Dockerfile", "docker-compose.yml", "Makefile", "quickstart.sh", "test_api.sh", "src/store/DESIGN.md",
+        "README.md",
+        "API.md",
+        "DEPLOYMENT.md",
+        "TESTING.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "LICENSE",
+        "PROJECT_SUMMARY.md",
+        "docs/ARCHITECTURE.md",
+        "docs/openapi.json",
+        ".env.example",
+        "postroom.example.toml",
+        "Dockerfile",
+        "docker-compose.yml",
+        "Makefile",
+        "quickstart.sh",
+        "test_api.sh",
+        "src/store/DESIGN.md",
     ] {
         assert!(root().join(path).exists(), "{path}");
     }

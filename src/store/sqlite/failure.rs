@@ -54,6 +54,7 @@ fn out_of_space(connection: &rusqlite::Connection) -> bool {
     // SAFETY: the handle belongs to an open connection that this thread holds; the call only reads a field of it.
     #[allow(unsafe_code)]
     let number = unsafe { rusqlite::ffi::sqlite3_system_errno(connection.handle()) };
-    let no_space = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded, std::io::ErrorKind::FileTooLarge];
+    let no_space =
+        [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded, std::io::ErrorKind::FileTooLarge];
     no_space.contains(&std::io::Error::from_raw_os_error(number).kind())
 }

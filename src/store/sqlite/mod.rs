@@ -9,8 +9,8 @@ pub mod schema;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -113,7 +113,8 @@ impl SqliteStore {
 
     /// See `Store::health`.
     pub async fn health(&self) -> Health {
-        let table = self.health_reader.read(HEALTH_PATIENCE, |connection| schema::object_exists(connection, "messages"));
+        let table =
+            self.health_reader.read(HEALTH_PATIENCE, |connection| schema::object_exists(connection, "messages"));
         match (self.shared.health(), table.await) {
             (Health::Ready, Ok(true)) => Health::Ready,
             (Health::DiskFull, Ok(true)) => Health::DiskFull,

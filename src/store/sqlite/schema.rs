@@ -131,7 +131,8 @@ fn check_table(connection: &Connection, missing: Missing) -> Result<(), OpenErro
         }
         connection.execute_batch(MESSAGES)?;
     }
-    let mut statement = connection.prepare("SELECT name, \"notnull\", dflt_value FROM pragma_table_info('messages')")?;
+    let mut statement =
+        connection.prepare("SELECT name, \"notnull\", dflt_value FROM pragma_table_info('messages')")?;
     let columns = statement.query_map([], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, Option<String>>(2)?))
     })?;

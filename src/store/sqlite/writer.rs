@@ -95,7 +95,9 @@ impl Writer {
             match checkpoint(&connection, "TRUNCATE") {
                 Ok(true) => {}
                 Ok(false) => log::warning("the write-ahead log stays: another process has the database open").emit(),
-                Err(error) => log::error("the last checkpoint failed; the log beside the file is needed").cause(&error).emit(),
+                Err(error) => {
+                    log::error("the last checkpoint failed; the log beside the file is needed").cause(&error).emit()
+                }
             }
         }
     }
@@ -158,7 +160,8 @@ impl Writer {
         self.write(&[])?;
         let Open { connection, .. } = self.open.as_ref().expect("written to above");
         // Changes nothing, but is written and synced like any other row.
-        execute(connection, "UPDATE postroom_totals SET messages = messages").map_err(|error| Failure::of(error, connection))
+        execute(connection, "UPDATE postroom_totals SET messages = messages")
+            .map_err(|error| Failure::of(error, connection))
     }
 
     fn recovered(&self) {
@@ -224,7 +227,9 @@ fn write_batch(connection: &Connection, jobs: &[Job]) -> rusqlite::Result<Vec<Re
                     }
                     outcomes.push(outcome);
                 }
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => refused = Some(error),
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                    refused = Some(error)
+                }
                 Err(error) => return Err(error),
             }
         }

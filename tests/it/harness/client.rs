@@ -99,6 +99,16 @@ impl Client {
         self.receive()
     }
 
+    /// GETs a target on this connection.
+    pub fn get(&mut self, target: &str) -> Reply {
+        self.request("GET", target, &[], b"").expect("an answer")
+    }
+
+    /// Posts a signed body on this connection.
+    pub fn post(&mut self, body: &[u8]) -> Reply {
+        self.request("POST", "/webhook", &[("X-Signature", &super::sign(body))], body).expect("an answer")
+    }
+
     /// Whether the server closes the connection, and sends nothing more before it does.
     pub fn is_closed_by_server(&mut self) -> bool {
         let mut rest = Vec::new();

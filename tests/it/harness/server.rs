@@ -195,6 +195,18 @@ impl Server {
         self.folder.path().join("app.db")
     }
 
+    /// The database file, opened as another program would.
+    pub fn sql(&self) -> rusqlite::Connection {
+        let connection = rusqlite::Connection::open(self.database()).expect("the file opens");
+        connection.busy_timeout(PATIENCE).expect("a patience can be set");
+        connection
+    }
+
+    /// How many messages the file holds.
+    pub fn rows(&self) -> i64 {
+        self.sql().query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).expect("the rows can be counted")
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

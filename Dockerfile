@@ -1,0 +1,44 @@
+# Stage 1 compiles one static program; stage 2 is that program and an empty folder for the database.
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+
+# Static glibc, so that the image needs no libraries. A static program cannot look for `getrandom` at run time, so the system
+# call is named here; without it the program would need /dev/urandom.
+ENV RUSTFLAGS="-C target-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\""
+
+# The dependencies, as a layer of their own: it is built again only when one of these files changes.
+# .cargo/config.toml says how SQLite is compiled.
+COPY Cargo.toml Cargo.lock ./
+COPY .cargo/config.toml .cargo/config.toml
+# Naming the target keeps RUSTFLAGS away from build scripts and procedural macros, which cannot be static.
+RUN rustc --print host-tuple > /target-name \
+    && mkdir src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked --target "$(cat /target-name)"
+
+# The program. `touch`, because COPY keeps time stamps that may be older than those of the stand-ins.
+COPY src src
+RUN touch src/main.rs src/lib.rs \
+    && cargo build --release --locked --target "$(cat /target-name)" \
+    && mkdir -p /image/data /image/usr/local/bin \
+    && cp "target/$(cat /target-name)/release/postroom" /image/usr/local/bin/postroom
+
+# No shell, no libraries, no package manager.
+FROM scratch
+LABEL org.opencontainers.image.title="postroom" \
+      org.opencontainers.image.description="The post room for message webhooks" \
+      org.opencontainers.image.licenses="MIT"
+COPY --from=build /image/usr/local/bin/postroom /usr/local/bin/postroom
+COPY --from=build --chown=65532:65532 /image/data /data
+
+# SQLite sorts on disk when it builds an index over a large table, and here is no /tmp.
+ENV SQLITE_TMPDIR=/data
+USER 65532:65532
+VOLUME ["/data"]
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# The first start on a large database of the original service builds indices first; until then it is not ready.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --retries=3 CMD ["/usr/local/bin/postroom", "health"]
+ENTRYPOINT ["/usr/local/bin/postroom"]
+CMD ["serve"]

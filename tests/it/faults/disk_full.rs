@@ -1,0 +1,179 @@
+//! No space is left, and then there is some again: 507 meanwhile, reading goes on, nothing is lost, nobody has to restart.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use super::shim::{Shimmed, raise};
+use crate::harness::load::{Load, Sent, message_of, post_id};
+use crate::harness::random::Random;
+use crate::harness::server::{Server, Setup};
+use crate::harness::{Client, Reply, database, wait_until};
+
+const CONNECTIONS: usize = 8;
+
+fn wait_until_ready(server: &Server) {
+    wait_until("it is ready, by itself", || (server.get("/health/ready").status == 200).then_some(()));
+}
+
+/// What a message without space is answered.
+fn assert_is_507(reply: &Reply) {
+    assert_eq!((reply.status, reply.text().as_str()), (507, r#"{"detail":"Insufficient Storage"}"#));
+    assert!(reply.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{:?}", reply.headers);
+}
+
+/// While there is no space: not ready and why, but alive, and everything that is stored can be read.
+fn assert_full_but_reading(server: &Server) {
+    let ready = server.get("/health/ready");
+    assert_eq!((ready.status, ready.text().as_str()), (503, r#"{"status":"not ready","reason":"disk full"}"#));
+    for target in ["/messages?limit=5", "/messages?q=hello", "/stats", "/health/live", "/metrics"] {
+        assert_eq!(server.get(target).status, 200, "{target}");
+    }
+}
+
+fn assert_everything_is_there(server: Server, sent: &Sent) {
+    let (path, folder) = (server.database(), server.folder());
+    let total = server.get("/stats").json()["total_messages"].as_u64();
+    assert_eq!(server.stop().0.code(), Some(0));
+    assert!(!database::log_exists(&path));
+    let connection = database::open(&path);
+    database::assert_holds(&connection, sent);
+    database::assert_sound(&connection);
+    assert_eq!(total, Some(database::recount(&connection).0 as u64));
+    drop((connection, folder));
+}
+
+#[test]
+fn a_full_disk_is_507_while_reading_goes_on_and_readiness_returns_without_traffic() {
+    let mut random = Random::announced("disk full and back");
+    let setup = Setup::new();
+    let full = setup.path().join("full");
+    let server = Shimmed::new(setup).file("SHIM_FULL", "full").start();
+    let load = Load::start(server.address, CONNECTIONS, "full", &mut random);
+    load.wait_for_acks(200);
+    raise(&full);
+    wait_until("it says that the disk is full", || (server.get("/health/ready").status == 503).then_some(()));
+    let mut sent = load.finish();
+    assert!(sent.refused.keys().all(|status| *status == 507), "{:?}", sent.refused);
+    let mut client = server.client();
+    for id in ["none-1.", "none-2.", "none-1."] {
+        assert_is_507(&post_id(&mut client, id).expect("an answer"));
+    }
+    assert_full_but_reading(&server);
+    let stored = database::ids(&database::open(&server.database()));
+    assert!(!stored.contains("none-1."), "what was refused was not stored");
+
+    std::fs::remove_file(&full).expect("it was there");
+    wait_until_ready(&server);
+    for id in ["none-1.", "after."] {
+        assert_eq!(post_id(&mut client, id).expect("an answer").status, 200);
+        sent.tried.insert(id.to_owned());
+        sent.acked.insert(id.to_owned());
+    }
+    assert_everything_is_there(server, &sent);
+}
+
+#[test]
+fn a_copy_of_a_stored_message_does_not_make_a_full_disk_look_ready() {
+    let setup = Setup::new();
+    let full = setup.path().join("full");
+    let server = Shimmed::new(setup).file("SHIM_FULL", "full").start();
+    server.store(&message_of("stored."));
+    raise(&full);
+    assert_is_507(&post_id(&mut server.client(), "new.").expect("an answer"));
+    // A copy needs no space, so its 200 is true, but it proves nothing about the disk.
+    server.store(&message_of("stored."));
+    assert_full_but_reading(&server);
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_a_full_disk_and_kills_nobody() {
+    let mut random = Random::announced("file-size limit");
+    let setup = Setup::new();
+    // 1 MiB in the blocks of 512 bytes that POSIX gives `ulimit -f` (some shells count in twice that).
+    let mut command = setup.command_of("sh");
+    command.args(["-c", "ulimit -S -f 2048; exec \"$0\"", env!("CARGO_BIN_EXE_postroom")]);
+    let server = setup.start_command(command);
+    let load = Load::start(server.address, CONNECTIONS, "limit", &mut random);
+    wait_until("it says that the disk is full", || (server.get("/health/ready").status == 503).then_some(()));
+    assert_full_but_reading(&server);
+    let mut sent = load.finish();
+    assert!(sent.refused.contains_key(&507), "{:?}", sent.refused);
+    assert!(sent.refused.keys().all(|status| *status == 507), "{:?}", sent.refused);
+
+    // Everything acknowledged can be read while it is full, and after the limit is raised the same process goes on.
+    database::assert_holds(&database::open(&server.database()), &sent);
+    let raised = Command::new("prlimit").args(["--pid", &server.pid().to_string(), "--fsize=unlimited"]).status();
+    if raised.is_ok_and(|status| status.success()) {
+        wait_until_ready(&server);
+        server.store(&message_of("after."));
+        sent.tried.insert("after.".to_owned());
+        sent.acked.insert("after.".to_owned());
+        assert_everything_is_there(server, &sent);
+    } else {
+        println!("skipped: raising the limit again, which needs prlimit");
+        let folder = server.kill();
+        let connection = database::open(&folder.path().join("app.db"));
+        database::assert_holds(&connection, &sent);
+        database::assert_sound(&connection);
+    }
+}
+
+/// A file system of its own, small, unmounted at the end.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: &Path, megabytes: u32) -> Option<Self> {
+        let options = format!("size={megabytes}m");
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder).stderr(std::process::Stdio::null());
+        command.status().is_ok_and(|status| status.success()).then(|| Self(folder.to_owned()))
+    }
+
+    fn grow(&self, megabytes: u32) {
+        let status = Command::new("mount").args(["-o", &format!("remount,size={megabytes}m")]).arg(&self.0).status();
+        assert!(status.expect("mount runs").success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_real_file_system_that_is_full_loses_nothing_and_recovers_when_it_grows() {
+    let mut random = Random::announced("small file system");
+    let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+    let Some(disk) = SmallDisk::mount(folder.path(), 2) else {
+        println!("skipped: mounting a small tmpfs needs root");
+        return;
+    };
+    let server = Setup::in_folder(Arc::clone(&folder)).start();
+    let load = Load::start(server.address, CONNECTIONS, "small", &mut random);
+    wait_until("it says that the disk is full", || (server.get("/health/ready").status == 503).then_some(()));
+    assert_full_but_reading(&server);
+    let mut sent = load.finish();
+    assert!(sent.refused.keys().all(|status| *status == 507), "{:?}", sent.refused);
+    disk.grow(64);
+    wait_until_ready(&server);
+    let load = Load::start(server.address, CONNECTIONS, "grown", &mut random);
+    load.wait_for_acks(200);
+    let grown = load.finish();
+    assert!(grown.refused.is_empty(), "{:?}", grown.refused);
+    sent.add(grown);
+    assert_everything_is_there(server, &sent);
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_start_refuses_the_start_and_leaves_the_file_alone() {
+    let setup = Setup::new();
+    let full = setup.path().join("full");
+    raise(&full);
+    let shimmed = Shimmed::new(setup).file("SHIM_FULL", "full");
+    assert_eq!(shimmed.try_start(), Some(1));
+    std::fs::remove_file(&full).expect("it was there");
+    let server = shimmed.start();
+    assert_eq!(post_id(&mut Client::connect(server.address), "after.").expect("an answer").status, 200);
+}

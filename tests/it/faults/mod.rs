@@ -1,0 +1,8 @@
+//! What the system does to a program: disks that fail, fill up and lose power. A small library between the program and the
+//! system (`shim.c`) makes it happen at a chosen moment.
+
+mod disk_full;
+mod io_errors;
+mod power_cut;
+mod record;
+mod shim;

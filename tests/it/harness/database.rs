@@ -1,0 +1,87 @@
+//! Looking at a database file from outside, as any other program could.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::server::Setup;
+
+/// The table as the original service makes it.
+pub const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
+     to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
+
+/// A connection like that of any other program.
+pub fn open(path: &Path) -> Connection {
+    let connection = Connection::open(path).expect("the file opens");
+    connection.busy_timeout(super::server::PATIENCE).expect("a timeout can be set");
+    connection
+}
+
+/// Every id in the table, read off the rows and not off an index.
+pub fn ids(connection: &Connection) -> BTreeSet<String> {
+    let mut statement = connection.prepare("SELECT message_id FROM messages NOT INDEXED").expect("the table is there");
+    let rows = statement.query_map([], |row| row.get::<_, String>(0)).expect("it can be read");
+    let all: Vec<String> = rows.map(|id| id.expect("an id is text")).collect();
+    let ids: BTreeSet<String> = all.iter().cloned().collect();
+    assert_eq!(ids.len(), all.len(), "no id is there twice");
+    ids
+}
+
+/// The file is whole by SQLite's own check, and our summaries are what a recount says.
+pub fn assert_sound(connection: &Connection) {
+    let integrity: String =
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it can be read");
+    assert_eq!(integrity, "ok");
+    assert_eq!(summaries(connection), recount(connection), "the summaries are those of a recount");
+}
+
+/// Messages, senders, and messages by sender.
+pub type Summaries = (i64, i64, BTreeMap<String, i64>);
+
+/// As they are kept.
+pub fn summaries(connection: &Connection) -> Summaries {
+    let sql = "SELECT messages, senders FROM postroom_totals";
+    let (messages, senders) =
+        connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("there are totals");
+    (messages, senders, by_sender(connection, "SELECT from_msisdn, messages FROM postroom_senders"))
+}
+
+/// As the table has them.
+pub fn recount(connection: &Connection) -> Summaries {
+    // Without an index, which might be wrong in the same way.
+    let sql = "SELECT from_msisdn, count(*) FROM messages NOT INDEXED GROUP BY from_msisdn";
+    let by_sender = by_sender(connection, sql);
+    (by_sender.values().sum(), by_sender.len() as i64, by_sender)
+}
+
+fn by_sender(connection: &Connection, sql: &str) -> BTreeMap<String, i64> {
+    let mut statement = connection.prepare(sql).expect("the tables are there");
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("they can be read");
+    rows.map(|row| row.expect("a sender and a number")).collect()
+}
+
+/// `postroom check --data` finds nothing to complain about.
+pub fn assert_check_passes(folder: &Arc<TempDir>) {
+    let (status, stdout, stderr) = Setup::in_folder(Arc::clone(folder)).arg("check").arg("--data").run();
+    assert!(status.success(), "{stdout}{stderr}");
+    assert!(stdout.contains("integrity ok, summaries agree with a recount"), "{stdout}");
+}
+
+/// Everything acknowledged is stored, and nothing is stored that was not sent.
+pub fn assert_holds(connection: &Connection, sent: &super::load::Sent) {
+    let stored = ids(connection);
+    let lost: Vec<_> = sent.acked.difference(&stored).collect();
+    assert!(lost.is_empty(), "{} acknowledged messages are lost: {lost:?}", lost.len());
+    let unknown: Vec<_> = stored.difference(&sent.tried).collect();
+    assert!(unknown.is_empty(), "nobody sent {unknown:?}");
+}
+
+/// Whether the write-ahead log lies beside the file.
+pub fn log_exists(path: &Path) -> bool {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    Path::new(&name).exists()
+}
