@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::{Config, Database};
 use crate::http::{AppState, connection};
@@ -22,8 +23,9 @@ pub struct App {
 
 impl App {
     /// Opens the database (and upgrades it, if it must) and binds the address. Anything wrong is told in one line.
-    pub async fn build(config: Config) -> anyhow::Result<Self> {
+    pub async fn build(mut config: Config) -> anyhow::Result<Self> {
         let started = Instant::now();
+        config.server.connections_max = config.server.connections_max.min(connections_possible());
         let (host, port) = (config.server.host.as_str(), config.server.port);
         let listener = TcpListener::bind((host, port)).await;
         let listener = listener.with_context(|| format!("cannot listen on HOST {host}, PORT {port}"))?;
@@ -37,6 +39,7 @@ impl App {
         let state = AppState {
             sources: config.sources,
             access: config.access,
+            body_room: Semaphore::new(config.server.bodies_bytes_max),
             limits: config.server,
             store,
             metrics,
@@ -68,6 +71,22 @@ impl App {
         log::info("stopped").value("elapsed_seconds", format_args!("{:.3}", began.elapsed().as_secs_f64())).emit();
         Ok(())
     }
+}
+
+/// File descriptors that the process needs beside its connections: the database, its log and its readers, the runtime, and a
+/// reserve, so that full connections never keep the database from being opened again.
+const FILES_RESERVED: u64 = 64;
+
+/// Raises the soft limit of open files to the hard one, and answers how many connections that allows.
+fn connections_possible() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let files = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    // No limit is told as none.
+    files.map_or(usize::MAX, |files| files.saturating_sub(FILES_RESERVED).max(1) as usize)
 }
 
 /// The start line: the effective configuration, without secrets.

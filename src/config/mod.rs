@@ -90,6 +90,8 @@ pub struct ServerConfig {
     pub port: u16,
     /// Most bytes of a request body.
     pub body_bytes_max: usize,
+    /// Most bytes of all bodies under way, beyond the first 16 KiB of each.
+    pub bodies_bytes_max: usize,
     /// Most bytes of a request head.
     pub header_bytes_max: usize,
     /// Most header fields of a request.
@@ -178,6 +180,7 @@ fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
         host: inputs.value("HOST")?.value,
         port: inputs.port()?,
         body_bytes_max: count("MAX_BODY_BYTES", 1, 1 << 30)?,
+        bodies_bytes_max: count("POSTROOM_SERVER_BODIES_BYTES_MAX", 0, 1 << 40)?,
         // Below 8 KiB hyper has no room to read into.
         header_bytes_max: count("POSTROOM_SERVER_HEADER_BYTES_MAX", 8_192, 1 << 20)?,
         headers_max: count("POSTROOM_SERVER_HEADERS_MAX", 8, 1_000)?,

@@ -81,6 +81,12 @@ pub const SETTINGS: &[Setting] = &[
         "Longest wait for a whole request body; then 408",
     ),
     setting(
+        "POSTROOM_SERVER_BODIES_BYTES_MAX",
+        ("server", "bodies_bytes_max"),
+        "67108864",
+        "Most bytes of all bodies under way together, beyond the first 16 KiB of each; more is 503",
+    ),
+    setting(
         "POSTROOM_SERVER_IDLE_SECONDS",
         ("server", "idle_seconds"),
         "75",

@@ -92,7 +92,7 @@ async fn attend(app: &AppState, stream: TcpStream, mut stop: watch::Receiver<boo
     let io = TokioIo::new(Watched { stream, pulse: Arc::clone(&pulse) });
     let connection = http1::Builder::new()
         .max_header_size(app.limits.header_bytes_max)
-        .max_buf_size(app.limits.header_bytes_max.max(64 << 10))
+        .max_buf_size(app.limits.header_bytes_max)
         .max_headers(app.limits.headers_max)
         .serve_connection(io, service);
     let mut connection = pin!(connection);

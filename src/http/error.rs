@@ -28,6 +28,8 @@ pub enum ApiError {
     BodyTooLarge,
     /// The body did not come in time.
     BodyTooSlow,
+    /// The bodies under way take all the memory that they may.
+    BodiesTooLarge,
     /// Not signed as the door wants it.
     BadSignature(BadSignature),
     /// Reading wants a token.
@@ -69,7 +71,9 @@ impl ApiError {
             Self::BadSignature(_) | Self::NotAuthenticated => StatusCode::UNAUTHORIZED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(StoreError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::ShuttingDown | Self::RequestDeadline | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodiesTooLarge | Self::ShuttingDown | Self::RequestDeadline | Self::Store(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -82,6 +86,7 @@ impl ApiError {
             Self::ContentEncoding => Refusal::ContentEncoding,
             Self::BodyTooLarge => Refusal::BodyTooLarge,
             Self::BodyTooSlow => Refusal::BodyTooSlow,
+            Self::BodiesTooLarge => Refusal::BodiesTooLarge,
             Self::BadSignature(BadSignature::MissingHeader) => Refusal::MissingHeader,
             Self::BadSignature(BadSignature::DuplicateHeader) => Refusal::DuplicateHeader,
             Self::BadSignature(BadSignature::Malformed) => Refusal::MalformedSignature,
@@ -108,10 +113,9 @@ impl ApiError {
 
     /// Whether the rest of the request cannot or need not be read, so that the connection ends here.
     fn ends_connection(&self) -> bool {
-        matches!(
-            self,
-            Self::Malformed(_) | Self::ContentEncoding | Self::BodyTooLarge | Self::BodyTooSlow | Self::Panic
-        )
+        let unread =
+            matches!(self, Self::BodyTooLarge | Self::BodyTooSlow | Self::BodiesTooLarge | Self::ContentEncoding);
+        unread || matches!(self, Self::Malformed(_) | Self::Panic)
     }
 
     /// The answer.

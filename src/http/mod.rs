@@ -22,7 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Response};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::{AccessConfig, ServerConfig};
 use crate::providers::Source;
@@ -46,6 +46,8 @@ pub struct AppState {
     pub store: Store,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Bytes that large bodies may still take, all together.
+    pub body_room: Semaphore,
     /// Turns true when the service begins to stop; requests that come after that are refused.
     pub stop: watch::Sender<bool>,
 }

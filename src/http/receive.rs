@@ -1,11 +1,10 @@
 //! `POST /webhook`: the way of a message, from bytes to receipt.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
+use tokio::sync::SemaphorePermit;
 
 use super::error::ApiError;
 use super::exchange::Record;
@@ -46,7 +45,7 @@ pub async fn receive(
     // Whoever came before the stop began is still served.
     let draining = app.is_draining();
     refuse_encoded(headers)?;
-    let body = read_body(body, app.limits.body_bytes_max, app.limits.body_timeout).await?;
+    let (body, room) = read_body(app, body).await?;
     let now = Moment::now();
     let body = source.verify(headers, body)?;
     if draining {
@@ -57,6 +56,8 @@ pub async fn receive(
         record.message_id = refusal.message_id;
         ApiError::Invalid(refusal.errors)
     })?;
+    // What waits for the writer is the message, not the bytes that it came in.
+    drop((body, room));
     record.remember(&parsed);
     let receipt = app.store.append(parsed).await?;
     record.file(app, source, &receipt);
@@ -99,21 +100,31 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
     if headers.get_all(CONTENT_ENCODING).iter().any(encoded) { Err(ApiError::ContentEncoding) } else { Ok(()) }
 }
 
-/// Reads a whole body of at most `most` bytes. A declared length that is too great is refused before anything is read; a
-/// stream is cut at the limit, whatever it declared.
-async fn read_body(mut body: Incoming, most: usize, patience: Duration) -> Result<Bytes, ApiError> {
+/// A body up to here is taken without asking for room: it lay in the connection's buffer anyway.
+const SMALL_BODY_BYTES: usize = 16 << 10;
+
+/// Reads a whole body, within the limits of length, time and memory. A declared length that is too great is refused before
+/// anything is read; a stream is cut at the limit, whatever it declared. What large bodies take of the common room is given
+/// back with the permit.
+async fn read_body(app: &AppState, mut body: Incoming) -> Result<(Bytes, SemaphorePermit<'_>), ApiError> {
+    let most = app.limits.body_bytes_max;
     if body.size_hint().lower() > most as u64 {
         return Err(ApiError::BodyTooLarge);
     }
     let read = async {
+        let mut room = app.body_room.try_acquire_many(0).map_err(|_| ApiError::BodiesTooLarge)?;
         let mut first: Option<Bytes> = None;
         let mut rest = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| ApiError::Malformed("the body broke off or was badly framed"))?;
             let Ok(data) = frame.into_data() else { continue };
-            let read = first.as_ref().map_or(0, Bytes::len) + rest.len();
-            if read + data.len() > most {
+            let read = first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len();
+            if read > most {
                 return Err(ApiError::BodyTooLarge);
+            }
+            if read > SMALL_BODY_BYTES {
+                let more = u32::try_from(data.len()).map_err(|_| ApiError::BodyTooLarge)?;
+                room.merge(app.body_room.try_acquire_many(more).map_err(|_| ApiError::BodiesTooLarge)?);
             }
             // Nearly every body arrives in one piece, which needs no copy.
             match first {
@@ -122,7 +133,8 @@ async fn read_body(mut body: Incoming, most: usize, patience: Duration) -> Resul
             }
         }
         let first = first.unwrap_or_default();
-        Ok(if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() })
+        let whole = if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() };
+        Ok((whole, room))
     };
-    tokio::time::timeout(patience, read).await.unwrap_or(Err(ApiError::BodyTooSlow))
+    tokio::time::timeout(app.limits.body_timeout, read).await.unwrap_or(Err(ApiError::BodyTooSlow))
 }

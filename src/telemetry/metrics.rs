@@ -93,6 +93,8 @@ labels! {
         BodyTooSlow = "body_too_slow",
         /// 413
         BodyTooLarge = "body_too_large",
+        /// 503: all bodies under way together are too large.
+        BodiesTooLarge = "bodies_too_large",
         /// 415
         ContentEncoding = "content_encoding",
         /// 401: no signature header.

@@ -21,6 +21,9 @@ pub(super) enum Failure {
     /// The path leads to another file, or to none: what was committed went to a file that nobody will find.
     #[error("the database file was removed or replaced")]
     FileLost,
+    /// Somebody made or dropped a table, an index or a trigger since the connection was opened.
+    #[error("the database's schema was changed")]
+    SchemaChanged,
     /// The database could not be opened again.
     #[error(transparent)]
     Open(#[from] OpenError),

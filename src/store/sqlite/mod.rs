@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::queue::{Job, Queue};
@@ -103,23 +104,40 @@ impl SqliteStore {
 
     /// See `Store::page`.
     pub async fn page(&self, request: PageRequest) -> Result<Page, StoreError> {
-        self.readers.read(self.query_timeout, move |connection| queries::page(connection, &request)).await
+        self.read(move |connection| queries::page(connection, &request)).await
     }
 
     /// See `Store::stats`.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
-        self.readers.read(self.query_timeout, queries::stats).await
+        self.read(queries::stats).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let result = self.readers.read(self.query_timeout, read).await;
+        if let Err(StoreError::Unavailable(_)) = result {
+            // Perhaps something of ours is missing. The writer looks, and puts it back, before it says that all is well.
+            self.shared.set_health(Health::Broken);
+            let _ = self.shared.queue.push(Job { messages: Vec::new(), reply: oneshot::channel().0 });
+        }
+        result
     }
 
     /// See `Store::health`.
     pub async fn health(&self) -> Health {
         let table =
             self.health_reader.read(HEALTH_PATIENCE, |connection| schema::object_exists(connection, "messages"));
-        match (self.shared.health(), table.await) {
-            (Health::Ready, Ok(true)) => Health::Ready,
-            (Health::DiskFull, Ok(true)) => Health::DiskFull,
-            _ => Health::Broken,
+        if table.await != Ok(true) {
+            self.shared.set_health(Health::Broken);
+            return Health::Broken;
         }
+        if self.shared.health() != Health::Ready {
+            // An empty batch: the writer tries whether it can write again.
+            let _ = tokio::time::timeout(HEALTH_PATIENCE, self.append(Parsed::default())).await;
+        }
+        self.shared.health()
     }
 
     /// See `Store::gauges`.

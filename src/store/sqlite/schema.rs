@@ -10,6 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 use thiserror::Error;
 
+use super::file::wal_path;
 use crate::config::StoreConfig;
 use crate::telemetry::log;
 
@@ -26,8 +27,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Why a database cannot be served.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The folder of the file cannot be made.
-    #[error("cannot make the folder of the database")]
+    /// The folder of the file cannot be made, or the log beside it cannot be synced.
+    #[error("cannot use the folder of the database")]
     Folder(#[source] std::io::Error),
     /// SQLite refuses.
     #[error("cannot open the database")]
@@ -90,7 +91,10 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
     )?;
     // A process that was killed between its write and its fsync leaves rows that can be read but are not on disk yet; so does
     // a failed fsync. A duplicate of such a row is answered 200 without a write of its own, so they are made durable here.
-    checkpoint(&connection, "TRUNCATE")?;
+    if !checkpoint(&connection, "TRUNCATE")? {
+        // Another process reads an older state; then the log itself is synced.
+        std::fs::File::open(wal_path(path)).and_then(|log| log.sync_all()).map_err(OpenError::Folder)?;
+    }
     // Our own triggers need not fire for us: the writer counts a whole batch at once. Somebody else's on this table must.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, has_foreign_triggers(&connection)?)?;
     connection.set_prepared_statement_cache_capacity(32);
@@ -155,7 +159,12 @@ fn check_table(connection: &Connection, missing: Missing) -> Result<(), OpenErro
     Ok(())
 }
 
-/// Whether `messages` is in the file.
+/// A number that changes with the schema, whoever changes it.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
+}
+
+/// Whether an object of this name is in the file.
 pub(super) fn object_exists(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM sqlite_master WHERE name = ?1")?;
     statement.exists([name])

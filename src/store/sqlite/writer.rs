@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Shared;
 use super::failure::Failure;
 use super::file::FileIdentity;
-use super::schema::{Missing, OpenError, checkpoint, open_for_writing};
+use super::schema::{self, Missing, OpenError, checkpoint, open_for_writing};
 use crate::config::StoreConfig;
 use crate::domain::NewMessage;
 use crate::store::queue::{Job, Taken};
@@ -47,6 +47,8 @@ pub(super) struct Writer {
 struct Open {
     connection: Connection,
     identity: FileIdentity,
+    /// Changes with every table, index or trigger that anybody makes or drops.
+    schema_version: i64,
     /// Pages in the log, as of the last commit.
     log_pages: Arc<AtomicU32>,
 }
@@ -74,7 +76,8 @@ impl Writer {
             seen.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
-        Ok(Open { connection, identity, log_pages })
+        let schema_version = schema::version(&connection)?;
+        Ok(Open { connection, identity, schema_version, log_pages })
     }
 
     /// Writes until the queue is closed and empty.
@@ -83,7 +86,9 @@ impl Writer {
             let patience = (self.shared.health() != Health::Ready).then_some(PROBE_INTERVAL);
             match self.shared.queue.take(self.config.batch_max, patience) {
                 Taken::Jobs(jobs) => self.file(jobs),
-                Taken::Nothing => self.probe(),
+                // Whether the trouble is over is found out without a message at stake: readiness must come back before
+                // traffic does.
+                Taken::Nothing => self.file(Vec::new()),
                 Taken::Closed => return self,
             }
         }
@@ -122,46 +127,54 @@ impl Writer {
         self.checkpoint_if_due();
     }
 
-    /// One transaction; when it returns results, they are on disk.
+    /// One transaction; when it returns results, they are on disk. Without jobs it finds out whether writing works.
     fn write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Receipt, StoreError>>, Failure> {
+        match self.try_write(jobs) {
+            // Somebody changed the schema: whatever is missing of ours now is put back, and nobody has to try again.
+            Err(Failure::SchemaChanged) => {
+                self.open = None;
+                self.try_write(jobs)
+            }
+            result => result,
+        }
+    }
+
+    fn try_write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Receipt, StoreError>>, Failure> {
         if self.open.is_none() {
             self.open = Some(self.open_connection(Missing::Refuse)?);
         }
-        let Open { connection, identity, .. } = self.open.as_ref().expect("opened above");
+        let Open { connection, identity, schema_version, .. } = self.open.as_ref().expect("opened above");
+        let in_trouble = self.shared.health() != Health::Ready;
         let started = Instant::now();
-        let results = write_batch(connection, jobs).map_err(|error| Failure::of(error, connection));
-        let sync_started = Instant::now();
-        let committed = results.and_then(|results| {
-            execute(connection, "COMMIT").map_err(|error| Failure::of(error, connection))?;
-            Ok(results)
-        });
-        if committed.is_err() && !connection.is_autocommit() {
+        let mut sync_started = started;
+        let committed = (|| {
+            execute(connection, "BEGIN IMMEDIATE")?;
+            if schema::version(connection)? != *schema_version {
+                return Ok(None);
+            }
+            let results = write_batch(connection, jobs)?;
+            if in_trouble {
+                // Changes nothing, but is written and synced like any other row: a commit of nothing would prove nothing.
+                execute(connection, "UPDATE postroom_totals SET messages = messages")?;
+            }
+            sync_started = Instant::now();
+            execute(connection, "COMMIT")?;
+            Ok(Some(results))
+        })()
+        .map_err(|error| Failure::of(error, connection));
+        if !connection.is_autocommit() {
             // If this fails too, the connection is given up or the next BEGIN says so.
             let _ = execute(connection, "ROLLBACK");
         }
-        let results = committed?;
+        let results = committed?.ok_or(Failure::SchemaChanged)?;
         if FileIdentity::of(&self.path) != Some(*identity) {
             return Err(Failure::FileLost);
         }
-        let messages = jobs.iter().map(|job| job.messages.len()).sum();
-        self.shared.metrics.batch_committed(messages, started.elapsed(), sync_started.elapsed());
-        Ok(results)
-    }
-
-    /// Whether the trouble is over, found out without a message at stake: readiness must come back before traffic does.
-    fn probe(&mut self) {
-        match catch_unwind(AssertUnwindSafe(|| self.write_probe())).unwrap_or(Err(Failure::Panic)) {
-            Ok(()) => self.recovered(),
-            Err(failure) => self.failed(failure, 0),
+        let messages: usize = jobs.iter().map(|job| job.messages.len()).sum();
+        if messages > 0 {
+            self.shared.metrics.batch_committed(messages, started.elapsed(), sync_started.elapsed());
         }
-    }
-
-    fn write_probe(&mut self) -> Result<(), Failure> {
-        self.write(&[])?;
-        let Open { connection, .. } = self.open.as_ref().expect("written to above");
-        // Changes nothing, but is written and synced like any other row.
-        execute(connection, "UPDATE postroom_totals SET messages = messages")
-            .map_err(|error| Failure::of(error, connection))
+        Ok(results)
     }
 
     fn recovered(&self) {
@@ -211,9 +224,8 @@ fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-/// Everything of a batch but the COMMIT. A message that the database itself refuses fails alone, with its request.
+/// What a batch does within its transaction. A message that the database itself refuses fails alone, with its request.
 fn write_batch(connection: &Connection, jobs: &[Job]) -> rusqlite::Result<Vec<Result<Receipt, StoreError>>> {
-    execute(connection, "BEGIN IMMEDIATE")?;
     let mut created = HashMap::new();
     let mut results = Vec::with_capacity(jobs.len());
     for job in jobs {
