@@ -29,6 +29,11 @@ impl Receipt {
     pub fn outcomes(&self) -> &[Outcome] {
         &self.outcomes
     }
+
+    /// Whether anything was written for it.
+    fn has_created(&self) -> bool {
+        self.outcomes.contains(&Outcome::Created)
+    }
 }
 
 /// Why the store did not do what it was asked. Nothing was acknowledged; asking again is safe.

@@ -6,11 +6,12 @@
 CREATE INDEX IF NOT EXISTS postroom_messages_ts ON messages (ts, message_id);
 CREATE INDEX IF NOT EXISTS postroom_messages_from ON messages (from_msisdn, ts, message_id);
 
--- One row.
+-- One row. `probe` is filled for a moment to find out whether there is space again; it is null otherwise.
 CREATE TABLE IF NOT EXISTS postroom_totals (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
     messages INTEGER NOT NULL,
-    senders INTEGER NOT NULL
+    senders INTEGER NOT NULL,
+    probe BLOB
 );
 INSERT INTO postroom_totals (only_row, messages, senders)
     SELECT 1, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM postroom_totals);
