@@ -30,7 +30,7 @@ pub fn openapi() -> Answer {
 
 /// The page at `/docs`, or a file that it loads.
 pub fn file(path: &str) -> Option<Answer> {
-    let name = path.trim_start_matches("/docs").trim_matches('/');
+    let name = path.strip_prefix("/docs")?.trim_matches('/');
     match name {
         "" => Some(page()),
         "docs.css" => Some(own(include_str!("assets/docs.css"), CSS)),

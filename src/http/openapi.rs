@@ -1,6 +1,6 @@
 //! The OpenAPI 3.1 document, generated from the handlers and views. `docs/openapi.json` is its snapshot.
 
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::{docs, health, index, messages, metrics, receive, stats, views};
@@ -27,7 +27,7 @@ use super::{docs, health, index, messages, metrics, receive, stats, views};
 )]
 struct Document;
 
-/// Reading may want a token; the door wants a signature, which OpenAPI can only describe as a header.
+/// Reading may want a token; the door wants a signature, which OpenAPI can only describe as a key in a header.
 struct Security;
 
 impl Modify for Security {
@@ -36,7 +36,13 @@ impl Modify for Security {
             .scheme(HttpAuthScheme::Bearer)
             .description(Some("One of the tokens of API_TOKEN. Not needed while that is unset."))
             .build();
+        let signature = ApiKeyValue::with_description(
+            "X-Signature",
+            "HMAC-SHA256 of the exact body bytes, keyed with WEBHOOK_SECRET, in lower-case hexadecimal (64 digits). It differs \
+             from body to body: type the secret at the top of this page, and what you try is signed for you.",
+        );
         let components = document.components.get_or_insert_default();
+        components.add_security_scheme("signature", SecurityScheme::ApiKey(ApiKey::Header(signature)));
         components.add_security_scheme("token", SecurityScheme::Http(bearer));
     }
 }
