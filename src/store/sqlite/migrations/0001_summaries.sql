@@ -41,8 +41,8 @@ CREATE TRIGGER IF NOT EXISTS postroom_count_insert INSTEAD OF INSERT ON postroom
     DELETE FROM postroom_senders WHERE from_msisdn = NEW.from_msisdn AND messages = 0;
 END;
 
--- INSERT OR REPLACE removes the old row without firing a delete trigger, so its sender is noted beforehand. A note whose
--- insert was then ignored stays behind without effect.
+-- INSERT OR REPLACE (and UPDATE OR REPLACE of an id) removes the old row without firing a delete trigger, so its sender is
+-- noted beforehand. A note whose statement was then ignored stays behind without effect.
 CREATE TABLE IF NOT EXISTS postroom_replaced (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TRIGGER IF NOT EXISTS postroom_messages_before_insert BEFORE INSERT ON messages BEGIN
@@ -67,4 +67,18 @@ CREATE TRIGGER IF NOT EXISTS postroom_messages_update AFTER UPDATE OF from_msisd
 WHEN OLD.from_msisdn IS NOT NEW.from_msisdn BEGIN
     INSERT INTO postroom_count (from_msisdn, change) VALUES (OLD.from_msisdn, -1);
     INSERT INTO postroom_count (from_msisdn, change) VALUES (NEW.from_msisdn, 1);
+END;
+
+CREATE TRIGGER IF NOT EXISTS postroom_messages_before_rename BEFORE UPDATE OF message_id ON messages
+WHEN OLD.message_id IS NOT NEW.message_id BEGIN
+    DELETE FROM postroom_replaced WHERE message_id = NEW.message_id;
+    INSERT INTO postroom_replaced (message_id, from_msisdn)
+        SELECT message_id, from_msisdn FROM messages WHERE message_id = NEW.message_id;
+END;
+
+CREATE TRIGGER IF NOT EXISTS postroom_messages_rename AFTER UPDATE OF message_id ON messages
+WHEN OLD.message_id IS NOT NEW.message_id BEGIN
+    INSERT INTO postroom_count (from_msisdn, change)
+        SELECT from_msisdn, -1 FROM postroom_replaced WHERE message_id = NEW.message_id;
+    DELETE FROM postroom_replaced WHERE message_id = NEW.message_id;
 END;
