@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::{EXIT_CONFIGURATION, ServeArguments};
+use super::ServeArguments;
 use crate::config::{Config, Database, Inputs};
 use crate::store::sqlite::audit;
 
@@ -21,13 +21,7 @@ pub struct Arguments {
 
 /// Prints a line per finding.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let config = match Inputs::gather(flags, arguments.serve.config).and_then(|inputs| Config::load(&inputs)) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("postroom: {error}");
-            return Ok(ExitCode::from(EXIT_CONFIGURATION));
-        }
-    };
+    let config = Config::load(&Inputs::gather(flags, arguments.serve.config)?)?;
     println!("configuration  ok");
     let Database::Sqlite { path } = &config.store.database;
     if !path.exists() {
@@ -35,7 +29,8 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
         return Ok(ExitCode::SUCCESS);
     }
     let audit = audit(path, arguments.data).with_context(|| format!("database {}", path.display()))?;
-    println!("database       {}, schema {}, {} messages", path.display(), audit.schema_version, audit.messages);
+    let messages = audit.messages.map_or("no table yet".to_owned(), |count| format!("{count} messages"));
+    println!("database       {}, schema {}, {messages}", path.display(), audit.schema_version);
     for finding in &audit.findings {
         println!("problem        {finding}");
     }

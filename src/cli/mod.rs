@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod health;
+mod reindex;
 mod send;
 mod serve;
 mod sign;
@@ -13,8 +14,8 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::Inputs;
 use crate::config::settings::SETTINGS;
+use crate::config::{ConfigError, Inputs};
 
 /// The exit code of a configuration that cannot be used, as of a wrong command line.
 const EXIT_CONFIGURATION: u8 = 2;
@@ -47,6 +48,8 @@ enum Subcommands {
     Health(health::Arguments),
     /// Check the configuration and the database
     Check(check::Arguments),
+    /// Build everything that is derived from the messages anew
+    Reindex(ServeArguments),
     /// Print completions for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -54,7 +57,7 @@ enum Subcommands {
     },
 }
 
-/// Where `serve` and `check` find their settings. A flag for each setting is added from the table of settings.
+/// Where `serve`, `check` and `reindex` find their settings. A flag for each setting is added from the table of settings.
 #[derive(Debug, Args)]
 pub struct ServeArguments {
     /// A TOML file with settings (also POSTROOM_CONFIG)
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Send(arguments)) => finish(send::run(&arguments)),
         Some(Subcommands::Health(arguments)) => finish(health::run(&arguments)),
         Some(Subcommands::Check(arguments)) => finish(check::run(flags, arguments)),
+        Some(Subcommands::Reindex(arguments)) => finish(reindex::run(flags, arguments)),
         Some(Subcommands::Completions { shell }) => {
             clap_complete::generate(shell, &mut command(), "postroom", &mut std::io::stdout());
             ExitCode::SUCCESS
@@ -94,7 +98,10 @@ fn command() -> Command {
                 .help_heading("Settings")
         }))
     };
-    Cli::command().mut_subcommand("serve", with_settings).mut_subcommand("check", with_settings)
+    Cli::command()
+        .mut_subcommand("serve", with_settings)
+        .mut_subcommand("check", with_settings)
+        .mut_subcommand("reindex", with_settings)
 }
 
 /// The settings that were given as flags, by environment name.
@@ -126,7 +133,7 @@ fn inputs_of_environment() -> anyhow::Result<Inputs> {
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         eprintln!("postroom: {error:#}");
-        ExitCode::FAILURE
+        if error.is::<ConfigError>() { ExitCode::from(EXIT_CONFIGURATION) } else { ExitCode::FAILURE }
     })
 }
 

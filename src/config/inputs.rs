@@ -134,12 +134,13 @@ fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
     Ok(bytes)
 }
 
-/// A misspelt variable of ours must not be silently without effect. Only names within our sections are looked at, since
-/// Kubernetes puts variables such as `POSTROOM_PORT` beside a service of that name.
+/// A misspelt variable of ours must not be silently without effect. Left alone are names outside our sections, and what
+/// Kubernetes puts beside services of our name, such as `POSTROOM_METRICS_SERVICE_HOST` and `POSTROOM_PORT_8000_TCP`.
 fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(), ConfigError> {
     for name in environment.keys() {
-        let ours =
-            ["POSTROOM_SERVER_", "POSTROOM_STORE_", "POSTROOM_METRICS_"].iter().any(|start| name.starts_with(start));
+        let sections = ["POSTROOM_SERVER_", "POSTROOM_STORE_", "POSTROOM_METRICS_"];
+        let injected = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"].iter().any(|part| name.contains(part));
+        let ours = sections.iter().any(|start| name.starts_with(start)) && !injected && !name.ends_with("_PORT");
         if ours && find(name).is_none() && find(name.trim_end_matches("_FILE")).is_none() {
             let known = nearest(name, SETTINGS.iter().map(|setting| setting.name));
             return Err(ConfigError::Unknown { place: name.clone(), suggestion: known.map(str::to_owned) });

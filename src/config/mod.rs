@@ -331,6 +331,12 @@ mod tests {
         assert!(complaint_of(&[("POSTROOM_METRICS_PUBLIC", "1")]).contains("true or false"));
         let misspelt = complaint_of(&[("POSTROOM_SERVER_IDLE_SECOND", "1")]);
         assert!(misspelt.ends_with("did you mean POSTROOM_SERVER_IDLE_SECONDS?"), "{misspelt}");
+        let injected = [
+            ("POSTROOM_METRICS_SERVICE_HOST", "a"),
+            ("POSTROOM_STORE_PORT_80_TCP", "b"),
+            ("POSTROOM_SERVER_PORT", "c"),
+        ];
+        assert!(load(&[[("WEBHOOK_SECRET", "s")].as_slice(), &injected].concat()).is_ok());
         let in_file = load_with(&[], &[("WEBHOOK_SECRET", "s")], Some("[sever]\nport = 1")).unwrap_err().to_string();
         assert!(in_file.ends_with("sever.port is no setting of postroom; did you mean server.port?"), "{in_file}");
     }

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::AppState;
 use super::exchange::{note_unparsable, respond};
-use super::head::HeadScan;
+use super::head::RequestScan;
 use crate::config::ServerConfig;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Refusal;
@@ -154,13 +154,18 @@ struct Pulse(Mutex<Beat>);
 struct Beat {
     phase: Phase,
     since: Instant,
-    head: HeadScan,
+    scan: RequestScan,
     linger: bool,
 }
 
 impl Pulse {
     fn new() -> Self {
-        Self(Mutex::new(Beat { phase: Phase::Head, since: Instant::now(), head: HeadScan::default(), linger: false }))
+        Self(Mutex::new(Beat {
+            phase: Phase::Head,
+            since: Instant::now(),
+            scan: RequestScan::default(),
+            linger: false,
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Beat> {
@@ -173,9 +178,7 @@ impl Pulse {
         if beat.phase == Phase::Rest {
             beat.enter(Phase::Head);
         }
-        if beat.phase == Phase::Head {
-            beat.head.feed(bytes);
-        }
+        beat.scan.feed(bytes);
     }
 
     /// Bytes went out.
@@ -190,14 +193,16 @@ impl Pulse {
     fn request_began(&self) -> Option<&'static str> {
         let mut beat = self.lock();
         beat.enter(Phase::Request);
-        std::mem::take(&mut beat.head).fault()
+        beat.scan.next_fault()
     }
 
     /// The answer is on its way; `last` if the connection ends with it, perhaps before the whole request was read.
     fn answer_ready(&self, last: bool) {
         let mut beat = self.lock();
         beat.linger = last;
-        beat.enter(Phase::Rest);
+        // A client that does not wait for answers may have begun its next request.
+        let next = if beat.scan.is_within_head() { Phase::Head } else { Phase::Rest };
+        beat.enter(next);
     }
 
     /// The connection is to be closed; answers whether to read on for a while first.

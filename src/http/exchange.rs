@@ -204,8 +204,7 @@ pub fn note_unparsable(app: &AppState, status: StatusCode) {
         _ => Refusal::MalformedRequest,
     };
     app.metrics.refused(refusal);
-    let now = Instant::now();
-    app.metrics.request_answered(PathLabel::Unknown, "other", status.as_u16(), now.elapsed(), now);
+    app.metrics.unparsable_answered(status.as_u16());
     log::warning("refused a request that is not HTTP")
         .value("status", status.as_u16())
         .text("reason", refusal.label())

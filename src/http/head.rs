@@ -1,52 +1,159 @@
 //! What a request's head must not contain, though the parser behind it would take it: the ambiguities that request smuggling
-//! lives on. Looked for in the raw bytes, before hyper sees them.
+//! lives on. Looked for in the raw bytes of a connection, before hyper sees them.
 //!
-//! Sources: RFC 9112 §2.2 (line ends), §6.1 and §6.3 (a message with both lengths, or with several).
+//! Sources: RFC 9112 §2.2 (line ends), §6.1 and §6.3 (a message with both lengths, or with several), §7.1 (chunks).
+
+use std::collections::VecDeque;
 
 use memchr::memchr;
 
-/// Follows the bytes of a connection from the start of a request's head to its end, piece by piece.
+/// Follows the bytes of a connection, piece by piece: head, body, next head. Heads are looked at, bodies only skipped.
 #[derive(Debug, Default)]
-pub struct HeadScan {
-    /// The line under way, kept only where a head comes in several pieces.
+pub struct RequestScan {
+    part: Part,
+    /// The line under way, kept only where it comes in several pieces.
     line: Vec<u8>,
+    head: Head,
+    /// What was found in each head that is complete and not asked for yet.
+    found: VecDeque<Option<&'static str>>,
+}
+
+/// Where in a request the next byte belongs.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    #[default]
+    Head,
+    /// A body with so many bytes to come.
+    Body(u64),
+    ChunkSize,
+    /// A chunk with so many bytes to come, its line end included.
+    Chunk(u64),
+    Trailers,
+    /// Not to be followed any further: hyper will end the connection, or has been told to.
+    Lost,
+}
+
+/// What has been seen of a head.
+#[derive(Debug, Default)]
+struct Head {
     any_line: bool,
-    ended: bool,
     content_lengths: u8,
     transfer_encodings: u8,
+    body_bytes: Option<u64>,
     bare_line_feed: bool,
 }
 
-/// Longest beginning of a line that has to be kept to know its header name.
-const NAME_BYTES_MAX: usize = 32;
+/// Longest beginning of a line that matters: a header name and a number.
+const LINE_BYTES_MAX: usize = 128;
 
-impl HeadScan {
-    /// Takes the next bytes. What comes after the end of the head is body and not looked at.
+impl RequestScan {
+    /// Takes the next bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) {
-        while !self.ended {
-            let Some(end) = memchr(b'\n', bytes) else {
-                self.line.extend_from_slice(bytes);
-                self.shorten();
-                return;
-            };
-            if self.line.is_empty() {
-                self.end_line(&bytes[..end]);
-            } else {
-                self.line.extend_from_slice(&bytes[..end]);
-                let line = std::mem::take(&mut self.line);
-                self.end_line(&line);
+        while !bytes.is_empty() {
+            match self.part {
+                Part::Head | Part::ChunkSize | Part::Trailers => bytes = self.feed_line(bytes),
+                Part::Body(left) => {
+                    let (part, rest) = skip(left, bytes, Part::Body, Part::Head);
+                    (self.part, bytes) = (part, rest);
+                }
+                Part::Chunk(left) => {
+                    let (part, rest) = skip(left, bytes, Part::Chunk, Part::ChunkSize);
+                    (self.part, bytes) = (part, rest);
+                }
+                Part::Lost => return,
             }
-            bytes = &bytes[end + 1..];
         }
     }
 
-    /// Whether the head has been seen to its end.
-    pub fn ended(&self) -> bool {
-        self.ended
+    /// What is wrong with the next request's head, heads being asked for in the order that they came.
+    pub fn next_fault(&mut self) -> Option<&'static str> {
+        self.found.pop_front().flatten()
     }
 
-    /// What is wrong with the head, as far as it has been seen.
-    pub fn fault(&self) -> Option<&'static str> {
+    /// Whether a head has begun and not ended.
+    pub fn is_within_head(&self) -> bool {
+        self.part == Part::Head && (self.head.any_line || !self.line.is_empty())
+    }
+
+    /// Takes a line, or the beginning of one. Answers what comes after it.
+    fn feed_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let Some(end) = memchr(b'\n', bytes) else {
+            self.line.extend_from_slice(bytes);
+            shorten(&mut self.line);
+            return &[];
+        };
+        if self.line.is_empty() && end <= LINE_BYTES_MAX {
+            self.end_line(&bytes[..end]);
+        } else {
+            let mut line = std::mem::take(&mut self.line);
+            line.extend_from_slice(&bytes[..end]);
+            shorten(&mut line);
+            self.end_line(&line);
+        }
+        &bytes[end + 1..]
+    }
+
+    fn end_line(&mut self, line: &[u8]) {
+        let bare = line.strip_suffix(b"\r");
+        let text = bare.unwrap_or(line);
+        match self.part {
+            Part::Head => {
+                self.head.bare_line_feed |= bare.is_none();
+                if !text.is_empty() {
+                    self.head.take_line(text);
+                } else if self.head.any_line {
+                    self.end_head();
+                }
+                // Empty lines before the request line are skipped (RFC 9112 §2.2).
+            }
+            Part::ChunkSize => {
+                let digits = text.split(|byte| matches!(byte, b';' | b' ' | b'\t')).next().unwrap_or_default();
+                let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
+                self.part = match size {
+                    Some(0) => Part::Trailers,
+                    Some(size) => Part::Chunk(size.saturating_add(2)),
+                    None => Part::Lost,
+                };
+            }
+            Part::Trailers if text.is_empty() => self.part = Part::Head,
+            _ => {}
+        }
+    }
+
+    fn end_head(&mut self) {
+        let head = std::mem::take(&mut self.head);
+        let fault = head.fault();
+        self.found.push_back(fault);
+        self.part = match (fault, head.transfer_encodings, head.content_lengths, head.body_bytes) {
+            (Some(_), ..) => Part::Lost,
+            (None, 1, ..) => Part::ChunkSize,
+            (None, _, 0, _) | (None, _, _, Some(0)) => Part::Head,
+            (None, _, _, Some(bytes)) => Part::Body(bytes),
+            (None, _, _, None) => Part::Lost,
+        };
+    }
+}
+
+impl Head {
+    fn take_line(&mut self, line: &[u8]) {
+        self.any_line = true;
+        let value_of = |name: &[u8]| line.get(..name.len())?.eq_ignore_ascii_case(name).then(|| &line[name.len()..]);
+        // The first letter sorts out nearly every line.
+        match line[0] | 0x20 {
+            b'c' => {
+                if let Some(value) = value_of(b"content-length:") {
+                    self.content_lengths = self.content_lengths.saturating_add(1);
+                    self.body_bytes = std::str::from_utf8(value.trim_ascii()).ok().and_then(|value| value.parse().ok());
+                }
+            }
+            b't' if value_of(b"transfer-encoding:").is_some() => {
+                self.transfer_encodings = self.transfer_encodings.saturating_add(1);
+            }
+            _ => {}
+        }
+    }
+
+    fn fault(&self) -> Option<&'static str> {
         if self.bare_line_feed {
             Some("a line of the head ends in LF without CR")
         } else if self.content_lengths > 1 {
@@ -59,51 +166,37 @@ impl HeadScan {
             None
         }
     }
+}
 
-    fn end_line(&mut self, line: &[u8]) {
-        let Some(line) = line.strip_suffix(b"\r") else {
-            self.bare_line_feed = true;
-            // An empty line ends the head, however it is written.
-            self.ended = line.is_empty() && self.any_line;
-            self.any_line |= !line.is_empty();
-            return;
-        };
-        if line.is_empty() {
-            // Empty lines before the request line are skipped (RFC 9112 §2.2).
-            self.ended = self.any_line;
-            return;
-        }
-        self.any_line = true;
-        let names = |name: &[u8]| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
-        // The first letter sorts out nearly every line.
-        match line[0] | 0x20 {
-            b'c' if names(b"content-length:") => self.content_lengths = self.content_lengths.saturating_add(1),
-            b't' if names(b"transfer-encoding:") => self.transfer_encodings = self.transfer_encodings.saturating_add(1),
-            _ => {}
-        }
-    }
+/// Leaves out up to `left` bytes; `then` follows when all of them have come.
+fn skip(left: u64, bytes: &[u8], still: fn(u64) -> Part, then: Part) -> (Part, &[u8]) {
+    let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+    let left = left - here as u64;
+    (if left == 0 { then } else { still(left) }, &bytes[here..])
+}
 
-    /// A long line's middle says nothing; its start (the name) and its last byte (a CR?) do.
-    fn shorten(&mut self) {
-        if self.line.len() > NAME_BYTES_MAX {
-            let last = self.line[self.line.len() - 1];
-            self.line.truncate(NAME_BYTES_MAX - 1);
-            self.line.push(last);
-        }
+/// A long line's middle says nothing; its start (name and number) and its last byte (a CR?) do.
+fn shorten(line: &mut Vec<u8>) {
+    if line.len() > LINE_BYTES_MAX {
+        let last = line[line.len() - 1];
+        line.truncate(LINE_BYTES_MAX - 1);
+        line.push(last);
     }
 }
 
 /// Feeds any bytes to the scan, as a fuzz target does: however they are cut, the findings are the same.
 pub fn fuzz_scan(data: &[u8]) {
-    let scan = |pieces: &mut dyn Iterator<Item = &[u8]>| {
-        let mut scan = HeadScan::default();
-        pieces.for_each(|piece| scan.feed(piece));
-        (scan.ended(), scan.fault())
-    };
-    let whole = scan(&mut std::iter::once(data));
+    let whole = findings(&mut std::iter::once(data));
     for length in [1, 3, 17] {
-        assert_eq!(scan(&mut data.chunks(length)), whole);
+        assert_eq!(findings(&mut data.chunks(length)), whole);
     }
+}
+
+/// What is found in each head, and whether one is under way.
+fn findings(pieces: &mut dyn Iterator<Item = &[u8]>) -> (VecDeque<Option<&'static str>>, bool) {
+    let mut scan = RequestScan::default();
+    pieces.for_each(|piece| scan.feed(piece));
+    (std::mem::take(&mut scan.found), scan.is_within_head())
 }
 
 #[cfg(test)]
@@ -111,47 +204,55 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn scan(pieces: &[&[u8]]) -> (bool, Option<&'static str>) {
-        let mut scan = HeadScan::default();
-        pieces.iter().for_each(|piece| scan.feed(piece));
-        (scan.ended(), scan.fault())
+    fn scan(bytes: &[u8]) -> Vec<Option<&'static str>> {
+        findings(&mut std::iter::once(bytes)).0.into()
     }
 
-    const GOOD: &[u8] = b"\r\nPOST /webhook HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 2\r\nX-Content-Length: 3\r\n\r\n{\n";
+    const GOOD: &str =
+        "\r\nPOST /webhook HTTP/1.1\r\nHost: a\r\ncontent-LENGTH:  3 \r\nX-Content-Length: 3\r\n\r\n{\n}";
+    const CHUNKED: &str =
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\na\nb\r\nA\r\n0123456789\r\n0\r\nX: y\r\n\r\n";
+    const BARE: &str = "GET / HTTP/1.1\nHost: a\n\n";
 
     #[test]
-    fn a_good_head_passes_and_its_body_is_not_looked_at() {
-        assert_eq!(scan(&[GOOD]), (true, None));
-        assert_eq!(scan(&[b"GET / HTTP/1.1\r\nHost: a\r\n"]), (false, None));
+    fn good_requests_pass_and_bodies_are_not_looked_at() {
+        assert_eq!(scan(GOOD.as_bytes()), [None]);
+        assert_eq!(scan([GOOD, CHUNKED, GOOD, "GET / HTTP/1.1\r\nHost: a\r\n"].concat().as_bytes()), [None; 3]);
+        assert!(findings(&mut [b"GET / HT".as_slice()].into_iter()).1);
+        assert!(!findings(&mut [GOOD.as_bytes()].into_iter()).1);
     }
 
     #[test]
-    fn ambiguous_heads_are_told() {
-        let with = |header: &str| {
-            let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n{header}\r\n");
-            scan(&[head.as_bytes()]).1.unwrap_or("nothing")
-        };
-        assert_eq!(with("CONTENT-length:2\r\n"), "more than one Content-Length header");
-        assert_eq!(with("Transfer-Encoding: chunked\r\n"), "both Content-Length and Transfer-Encoding");
-        assert_eq!(with("X: y\n"), "a line of the head ends in LF without CR");
-        assert_eq!(with("X: y\r\n"), "nothing");
-        assert_eq!(scan(&[b"GET / HTTP/1.1\nHost: a\n\n"]), (true, Some("a line of the head ends in LF without CR")));
-        let twice = b"GET / HTTP/1.1\r\ntransfer-encoding: a\r\ntransfer-encoding: chunked\r\n\r\n";
-        assert_eq!(scan(&[twice]).1, Some("more than one Transfer-Encoding header"));
+    fn ambiguous_heads_are_told_wherever_they_stand() {
+        let with = |header: &str| format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n{header}\r\n");
+        for (request, fault) in [
+            (with("CONTENT-length:2\r\n"), "more than one Content-Length header"),
+            (with("Transfer-Encoding: chunked\r\n"), "both Content-Length and Transfer-Encoding"),
+            (with("X: y\n"), "a line of the head ends in LF without CR"),
+            (BARE.to_owned(), "a line of the head ends in LF without CR"),
+            (
+                "GET / HTTP/1.1\r\ntransfer-encoding: a\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(),
+                "more than one Transfer-Encoding header",
+            ),
+        ] {
+            assert_eq!(scan(request.as_bytes()), [Some(fault)]);
+            assert_eq!(scan([GOOD, CHUNKED, &request].concat().as_bytes()), [None, None, Some(fault)]);
+        }
     }
 
     proptest! {
         #[test]
         fn pieces_do_not_matter(
-            head in "((POST / HTTP/1.1|content-length: 1|transfer-encoding: chunked|X: [a-z]{0,50})?(\r\n|\n)){0,8}",
+            requests in prop::collection::vec(prop::sample::select(vec![GOOD, CHUNKED, BARE, "GET / HTTP/1.1\r\n"]), 0..4),
+            noise in "(content-length: [0-9]|transfer-encoding: chunked|X: [a-z]{0,200}|\r\n|\n){0,8}",
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
         ) {
-            let whole = scan(&[head.as_bytes()]);
-            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(head.len() + 1)).collect();
-            cuts.extend([0, head.len()]);
+            let bytes = [requests.concat(), noise].concat();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
             cuts.sort_unstable();
-            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &head.as_bytes()[pair[0]..pair[1]]).collect();
-            prop_assert_eq!(scan(&pieces), whole);
+            let mut pieces = cuts.windows(2).map(|pair| &bytes.as_bytes()[pair[0]..pair[1]]);
+            prop_assert_eq!(findings(&mut pieces), findings(&mut std::iter::once(bytes.as_bytes())));
         }
     }
 }

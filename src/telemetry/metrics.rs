@@ -197,8 +197,7 @@ impl Metrics {
 
     /// A request was answered.
     pub fn request_answered(&self, path: PathLabel, method: &str, status: u16, latency: Duration, now: Instant) {
-        let status_at = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len() - 3);
-        self.requests[path as usize * STATUSES.len() + status_at].fetch_add(1, Relaxed);
+        self.count_request(path, status);
         let method_at = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
         let class_at = match status {
             ..400 => 0,
@@ -208,6 +207,17 @@ impl Metrics {
         let series = (path as usize * METHODS.len() + method_at) * CLASSES.len() + class_at;
         self.request_seconds[series].observe(latency.as_secs_f64());
         self.latency.observe(latency, now);
+    }
+
+    /// What could not be read as a request was answered; how long that took is not known.
+    pub fn unparsable_answered(&self, status: u16) {
+        self.count_request(PathLabel::Unknown, status);
+    }
+
+    fn count_request(&self, path: PathLabel, status: u16) {
+        let other = STATUSES.len() - 3;
+        let status_at = STATUSES.iter().position(|known| *known == status).unwrap_or(other);
+        self.requests[path as usize * STATUSES.len() + status_at].fetch_add(1, Relaxed);
     }
 
     /// A request to the original door came to its end.

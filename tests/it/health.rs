@@ -45,7 +45,11 @@ fn without_its_table_it_is_live_and_not_ready_until_the_table_is_back() {
         wait_until("it is ready again", || (server.get("/health/ready").status == 200).then_some(()));
         assert_ready(&server);
         server.store(&message("m3"));
-        assert_eq!(server.get("/messages").json()["total"], 1, "round {round}: only what came after the table was made");
+        assert_eq!(
+            server.get("/messages").json()["total"],
+            1,
+            "round {round}: only what came after the table was made"
+        );
         assert_eq!(server.get("/messages?q=hello").json()["data"][0]["message_id"], "m3");
         assert_eq!(server.get("/stats").json()["total_messages"], 1);
     }
@@ -60,7 +64,8 @@ fn a_table_made_anew_without_any_request_in_between_is_served() {
     assert_eq!(server.get("/health/ready").status, 503);
     sql.execute_batch(TABLE).unwrap();
     wait_until("it is ready again", || (server.get("/health/ready").status == 200).then_some(()));
-    for target in ["/messages", "/messages?from=+1", "/messages?q=x", "/messages?since=2025-01-15T10:00:00Z", "/stats"] {
+    for target in ["/messages", "/messages?from=+1", "/messages?q=x", "/messages?since=2025-01-15T10:00:00Z", "/stats"]
+    {
         wait_until("it can be read again", || (server.get(target).status == 200).then_some(()));
     }
     assert_eq!(server.get("/messages").json()["total"], 0);

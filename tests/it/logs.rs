@@ -1,1 +1,246 @@
-//! To be written.
+//! The log: JSON lines on stdout, one a request, with nothing in them that was confided to us.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{ChildStdout, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Running, SECRET, Server, Setup, body, message, sign, wait_until};
+
+/// The names of a line's fields, in their order.
+fn names(line: &Value) -> Vec<&str> {
+    line.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// The lines of requests.
+fn requests(lines: Vec<Value>) -> Vec<Value> {
+    lines.into_iter().filter(|line| line["method"].is_string()).collect()
+}
+
+/// Sends a request under an id of the test's and answers its line.
+fn line_of(server: &Server, id: &str, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Value {
+    let headers = [headers, &[("X-Request-ID", id)]].concat();
+    let reply = server.client().request(method, target, &headers, body).expect("an answer");
+    assert_eq!(reply.header("x-request-id"), Some(id));
+    server.wait_for_line(|line| line["request_id"] == id)
+}
+
+const COMMON: [&str; 8] = ["ts", "level", "message", "request_id", "method", "path", "status", "latency_ms"];
+
+#[test]
+fn a_stored_message_leaves_the_line_of_the_contract() {
+    let server = Server::start();
+    let body = body(&message("m1"));
+    let signature = sign(&body);
+    for (id, dup, result) in [("first", false, "created"), ("second", true, "duplicate")] {
+        let line = line_of(&server, id, "POST", "/webhook?x=y", &[("X-Signature", &signature)], &body);
+        assert_eq!(names(&line), [&COMMON[..], &["message_id", "dup", "result"]].concat());
+        let told =
+            ["level", "message", "method", "path", "status", "message_id", "dup", "result"].map(|name| &line[name]);
+        let expected = json!(["INFO", "POST /webhook 200", "POST", "/webhook", 200, "m1", dup, result]);
+        assert_eq!(json!(told), expected);
+        let ts = line["ts"].as_str().unwrap();
+        let form: String =
+            ts.chars().map(|character| if character.is_ascii_digit() { '9' } else { character }).collect();
+        assert_eq!(form, "9999-99-99T99:99:99.999Z", "{ts}");
+        assert!(line["latency_ms"].as_f64().is_some_and(|latency| latency >= 0.0));
+    }
+}
+
+#[test]
+fn every_request_leaves_one_line_and_refusals_at_the_door_say_why() {
+    let server = Server::start();
+    let bad_field = r#"{"message_id":"m2","from":"x","to":"+1","ts":"2025-01-15T10:00:00Z"}"#;
+    let (nope, field) = (sign(b"{nope"), sign(bad_field.as_bytes()));
+    // Method, target, signature, body; then level, status, result, message id.
+    let cases = [
+        ("POST", "/webhook", "", "{}", "ERROR", 401, json!("invalid_signature"), json!(null)),
+        ("POST", "/webhook", "123", "{}", "ERROR", 401, json!("invalid_signature"), json!(null)),
+        ("POST", "/webhook", &nope, "{nope", "WARNING", 422, json!("validation_error"), json!(null)),
+        ("POST", "/webhook", &field, bad_field, "WARNING", 422, json!("validation_error"), json!("m2")),
+        ("GET", "/webhook", "", "", "WARNING", 405, json!(null), json!(null)),
+        ("GET", "/messages?q=secret+words", "", "", "INFO", 200, json!(null), json!(null)),
+        ("GET", "/messages?limit=0", "", "", "WARNING", 422, json!(null), json!(null)),
+        ("GET", "/stats/", "", "", "INFO", 200, json!(null), json!(null)),
+        ("GET", "/health/live", "", "", "INFO", 200, json!(null), json!(null)),
+        ("GET", "/nowhere", "", "", "WARNING", 404, json!(null), json!(null)),
+        ("BREW", "/metrics", "", "", "WARNING", 405, json!(null), json!(null)),
+    ];
+    for (at, (method, target, signature, body, level, status, result, message_id)) in cases.iter().enumerate() {
+        let headers: Vec<_> =
+            Some(("X-Signature", *signature)).filter(|(_, value)| !value.is_empty()).into_iter().collect();
+        let line = line_of(&server, &format!("case-{at}"), method, target, &headers, body.as_bytes());
+        let path = target.split('?').next().unwrap();
+        let told = ["level", "message", "method", "path", "status", "result", "message_id"].map(|name| &line[name]);
+        assert_eq!(
+            json!(told),
+            json!([level, format!("{method} {path} {status}"), method, path, status, result, message_id])
+        );
+        assert_eq!(names(&line)[..8], COMMON);
+        assert_eq!(line["dup"], if path == "/webhook" { json!(false) } else { json!(null) });
+    }
+    let (status, lines, stderr) = server.stop();
+    assert!(status.success());
+    assert_eq!(stderr, "");
+    assert_eq!(requests(lines).len(), cases.len());
+}
+
+#[test]
+fn a_copy_with_other_content_is_marked_as_a_conflict() {
+    let server = Server::start();
+    server.store(&message("m1"));
+    let mut other = message("m1");
+    other["text"] = json!("something else");
+    let body = body(&other);
+    let line = line_of(&server, "copy", "POST", "/webhook", &[("X-Signature", &sign(&body))], &body);
+    assert_eq!(json!([line["dup"], line["result"], line["conflict"]]), json!([true, "duplicate", true]));
+}
+
+#[test]
+fn a_sane_request_id_is_kept_and_every_other_request_gets_a_unique_one() {
+    let server = Server::start();
+    let answered = |headers: &[u8]| {
+        let mut client = server.client();
+        client.send_raw(&[b"GET /nowhere HTTP/1.1\r\nHost: a\r\n", headers, b"\r\n"].concat()).unwrap();
+        client.receive().unwrap().header("x-request-id").expect("every answer has one").to_owned()
+    };
+    let longest = "a".repeat(128);
+    for sane in ["1", "550e8400-e29b-41d4-a716-446655440000", "req_1.2:3/4+5=6@7", &longest] {
+        assert_eq!(answered(format!("X-Request-ID: {sane}\r\n").as_bytes()), sane);
+    }
+    let odd: [Vec<u8>; 9] = [
+        vec![],
+        b"X-Request-ID:\r\n".into(),
+        b"X-Request-ID: a b\r\n".into(),
+        b"X-Request-ID: a\"b\r\n".into(),
+        b"X-Request-ID: a\\nb\r\n".into(),
+        b"X-Request-ID: \xff\xfe\r\n".into(),
+        b"X-Request-ID: <script>\r\n".into(),
+        b"X-Request-ID: {}\r\n".into(),
+        format!("X-Request-ID: {longest}a\r\n").into(),
+    ];
+    let mut made: Vec<String> = odd.iter().map(|headers| answered(headers)).collect();
+    for id in &made {
+        assert!(id.len() == 36 && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'), "{id}");
+        server.wait_for_line(|line| line["request_id"] == id.as_str());
+    }
+    made.sort();
+    made.dedup();
+    assert_eq!(made.len(), odd.len(), "each is unique");
+}
+
+#[test]
+fn nothing_confided_is_in_any_line() {
+    let setup = Setup::new().env("LOG_LEVEL", "DEBUG").env("API_TOKEN", "token-of-the-reader");
+    let server = setup.start();
+    let mut secretive = message("m1");
+    secretive["text"] = json!("the text of the message");
+    let body = body(&secretive);
+    let right = sign(&body);
+    server.post(&body);
+    server.post(&[&body[..], b"}"].concat());
+    let mut long = secretive.clone();
+    long["text"] = json!("the text of the message".repeat(1000));
+    long["ts"] = json!("the text of the message");
+    server.post(long.to_string().as_bytes());
+    let wrong = format!("{}0", &right[..63]);
+    server.client().request("POST", "/webhook", &[("X-Signature", &wrong)], &body).unwrap();
+    let query = "/messages?q=the+text+of+the+message";
+    for token in ["Bearer token-of-the-reader", "Bearer wrong-token"] {
+        server.client().request("GET", query, &[("Authorization", token)], b"").unwrap();
+    }
+    let (_, lines, stderr) = server.stop();
+    assert_eq!((requests(lines.clone()).len(), stderr.as_str()), (6, ""));
+    for line in lines {
+        let line = line.to_string();
+        for confided in [SECRET, &right[..16], "the text", "the+text", "token-of-the-reader", "wrong-token"] {
+            assert!(!line.contains(confided), "{confided} is in {line}");
+        }
+    }
+}
+
+#[test]
+fn what_clients_send_cannot_forge_a_line_or_a_field() {
+    let server = Server::start();
+    let forged = "m\",\"dup\":true}\n{\"level\":\"CRITICAL\",\"message\":\"forged\u{1}\u{2028}\\";
+    server.store(&message(forged));
+    for target in ["/a\",\"status\":200,\"x\":\"", "/%0a{\"level\":\"CRITICAL\"}", "/\\u0022", "/{}"] {
+        let mut client = server.client();
+        client.send_raw(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+        client.receive().expect("an answer");
+    }
+    let (_, lines, _) = server.stop();
+    assert!(lines.iter().all(|line| line["level"] != "CRITICAL" && line["message"] != "forged"));
+    let stored = lines.iter().find(|line| line["result"] == "created").unwrap();
+    assert_eq!(json!([stored["message_id"], stored["dup"]]), json!([forged, false]));
+    assert!(lines.iter().filter(|line| line["method"] == "GET").all(|line| line["status"] == 404));
+}
+
+/// The program with a stdout that the test reads as far as the address and no further.
+struct Unread {
+    program: Running,
+    stdout: Option<BufReader<ChildStdout>>,
+    address: SocketAddr,
+}
+
+impl Unread {
+    fn start(setup: &Setup) -> Self {
+        let mut command = setup.command();
+        let mut program = Running::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let mut stdout = BufReader::new(program.stdout());
+        let address = stdout.by_ref().lines().find_map(|line| {
+            let line: Value = serde_json::from_str(&line.expect("a line")).expect("a line is JSON");
+            line["address"].as_str()?.parse().ok()
+        });
+        let address = address.expect("it tells its address");
+        Self { program, stdout: Some(stdout), address }
+    }
+
+    /// Makes so many lines that neither the pipe nor the program's buffer holds them.
+    fn flood(&self) {
+        let mut client = Client::connect(self.address);
+        let target = format!("/{}", "x".repeat(12_000));
+        for _ in 0..400 {
+            assert_eq!(client.get(&target).status, 404);
+        }
+    }
+
+    fn dropped(&self) -> f64 {
+        let text = Client::connect(self.address).get("/metrics").text();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("postroom_log_dropped_total ")).expect("it is counted");
+        line.parse().expect("a number")
+    }
+
+    /// Stores a message, stops the program and answers its stderr.
+    fn finish(mut self) -> String {
+        let reply = Client::connect(self.address).post(&body(&message("m1")));
+        assert_eq!((reply.status, reply.text().as_str()), (200, r#"{"status":"ok"}"#));
+        let status = self.program.stop();
+        assert!(status.success(), "{status}");
+        std::io::read_to_string(self.program.stderr()).expect("stderr is text")
+    }
+}
+
+#[test]
+fn a_stdout_that_nobody_reads_drops_lines_and_stops_nothing_else() {
+    let setup = Setup::new();
+    let server = Unread::start(&setup);
+    assert_eq!(server.dropped(), 0.0);
+    server.flood();
+    assert!(server.dropped() > 0.0);
+    assert!(server.stdout.is_some(), "it is open, and full");
+    assert_eq!(server.finish(), "");
+}
+
+#[test]
+fn a_stdout_that_was_closed_drops_lines_and_stops_nothing_else() {
+    let setup = Setup::new();
+    let mut server = Unread::start(&setup);
+    // The reader goes away, as when a log shipper dies; what the program writes then fails.
+    drop(server.stdout.take());
+    wait_until("lines are dropped", || (server.dropped() > 0.0).then_some(()));
+    server.flood();
+    assert_eq!(server.finish(), "");
+}

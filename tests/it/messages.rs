@@ -40,10 +40,12 @@ fn a_page_is_the_golden_json_to_the_byte() {
     };
     assert_eq!(page("/messages"), r#"{"data":[],"total":0,"limit":50,"offset":0}"#);
     server.store(&message("m1"));
-    let one = r#"{"message_id":"m1","from":"+919876543210","to":"+14155550100","ts":"2025-01-15T10:00:00Z","text":"Hello"}"#;
+    let one =
+        r#"{"message_id":"m1","from":"+919876543210","to":"+14155550100","ts":"2025-01-15T10:00:00Z","text":"Hello"}"#;
     assert_eq!(page("/messages"), format!(r#"{{"data":[{one}],"total":1,"limit":50,"offset":0}}"#));
     store_all(&server, &[("m2", A, "2025-01-15T11:00:00Z", json!(null))]);
-    let two = r#"{"message_id":"m2","from":"+919876543210","to":"+14155550100","ts":"2025-01-15T11:00:00Z","text":null}"#;
+    let two =
+        r#"{"message_id":"m2","from":"+919876543210","to":"+14155550100","ts":"2025-01-15T11:00:00Z","text":null}"#;
     assert_eq!(page("/messages"), format!(r#"{{"data":[{one},{two}],"total":2,"limit":50,"offset":0}}"#));
     assert_eq!(page("/messages?limit=1&offset=1"), format!(r#"{{"data":[{two}],"total":2,"limit":1,"offset":1}}"#));
 }
@@ -77,7 +79,14 @@ fn limit_is_50_unless_told_and_100_at_most() {
         transaction.execute(sql, [format!("{number:03}")]).unwrap();
     }
     transaction.commit().unwrap();
-    let sizes = [("", 50), ("?limit=1", 1), ("?limit=100", 100), ("?limit=100&offset=100", 20), ("?offset=119", 1), ("?offset=120", 0)];
+    let sizes = [
+        ("", 50),
+        ("?limit=1", 1),
+        ("?limit=100", 100),
+        ("?limit=100&offset=100", 20),
+        ("?offset=119", 1),
+        ("?offset=120", 0),
+    ];
     for (query, size) in sizes {
         let (ids, total) = listed(&server, query);
         assert_eq!((ids.len(), total), (size, 120), "{query}");
@@ -104,10 +113,7 @@ fn an_offset_past_the_end_is_an_empty_page_however_far() {
 fn filters_choose_alone_and_together() {
     let server = Server::start();
     let (one, two, three) = ("2025-01-15T09:00:00Z", "2025-01-15T09:30:00Z", "2025-01-15T10:00:00Z");
-    store_all(
-        &server,
-        &[("a1", A, one, json!("Hello")), ("a2", A, two, json!("bye")), ("a3", A, three, json!(null))],
-    );
+    store_all(&server, &[("a1", A, one, json!("Hello")), ("a2", A, two, json!("bye")), ("a3", A, three, json!(null))]);
     store_all(
         &server,
         &[("b1", B, one, json!("hello you")), ("b2", B, two, json!("")), ("b3", B, three, json!("Say HELLO"))],
@@ -146,7 +152,20 @@ fn filters_choose_alone_and_together() {
 #[test]
 fn a_search_takes_every_character_literally_and_folds_case_by_unicode() {
     let server = Server::start();
-    let texts = ["100% sure", "1000 sure", "a_b", "axb", r"back\slash", "it's \"so\"", "ÉCOLE", "Straße", "ПРИВЕТ", "ΜΆΪΟΣ", "İ", "*?[a]"];
+    let texts = [
+        "100% sure",
+        "1000 sure",
+        "a_b",
+        "axb",
+        r"back\slash",
+        "it's \"so\"",
+        "ÉCOLE",
+        "Straße",
+        "ПРИВЕТ",
+        "ΜΆΪΟΣ",
+        "İ",
+        "*?[a]",
+    ];
     let rows: Vec<_> = texts.iter().map(|text| (*text, A, "2025-01-15T10:00:00Z", json!(text))).collect();
     store_all(&server, &rows);
     let none = (String::from("no text"), json!(null));
@@ -184,11 +203,15 @@ fn every_query_error_is_golden_and_all_are_told_at_once() {
     let server = Server::start();
     let least = |name: &str, least: u8, input: &str| {
         let msg = format!("Input should be greater than or equal to {least}");
-        format!(r#"{{"type":"greater_than_equal","loc":["query","{name}"],"msg":"{msg}","input":"{input}","ctx":{{"ge":{least}}}}}"#)
+        format!(
+            r#"{{"type":"greater_than_equal","loc":["query","{name}"],"msg":"{msg}","input":"{input}","ctx":{{"ge":{least}}}}}"#
+        )
     };
     let most = |input: &str| {
         let msg = "Input should be less than or equal to 100";
-        format!(r#"{{"type":"less_than_equal","loc":["query","limit"],"msg":"{msg}","input":"{input}","ctx":{{"le":100}}}}"#)
+        format!(
+            r#"{{"type":"less_than_equal","loc":["query","limit"],"msg":"{msg}","input":"{input}","ctx":{{"le":100}}}}"#
+        )
     };
     let number = |name: &str, input: &str| {
         let msg = "Input should be a valid integer, unable to parse string as an integer";
@@ -227,8 +250,16 @@ fn since_has_the_form_of_ts_and_a_search_has_a_limit() {
         (detail.as_array().unwrap().len(), detail[0]["type"].clone(), detail[0]["loc"].clone())
     };
     let bad = [
-        "yesterday", "2025-01-15", "2025-01-15T09:30:00", "2025-01-15T09:30:00+00:00", "2025-01-15T09:30:00.0Z",
-        "2025-02-30T00:00:00Z", "2025-01-15T24:00:00Z", "2025-01-15t09:30:00Z", "%202025-01-15T09:30:00Z", "%",
+        "yesterday",
+        "2025-01-15",
+        "2025-01-15T09:30:00",
+        "2025-01-15T09:30:00+00:00",
+        "2025-01-15T09:30:00.0Z",
+        "2025-02-30T00:00:00Z",
+        "2025-01-15T24:00:00Z",
+        "2025-01-15t09:30:00Z",
+        "%202025-01-15T09:30:00Z",
+        "%",
     ];
     for since in bad {
         assert_eq!(error(&format!("since={since}")), (1, json!("value_error"), json!(["query", "since"])), "{since}");

@@ -152,11 +152,24 @@ fn check_finds_what_is_wrong_with_settings_and_data() {
     other.execute_batch("UPDATE postroom_senders SET messages = 7").unwrap();
     let (code, told, _) = run(&["--data"]);
     assert!(code == Some(1) && told.contains("differ from a recount"), "{told}");
+    // Looking leaves nothing behind, and `reindex` puts it right.
+    drop(other);
+    assert_eq!(server.stop().0.code(), Some(0));
+    let names = || {
+        let entries = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
+    assert_eq!(run(&["--data"]).0, Some(1));
+    assert_eq!(names(), before);
+    let (status, told, _) = Setup::in_folder(folder.clone()).arg("reindex").run();
+    assert!(status.success() && told.contains("built anew for 1 messages"), "{told}");
+    assert_eq!(run(&["--data"]).0, Some(0));
 }
 
 #[test]
 fn help_version_and_completions_are_there() {
-    for subcommand in ["serve", "sign", "send", "health", "check", "completions"] {
+    for subcommand in ["serve", "sign", "send", "health", "check", "reindex", "completions"] {
         let output = postroom(&[subcommand, "--help"], b"");
         assert!(output.status.success() && stdout(&output).contains("Usage: postroom"), "{subcommand}");
     }

@@ -1,1 +1,234 @@
-//! To be written.
+//! Files of other hands and other times: what the original service left opens as it is, is upgraded, and can go back; what
+//! cannot be served is refused and left alone to the byte.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::harness::random::{Random, long_run};
+use super::harness::server::Setup;
+use super::harness::{Server, database, message};
+
+/// A server on a file that this SQL made, as the original service would have: with a rollback journal.
+fn made_by(sql: &str) -> Setup {
+    let setup = Setup::new();
+    database::open(&setup.database()).execute_batch(sql).expect(sql);
+    assert_eq!(journal_versions(&setup.database()), [1, 1], "a file with a rollback journal");
+    setup
+}
+
+/// Bytes 18 and 19 of a database: 1 for a rollback journal, 2 for a write-ahead log.
+fn journal_versions(path: &Path) -> [u8; 2] {
+    std::fs::read(path).expect("it can be read")[18..20].try_into().expect("two bytes")
+}
+
+fn original(rows: &str) -> String {
+    format!("{}; {rows}", database::MESSAGES)
+}
+
+fn listed(server: &Server, target: &str) -> (Vec<Value>, i64) {
+    let page = server.get(target).json();
+    (page["data"].as_array().expect("a list").clone(), page["total"].as_i64().expect("a number"))
+}
+
+#[test]
+fn the_file_of_the_original_service_opens_and_its_odd_rows_are_served_unchanged() {
+    let setup = Setup::new();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/upgrade/original.db");
+    std::fs::copy(&fixture, setup.database()).expect("the fixture can be copied");
+    let server = setup.start();
+    let row = |id: &str, from: &str, ts: &str, text: Value| json!({"message_id": id, "from": from, "to": "+14155550100", "ts": ts, "text": text});
+    let expected = [
+        row("m1", "+919876543210", "2025-01-15T09:00:00Z", "Earlier".into()),
+        row("m2", "+919876543210", "2025-01-15T10:00:00Z", "Hello".into()),
+        row("m3", "+911234567890", "2025-01-15T11:00:00Z", Value::Null),
+        row("newline", "+123\n", "2025-01-15T12:00:00Z", "a line too many".into()),
+        row("no such day", "+911234567890", "2025-02-30T99:99:99Z", "".into()),
+        row("digits", "+٣٤٥", "２０２５-01-15T13:00:00Z", "数字".into()),
+    ];
+    assert_eq!(listed(&server, "/messages"), (expected.to_vec(), 6));
+    assert_eq!(listed(&server, "/messages?from=%2B123%0A"), (vec![expected[3].clone()], 1));
+    assert_eq!(listed(&server, "/messages?from=%2B%D9%A3%D9%A4%D9%A5").1, 1);
+    assert_eq!(listed(&server, "/messages?since=2025-01-15T11:00:00Z").1, 4);
+    let stats = server.get("/stats").json();
+    assert_eq!((&stats["total_messages"], &stats["senders_count"]), (&json!(6), &json!(4)));
+    assert_eq!(stats["last_message_ts"], "２０２５-01-15T13:00:00Z");
+    server.store(&message("m1"));
+    server.store(&message("m7"));
+    assert_eq!(listed(&server, "/messages?limit=1").1, 7, "m1 was there already");
+    database::assert_sound(&database::open(&server.database()));
+}
+
+#[test]
+fn values_of_any_type_and_length_are_served_and_counted() {
+    let long = "x".repeat(5_000);
+    let server = made_by(&original(&format!(
+        "ALTER TABLE messages ADD COLUMN note TEXT; ALTER TABLE messages ADD COLUMN kind TEXT NOT NULL DEFAULT 'sms';
+         INSERT INTO messages VALUES ('long', '+1', '+2', '2025-01-01T00:00:00Z', '{long}', 'x', 'n', 'k'),
+             (NULL, '+1', '+2', '2025-01-02T00:00:00Z', 'no id', 'x', NULL, 'k'),
+             (NULL, '+1', '+2', '2025-01-03T00:00:00Z', 'no id either', 'x', NULL, 'k'),
+             (X'62C328', '+3', '+2', '2025-01-04T00:00:00Z', X'48656C6C6F', X'78', NULL, 'k'),
+             ('blob ts', X'2B34', '+2', X'323032352D', X'C328', 'x', NULL, 'k'),
+             ('number', '+5', '+2', 20250105, 7, 8, NULL, 'k');"
+    )))
+    .start();
+    let (rows, total) = listed(&server, "/messages");
+    assert_eq!((rows.len(), total), (6, 6));
+    let text_of = |id: &str| rows.iter().find(|row| row["message_id"] == id).map(|row| row["text"].clone());
+    assert_eq!((text_of("long"), text_of("number")), (Some(long.into()), Some("7".into())));
+    let texts: Vec<_> = rows.iter().filter_map(|row| row["text"].as_str()).collect();
+    assert!(["no id", "no id either", "Hello"].iter().all(|text| texts.contains(text)), "{texts:?}");
+    assert_eq!(listed(&server, "/messages?q=NO%20ID").1, 2);
+    assert_eq!(listed(&server, "/messages?q=hello").1, 1, "a blob that is text is found");
+    assert_eq!(server.get("/stats").json()["total_messages"], 6);
+    server.store(&message("ours"));
+    // Two rows without an id are two rows, whoever takes one away.
+    let plain = database::open(&server.database());
+    plain.execute_batch("DELETE FROM messages WHERE text = 'no id'").expect("it is deleted");
+    assert_eq!(listed(&server, "/messages?limit=1").1, 6);
+    plain
+        .execute_batch("INSERT INTO messages (from_msisdn, to_msisdn, ts, created_at) VALUES ('+1', '+2', 'x', 'x')")
+        .expect("it is written");
+    plain.execute_batch("INSERT OR REPLACE INTO messages (message_id, from_msisdn, to_msisdn, ts, created_at) VALUES (NULL, '+9', '+2', 'x', 'x')").expect("it is written");
+    assert_eq!(listed(&server, "/messages?limit=1").1, 8);
+    let integrity: String = plain.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it can be read");
+    assert_eq!(integrity, "ok");
+    let (status, ..) = server.stop();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn after_a_stop_the_original_service_can_go_on_with_the_file_and_we_after_it() {
+    let server = Server::start();
+    server.store(&message("ours"));
+    let (path, folder) = (server.database(), server.folder());
+    assert_eq!(server.stop().0.code(), Some(0));
+    assert!(!database::log_exists(&path), "a backup copies one file");
+    let theirs = database::open(&path);
+    let insert = "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
+        VALUES ('theirs', '+1', '+2', '2025-01-01T00:00:00Z', NULL, 'x')";
+    theirs.execute_batch(insert).expect("it can be written");
+    // Some would even put the rollback journal back.
+    let mode: String = theirs.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).expect("it can be set");
+    assert_eq!(mode, "delete");
+    theirs.execute_batch(&insert.replace("'theirs'", "'more'")).expect("it can be written");
+    assert_eq!(database::ids(&theirs).len(), 3);
+    drop(theirs);
+    let server = Setup::in_folder(folder).start();
+    assert_eq!(listed(&server, "/messages").1, 3);
+    database::assert_sound(&database::open(&path));
+}
+
+#[test]
+fn rows_written_while_our_triggers_were_gone_are_counted_at_the_next_start() {
+    let server = Server::start();
+    server.store(&message("ours"));
+    let (path, folder) = (server.database(), server.folder());
+    assert_eq!(server.stop().0.code(), Some(0));
+    // As a dump and restore of the one table does it.
+    let rebuild = "DROP TRIGGER postroom_messages_insert; DROP INDEX postroom_messages_ts;
+        INSERT INTO messages VALUES ('theirs', '+1', '+2', '2025-01-01T00:00:00Z', NULL, 'x')";
+    database::open(&path).execute_batch(rebuild).expect("they are there");
+    let server = Setup::in_folder(folder).start();
+    assert_eq!(listed(&server, "/messages").1, 2);
+    database::assert_sound(&database::open(&path));
+}
+
+/// The start is refused with one line that says why, and the file is the same to the byte, with nothing beside it.
+fn assert_refused(setup: &Setup, why: &str) {
+    let before = std::fs::read(setup.database()).expect("it can be read");
+    let (status, stdout, stderr) = setup.run();
+    assert_eq!(status.code(), Some(1), "{stdout}{stderr}");
+    assert!(stderr.contains(why) && stderr.contains("DATABASE_URL"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(std::fs::read(setup.database()).expect("it can be read") == before, "the file was changed: {why}");
+    let files: Vec<_> =
+        std::fs::read_dir(setup.path()).expect("a folder").map(|file| file.expect("a file").file_name()).collect();
+    assert_eq!(files, ["app.db"], "nothing is left beside it");
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_and_not_touched() {
+    let columns = "from_msisdn TEXT NOT NULL, to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT";
+    let cases = [
+        (format!("CREATE TABLE messages (message_id TEXT PRIMARY KEY, {columns})"), "created_at"),
+        (format!("CREATE TABLE messages (message_id TEXT, {columns}, created_at TEXT NOT NULL)"), "primary key"),
+        (
+            format!(
+                "CREATE TABLE messages (message_id TEXT PRIMARY KEY, {columns}, created_at TEXT, tenant TEXT NOT NULL)"
+            ),
+            "tenant",
+        ),
+    ];
+    for (sql, why) in cases {
+        assert_refused(&made_by(&sql), why);
+    }
+    let garbage = Setup::new();
+    std::fs::write(garbage.database(), b"This is no database. ".repeat(500)).expect("it can be written");
+    assert_refused(&garbage, "not a database");
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_and_not_touched() {
+    for journal in ["WAL", "DELETE"] {
+        let server = Server::start();
+        server.store(&message("ours"));
+        let (path, folder) = (server.database(), server.folder());
+        assert_eq!(server.stop().0.code(), Some(0));
+        let change = format!("PRAGMA user_version = 99; PRAGMA journal_mode = {journal};");
+        database::open(&path).execute_batch(&change).expect(&change);
+        assert_refused(&Setup::in_folder(folder), "newer");
+    }
+}
+
+#[test]
+fn a_version_number_of_another_program_is_not_taken_for_ours() {
+    let server = made_by(&original("PRAGMA user_version = 99")).start();
+    server.store(&message("ours"));
+    database::assert_sound(&database::open(&server.database()));
+}
+
+#[test]
+fn a_kill_at_any_moment_of_an_upgrade_leaves_a_file_that_opens() {
+    const ROWS: i64 = 40_000;
+    let mut random = Random::announced("kill -9 during the upgrade");
+    let setup = made_by(&original(&format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
+         INSERT INTO messages SELECT 'm' || i, '+' || i % 97, '+2', '2025-01-01T00:00:00Z', 'text ' || i, 'x' FROM n"
+    )));
+    let first = setup.path().join("first.db");
+    std::fs::copy(setup.database(), &first).expect("it can be copied");
+    let started = Instant::now();
+    let server = setup.start();
+    let duration = started.elapsed();
+    let folder = server.kill();
+    let path = folder.path().join("app.db");
+    let mut upgraded = 0;
+    for round in 0..if long_run() { 100 } else { 12 } {
+        for name in ["app.db", "app.db-wal", "app.db-shm", "app.db-journal"] {
+            let _ = std::fs::remove_file(folder.path().join(name));
+        }
+        std::fs::copy(&first, &path).expect("it can be copied");
+        let setup = Setup::in_folder(Arc::clone(&folder));
+        let mut child = setup.command().stdout(std::process::Stdio::null()).spawn().expect("the program starts");
+        // The moment is picked by chance, from all of the time that an upgrade takes here.
+        std::thread::sleep(Duration::from_micros(random.below(duration.as_micros() as u64)));
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+        // A reader of another make sees all rows; then the upgrade is done, or done again.
+        if round % 2 == 0 {
+            let connection = database::open(&path);
+            assert_eq!(database::recount(&connection).0, ROWS);
+            let version: i64 =
+                connection.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("it can be read");
+            upgraded += version;
+        }
+        let server = Setup::in_folder(Arc::clone(&folder)).start();
+        assert_eq!(server.get("/stats").json()["total_messages"], ROWS);
+        database::assert_sound(&database::open(&path));
+        server.kill();
+    }
+    println!("an upgrade takes {duration:?}; {upgraded} of the rounds looked at had finished theirs");
+}

@@ -15,6 +15,9 @@ pub(super) enum Failure {
     /// Another process held its lock for too long. Nothing is broken.
     #[error("another process has locked the database")]
     Locked(#[source] rusqlite::Error),
+    /// A trigger that another program made rolled the transaction back. Nothing is broken.
+    #[error("a trigger of another program rolled the transaction back")]
+    RolledBack(#[source] rusqlite::Error),
     /// Anything else: the connection is given up and opened anew.
     #[error("the database failed")]
     Broken(#[source] rusqlite::Error),
@@ -38,6 +41,7 @@ impl Failure {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::DiskFull(error),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked(error),
+            Some(ErrorCode::ConstraintViolation) => Self::RolledBack(error),
             Some(ErrorCode::SystemIoFailure) if out_of_space(connection) => Self::DiskFull(error),
             _ => Self::Broken(error),
         }

@@ -114,15 +114,19 @@ impl SqliteStore {
 
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        read: impl Fn(&Connection) -> rusqlite::Result<T> + Clone + Send + 'static,
     ) -> Result<T, StoreError> {
-        let result = self.readers.read(self.query_timeout, read).await;
-        if let Err(StoreError::Unavailable(_)) = result {
-            // Perhaps something of ours is missing. The writer looks, and puts it back, before it says that all is well.
-            self.shared.set_health(Health::Broken);
-            let _ = self.shared.queue.push(Job { messages: Vec::new(), reply: oneshot::channel().0 });
+        let result = self.readers.read(self.query_timeout, read.clone()).await;
+        if !matches!(result, Err(StoreError::Unavailable(_))) {
+            return result;
         }
-        result
+        // Perhaps something of ours is missing, since somebody changed the schema. The writer looks, and puts it back; then
+        // the answer is worth another try.
+        self.shared.set_health(Health::Broken);
+        match self.health().await {
+            Health::Broken => result,
+            _ => self.readers.read(self.query_timeout, read).await,
+        }
     }
 
     /// See `Store::health`.

@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use super::file::FileIdentity;
-use super::schema::{OpenError, open_for_reading};
+use super::schema::{self, OpenError, open_for_reading};
 use crate::store::StoreError;
 
 /// Reads that may wait for a thread; more are refused at once.
@@ -33,7 +33,14 @@ pub(super) struct Readers {
 /// What one thread owns.
 struct Reader {
     path: PathBuf,
-    open: Option<(Connection, Option<FileIdentity>)>,
+    open: Option<Open>,
+}
+
+/// A connection, and what it was opened to.
+struct Open {
+    connection: Connection,
+    identity: Option<FileIdentity>,
+    schema_version: i64,
 }
 
 impl Readers {
@@ -115,31 +122,40 @@ impl Reader {
         if over() {
             return Err(StoreError::QueryDeadline);
         }
-        let connection = self.connection().map_err(unavailable)?;
+        let Open { connection, schema_version, .. } = self.open_current().map_err(unavailable)?;
         connection.progress_handler(STEPS_PER_LOOK, Some(over)).map_err(unavailable)?;
-        let result = in_transaction(connection, read);
+        let result = in_transaction(connection, |connection| {
+            // Whatever we keep beside the table may be gone with it; the writer looks before anything is answered.
+            if schema::version(connection)? == *schema_version { read(connection).map(Some) } else { Ok(None) }
+        });
         connection.progress_handler(0, None::<fn() -> bool>).map_err(unavailable)?;
-        result.map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) => StoreError::QueryDeadline,
-            _ => {
-                // Whatever it was, a fresh connection sees the file as it is now.
-                self.open = None;
-                unavailable(error)
+        let changed = || StoreError::Unavailable("the database's schema was changed".to_owned());
+        let result = match result {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+                return Err(StoreError::QueryDeadline);
             }
-        })
+            Err(error) => Err(unavailable(error)),
+            Ok(answer) => answer.ok_or_else(changed),
+        };
+        if result.is_err() {
+            // Whatever it was, a fresh connection sees the file as it is now.
+            self.open = None;
+        }
+        result
     }
 
     /// The connection, opened anew where the path leads to another file than before.
-    fn connection(&mut self) -> rusqlite::Result<&mut Connection> {
+    fn open_current(&mut self) -> rusqlite::Result<&mut Open> {
         let now = FileIdentity::of(&self.path);
-        if self.open.as_ref().is_none_or(|(_, identity)| identity.is_none() || *identity != now) {
+        if self.open.as_ref().is_none_or(|open| open.identity.is_none() || open.identity != now) {
             self.open = None;
             let connection = open_for_reading(&self.path)?;
-            // The first read makes the log where it is absent.
-            connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
-            self.open = Some((connection, FileIdentity::of(&self.path)));
+            // This first read makes the log where it is absent, and only then is the identity complete.
+            let schema_version = schema::version(&connection)?;
+            let identity = FileIdentity::of(&self.path);
+            self.open = Some(Open { connection, identity, schema_version });
         }
-        Ok(&mut self.open.as_mut().expect("opened above").0)
+        Ok(self.open.as_mut().expect("opened above"))
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use thiserror::Error;
 
 use super::file::wal_path;
@@ -23,6 +23,8 @@ const SUMMARIES: &str = include_str!("migrations/0001_summaries.sql");
 const COLUMNS: [&str; 6] = ["message_id", "from_msisdn", "to_msisdn", "ts", "text", "created_at"];
 /// How often an upgrade that takes long says that it is still at work.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Steps of SQLite's virtual machine between two looks at the clock while something long is done.
+const STEPS_PER_LOOK: i32 = 100_000;
 
 /// Why a database cannot be served.
 #[derive(Debug, Error)]
@@ -216,35 +218,58 @@ pub(super) fn summaries_agree(connection: &Connection) -> rusqlite::Result<bool>
 fn upgrade(connection: &mut Connection) -> Result<(), OpenError> {
     let started = Instant::now();
     let mut told = started;
-    connection.progress_handler(
-        100_000,
-        Some(move || {
-            if told.elapsed() >= PROGRESS_INTERVAL {
-                told = Instant::now();
-                log::info("upgrading the database").value("elapsed_seconds", started.elapsed().as_secs()).emit();
-            }
-            false
-        }),
-    )?;
+    let tell = move || {
+        if told.elapsed() >= PROGRESS_INTERVAL {
+            told = Instant::now();
+            log::info("preparing the database").value("elapsed_seconds", started.elapsed().as_secs()).emit();
+        }
+    };
+    connection.progress_handler(STEPS_PER_LOOK, Some(keep_going(tell)))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have done it while we waited for the lock.
     if needs_upgrade(&transaction)? {
-        transaction.execute_batch(SUMMARIES)?;
-        transaction.execute_batch(
-            "DELETE FROM postroom_replaced;
-             DELETE FROM postroom_senders;
-             INSERT INTO postroom_senders (from_msisdn, messages)
-                 SELECT from_msisdn, count(*) FROM messages GROUP BY from_msisdn;
-             UPDATE postroom_totals SET
-                 messages = (SELECT total(messages) FROM postroom_senders),
-                 senders = (SELECT count(*) FROM postroom_senders);",
-        )?;
-        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        build(&transaction)?;
     }
     transaction.commit()?;
     connection.progress_handler(0, None::<fn() -> bool>)?;
     let messages: i64 = connection.query_row("SELECT messages FROM postroom_totals", [], |row| row.get(0))?;
     let seconds = format!("{:.3}", started.elapsed().as_secs_f64());
-    log::info("upgraded the database").value("messages", messages).value("elapsed_seconds", seconds).emit();
+    log::info("prepared the database").value("messages", messages).value("elapsed_seconds", seconds).emit();
     Ok(())
+}
+
+/// Builds everything derived anew, indices included, in one transaction. `tell` is called now and then meanwhile. Answers how
+/// many messages there are.
+pub fn rebuild(path: &Path, config: &StoreConfig, tell: impl FnMut() + Send + 'static) -> Result<u64, OpenError> {
+    let mut connection = open_for_writing(path, config, Missing::Refuse)?;
+    connection.progress_handler(STEPS_PER_LOOK, Some(keep_going(tell)))?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    build(&transaction)?;
+    transaction.execute_batch("REINDEX messages; REINDEX postroom_senders;")?;
+    let messages = transaction.query_row("SELECT messages FROM postroom_totals", [], |row| row.get(0))?;
+    transaction.commit()?;
+    Ok(messages)
+}
+
+/// Puts every object of ours in place and counts all messages.
+fn build(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(SUMMARIES)?;
+    transaction.execute_batch(
+        "DELETE FROM postroom_replaced;
+         DELETE FROM postroom_senders;
+         INSERT INTO postroom_senders (from_msisdn, messages)
+             SELECT from_msisdn, count(*) FROM messages GROUP BY from_msisdn;
+         UPDATE postroom_totals SET
+             messages = (SELECT total(messages) FROM postroom_senders),
+             senders = (SELECT count(*) FROM postroom_senders);",
+    )?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
+}
+
+/// A progress handler that only looks.
+fn keep_going(mut look: impl FnMut() + Send + 'static) -> impl FnMut() -> bool + Send + 'static {
+    move || {
+        look();
+        false
+    }
 }

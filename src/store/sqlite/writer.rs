@@ -125,7 +125,7 @@ impl Writer {
             }
             Err(failure) => {
                 let error = failure.to_store_error();
-                self.failed(failure, jobs.len());
+                self.failed(failure, count_messages(&jobs));
                 jobs.into_iter().map(|job| (job.reply, Err(error.clone()))).collect()
             }
         };
@@ -137,6 +137,11 @@ impl Writer {
     /// One transaction; when it returns results, they are on disk. Without messages it finds out whether writing works.
     fn write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Receipt, StoreError>>, Failure> {
         match self.try_write(jobs) {
+            // A trigger of somebody else's rolled the whole batch back: each message stands for itself then.
+            Err(Failure::RolledBack(_)) if jobs.len() > 1 => Ok(jobs
+                .chunks(1)
+                .flat_map(|job| self.write(job).unwrap_or_else(|failure| vec![Err(failure.to_store_error())]))
+                .collect()),
             // Somebody changed the schema: whatever is missing of ours now is put back, and nobody has to try again.
             Err(Failure::SchemaChanged) => {
                 self.open = None;
@@ -194,11 +199,11 @@ impl Writer {
     }
 
     /// Notes a failure, once per change of state, and gives up a connection that cannot be trusted any more.
-    fn failed(&mut self, failure: Failure, requests: usize) {
+    fn failed(&mut self, failure: Failure, messages: usize) {
         let health = match failure {
             Failure::DiskFull(_) => Health::DiskFull,
             // Somebody else is at work; nothing of ours is wrong.
-            Failure::Locked(_) => self.shared.health(),
+            Failure::Locked(_) | Failure::RolledBack(_) => self.shared.health(),
             _ => Health::Broken,
         };
         if health == Health::Broken {
@@ -207,8 +212,8 @@ impl Writer {
             self.open = None;
         }
         let before = self.shared.set_health(health);
-        if before != health || requests > 0 {
-            log::error("messages could not be stored").value("requests", requests).cause(&failure).emit();
+        if before != health || messages > 0 {
+            log::error("the database does not take writes").value("messages", messages).cause(&failure).emit();
         }
     }
 
@@ -253,9 +258,8 @@ fn write_batch(connection: &Connection, jobs: &[Job]) -> rusqlite::Result<Vec<Re
                     }
                     outcomes.push(outcome);
                 }
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                    refused = Some(error)
-                }
+                // Refused by a constraint or a trigger that another program made; the rest of the batch stands.
+                Err(error) if is_refusal(&error) && !connection.is_autocommit() => refused = Some(error),
                 Err(error) => return Err(error),
             }
         }
@@ -272,6 +276,11 @@ fn write_batch(connection: &Connection, jobs: &[Job]) -> rusqlite::Result<Vec<Re
         count(connection, created)?;
     }
     Ok(results)
+}
+
+/// Whether an insert was refused or swallowed (`RAISE(IGNORE)`), rather than failed.
+fn is_refusal(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) || *error == rusqlite::Error::QueryReturnedNoRows
 }
 
 /// Adds a batch's new messages to the summaries.

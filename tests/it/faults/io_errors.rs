@@ -35,7 +35,7 @@ fn fail_once(nth: u64, random: &mut Random) -> (usize, usize) {
     let folder = setup.path().to_owned();
     let mut shimmed =
         Shimmed::new(setup).value("SHIM_FAIL_NTH", nth).file("SHIM_ARMED", "armed").file("SHIM_HAPPENED", "happened");
-    if nth % 2 == 0 {
+    if nth.is_multiple_of(2) {
         shimmed = shimmed.value("SHIM_SHORT", 1);
     }
     let server = shimmed.start();

@@ -93,8 +93,29 @@ impl Client {
         Ok(reply)
     }
 
+    /// Reads an answer to HEAD, whose `Content-Length` tells of a body that does not come.
+    pub fn receive_head(&mut self) -> std::io::Result<Reply> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if self.stream.read_until(b'\n', &mut head)? == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
+            }
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let fields = head.lines().filter_map(|line| line.split_once(": "));
+        let headers = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        Ok(Reply { status, headers, body: Vec::new() })
+    }
+
     /// Sends a request and reads its answer.
-    pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<Reply> {
+    pub fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<Reply> {
         self.send(method, target, headers, body)?;
         self.receive()
     }

@@ -1,15 +1,17 @@
 //! How the tests start the program, speak to it and look at what it left: refactors of the program leave the tests alone.
 
 pub mod client;
-pub mod random;
-pub mod load;
 pub mod database;
+pub mod load;
 pub mod message;
+pub mod random;
+pub mod running;
 pub mod server;
 pub mod snapshot;
 
 pub use client::{Client, Reply};
 pub use message::{body, message, sign};
+pub use running::Running;
 pub use server::{Server, Setup, wait_until};
 pub use snapshot::assert_snapshot;
 

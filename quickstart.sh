@@ -1,0 +1,243 @@
+#!/usr/bin/env bash
+# From a fresh clone to a running service with one stored message: builds, starts, tries it out, and stays in the foreground.
+#
+#   ./quickstart.sh           until Ctrl-C
+#   ./quickstart.sh --check   the same, but stops again by itself; the exit code tells whether all went well
+#
+# Settings come from the environment, then from .env, which is made with a random secret if there is none.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+readonly LOG=data/postroom.log
+readonly CONTAINER=postroom-quickstart
+readonly READY_SECONDS_MAX=1800 # the first start on a large database of the original service builds indices
+service=""                      # process id, once it runs
+follower=""
+secret_in_environment="${WEBHOOK_SECRET+set}${WEBHOOK_SECRET_FILE+set}"
+token_in_environment="${API_TOKEN+set}${API_TOKEN_FILE+set}"
+interrupted=130                 # exit code of Ctrl-C; 0 once all went well
+
+say() { printf '%s\n' "$*"; }
+fail() { printf 'quickstart: %s\n' "$*" >&2; exit 1; }
+
+main() {
+  local check=false
+  case "${1:-}" in
+    "") ;;
+    --check) check=true ;;
+    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) fail "unknown argument '$1'; see --help" ;;
+  esac
+  choose_tool
+  (umask 077 && mkdir -p data)
+  read_env
+  make_secret
+  export DATABASE_URL="${DATABASE_URL:-sqlite:///data/app.db}" PORT="${PORT:-8000}"
+  check_port
+  build
+  start
+  try_out
+  if $check; then
+    stop
+    say "It works, and it is stopped again."
+    exit 0
+  fi
+  say ""
+  say "Postroom runs at $url, and its documentation is at $url/docs"
+  say "Reading is open to everyone who reaches this address unless API_TOKEN is set. Ctrl-C stops it. Its log ($LOG):"
+  tail -n 0 -F "$LOG" 2>/dev/null &
+  follower=$!
+  interrupted=0
+  wait_for_service
+}
+
+# cargo if it is there, else Docker, else one line of advice.
+choose_tool() {
+  if command -v cargo >/dev/null; then
+    command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null ||
+      fail "cargo is here, a C compiler is not: install one (Debian and Ubuntu: apt-get install build-essential)"
+    tool=cargo
+  elif command -v docker >/dev/null && docker info >/dev/null 2>&1; then
+    tool=docker
+  else
+    fail "install Rust from https://rustup.rs and a C compiler (Debian and Ubuntu: apt-get install build-essential), or Docker"
+  fi
+}
+
+trim() {
+  local text="${1#"${1%%[![:space:]]*}"}"
+  printf '%s' "${text%"${text##*[![:space:]]}"}"
+}
+
+# Takes Postroom's settings from .env, as data: lines KEY=VALUE, as Docker Compose reads them, without substitution.
+# What the environment has goes first.
+read_env() {
+  [ -f .env ] || return 0
+  local line name raw value
+  while IFS= read -r line || [ -n "$line" ]; do
+    line="${line%$'\r'}"
+    [[ $line =~ ^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)[[:space:]]*=(.*)$ ]] || continue
+    name="${BASH_REMATCH[2]}" raw="${BASH_REMATCH[3]}"
+    case "$name" in
+      WEBHOOK_SECRET | WEBHOOK_SECRET_FILE | API_TOKEN | API_TOKEN_FILE | DATABASE_URL | LOG_LEVEL | HOST | PORT | MAX_BODY_BYTES | POSTROOM_*) ;;
+      *) continue ;;
+    esac
+    value="$(trim "$raw")"
+    case "$value" in
+      \"*\"*) value="${value#\"}" value="${value%\"*}" ;;
+      \'*\'*) value="${value#\'}" value="${value%\'*}" ;;
+      *) value="$(trim "${raw%%[[:space:]]#*}")" ;;
+    esac
+    case "$name" in # a secret is given in one way only
+      WEBHOOK_SECRET*) [ -z "$secret_in_environment" ] || continue ;;
+      API_TOKEN*) [ -z "$token_in_environment" ] || continue ;;
+      *) [ -z "${!name+set}" ] || continue ;;
+    esac
+    export "$name=$value"
+  done < .env
+}
+
+# A secret of this machine's own, unless there is one. Nothing in .env is overwritten but an empty `WEBHOOK_SECRET=`.
+make_secret() {
+  [ -z "$secret_in_environment${WEBHOOK_SECRET:-}${WEBHOOK_SECRET_FILE:-}" ] || return 0
+  WEBHOOK_SECRET="$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')"
+  export WEBHOOK_SECRET
+  (
+    umask 077
+    if [ -f .env ]; then grep -Ev '^[[:space:]]*(export[[:space:]]+)?WEBHOOK_SECRET[[:space:]]*=' .env || true; fi > data/env.new
+    printf 'WEBHOOK_SECRET=%s\n' "$WEBHOOK_SECRET" >> data/env.new
+    mv data/env.new .env
+  )
+  say "Made a random WEBHOOK_SECRET in .env"
+}
+
+check_port() {
+  if ! [[ $PORT =~ ^[1-9][0-9]{0,4}$ ]] || ((PORT > 65535)); then
+    fail "PORT must be a number from 1 to 65535, not '$PORT'"
+  fi
+  case "${HOST:-0.0.0.0}" in
+    0.0.0.0 | ::) host=127.0.0.1 url="http://localhost:$PORT" ;;
+    *:*) host="$HOST" url="http://[$HOST]:$PORT" ;;
+    *) host="$HOST" url="http://$HOST:$PORT" ;;
+  esac
+  if (exec 3<>"/dev/tcp/$host/$PORT") 2>/dev/null; then
+    fail "port $PORT is in use; choose another: PORT=$((PORT % 65535 + 1)) ./quickstart.sh"
+  fi
+}
+
+build() {
+  say "Building with $tool; the first time takes some minutes"
+  if [ "$tool" = cargo ]; then
+    cargo build --release --locked || fail "the build failed; an old Rust is renewed with 'rustup update'"
+    program="${CARGO_TARGET_DIR:-target}/release/postroom"
+    [[ $program = /* ]] || program="./$program"
+  else
+    docker build -t postroom .
+  fi
+}
+
+# The program's subcommands, with the settings of the service.
+postroom() {
+  if [ "$tool" = cargo ]; then "$program" "$@"; else docker exec -i "$CONTAINER" /usr/local/bin/postroom "$@"; fi
+}
+
+# In a process group of its own, so that Ctrl-C asks it to stop only once, through `stop`.
+start() {
+  (umask 077 && : >> "$LOG")
+  trap 'stop; exit "$interrupted"' INT TERM HUP
+  trap stop EXIT
+  set -m
+  if [ "$tool" = cargo ]; then
+    inner_url="$url"
+    "$program" serve >> "$LOG" 2>&1 &
+  else
+    # Inside, the port is always 8000 and ./data is /data.
+    [ -z "${WEBHOOK_SECRET_FILE:-}${API_TOKEN_FILE:-}" ] || fail "with Docker, give secrets themselves, not files of them"
+    inner_url=http://127.0.0.1:8000
+    local name options=()
+    for name in WEBHOOK_SECRET API_TOKEN LOG_LEVEL MAX_BODY_BYTES "${!POSTROOM_@}"; do
+      [ -z "${!name+set}" ] || options+=(-e "$name")
+    done
+    docker run --rm --name "$CONTAINER" --user "$(id -u):$(id -g)" --read-only --cap-drop ALL \
+      -p "${HOST:-0.0.0.0}:$PORT:8000" -v "$PWD/data:/data" "${options[@]}" \
+      -e DATABASE_URL=sqlite:////data/app.db postroom >> "$LOG" 2>&1 &
+  fi
+  service=$!
+  set +m
+  local seconds=0
+  until postroom health --url "$inner_url" >/dev/null 2>&1; do
+    kill -0 "$service" 2>/dev/null || { tail -n 1 "$LOG" >&2; fail "it did not start; the line above and $LOG say why"; }
+    ((seconds < READY_SECONDS_MAX * 5)) || fail "it is not ready; $LOG may say why"
+    seconds=$((seconds + 1))
+    ((seconds % 50)) || say "Waiting until it is ready"
+    sleep 0.2
+  done
+  say "It is ready"
+}
+
+stop() {
+  trap - EXIT
+  trap '' INT TERM HUP # while it stops, once is enough
+  if [ -n "$follower" ]; then kill "$follower" 2>/dev/null || true; fi
+  if [ -n "$service" ] && kill -0 "$service" 2>/dev/null; then
+    say ""
+    say "Stopping"
+    if [ "$tool" = cargo ]; then kill -TERM "$service"; else docker stop "$CONTAINER" >/dev/null || true; fi
+    wait "$service" || true
+  fi
+  service=""
+}
+
+wait_for_service() {
+  local status=0
+  wait "$service" || status=$?
+  say "It ended by itself with exit code $status; $LOG says why" >&2
+  service=""
+  exit "$status"
+}
+
+# GET, with whatever is here to do it.
+get() {
+  local token="${API_TOKEN:-}" authorization=() line
+  if [ -n "${API_TOKEN_FILE:-}" ]; then token="$(cat "$API_TOKEN_FILE")"; fi
+  [ -z "$token" ] || authorization=(-H "Authorization: Bearer ${token%%,*}")
+  if command -v curl >/dev/null; then
+    curl -sS "${authorization[@]+"${authorization[@]}"}" "$url$1"
+    return
+  fi
+  exec 3<>"/dev/tcp/$host/$PORT"
+  printf 'GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n' "$1" "$host:$PORT" >&3
+  [ -z "$token" ] || printf '%s\r\n' "${authorization[1]}" >&3
+  printf '\r\n' >&3
+  while IFS= read -r line <&3 && [ "$line" != $'\r' ]; do :; done
+  cat <&3
+  exec 3>&-
+}
+
+# One signed message, seen again.
+try_out() {
+  local now id body
+  now="$(date -u +%Y-%m-%dT%H:%M:%SZ)"
+  id="quickstart-$now-$$"
+  body='{"message_id":"'$id'","from":"+14155550123","to":"+14155550100","ts":"'$now'","text":"Hello from quickstart"}'
+  say ""
+  say "A signed message: POST $url/webhook"
+  say "  $body"
+  if command -v curl >/dev/null; then
+    curl -sS -f -H 'Content-Type: application/json' -H "X-Signature: $(printf %s "$body" | postroom sign -)" \
+      --data-binary "$body" "$url/webhook" | sed 's/^/  /'
+    say ""
+  else
+    printf '%s\n' "$body" | postroom send - --url "$inner_url/webhook" | sed 's/^/  /'
+  fi
+  say "It is in the list: GET $url/messages?since=$now"
+  local listed stats
+  listed="$(get "/messages?since=$now")"
+  stats="$(get /stats)"
+  say "  $listed"
+  [[ $listed == *"\"$id\""* ]] || fail "the message is not in the list"
+  say "And it counts: GET $url/stats"
+  say "  $stats"
+}
+
+main "$@"

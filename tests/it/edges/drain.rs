@@ -1,0 +1,102 @@
+//! A stop: whoever was at the counter is served, nobody new comes in, and the program ends by itself.
+
+use std::net::TcpStream;
+
+use super::{Raw, good_post, post_with, statuses};
+use crate::harness::server::Setup;
+use crate::harness::{Server, body, database, message};
+
+fn wait_for_stop(server: &Server) {
+    server.signal("TERM");
+    server.wait_for_line(|line| line["message"].as_str().is_some_and(|text| text.starts_with("stopping")));
+}
+
+/// A POST of which the server has read the head: it has asked for the body.
+fn begun_post(server: &Server, id: &str) -> (Raw, Vec<u8>) {
+    let bytes = body(&message(id));
+    let lines = ["Expect: 100-continue", &format!("Content-Length: {}", bytes.len())];
+    let mut raw = Raw::sending(server, &post_with(&lines, &bytes, b""));
+    assert_eq!(statuses(&raw.read_until("\r\n\r\n")), [100]);
+    (raw, bytes)
+}
+
+#[test]
+fn a_request_under_way_at_a_stop_is_answered_and_stored() {
+    let server = Server::start();
+    let (mut raw, bytes) = begun_post(&server, "under way");
+    wait_for_stop(&server);
+    // Nobody new comes in meanwhile.
+    crate::harness::wait_until("no connection is taken", || TcpStream::connect(server.address).is_err().then_some(()));
+    raw.send(&bytes);
+    let answers = raw.read_to_close();
+    assert_eq!(statuses(&answers), [200], "{answers}");
+    let (path, folder) = (server.database(), server.folder());
+    assert_eq!(server.wait().0.code(), Some(0));
+    assert!(!database::log_exists(&path));
+    assert!(database::ids(&database::open(&path)).contains("under way"));
+    drop(folder);
+}
+
+#[test]
+fn a_message_that_waits_for_the_writer_at_a_stop_is_answered_and_stored() {
+    let server = Setup::new().env("POSTROOM_STORE_LOCK_SECONDS", 60).start();
+    let other = database::open(&server.database());
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock is free");
+    // The second one's head was read after the whole of the first, on the one thread that serves all connections.
+    let mut first = Raw::sending(&server, &good_post("waiting"));
+    let (second, _) = begun_post(&server, "never finished");
+    drop(second);
+    wait_for_stop(&server);
+    other.execute_batch("ROLLBACK").expect("it ends");
+    let answers = first.read_to_close();
+    assert_eq!(statuses(&answers), [200], "{answers}");
+    drop(other);
+    let (path, folder) = (server.database(), server.folder());
+    assert_eq!(server.wait().0.code(), Some(0));
+    assert!(database::ids(&database::open(&path)).contains("waiting"));
+    drop(folder);
+}
+
+#[test]
+fn idle_connections_and_half_heads_do_not_delay_a_stop() {
+    let server = Server::start();
+    let mut idle = server.client();
+    assert_eq!(idle.get("/health/live").status, 200);
+    let fresh = Raw::connect(&server);
+    let mut half = Raw::sending(&server, b"GET /health/ready HTTP/1.1\r\nHost: te");
+    let (status, lines, stderr) = server.stop();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    assert!(idle.is_closed_by_server());
+    assert_eq!(half.read_to_close(), "");
+    assert!(lines.iter().all(|line| line["level"] != "ERROR"), "{lines:?}");
+    drop(fresh);
+}
+
+#[test]
+fn a_body_that_never_ends_delays_a_stop_no_longer_than_the_grace() {
+    let server = Setup::new().env("POSTROOM_SERVER_GRACE_SECONDS", 1).start();
+    let (mut raw, _) = begun_post(&server, "endless");
+    let (path, folder) = (server.database(), server.folder());
+    let (status, lines, _) = server.stop();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(raw.read_to_close(), "");
+    assert!(lines.iter().any(|line| line["message"].as_str().is_some_and(|text| text.contains("grace"))), "it is told");
+    assert!(!database::log_exists(&path));
+    drop(folder);
+}
+
+#[test]
+fn a_request_that_comes_after_the_stop_is_refused_or_not_read() {
+    let server = Server::start();
+    let (mut held, bytes) = begun_post(&server, "held");
+    let mut raw =
+        Raw::sending(&server, b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\nGET /health/ready HTTP/1.1\r\nHost: te");
+    assert_eq!(statuses(&raw.read_until("}")), [200]);
+    wait_for_stop(&server);
+    let _ = std::io::Write::write_all(&mut raw.0, b"st\r\n\r\n");
+    let answers = raw.read_to_close();
+    assert!(answers.is_empty() || answers.ends_with(r#"{"status":"not ready","reason":"shutting down"}"#), "{answers}");
+    held.send(&bytes);
+    assert_eq!(statuses(&held.read_to_close()), [200]);
+    assert_eq!(server.wait().0.code(), Some(0));
+}

@@ -1,0 +1,102 @@
+//! The edge to the network, with raw sockets: what is no HTTP, what is too much, too slow or too many, and what a stop does to
+//! requests under way.
+
+mod drain;
+mod limits;
+mod malformed;
+mod pipelining;
+mod slow;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use crate::harness::server::{PATIENCE, Server};
+use crate::harness::{body, message, sign};
+
+/// A connection that sends and receives bytes as they are.
+struct Raw(TcpStream);
+
+impl Raw {
+    fn connect(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.address).expect("the server accepts");
+        stream.set_nodelay(true).expect("it is a TCP socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        Self(stream)
+    }
+
+    /// A connection that has sent this. The server may close before it has read everything.
+    fn sending(server: &Server, bytes: &[u8]) -> Self {
+        let mut raw = Self::connect(server);
+        let _ = raw.0.write_all(bytes);
+        raw
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("the server takes it");
+    }
+
+    /// Everything that comes until the server closes.
+    fn read_to_close(&mut self) -> String {
+        let mut all = Vec::new();
+        match self.0.read_to_end(&mut all) {
+            Ok(_) => {}
+            // What came before a reset has been read.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) => panic!("the server does not close: {error}; {:?}", String::from_utf8_lossy(&all)),
+        }
+        String::from_utf8(all).expect("answers are text")
+    }
+
+    /// What comes, up to and with `end`.
+    fn read_until(&mut self, end: &str) -> String {
+        let mut all = Vec::new();
+        let mut byte = [0];
+        while !all.ends_with(end.as_bytes()) {
+            let read =
+                self.0.read(&mut byte).unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&all)));
+            assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&all));
+            all.push(byte[0]);
+        }
+        String::from_utf8(all).expect("answers are text")
+    }
+
+    fn finish_sending(&self) {
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+}
+
+/// The statuses of all answers in what came.
+fn statuses(answers: &str) -> Vec<u16> {
+    let lines = answers.split("HTTP/1.").skip(1);
+    lines.map(|line| line.get(2..5).and_then(|status| status.parse().ok()).expect("a status")).collect()
+}
+
+/// A good request, as bytes.
+fn good_post(id: &str) -> Vec<u8> {
+    let body = body(&message(id));
+    post_with(&[&format!("Content-Length: {}", body.len())], &body, &body)
+}
+
+/// A POST with these header lines beside `Host` and the signature of `signed`, and with `sent` behind its head.
+fn post_with(lines: &[&str], signed: &[u8], sent: &[u8]) -> Vec<u8> {
+    let mut request = format!("POST /webhook HTTP/1.1\r\nHost: test\r\nX-Signature: {}\r\n", sign(signed)).into_bytes();
+    lines.iter().for_each(|line| request.extend_from_slice(format!("{line}\r\n").as_bytes()));
+    request.extend_from_slice(b"\r\n");
+    request.extend_from_slice(sent);
+    request
+}
+
+/// A body in chunks of a few bytes.
+fn chunked(body: &[u8]) -> Vec<u8> {
+    let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+    let mut all: Vec<u8> = body.chunks(7).flat_map(chunk).collect();
+    all.extend_from_slice(b"0\r\n\r\n");
+    all
+}
+
+/// Nothing was stored beyond this many, and a client in good health is served.
+fn assert_healthy_with(server: &Server, messages: i64) {
+    assert_eq!(server.get("/health/ready").status, 200);
+    assert_eq!(server.get("/stats").json()["total_messages"], messages);
+    assert_eq!(server.rows(), messages);
+}

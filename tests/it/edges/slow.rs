@@ -1,0 +1,109 @@
+//! Clients that take their time, alone and by the thousand. Nobody else waits for them.
+
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::{Raw, assert_healthy_with, good_post, post_with, statuses};
+use crate::harness::server::Setup;
+use crate::harness::{Server, body, message, wait_until};
+
+/// A server with the shortest patience for everything.
+fn impatient() -> Server {
+    let waits = ["HEADER", "BODY", "IDLE"].map(|what| format!("POSTROOM_SERVER_{what}_SECONDS"));
+    waits.iter().fold(Setup::new(), |setup, name| setup.env(name, 1)).start()
+}
+
+#[test]
+fn a_head_that_does_not_end_in_time_closes_the_connection() {
+    let server = impatient();
+    for beginning in ["", "GET", "GET / HTTP/1.1\r\nHost: te", "POST /webhook HTTP/1.1\r\nHost: test\r\n"] {
+        assert_eq!(Raw::sending(&server, beginning.as_bytes()).read_to_close(), "", "{beginning:?}");
+    }
+}
+
+#[test]
+fn a_head_that_comes_drop_by_drop_has_no_more_time_than_another() {
+    let server = impatient();
+    let mut raw = Raw::sending(&server, b"GET / HTTP/1.1\r\nHost: test\r\nX-Slow: ");
+    // Each drop within the patience, all of them together far beyond it.
+    wait_until("it is closed", || {
+        std::thread::sleep(Duration::from_millis(50));
+        raw.0.write_all(b"a").is_err().then_some(())
+    });
+}
+
+#[test]
+fn a_body_that_does_not_come_in_time_is_408() {
+    let server = impatient();
+    let bytes = body(&message("slow"));
+    let length = format!("Content-Length: {}", bytes.len());
+    for request in [
+        post_with(&[&length], &bytes, &bytes[..10]),
+        post_with(&[&length], &bytes, b""),
+        post_with(&["Transfer-Encoding: chunked"], &bytes, b"2\r\n{\""),
+    ] {
+        let answers = Raw::sending(&server, &request).read_to_close();
+        assert_eq!(statuses(&answers), [408], "{answers}");
+        assert!(answers.ends_with(r#"{"detail":"Request Timeout"}"#), "{answers}");
+    }
+    assert_healthy_with(&server, 0);
+}
+
+#[test]
+fn a_connection_that_rests_too_long_is_closed() {
+    let server = impatient();
+    let mut raw = Raw::sending(&server, &good_post("then nothing"));
+    let answers = raw.read_to_close();
+    assert_eq!(statuses(&answers), [200], "one answer, and then the end");
+}
+
+#[test]
+fn a_client_that_never_reads_its_answers_is_let_go_and_holds_nobody_up() {
+    let server = Setup::new().env("POSTROOM_SERVER_IDLE_SECONDS", 1).start();
+    let mut deaf = Raw::connect(&server);
+    deaf.0.set_write_timeout(Some(Duration::from_millis(20))).expect("a timeout can be set");
+    let asking = b"GET /openapi.json HTTP/1.1\r\nHost: test\r\n\r\n".repeat(100);
+    let mut client = server.client();
+    let mut answered = 0;
+    wait_until("it is let go", || {
+        // The others are served all the while.
+        assert_eq!(client.get("/health/live").status, 200);
+        answered += 1;
+        match deaf.0.write_all(&asking) {
+            Err(error) => (![ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind())).then_some(()),
+            Ok(_) => None,
+        }
+    });
+    assert!(answered > 1);
+    server.store(&message("afterwards"));
+}
+
+#[test]
+fn a_thousand_idle_and_slow_connections_do_not_stop_a_healthy_client() {
+    const EACH: usize = 500;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");
+    if limit.maximum.is_some_and(|files| files < 2_500) {
+        println!("skipped: a thousand connections need more open files than the limit of {:?}", limit.maximum);
+        return;
+    }
+    let server = Server::start();
+    let bytes = body(&message("slow"));
+    let half = post_with(&[&format!("Content-Length: {}", bytes.len())], &bytes, &bytes[..20]);
+    let crowd: Vec<Raw> = (0..EACH)
+        .flat_map(|number| {
+            let beginning: &[u8] = if number % 2 == 0 { b"GET /messages HT" } else { &half };
+            [Raw::connect(&server), Raw::sending(&server, beginning)]
+        })
+        .collect();
+    let mut client = server.client();
+    for number in 0..50 {
+        assert_eq!(client.post(&body(&message(&format!("m{number}")))).status, 200);
+    }
+    assert_healthy_with(&server, 50);
+    drop(crowd);
+    assert_healthy_with(&server, 50);
+}

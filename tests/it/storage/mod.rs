@@ -1,0 +1,5 @@
+//! The database file as something that others use too: their writes, their locks, and what they do to the file itself.
+
+mod file_trouble;
+mod foreign_writers;
+mod waiting;
