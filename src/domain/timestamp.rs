@@ -67,6 +67,11 @@ impl Moment {
         self.0.as_second()
     }
 
+    /// Whole milliseconds since 1970; 0 before that.
+    pub fn unix_millis(self) -> u64 {
+        u64::try_from(self.0.as_millisecond()).unwrap_or(0)
+    }
+
     /// `YYYY-MM-DDTHH:MM:SS.ffffffZ`, the form of `created_at`.
     pub fn to_iso_micros(self) -> String {
         format!("{:.6}", self.0)

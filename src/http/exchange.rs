@@ -1,7 +1,10 @@
 //! One request and its answer: every request goes through `respond`, is counted once and leaves one log line.
 
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -181,11 +184,21 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
         (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(plain)
     };
-    headers.get(REQUEST_ID).filter(sane).cloned().unwrap_or_else(|| {
-        let mut buffer = Uuid::encode_buffer();
-        HeaderValue::from_str(Uuid::now_v7().as_hyphenated().encode_lower(&mut buffer))
-            .expect("hexadecimal and hyphens")
-    })
+    headers.get(REQUEST_ID).filter(sane).cloned().unwrap_or_else(fresh_request_id)
+}
+
+/// A UUID of version 7 (RFC 9562, §5.7): sorted by time, and random by a keyed hash of a counter, which asks the system for
+/// nothing and so cannot fail.
+fn fresh_request_id() -> HeaderValue {
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let mut random = [0; 10];
+    random[..8].copy_from_slice(&KEYS.hash_one(count).to_ne_bytes());
+    random[8..].copy_from_slice(&count.to_ne_bytes()[..2]);
+    let id = uuid::Builder::from_unix_timestamp_millis(Moment::now().unix_millis(), &random).into_uuid();
+    let mut buffer = Uuid::encode_buffer();
+    HeaderValue::from_str(id.as_hyphenated().encode_lower(&mut buffer)).expect("hexadecimal and hyphens")
 }
 
 /// A panic while the future runs becomes an error; the panic hook has told of it by then.

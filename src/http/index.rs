@@ -33,7 +33,7 @@ pub fn greet(headers: &HeaderMap) -> Answer {
         let page = include_str!("assets/index.html").replace("{version}", env!("CARGO_PKG_VERSION"));
         return with_policy(with_type(page.into(), HeaderValue::from_static("text/html; charset=utf-8")));
     }
-    let shown = ROUTES.iter().filter(|route| route.path != "/" && !route.path.ends_with('*'));
+    let shown = ROUTES.iter().filter(|route| route.path != "/" && !route.path.starts_with("/docs/"));
     ok(&IndexView {
         name: "postroom",
         version: env!("CARGO_PKG_VERSION"),

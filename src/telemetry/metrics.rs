@@ -148,7 +148,6 @@ pub struct Metrics {
     sources: Vec<String>,
     messages: Vec<AtomicU64>,
     queue_limit: u64,
-    queued: AtomicU64,
     batch_messages: Histogram,
     commit_seconds: Histogram,
     sync_seconds: Histogram,
@@ -163,6 +162,8 @@ pub struct Metrics {
 pub struct Gauges {
     /// Whether `/health/ready` would say so.
     pub ready: bool,
+    /// Messages waiting for the writer.
+    pub queued: usize,
     /// Bytes of the database file.
     pub database_bytes: u64,
     /// Bytes of the write-ahead log beside it.
@@ -184,7 +185,6 @@ impl Metrics {
             messages: zeros(sources.len() * Outcome::ALL.len()),
             sources,
             queue_limit: queue_limit as u64,
-            queued: AtomicU64::new(0),
             batch_messages: Histogram::new(BATCH_MESSAGES),
             commit_seconds: Histogram::new(COMMIT_SECONDS),
             sync_seconds: Histogram::new(COMMIT_SECONDS),
@@ -237,11 +237,6 @@ impl Metrics {
         }
     }
 
-    /// So many messages wait for the writer now.
-    pub fn queue_depth(&self, messages: usize) {
-        self.queued.store(messages as u64, Relaxed);
-    }
-
     /// A batch was committed: how many messages, how long from its first statement, and how long the COMMIT itself.
     pub fn batch_committed(&self, messages: usize, whole: Duration, sync: Duration) {
         self.batch_messages.observe(messages as f64);
@@ -267,7 +262,7 @@ impl Metrics {
     pub fn encode(&self, gauges: Gauges) -> String {
         let mut out = Exposition(String::with_capacity(16 << 10));
         self.encode_contract(&mut out);
-        self.encode_ingest(&mut out);
+        self.encode_ingest(&mut out, gauges);
         self.encode_store(&mut out, gauges);
         self.encode_process(&mut out);
         out.0
@@ -321,7 +316,7 @@ impl Metrics {
         }
     }
 
-    fn encode_ingest(&self, out: &mut Exposition) {
+    fn encode_ingest(&self, out: &mut Exposition, gauges: Gauges) {
         out.family(
             "postroom_messages_total",
             "counter",
@@ -340,7 +335,7 @@ impl Metrics {
         }
         out.single("postroom_connections", "gauge", "Open connections.", self.connections.load(Relaxed));
         out.single("postroom_connections_limit", "gauge", "Most connections at once.", self.connections_limit);
-        out.single("postroom_queue_messages", "gauge", "Messages waiting for the writer.", self.queued.load(Relaxed));
+        out.single("postroom_queue_messages", "gauge", "Messages waiting for the writer.", gauges.queued);
         out.single("postroom_queue_limit", "gauge", "Most messages that may wait.", self.queue_limit);
     }
 

@@ -130,6 +130,33 @@ fn a_sane_request_id_is_kept_and_every_other_request_gets_a_unique_one() {
     assert_eq!(made.len(), odd.len(), "each is unique");
 }
 
+/// Asserts that bytes are answered with this status under a request id, and that the line of the log is under it too.
+fn assert_told_under_an_id(server: &Server, bytes: &[u8], status: u16) {
+    let mut client = server.client();
+    client.send_raw(bytes).unwrap();
+    let reply = client.receive().unwrap();
+    assert_eq!(reply.status, status);
+    let id = reply.header("x-request-id").unwrap_or_else(|| panic!("the answer {status} has no X-Request-ID"));
+    let line = server.wait_for_line(|line| line["request_id"] == id);
+    assert_eq!((&line["status"], &line["level"]), (&json!(status), &json!("WARNING")));
+}
+
+#[test]
+fn a_request_with_a_bad_head_is_answered_and_logged_under_an_id() {
+    let server = Server::start();
+    assert_told_under_an_id(&server, b"GET / HTTP/1.1\r\n\r\n", 400);
+    let twice = b"POST /webhook HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n";
+    assert_told_under_an_id(&server, twice, 400);
+}
+
+#[test]
+fn what_is_no_request_at_all_is_answered_and_logged_under_an_id_too() {
+    let server = Server::start();
+    assert_told_under_an_id(&server, b"GARBAGE\r\n\r\n", 400);
+    let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+    assert_told_under_an_id(&server, large.as_bytes(), 431);
+}
+
 #[test]
 fn nothing_confided_is_in_any_line() {
     let setup = Setup::new().env("LOG_LEVEL", "DEBUG").env("API_TOKEN", "token-of-the-reader");

@@ -131,17 +131,17 @@ impl SqliteStore {
 
     /// See `Store::health`.
     pub async fn health(&self) -> Health {
-        let table =
-            self.health_reader.read(HEALTH_PATIENCE, |connection| schema::object_exists(connection, "messages"));
-        if table.await != Ok(true) {
+        let has_table = |connection: &Connection| schema::object_exists(connection, "messages");
+        let mut table = self.health_reader.read(HEALTH_PATIENCE, has_table).await;
+        if table.is_err() {
             self.shared.set_health(Health::Broken);
-            return Health::Broken;
         }
         if self.shared.health() != Health::Ready {
-            // An empty batch: the writer tries whether it can write again.
+            // An empty batch: the writer tries whether it can write again, and puts back what is missing of ours.
             let _ = tokio::time::timeout(HEALTH_PATIENCE, self.append(Parsed::default())).await;
+            table = self.health_reader.read(HEALTH_PATIENCE, has_table).await;
         }
-        self.shared.health()
+        if table == Ok(true) { self.shared.health() } else { Health::Broken }
     }
 
     /// See `Store::gauges`.
@@ -149,6 +149,7 @@ impl SqliteStore {
         let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         Gauges {
             ready: self.health().await == Health::Ready,
+            queued: self.shared.queue.depth(),
             database_bytes: bytes(&self.path),
             wal_bytes: bytes(&file::wal_path(&self.path)),
         }

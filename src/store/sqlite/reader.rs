@@ -125,8 +125,15 @@ impl Reader {
         let Open { connection, schema_version, .. } = self.open_current().map_err(unavailable)?;
         connection.progress_handler(STEPS_PER_LOOK, Some(over)).map_err(unavailable)?;
         let result = in_transaction(connection, |connection| {
-            // Whatever we keep beside the table may be gone with it; the writer looks before anything is answered.
-            if schema::version(connection)? == *schema_version { read(connection).map(Some) } else { Ok(None) }
+            let now = schema::version(connection)?;
+            if now != *schema_version {
+                // Whoever drops the table drops our triggers with it, and what we keep beside it is not true any more.
+                if !schema::object_exists(connection, schema::FIRST_TO_GO)? {
+                    return Ok(None);
+                }
+                *schema_version = now;
+            }
+            read(connection).map(Some)
         });
         connection.progress_handler(0, None::<fn() -> bool>).map_err(unavailable)?;
         let changed = || StoreError::Unavailable("the database's schema was changed".to_owned());

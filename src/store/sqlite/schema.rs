@@ -20,6 +20,8 @@ pub const SCHEMA_VERSION: i64 = 1;
 const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
 const SUMMARIES: &str = include_str!("migrations/0001_summaries.sql");
+/// One of our objects that goes when the table goes.
+pub(super) const FIRST_TO_GO: &str = "postroom_messages_insert";
 const COLUMNS: [&str; 6] = ["message_id", "from_msisdn", "to_msisdn", "ts", "text", "created_at"];
 /// How often an upgrade that takes long says that it is still at work.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -77,6 +79,11 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
     }
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(config.lock_timeout)?;
+    if let Some(folder) = path.parent().and_then(Path::to_str) {
+        // What does not fit in memory while something is sorted lies beside the database: the place that is known to be
+        // writable, and large enough, where there may be no /tmp at all. Holds for every connection of the process.
+        connection.pragma_update(None, "temp_store_directory", folder)?;
+    }
     check_version(&connection)?;
     check_table(&connection, missing)?;
     if needs_upgrade(&connection)? {
@@ -89,7 +96,7 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
     // FULL, not NORMAL: a Receipt promises that the message survives power loss, and NORMAL may lose the last commits.
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 67108864;
-         PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;",
+         PRAGMA cache_size = -16384;",
     )?;
     // A process that was killed between its write and its fsync leaves rows that can be read but are not on disk yet; so does
     // a failed fsync. A duplicate of such a row is answered 200 without a write of its own, so they are made durable here.
@@ -108,7 +115,7 @@ pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(1))?;
-    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;")?;
+    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -8192;")?;
     connection.set_prepared_statement_cache_capacity(64);
     super::queries::add_functions(&connection)?;
     Ok(connection)

@@ -113,7 +113,6 @@ impl Writer {
 
     /// Commits a batch and answers everyone in it.
     fn file(&mut self, jobs: Vec<Job>) {
-        self.shared.metrics.queue_depth(self.shared.queue.depth());
         let written = catch_unwind(AssertUnwindSafe(|| self.write(&jobs))).unwrap_or(Err(Failure::Panic));
         let answers: Vec<Answer> = match written {
             Ok(results) => {

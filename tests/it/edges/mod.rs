@@ -8,7 +8,7 @@ mod pipelining;
 mod slow;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 
 use crate::harness::server::{PATIENCE, Server};
 use crate::harness::{body, message, sign};
@@ -58,10 +58,6 @@ impl Raw {
             all.push(byte[0]);
         }
         String::from_utf8(all).expect("answers are text")
-    }
-
-    fn finish_sending(&self) {
-        let _ = self.0.shutdown(Shutdown::Write);
     }
 }
 

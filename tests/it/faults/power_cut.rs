@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::record::{Disk, Event, LOG, marker, read};
 use super::shim::{Shimmed, raise};
-use crate::harness::load::Load;
+use crate::harness::load::{Load, post_id};
 use crate::harness::random::{Random, long_run};
 use crate::harness::server::Setup;
 use crate::harness::{database, wait_until};
@@ -130,6 +130,34 @@ fn a_message_is_synced_to_the_log_after_it_was_written_and_before_its_200_is_rea
         }
     }
     assert!(checked >= 400, "{checked} answers were checked");
+}
+
+#[test]
+fn a_copy_of_a_message_that_a_killed_program_wrote_but_never_synced_is_acknowledged_when_it_is_safe() {
+    let mut random = Random::announced("killed between write and sync");
+    for round in 0..if long_run() { 50 } else { 5 } {
+        let setup = Setup::new();
+        let record = setup.path().join("record");
+        let dying = Shimmed::new(setup).file("SHIM_RECORD", "record").value("SHIM_DIE_AT_SYNC", 10 + random.below(40));
+        let server = dying.start();
+        let folder = server.folder();
+        let load = Load::telling(server.address, 8, "cut", &mut random, marker(&record));
+        server.wait();
+        let sent = load.finish();
+        assert!(sent.tried.len() > sent.acked.len(), "round {round}: somebody waited for the sync");
+
+        // Everyone tries again. What the next start finds written it may call a copy, but then it must be on disk.
+        let server = Shimmed::new(Setup::in_folder(folder)).file("SHIM_RECORD", "record").start();
+        let (mut client, tell) = (server.client(), marker(&record));
+        for id in &sent.tried {
+            assert_eq!(post_id(&mut client, id).expect("an answer").status, 200);
+            tell(id);
+        }
+        let folder = server.kill();
+        let events = read(&record);
+        assert_eq!(cut_and_count_losses(&events, 10, false, &mut random), 0, "round {round}");
+        drop(folder);
+    }
 }
 
 /// The id that begins here; ids of the load end in a full stop.

@@ -6,6 +6,7 @@
  *   SHIM_FAIL_NTH    the N-th write, truncate or sync fails with EIO, once
  *   SHIM_HAPPENED    this file is made when it did
  *   SHIM_SYNC_EVERY  every k-th sync fails with EIO, again and again
+ *   SHIM_DIE_AT_SYNC the program is killed when it is about to sync the log for the N-th time
  *   SHIM_FULL        while this file exists, writes fail with ENOSPC
  *   SHIM_SHORT       with SHIM_FAIL_NTH: a write fails only after the first half of its bytes
  *   SHIM_RECORD      what happened is appended to this file: see struct record
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +39,7 @@ static const char *const endings[] = {".db", ".db-wal", ".db-journal"};
 
 /* Held while an event happens and is written down, so that the record has the order of the events. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static long operations, syncs;
+static long operations, syncs, log_syncs;
 
 static int file_by_name(const char *path) {
     size_t length = strlen(path);
@@ -142,6 +144,7 @@ static int sync_file(sync_type real, int fd) {
     if (file < 0) return real(fd);
     pthread_mutex_lock(&lock);
     long every = number("SHIM_SYNC_EVERY");
+    if (file == 1 && exists("SHIM_ARMED", 1) && number("SHIM_DIE_AT_SYNC") == ++log_syncs) raise(SIGKILL);
     int fails = is_the_nth() || (every > 0 && exists("SHIM_ARMED", 1) && ++syncs % every == 0);
     int result = fails ? fails_with(EIO) : real(fd);
     int code = errno;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
@@ -47,7 +47,8 @@ impl Shimmed {
     /// Starts it without waiting, for starts that may fail. Answers the exit code if it ended by itself within the time that
     /// a start takes, else stops it by SIGTERM.
     pub fn try_start(&self) -> Option<i32> {
-        let mut child = self.command().stdout(std::process::Stdio::piped()).spawn().expect("the program starts");
+        let mut command = self.command();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
         let served = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("piped")))
             .map_while(Result::ok)
             .any(|line| line.contains("postroom is serving"));
