@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::AppState;
-use super::exchange::{note_unparsable, respond};
+use super::exchange::{refuse_unparsable, respond};
 use super::head::RequestScan;
 use crate::config::ServerConfig;
 use crate::telemetry::log;
@@ -79,17 +79,14 @@ async fn attend(app: &AppState, stream: TcpStream, mut stop: watch::Receiver<boo
     let _counted = app.metrics.connection_opened();
     // Answers are small and whole: nothing is won by waiting for more.
     let _ = stream.set_nodelay(true);
-    let pulse = Arc::new(Pulse::new());
-    let service = service_fn(|request| {
-        let pulse = &pulse;
-        async move {
-            let fault = pulse.request_began();
-            let answer = respond(app, fault, request).await;
-            pulse.answer_ready(answer.headers().contains_key(CONNECTION));
-            Ok::<_, Infallible>(answer)
-        }
+    let pulse = Pulse::new();
+    let service = service_fn(|request| async {
+        let fault = pulse.request_began();
+        let answer = respond(app, fault, request).await;
+        pulse.answer_ready(answer.headers().contains_key(CONNECTION));
+        Ok::<_, Infallible>(answer)
     });
-    let io = TokioIo::new(Watched { stream, pulse: Arc::clone(&pulse) });
+    let io = TokioIo::new(Watched { stream, app, pulse: &pulse, instead: None });
     let connection = http1::Builder::new()
         .max_header_size(app.limits.header_bytes_max)
         .max_buf_size(app.limits.header_bytes_max)
@@ -102,12 +99,8 @@ async fn attend(app: &AppState, stream: TcpStream, mut stop: watch::Receiver<boo
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    note_broken(app, &error);
-                }
-                return;
-            }
+            // What hyper could not read it has answered (see `Watched`); clients that went away are not worth a word.
+            _ = connection.as_mut() => return,
             () = check.as_mut() => {
                 if let Some(phase) = pulse.overdue(&app.limits, stopping) {
                     if phase == Phase::Head {
@@ -123,15 +116,6 @@ async fn attend(app: &AppState, stream: TcpStream, mut stop: watch::Receiver<boo
                 check.as_mut().reset(tokio::time::Instant::now() + pulse.next_check(&app.limits, stopping));
             }
         }
-    }
-}
-
-/// hyper has answered what it could not parse; it is counted here. Clients that went away are not worth a word.
-fn note_broken(app: &AppState, error: &hyper::Error) {
-    if error.is_parse_too_large() {
-        note_unparsable(app, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-    } else if error.is_parse() {
-        note_unparsable(app, StatusCode::BAD_REQUEST);
     }
 }
 
@@ -251,12 +235,22 @@ impl Beat {
 }
 
 /// A socket that tells its connection's pulse, and lingers before it closes where that is called for.
-struct Watched {
+struct Watched<'a> {
     stream: TcpStream,
-    pulse: Arc<Pulse>,
+    app: &'a AppState,
+    pulse: &'a Pulse,
+    /// Our words for a refusal of hyper's, and how many bytes of them are out.
+    instead: Option<(Vec<u8>, usize)>,
 }
 
-impl AsyncRead for Watched {
+/// The status of an answer that hyper made itself, to bytes that are no request: ours all have a request id.
+fn refusal_of_hyper(bytes: &[u8]) -> Option<StatusCode> {
+    let status = bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+    let is_ours = || memchr::memmem::find(bytes, b"x-request-id: ").is_some();
+    (status[0] == b'4' && !is_ours()).then(|| StatusCode::from_bytes(status).ok()).flatten()
+}
+
+impl AsyncRead for Watched<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -272,25 +266,24 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for Watched<'_> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
-        self.pulse.sent();
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
-        self.pulse.sent();
-        Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
+        let this = &mut *self;
+        if this.instead.is_none()
+            && let Some(status) = refusal_of_hyper(bytes)
+        {
+            this.instead = Some((refuse_unparsable(this.app, status), 0));
+        }
+        let Some((words, out)) = &mut this.instead else {
+            let written = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
+            this.pulse.sent();
+            return Poll::Ready(Ok(written));
+        };
+        while *out < words.len() {
+            *out += ready!(Pin::new(&mut this.stream).poll_write(context, &words[*out..]))?;
+        }
+        this.instead = None;
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -16,7 +16,9 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::{Answer, AppState, Endpoint, Route, docs, find_route, health, index, messages, metrics, receive, stats};
+use super::{
+    Answer, AppState, Endpoint, Route, docs, find_route, health, index, messages, metrics, receive, stats, views,
+};
 use crate::config::LogLevel;
 use crate::domain::{MessageId, Moment};
 use crate::telemetry::log;
@@ -210,16 +212,30 @@ async fn without_panic<T>(future: impl Future<Output = Result<T, ApiError>>) -> 
     .await
 }
 
-/// Counts and logs a request that was too broken for `respond`: hyper answered it, with an empty body.
-pub fn note_unparsable(app: &AppState, status: StatusCode) {
+/// Counts and logs what hyper could not read as a request, and puts the answer in our words: the connection ends with it.
+pub fn refuse_unparsable(app: &AppState, status: StatusCode) -> Vec<u8> {
     let refusal = match status {
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Refusal::HeadersTooLarge,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => Refusal::HeadersTooLarge,
         _ => Refusal::MalformedRequest,
     };
     app.metrics.refused(refusal);
     app.metrics.unparsable_answered(status.as_u16());
-    log::warning("refused a request that is not HTTP")
+    let request_id = fresh_request_id();
+    let request_id = request_id.to_str().unwrap_or_default();
+    // Neither method nor path could be read.
+    log::warning(&format!("- - {}", status.as_u16()))
+        .text("request_id", request_id)
+        .text("method", "-")
+        .text("path", "-")
         .value("status", status.as_u16())
+        .value("latency_ms", 0)
         .text("reason", refusal.label())
         .emit();
+    let body = views::detail(status.canonical_reason().unwrap_or("Bad Request"));
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-request-id: {request_id}\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), &body].concat()
 }

@@ -65,9 +65,10 @@ impl RequestScan {
         }
     }
 
-    /// What is wrong with the next request's head, heads being asked for in the order that they came.
+    /// What is wrong with the next request's head, heads being asked for in the order that they came. A head that was not
+    /// seen as one is a fault too.
     pub fn next_fault(&mut self) -> Option<&'static str> {
-        self.found.pop_front().flatten()
+        self.found.pop_front().unwrap_or(Some("a request that cannot be told from the body before it"))
     }
 
     /// Whether a head has begun and not ended.
@@ -94,11 +95,17 @@ impl RequestScan {
     }
 
     fn end_line(&mut self, line: &[u8]) {
-        let bare = line.strip_suffix(b"\r");
-        let text = bare.unwrap_or(line);
+        let text = line.strip_suffix(b"\r");
+        let ends_in_bare_line_feed = text.is_none();
+        let text = text.unwrap_or(line);
+        if ends_in_bare_line_feed && self.part != Part::Head {
+            // Readers differ in what such a line ends: where the next head begins cannot be told any more.
+            self.part = Part::Lost;
+            return;
+        }
         match self.part {
             Part::Head => {
-                self.head.bare_line_feed |= bare.is_none();
+                self.head.bare_line_feed |= ends_in_bare_line_feed;
                 if !text.is_empty() {
                     self.head.take_line(text);
                 } else if self.head.any_line {
