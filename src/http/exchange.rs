@@ -28,9 +28,18 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id of a client's that we take over.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// What the log line of a request tells beside the usual.
-#[derive(Debug, Default)]
-pub struct Record {
+/// Status in the log of a request whose client did not wait for the answer.
+const STATUS_UNANSWERED: u16 = 499;
+
+/// What is told of a request when it ends, however it ends.
+#[derive(Debug)]
+pub struct Record<'a> {
+    app: &'a AppState,
+    head: &'a Parts,
+    request_id: &'a str,
+    label: PathLabel,
+    started: Instant,
+    answered: bool,
     /// The message, where known.
     pub message_id: Option<MessageId>,
     /// What became of a request to the original door.
@@ -44,8 +53,18 @@ pub async fn respond(app: &AppState, fault: Option<&'static str>, request: Reque
     let started = Instant::now();
     let (head, body) = request.into_parts();
     let route = find_route(head.uri.path());
-    let label = route.map_or(PathLabel::Unknown, |route| route.label);
-    let mut record = Record::default();
+    let request_id = request_id(&head.headers);
+    let mut record = Record {
+        app,
+        head: &head,
+        request_id: request_id.to_str().unwrap_or_default(),
+        label: route.map_or(PathLabel::Unknown, |route| route.label),
+        started,
+        answered: false,
+        message_id: None,
+        result: None,
+        conflict: false,
+    };
     let work = async {
         let work = dispatch(app, fault, route, &head, body, &mut record);
         tokio::time::timeout(app.limits.request_timeout, work).await.unwrap_or(Err(ApiError::RequestDeadline))
@@ -54,18 +73,8 @@ pub async fn respond(app: &AppState, fault: Option<&'static str>, request: Reque
         Ok(answer) => (answer, None),
         Err(error) => (error.answer(), Some(error)),
     };
-    let (now, latency) = (Instant::now(), started.elapsed());
-    if label == PathLabel::Webhook {
-        record.result = record.result.or(refused_result(error.as_ref()));
-        record.result.into_iter().for_each(|result| app.metrics.webhook_result(result));
-    }
-    if let Some(refusal) = error.as_ref().and_then(ApiError::refusal) {
-        app.metrics.refused(refusal);
-    }
-    app.metrics.request_answered(label, head.method.as_str(), answer.status().as_u16(), latency, now);
-    let request_id = request_id(&head.headers);
-    let id_text = request_id.to_str().unwrap_or_default();
-    record.log(label, &head, id_text, answer.status(), latency, error.as_ref());
+    record.answered(answer.status(), error.as_ref());
+    drop(record);
     answer.headers_mut().insert(REQUEST_ID, request_id);
     answer
 }
@@ -77,7 +86,7 @@ async fn dispatch(
     route: Option<&'static Route>,
     head: &Parts,
     body: Incoming,
-    record: &mut Record,
+    record: &mut Record<'_>,
 ) -> Result<Answer, ApiError> {
     if let Some(fault) = fault.or_else(|| head_fault(&head.headers, head.version)) {
         return Err(ApiError::Malformed(fault));
@@ -110,31 +119,37 @@ fn refused_result(error: Option<&ApiError>) -> Option<WebhookResult> {
     }
 }
 
-impl Record {
-    /// Writes the one line of a request.
-    fn log(
-        &self,
-        label: PathLabel,
-        head: &Parts,
-        request_id: &str,
-        status: StatusCode,
-        latency: Duration,
-        error: Option<&ApiError>,
-    ) {
+impl Record<'_> {
+    /// Counts the request and writes its one line.
+    fn answered(&mut self, status: StatusCode, error: Option<&ApiError>) {
+        self.answered = true;
+        let latency = self.started.elapsed();
+        let refusal = error.and_then(ApiError::refusal);
+        if self.label == PathLabel::Webhook {
+            self.result = self.result.or(refused_result(error));
+            self.result.into_iter().for_each(|result| self.app.metrics.webhook_result(result));
+        }
+        refusal.into_iter().for_each(|refusal| self.app.metrics.refused(refusal));
+        let method = self.head.method.as_str();
+        self.app.metrics.request_answered(self.label, method, status.as_u16(), latency, self.started + latency);
         let level = match error {
             Some(ApiError::BadSignature(_)) => LogLevel::Error,
             _ if status.is_server_error() => LogLevel::Error,
             _ if status.is_client_error() => LogLevel::Warning,
             _ => LogLevel::Info,
         };
-        let (method, path) = (head.method.as_str(), head.uri.path());
-        let mut line = log::line_at(level, Moment::now(), &format!("{method} {path} {}", status.as_u16()))
-            .text("request_id", request_id)
+        self.log(level, status.as_u16(), latency, refusal, error.and_then(ApiError::detail_for_log));
+    }
+
+    fn log(&self, level: LogLevel, status: u16, latency: Duration, refusal: Option<Refusal>, error: Option<&str>) {
+        let (method, path) = (self.head.method.as_str(), self.head.uri.path());
+        let mut line = log::line_at(level, Moment::now(), &format!("{method} {path} {status}"))
+            .text("request_id", self.request_id)
             .text("method", method)
             .text("path", path)
-            .value("status", status.as_u16())
+            .value("status", status)
             .value("latency_ms", format_args!("{:.3}", latency.as_secs_f64() * 1e3));
-        if label == PathLabel::Webhook {
+        if self.label == PathLabel::Webhook {
             line = line
                 .text_if("message_id", self.message_id.as_ref().map(MessageId::as_str))
                 .value("dup", self.result == Some(WebhookResult::Duplicate))
@@ -143,9 +158,18 @@ impl Record {
                 line = line.value("conflict", true);
             }
         }
-        line.text_if("reason", error.and_then(ApiError::refusal).map(Refusal::label))
-            .text_if("error", error.and_then(ApiError::detail_for_log))
-            .emit();
+        line.text_if("reason", refusal.map(Refusal::label)).text_if("error", error).emit();
+    }
+}
+
+impl Drop for Record<'_> {
+    /// The client went away, or a stop ran out of patience, before there was an answer. What it brought may be stored all the
+    /// same; it will ask again, and hear that it is.
+    fn drop(&mut self) {
+        if !self.answered {
+            self.app.metrics.refused(Refusal::Unanswered);
+            self.log(LogLevel::Warning, STATUS_UNANSWERED, self.started.elapsed(), Some(Refusal::Unanswered), None);
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub async fn receive(
     source: &Source,
     headers: &HeaderMap,
     body: Incoming,
-    record: &mut Record,
+    record: &mut Record<'_>,
 ) -> Result<Answer, ApiError> {
     // Whoever came before the stop began is still served.
     let draining = app.is_draining();
@@ -70,7 +70,7 @@ fn answer(style: AnswerStyle) -> Answer {
     }
 }
 
-impl Record {
+impl Record<'_> {
     /// Keeps for the log line which message a request brought.
     fn remember(&mut self, parsed: &Parsed) {
         if let [message] = parsed.messages.as_slice() {

@@ -117,6 +117,8 @@ labels! {
         QueryDeadline = "query_deadline",
         /// 503: a request took too long.
         RequestDeadline = "request_deadline",
+        /// No answer: the client went away before it, or a stop ran out of patience.
+        Unanswered = "unanswered",
         /// 507
         DiskFull = "disk_full",
         /// 500
