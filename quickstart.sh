@@ -3,6 +3,7 @@
 #
 #   ./quickstart.sh           until Ctrl-C
 #   ./quickstart.sh --check   the same, but stops again by itself; the exit code tells whether all went well
+#   ./quickstart.sh --empty   until Ctrl-C, but without the test message: the inbox stays as it is
 #
 # Settings come from the environment, then from .env, which is made with a random secret if there is none.
 set -euo pipefail
@@ -21,11 +22,12 @@ say() { printf '%s\n' "$*"; }
 fail() { printf 'quickstart: %s\n' "$*" >&2; exit 1; }
 
 main() {
-  local check=false
+  local check=false empty=false
   case "${1:-}" in
     "") ;;
     --check) check=true ;;
-    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --empty) empty=true ;;
+    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) fail "unknown argument '$1'; see --help" ;;
   esac
   choose_tool
@@ -36,7 +38,7 @@ main() {
   check_port
   build
   start
-  try_out
+  $empty || try_out
   if $check; then
     stop
     say "It works, and it is stopped again."
