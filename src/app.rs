@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::{Config, Database};
 use crate::http::{AppState, connection};
 use crate::store::Store;
-use crate::telemetry::{Metrics, log};
+use crate::telemetry::{Metrics, log, process};
 
 /// A service that is open and bound, and not serving yet.
 #[derive(Debug)]
@@ -79,14 +79,10 @@ const FILES_RESERVED: u64 = 64;
 
 /// Raises the soft limit of open files to the hard one, and answers how many connections that allows.
 fn connections_possible() -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let files = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    // No limit is told as none.
-    files.map_or(usize::MAX, |files| files.saturating_sub(FILES_RESERVED).max(1) as usize)
+    let Some((soft, hard)) = process::open_file_limits() else { return usize::MAX };
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: Some(hard) }).is_ok();
+    let files = if raised { hard } else { soft };
+    usize::try_from(files.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX).max(1)
 }
 
 /// The start line: the effective configuration, without secrets.

@@ -283,6 +283,7 @@ impl AsyncWrite for Watched<'_> {
             *out += ready!(Pin::new(&mut this.stream).poll_write(context, &words[*out..]))?;
         }
         this.instead = None;
+        this.pulse.answer_ready(true);
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -45,6 +45,8 @@ struct Head {
 
 /// Longest beginning of a line that matters: a header name and a number.
 const LINE_BYTES_MAX: usize = 128;
+/// A number longer than this may have been cut with its line (it would be all leading zeros): its value is not known.
+const NUMBER_BYTES_MAX: usize = 64;
 
 impl RequestScan {
     /// Takes the next bytes.
@@ -116,7 +118,7 @@ impl RequestScan {
             Part::ChunkSize => {
                 let digits = text.split(|byte| matches!(byte, b';' | b' ' | b'\t')).next().unwrap_or_default();
                 let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
-                self.part = match size {
+                self.part = match size.filter(|_| digits.len() < NUMBER_BYTES_MAX) {
                     Some(0) => Part::Trailers,
                     Some(size) => Part::Chunk(size.saturating_add(2)),
                     None => Part::Lost,
@@ -150,7 +152,9 @@ impl Head {
             b'c' => {
                 if let Some(value) = value_of(b"content-length:") {
                     self.content_lengths = self.content_lengths.saturating_add(1);
-                    self.body_bytes = std::str::from_utf8(value.trim_ascii()).ok().and_then(|value| value.parse().ok());
+                    let value = Some(value).filter(|value| value.len() < NUMBER_BYTES_MAX);
+                    let text = value.and_then(|value| std::str::from_utf8(value.trim_ascii()).ok());
+                    self.body_bytes = text.and_then(|text| text.parse().ok());
                 }
             }
             b't' if value_of(b"transfer-encoding:").is_some() => {
@@ -247,11 +251,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_length_too_long_to_be_read_whole_hides_nothing() {
+        let zeros = "0".repeat(150);
+        let hidden = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let plain = format!("POST / HTTP/1.1\r\nContent-Length: {zeros}{}\r\n\r\n{hidden}{BARE}", hidden.len());
+        let size = format!("{zeros}{:x}", hidden.len());
+        let chunked =
+            format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\n{hidden}\r\n0\r\n\r\n{BARE}");
+        for request in [plain, chunked] {
+            let mut scan = RequestScan::default();
+            scan.feed(request.as_bytes());
+            assert_eq!(scan.next_fault(), None);
+            assert!(scan.next_fault().is_some(), "whatever comes next is refused");
+        }
+    }
+
     proptest! {
         #[test]
         fn pieces_do_not_matter(
             requests in prop::collection::vec(prop::sample::select(vec![GOOD, CHUNKED, BARE, "GET / HTTP/1.1\r\n"]), 0..4),
-            noise in "(content-length: [0-9]|transfer-encoding: chunked|X: [a-z]{0,200}|\r\n|\n){0,8}",
+            noise in "(content-length: 0{0,150}[0-9]|transfer-encoding: chunked|X: [a-z]{0,200}|\r\n|\n){0,8}",
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
         ) {
             let bytes = [requests.concat(), noise].concat();

@@ -3,6 +3,6 @@
 pub mod histogram;
 pub mod log;
 pub mod metrics;
-mod process;
+pub mod process;
 
 pub use metrics::Metrics;

@@ -28,6 +28,13 @@ pub fn open_fds() -> Option<u64> {
     Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as u64)
 }
 
+/// How many files may be open at once: the soft and the hard limit; none if the system does not say, or sets no limit.
+pub fn open_file_limits() -> Option<(u64, u64)> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let mut numbers = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_ascii_whitespace();
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -35,5 +42,7 @@ mod tests {
         assert!(super::cpu_seconds().unwrap() >= 0.0);
         assert!(super::resident_bytes().unwrap() > 100_000);
         assert!(super::open_fds().unwrap() >= 3);
+        let (soft, hard) = super::open_file_limits().unwrap();
+        assert!(soft <= hard && hard > 16);
     }
 }

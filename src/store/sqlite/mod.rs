@@ -9,8 +9,8 @@ pub mod schema;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::providers::Parsed;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Gauges;
 pub use audit::{Audit, audit};
+use file::FileIdentity;
 use reader::Readers;
 use schema::OpenError;
 use writer::Writer;
@@ -48,9 +49,22 @@ struct Shared {
     queue: Queue,
     metrics: Arc<Metrics>,
     health: AtomicU8,
+    /// The files that the writer writes to; none while it has none open.
+    written: Mutex<Option<FileIdentity>>,
 }
 
 impl Shared {
+    /// Notes which files the writer has open.
+    fn writes_to(&self, files: Option<FileIdentity>) {
+        *self.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = files;
+    }
+
+    /// Whether the writer has a file open that is not at `path` any more.
+    fn has_lost(&self, path: &Path) -> bool {
+        let written = *self.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        written.is_some() && written != FileIdentity::of(path)
+    }
+
     fn health(&self) -> Health {
         match self.health.load(Ordering::Relaxed) {
             0 => Health::Ready,
@@ -79,7 +93,7 @@ impl SqliteStore {
         // Made absolute once, so that a later change of the working directory means nothing.
         let path = std::path::absolute(path).map_err(OpenError::Folder)?;
         let queue = Queue::new(config.queue_max);
-        let shared = Arc::new(Shared { queue, metrics, health: AtomicU8::new(0) });
+        let shared = Arc::new(Shared { queue, metrics, health: AtomicU8::new(0), written: Mutex::default() });
         let (answers, answered) = mpsc::unbounded_channel();
         let writer = Writer::open(Arc::clone(&shared), config.clone(), path.clone(), answers)?;
         let readers = Readers::start(path.clone(), config.readers, "reader")?;
@@ -133,7 +147,7 @@ impl SqliteStore {
     pub async fn health(&self) -> Health {
         let has_table = |connection: &Connection| schema::object_exists(connection, "messages");
         let mut table = self.health_reader.read(HEALTH_PATIENCE, has_table).await;
-        if table.is_err() {
+        if table.is_err() || self.shared.has_lost(&self.path) {
             self.shared.set_health(Health::Broken);
         }
         if self.shared.health() != Health::Ready {

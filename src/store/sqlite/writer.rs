@@ -81,6 +81,7 @@ impl Writer {
             Ok(())
         }))?;
         let schema_version = schema::version(&connection)?;
+        self.shared.writes_to(Some(identity));
         Ok(Open { connection, identity, schema_version, log_pages })
     }
 
@@ -100,6 +101,9 @@ impl Writer {
 
     /// The checkpoint that makes the file complete by itself. Called when nobody reads any more.
     pub fn close(self) {
+        if self.shared.has_lost(&self.path) {
+            log::error("the database file was removed or replaced while it was open").emit();
+        }
         if let Some(Open { connection, .. }) = self.open {
             match checkpoint(&connection, "TRUNCATE") {
                 Ok(true) => {}
@@ -209,6 +213,7 @@ impl Writer {
             // After a failed fsync the kernel may call pages clean that never reached the disk: it is not tried again.
             // Opening anew reads back what is there and writes it once more.
             self.open = None;
+            self.shared.writes_to(None);
         }
         let before = self.shared.set_health(health);
         if before != health || messages > 0 {
