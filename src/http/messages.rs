@@ -13,6 +13,7 @@ use super::{Answer, AppState, params};
         ("offset" = Option<i64>, Query, description = "How many to skip", minimum = 0),
         ("from" = Option<String>, Query, description = "Exactly this sender", example = "+919876543210"),
         ("since" = Option<String>, Query, description = "At this time or later: YYYY-MM-DDTHH:MM:SSZ",
+            pattern = r"^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?$",
             example = "2025-01-15T09:30:00Z"),
         ("q" = Option<String>, Query, description = "Text that contains this, whatever the case; every character is literal; \
             at most 1,024 bytes", max_length = 1024),

@@ -79,7 +79,10 @@ pub struct NewMessageView {
     #[schema(pattern = r"^\+[0-9]+$", max_length = 64, example = "+14155550100")]
     pub to: String,
     /// When it was sent: `YYYY-MM-DDTHH:MM:SSZ`.
-    #[schema(pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$", example = "2025-01-15T10:00:00Z")]
+    #[schema(
+        pattern = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$",
+        example = "2025-01-15T10:00:00Z"
+    )]
     pub ts: String,
     /// What it says; null or absent for a message without text.
     #[schema(max_length = 4096, example = "Hello")]
