@@ -87,7 +87,9 @@ fn send_says_what_was_refused_and_exits_with_1() {
 
 #[test]
 fn send_outlives_a_service_that_comes_back() {
-    let first = Server::start();
+    // A loopback address of this test's own: nobody else takes the port while it is free for a moment.
+    const HOST: &str = "127.0.78.1";
+    let first = Setup::new().env("HOST", HOST).start();
     let address = first.address;
     let folder = first.folder();
     let sender = std::thread::spawn(move || {
@@ -96,7 +98,7 @@ fn send_outlives_a_service_that_comes_back() {
     });
     first.wait_for_line(|line| line["result"] == "created");
     first.kill();
-    let second = Setup::in_folder(folder).env("PORT", address.port()).start();
+    let second = Setup::in_folder(folder).env("HOST", HOST).env("PORT", address.port()).start();
     let output = sender.join().expect("the sender ends");
     assert!(output.status.success(), "{output:?}");
     assert!(stdout(&output).contains("\"200\":200"), "{}", stdout(&output));
