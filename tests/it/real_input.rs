@@ -1,5 +1,5 @@
-//! Real messages, where they are at hand: `POSTROOM_REAL_INPUT` or `../shared/data/nus-sms.ndjson.gz` names 87,300 real SMS
-//! in English and Chinese, which are not ours to ship.
+//! Real messages, where they are at hand: `POSTROOM_REAL_INPUT` names 87,300 real SMS in English and Chinese, or they lie in a
+//! folder beside the checkout. They are not ours to ship.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
