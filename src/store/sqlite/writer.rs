@@ -140,11 +140,8 @@ impl Writer {
     /// One transaction; when it returns results, they are on disk. Without messages it finds out whether writing works.
     fn write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Receipt, StoreError>>, Failure> {
         match self.try_write(jobs) {
-            // A trigger of somebody else's rolled the whole batch back: each message stands for itself then.
-            Err(Failure::RolledBack(_)) if jobs.len() > 1 => Ok(jobs
-                .chunks(1)
-                .flat_map(|job| self.write(job).unwrap_or_else(|failure| vec![Err(failure.to_store_error())]))
-                .collect()),
+            // A trigger of somebody else's rolled the whole batch back: each request stands for itself then.
+            Err(Failure::RolledBack(_)) if jobs.len() > 1 => self.write_one_by_one(jobs),
             // Somebody changed the schema: whatever is missing of ours now is put back, and nobody has to try again.
             Err(Failure::SchemaChanged) => {
                 self.open = None;
@@ -152,6 +149,19 @@ impl Writer {
             }
             result => result,
         }
+    }
+
+    /// A transaction per request. Only what a trigger refuses fails alone; any other failure is everybody's, and those whose
+    /// messages were stored before it hear so when they ask again.
+    fn write_one_by_one(&mut self, jobs: &[Job]) -> Result<Vec<Result<Receipt, StoreError>>, Failure> {
+        let mut results = Vec::with_capacity(jobs.len());
+        for job in jobs.chunks(1) {
+            match self.write(job) {
+                Err(refusal @ Failure::RolledBack(_)) => results.push(Err(refusal.to_store_error())),
+                written => results.extend(written?),
+            }
+        }
+        Ok(results)
     }
 
     fn try_write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Receipt, StoreError>>, Failure> {
