@@ -173,7 +173,9 @@ fn a_trigger_that_another_program_makes_while_we_run_fires_for_our_inserts() {
 #[test]
 fn a_trigger_that_refuses_or_swallows_a_message_refuses_that_one_only() {
     let mut random = Random::announced("a trigger that refuses");
-    for (name, raise) in [("refuses", "RAISE(ABORT, 'no')"), ("swallows", "RAISE(IGNORE)")] {
+    let raises =
+        [("refuses", "RAISE(ABORT, 'no')"), ("swallows", "RAISE(IGNORE)"), ("rolls back", "RAISE(ROLLBACK, 'no')")];
+    for (name, raise) in raises {
         let setup = Setup::new();
         let connection = database::open(&setup.database());
         let trigger = format!(
