@@ -14,7 +14,7 @@ pub use address::Address;
 pub use fold::Needle;
 pub use invalid::{FieldError, Invalid};
 pub use message::{Message, MessageId, NewMessage};
-pub use query::{Filter, Page, PageRequest};
+pub use query::{Filter, Order, Page, PageRequest, Position, Start, Stored};
 pub use secret::Secret;
 pub use stats::{SenderCount, Stats};
 pub use timestamp::{Moment, Timestamp};

@@ -20,15 +20,62 @@ pub struct Filter {
     pub search: Option<Needle>,
 }
 
-/// A page of a listing, in the order `ts`, then `message_id`, both bytewise.
+/// The order of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// By `ts`, then `message_id`, both bytewise. `ts` is the sender's clock, so a message that comes late stands before others
+    /// that were listed already.
+    #[default]
+    Time,
+    /// By when the store took them: what is stored later stands later.
+    Arrival,
+}
+
+/// A text of a stored row, as it is stored. Other programs may have stored bytes that are no text; those sort after all texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether they are stored as bytes rather than as text.
+    pub is_blob: bool,
+}
+
+/// A place in a listing: right behind a message, whether that is still there or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    /// Behind this `ts` and `message_id` in the order of time.
+    Time {
+        /// The message's time.
+        ts: Stored,
+        /// The message's id.
+        id: Stored,
+    },
+    /// Behind this arrival number, which only the store understands; 0 is before everything.
+    Arrival(i64),
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// After skipping so many.
+    Offset(u64),
+    /// Right behind a place: costs the same wherever that is, and nothing is seen twice or left out when others are stored meanwhile.
+    Behind(Position),
+}
+
+/// A page of a listing.
 #[derive(Debug, Clone)]
 pub struct PageRequest {
     /// Which messages.
     pub filter: Filter,
+    /// In which order.
+    pub order: Order,
     /// How many at most, 1 to 100.
     pub limit: u32,
-    /// How many to skip.
-    pub offset: u64,
+    /// Where to begin.
+    pub start: Start,
+    /// Whether a lower bound of the total will do where the exact one takes long.
+    pub bounded_total: bool,
 }
 
 /// The answer to a `PageRequest`: page and total are of one snapshot.
@@ -36,6 +83,11 @@ pub struct PageRequest {
 pub struct Page {
     /// The messages of the page.
     pub messages: Vec<Message>,
-    /// All messages that the filter lets through, whatever limit and offset.
+    /// All messages that the filter lets through, wherever the page begins.
     pub total: u64,
+    /// Whether the total is only a lower bound; never, unless the request allowed it.
+    pub total_is_bound: bool,
+    /// Where the next page begins. In the order of time: none on the last page. In the order of arrival: none only when nothing
+    /// was listed, since more may come.
+    pub next: Option<Position>,
 }

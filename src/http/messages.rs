@@ -1,8 +1,11 @@
 //! `GET /messages`: pages of the inbox.
 
+use hyper::header::{HeaderValue, LINK};
+
 use super::error::ApiError;
 use super::views::{DetailView, InvalidView, PageView, ok};
 use super::{Answer, AppState, params};
+use crate::domain::{Position, Start};
 
 /// One page and the total of all that the filters let through.
 #[utoipa::path(get, path = "/messages", tag = "messages", operation_id = "list",
@@ -17,9 +20,18 @@ use super::{Answer, AppState, params};
             example = "2025-01-15T09:30:00Z"),
         ("q" = Option<String>, Query, description = "Text that contains this, whatever the case; every character is literal; \
             at most 1,024 bytes", max_length = 1024),
+        ("order" = Option<String>, Query, description = "By time (ts, the default) or by when the store took them (arrival)",
+            pattern = "^(ts|arrival)?$"),
+        ("cursor" = Option<String>, Query, description = "Where to go on: from the Link header of the page before; empty for \
+            the first page. Not together with offset"),
+        ("total" = Option<String>, Query, description = "bounded: the total may be a lower bound where it takes long to count, \
+            marked by X-Total-Exact: false", pattern = "^(exact|bounded)?$"),
     ),
     responses(
-        (status = 200, description = "A page", body = PageView),
+        (status = 200, description = "A page", body = PageView, headers(
+            ("Link" = Option<String>, description = "With cursor or order: the next page, rel=next (RFC 8288)"),
+            ("X-Total-Exact" = Option<String>, description = "false: total is a lower bound"),
+        )),
         (status = 400, description = "Not HTTP as it should be", body = DetailView),
         (status = 401, description = "Reading wants a token", body = DetailView),
         (status = 422, description = "A parameter breaks its rule", body = InvalidView),
@@ -28,7 +40,21 @@ use super::{Answer, AppState, params};
     security((), ("token" = [])))]
 pub async fn list(app: &AppState, query: &str) -> Result<Answer, ApiError> {
     let request = params::page_request(query).map_err(ApiError::Invalid)?;
-    let (limit, offset) = (request.limit, request.offset);
+    let (limit, start) = (request.limit, request.start.clone());
+    let offset = if let Start::Offset(offset) = start { offset } else { 0 };
     let page = app.store.page(request).await?;
-    Ok(ok(&PageView::new(&page, limit, offset)))
+    let mut answer = ok(&PageView::new(&page, limit, offset));
+    // Whoever waits for arrivals goes on from where it was, also after an empty page.
+    let next = page.next.or(match start {
+        Start::Behind(position @ Position::Arrival(_)) => Some(position),
+        _ => None,
+    });
+    let link = next.and_then(|position| params::next_link(query, &position));
+    if let Some(link) = link.and_then(|link| HeaderValue::try_from(format!("<{link}>; rel=\"next\"")).ok()) {
+        answer.headers_mut().insert(LINK, link);
+    }
+    if page.total_is_bound {
+        answer.headers_mut().insert("x-total-exact", HeaderValue::from_static("false"));
+    }
+    Ok(answer)
 }

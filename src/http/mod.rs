@@ -3,6 +3,7 @@
 //! HTTP/1.1 only; HTTP/2 and TLS belong to the proxy in front.
 
 pub mod connection;
+mod cursor;
 mod docs;
 mod error;
 mod exchange;

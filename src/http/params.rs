@@ -3,9 +3,10 @@
 
 use serde_json::Value;
 
+use super::cursor;
 use crate::domain::invalid::Place;
 use crate::domain::query::{LIMIT_DEFAULT, LIMIT_MAX, SEARCH_BYTES_MAX};
-use crate::domain::{FieldError, Filter, Invalid, Needle, PageRequest, Timestamp};
+use crate::domain::{FieldError, Filter, Invalid, Needle, Order, PageRequest, Position, Start, Timestamp};
 
 /// Reads a query string (without the question mark).
 pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
@@ -17,6 +18,9 @@ pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
             "from" => &mut given.from,
             "since" => &mut given.since,
             "q" => &mut given.q,
+            "order" => &mut given.order,
+            "cursor" => &mut given.cursor,
+            "total" => &mut given.total,
             _ => continue,
         };
         *place = Some(value.into_owned());
@@ -26,18 +30,33 @@ pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
     let offset = given.offset.as_deref().map_or(Ok(0), |text| integer(text, 0, i64::MAX));
     let since = given.since.as_deref().filter(|text| !text.is_empty()).map(Timestamp::parse).transpose();
     let search = given.q.as_deref().filter(|text| !text.is_empty()).map(needle).transpose();
-    match (limit, offset, since, search) {
-        (Ok(limit), Ok(offset), Ok(since), Ok(search)) => Ok(PageRequest {
+    let order = given.order.as_deref().map_or(Ok(Order::Time), order);
+    let start = match (&given.cursor, &offset, &order) {
+        (Some(_), _, _) if given.offset.is_some() => {
+            Err(Invalid::Rule("a page begins at an offset or at a cursor, not both"))
+        }
+        (Some(cursor), _, Ok(order)) if !cursor.is_empty() => cursor::decode(cursor, *order).map(Start::Behind),
+        (_, Ok(offset), _) => Ok(Start::Offset(*offset as u64)),
+        (_, Err(_), _) => Ok(Start::Offset(0)),
+    };
+    let bounded = given.total.as_deref().map_or(Ok(false), bounded);
+    match (limit, offset, since, search, order, start, bounded) {
+        (Ok(limit), Ok(_), Ok(since), Ok(search), Ok(order), Ok(start), Ok(bounded_total)) => Ok(PageRequest {
             filter: Filter { from: given.from.filter(|text| !text.is_empty()).map(sender), since, search },
+            order,
             limit: limit as u32,
-            offset: offset as u64,
+            start,
+            bounded_total,
         }),
-        (limit, offset, since, search) => {
+        (limit, offset, since, search, order, start, bounded) => {
             let errors = [
                 ("limit", limit.err(), given.limit),
                 ("offset", offset.err(), given.offset),
                 ("since", since.err(), given.since),
                 ("q", search.err(), given.q),
+                ("order", order.err(), given.order),
+                ("cursor", start.err(), given.cursor),
+                ("total", bounded.err(), given.total),
             ];
             let error = |(name, invalid, input): (_, Option<Invalid>, Option<String>)| {
                 let input = Value::String(input.unwrap_or_default());
@@ -56,6 +75,38 @@ struct Given {
     from: Option<String>,
     since: Option<String>,
     q: Option<String>,
+    order: Option<String>,
+    cursor: Option<String>,
+    total: Option<String>,
+}
+
+fn order(text: &str) -> Result<Order, Invalid> {
+    match text {
+        "ts" | "" => Ok(Order::Time),
+        "arrival" => Ok(Order::Arrival),
+        _ => Err(Invalid::Rule("order must be ts or arrival")),
+    }
+}
+
+/// Whether a lower bound of the total will do.
+fn bounded(text: &str) -> Result<bool, Invalid> {
+    match text {
+        "exact" | "" => Ok(false),
+        "bounded" => Ok(true),
+        _ => Err(Invalid::Rule("total must be exact or bounded")),
+    }
+}
+
+/// The page after `position`, as a reference relative to this one: a proxy may show us under any name. None unless the query
+/// asks for it by `cursor` or `order`, so that nothing changes for clients that know neither.
+pub fn next_link(query: &str, position: &Position) -> Option<String> {
+    let given: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+    if !given.iter().any(|(name, _)| matches!(name.as_ref(), "cursor" | "order")) {
+        return None;
+    }
+    let mut next = form_urlencoded::Serializer::new(String::from("/messages?"));
+    next.extend_pairs(given.iter().filter(|(name, _)| !matches!(name.as_ref(), "cursor" | "offset")));
+    Some(next.append_pair("cursor", &cursor::encode(position)).finish())
 }
 
 /// A whole number, with a sign and white space around it if need be. Numbers beyond 64 bits count as the greatest or least.
@@ -93,7 +144,7 @@ pub fn fuzz_page_request(data: &[u8]) {
     match page_request(&String::from_utf8_lossy(data)) {
         Ok(request) => {
             assert!((1..=LIMIT_MAX).contains(&request.limit));
-            assert!(request.offset <= i64::MAX as u64);
+            assert!(!matches!(request.start, Start::Offset(offset) if offset > i64::MAX as u64));
             assert!(request.filter.from.is_none_or(|from| !from.is_empty() && !from.starts_with(' ')));
         }
         Err(errors) => assert!(!errors.is_empty()),
@@ -111,11 +162,11 @@ mod tests {
     #[test]
     fn defaults_and_bounds() {
         let request = page_request("").unwrap();
-        assert_eq!((request.limit, request.offset), (50, 0));
+        assert_eq!((request.limit, request.start), (50, Start::Offset(0)));
         let request = page_request("limit=1&limit=100&offset=%2B7&unknown=x&limit").unwrap_err();
         assert_eq!(request[0].invalid, Invalid::NotAnInteger, "an empty one counts too");
         let request = page_request("limit=1&limit=100&offset=%2B7&x=y").unwrap();
-        assert_eq!((request.limit, request.offset), (100, 7));
+        assert_eq!((request.limit, request.start), (100, Start::Offset(7)));
         for text in ["abc", "", "1.5", "0x1", "1e2", "--1", "१", "1 2"] {
             assert_eq!(invalid(&format!("limit={text}")), [(Place::QueryParameter("limit"), Invalid::NotAnInteger)]);
         }
@@ -125,7 +176,7 @@ mod tests {
         );
         assert_eq!(invalid("limit=101"), [(Place::QueryParameter("limit"), Invalid::Above(100))]);
         let beyond = format!("offset={}", "9".repeat(400));
-        assert_eq!(page_request(&beyond).unwrap().offset, i64::MAX as u64);
+        assert_eq!(page_request(&beyond).unwrap().start, Start::Offset(i64::MAX as u64));
         assert_eq!(invalid(&format!("limit=-{}", "9".repeat(400))).len(), 1);
     }
 
@@ -146,7 +197,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_makes_it_panic(query in "(((limit|offset|from|since|q)=)?[^\n]{0,20}&?){0,6}") {
+        fn no_text_makes_it_panic(query in "(((limit|offset|from|since|q|order|cursor|total)=)?[^\n]{0,20}&?){0,6}") {
             fuzz_page_request(query.as_bytes());
         }
     }

@@ -12,7 +12,8 @@ use super::{Health, Store, StoreError};
 use crate::config::{Database, StoreConfig};
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{
-    Address, Filter, Message, MessageId, Moment, Needle, NewMessage, Page, PageRequest, SenderCount, Stats, Timestamp,
+    Address, Filter, Message, MessageId, Moment, Needle, NewMessage, Order, Page, PageRequest, Position, SenderCount,
+    Start, Stats, Stored, Timestamp,
 };
 use crate::providers::Parsed;
 use crate::telemetry::Metrics;
@@ -71,7 +72,7 @@ async fn file(store: &Store, messages: Vec<NewMessage>) -> Vec<Outcome> {
 }
 
 fn all(limit: u32) -> PageRequest {
-    PageRequest { filter: Filter::default(), limit, offset: 0 }
+    PageRequest { filter: Filter::default(), order: Order::Time, limit, start: Start::Offset(0), bounded_total: false }
 }
 
 const NOON: &str = "2025-01-15T12:00:00Z";
@@ -202,7 +203,8 @@ impl Model {
     }
 
     fn page(&self, request: &PageRequest) -> Page {
-        let PageRequest { filter, limit, offset } = request;
+        let PageRequest { filter, limit, start, .. } = request;
+        let Start::Offset(offset) = start else { unreachable!("the model pages by offset") };
         let mut found: Vec<_> = self.0.values().filter(|message| lets_through(filter, message)).collect();
         found.sort_by(|a, b| (a.ts.as_str(), a.id.as_str()).cmp(&(b.ts.as_str(), b.id.as_str())));
         let shown = |message: &&NewMessage| Message {
@@ -213,7 +215,11 @@ impl Model {
             text: message.text.clone(),
         };
         let messages = found.iter().skip(*offset as usize).take(*limit as usize).map(shown).collect();
-        Page { messages, total: found.len() as u64 }
+        let next = found.len() as u64 > offset.saturating_add((*limit).into());
+        let last = next.then(|| found[*offset as usize + *limit as usize - 1]);
+        let stored = |text: &str| Stored { bytes: text.into(), is_blob: false };
+        let next = last.map(|last| Position::Time { ts: stored(last.ts.as_str()), id: stored(last.id.as_str()) });
+        Page { messages, total: found.len() as u64, total_is_bound: false, next }
     }
 
     fn stats(&self) -> Stats {
@@ -246,6 +252,21 @@ fn lets_through(filter: &Filter, message: &NewMessage) -> bool {
         && filter.search.as_ref().is_none_or(contains)
 }
 
+/// Follows a listing from page to page to its end.
+async fn walk(store: &Store, request: &PageRequest) -> Vec<Message> {
+    let mut request = request.clone();
+    let mut walked = Vec::new();
+    loop {
+        let page = store.page(request.clone()).await.unwrap();
+        let ended = page.messages.is_empty();
+        walked.extend(page.messages);
+        match page.next {
+            Some(next) if !ended => request.start = Start::Behind(next),
+            _ => return walked,
+        }
+    }
+}
+
 fn any_timestamp() -> impl Strategy<Value = Timestamp> {
     (0..3, 0..3).prop_map(|(day, second)| Timestamp::parse(&format!("2025-01-1{day}T00:00:0{second}Z")).unwrap())
 }
@@ -273,7 +294,13 @@ fn any_page_request() -> impl Strategy<Value = PageRequest> {
             Filter { from, since, search }
         });
     let offset = prop_oneof![4 => 0..12u64, 1 => Just(i64::MAX as u64)];
-    (filter, 1..8u32, offset).prop_map(|(filter, limit, offset)| PageRequest { filter, limit, offset })
+    (filter, 1..8u32, offset, any::<bool>()).prop_map(|(filter, limit, offset, bounded_total)| PageRequest {
+        filter,
+        order: Order::Time,
+        limit,
+        start: Start::Offset(offset),
+        bounded_total,
+    })
 }
 
 proptest! {
@@ -290,6 +317,13 @@ proptest! {
                 prop_assert_eq!(file(store, messages).await, expected);
                 for request in requests {
                     prop_assert_eq!(store.page(request.clone()).await.unwrap(), model.page(&request), "{:?}", request);
+                    let first = PageRequest { start: Start::Offset(0), ..request };
+                    let all = PageRequest { limit: 10_000, ..first.clone() };
+                    let expected = model.page(&all).messages;
+                    prop_assert_eq!(&walk(store, &first).await, &expected, "page by page: {:?}", first);
+                    let mut arrived = walk(store, &PageRequest { order: Order::Arrival, ..first }).await;
+                    arrived.sort_by(|a, b| (&a.ts, &a.id).cmp(&(&b.ts, &b.id)));
+                    prop_assert_eq!(arrived, expected);
                 }
                 prop_assert_eq!(store.stats().await.unwrap(), model.stats());
             }

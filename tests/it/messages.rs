@@ -287,3 +287,74 @@ fn rows_of_other_programs_show_up_at_once_and_unchanged() {
     sql.execute("DELETE FROM messages WHERE message_id = 'ours'", []).unwrap();
     assert_found(&server, "", &["theirs"]);
 }
+
+/// Where the Link header leads.
+fn next(reply: &crate::harness::Reply) -> Option<String> {
+    let link = reply.header("link")?;
+    Some(link.strip_prefix('<')?.strip_suffix(">; rel=\"next\"")?.to_owned())
+}
+
+#[test]
+fn cursors_lead_through_the_listing_once_and_change_nothing_for_others() {
+    let server = Server::start();
+    for at in 0..7 {
+        store_all(
+            &server,
+            &[(&format!("m{at}"), [A, B][at % 2], &format!("2025-01-15T10:00:0{}Z", at / 3), json!("é &"))],
+        );
+    }
+    assert_eq!(next(&server.get("/messages?limit=2")), None, "who does not ask gets no link");
+    for (filters, expected) in
+        [("", 7), ("&from=%2B14155550100", 3), ("&q=%C3%89+%26", 7), ("&since=2025-01-15T10:00:01Z", 4)]
+    {
+        for order in ["ts", "arrival"] {
+            let mut target = format!("/messages?cursor=&limit=2&order={order}{filters}");
+            let mut seen = Vec::new();
+            for _ in 0..10 {
+                let reply = server.get(&target);
+                assert_eq!((reply.status, &reply.json()["total"]), (200, &json!(expected)), "{target}");
+                let page = reply.json()["data"].as_array().unwrap().clone();
+                seen.extend(page.iter().map(|message| message["message_id"].as_str().unwrap().to_owned()));
+                match next(&reply) {
+                    Some(next) if !page.is_empty() => target = next,
+                    _ => break,
+                }
+            }
+            let mut sorted = seen.clone();
+            sorted.sort();
+            sorted.dedup();
+            assert_eq!((&seen, seen.len()), (&sorted, expected), "{order} {filters}");
+        }
+    }
+}
+
+#[test]
+fn whoever_follows_arrivals_sees_what_comes_late_too() {
+    let server = Server::start();
+    assert_eq!(next(&server.get("/messages?order=arrival")), None, "nothing to go on from yet");
+    store_all(&server, &[("m1", A, "2025-01-15T10:00:00Z", json!("x"))]);
+    let link = next(&server.get("/messages?order=arrival")).expect("more may come");
+    let empty = server.get(&link);
+    assert_eq!((&empty.json()["data"], next(&empty)), (&json!([]), Some(link.clone())));
+    store_all(&server, &[("m0", A, "2001-01-15T10:00:00Z", json!("late"))]);
+    assert_eq!(server.get(&link).json()["data"][0]["message_id"], "m0");
+}
+
+#[test]
+fn what_is_no_cursor_of_ours_is_told() {
+    let server = Server::start();
+    store_all(&server, &[("m1", A, "2025-01-15T10:00:00Z", json!("x")), ("m2", A, "2025-01-15T10:00:00Z", json!("x"))]);
+    let by_time = next(&server.get("/messages?cursor=&limit=1")).expect("there is a second page");
+    let wrong_order = by_time + "&order=arrival";
+    for target in [
+        &wrong_order,
+        "/messages?cursor=zz",
+        "/messages?cursor=&offset=0",
+        "/messages?order=up",
+        "/messages?total=some",
+    ] {
+        assert_eq!(server.get(target).status, 422, "{target}");
+    }
+    let bounded = server.get("/messages?q=x&total=bounded");
+    assert_eq!((&bounded.json()["total"], bounded.header("x-total-exact")), (&json!(2), None), "exact after all");
+}

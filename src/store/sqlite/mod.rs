@@ -118,7 +118,8 @@ impl SqliteStore {
 
     /// See `Store::page`.
     pub async fn page(&self, request: PageRequest) -> Result<Page, StoreError> {
-        self.read(move |connection| queries::page(connection, &request)).await
+        let patience = self.query_timeout / 2;
+        self.read(move |connection| queries::page(connection, &request, patience)).await
     }
 
     /// See `Store::stats`.

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use crate::domain::stats::TOP_SENDERS_MAX;
-use crate::domain::{Filter, Message, Needle, Page, PageRequest, SenderCount, Stats};
+use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, SenderCount, Start, Stats, Stored};
 
 /// Adds `postroom_contains(text, term)`: whether the folded text contains the folded term; null texts contain nothing.
 pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
@@ -23,37 +24,134 @@ pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     })
 }
 
-/// A page and its total.
-pub(super) fn page(connection: &Connection, request: &PageRequest) -> rusqlite::Result<Page> {
-    let total = total(connection, &request.filter)?;
-    if request.offset >= total {
-        return Ok(Page { messages: Vec::new(), total });
+/// A page and its total. `patience` is how long counting may take where the request is content with a lower bound.
+pub(super) fn page(connection: &Connection, request: &PageRequest, patience: Duration) -> rusqlite::Result<Page> {
+    let counted = if request.bounded_total && request.filter.search.is_some() && request.filter.from.is_none() {
+        total_within(connection, &request.filter, patience)?
+    } else {
+        Counted { total: total(connection, &request.filter)?, complete: true }
+    };
+    let offset = match request.start {
+        Start::Offset(offset) => offset,
+        Start::Behind(_) => 0,
+    };
+    let mut page = Page { total: counted.total, total_is_bound: !counted.complete, ..Page::default() };
+    if counted.complete && offset >= counted.total {
+        return Ok(page);
     }
-    let (condition, mut values) = condition(&request.filter);
-    let index = access_path(request, total);
-    // The inner query walks an index and touches no row that is only skipped.
+    let (mut condition, mut values) = condition(&request.filter);
+    if let Start::Behind(position) = &request.start {
+        let (behind, bound) = behind(position);
+        condition = format!("{condition} AND {behind}");
+        values.extend(bound);
+    }
+    let index = access_path(request, offset, &counted);
+    let order = match request.order {
+        Order::Time => "ts, message_id",
+        Order::Arrival => "rowid",
+    };
+    // The inner query walks an index and touches no row that is only skipped. One row more tells whether there is a next page.
     let sql = format!(
-        "SELECT message_id, from_msisdn, to_msisdn, ts, text FROM messages WHERE rowid IN (
-             SELECT rowid FROM messages {index} WHERE {condition} ORDER BY ts, message_id LIMIT ? OFFSET ?
-         ) ORDER BY ts, message_id"
+        "SELECT message_id, from_msisdn, to_msisdn, ts, text, rowid FROM messages WHERE rowid IN (
+             SELECT rowid FROM messages {index} WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?
+         ) ORDER BY {order}"
     );
-    values.push(i64::from(request.limit).into());
-    values.push(i64::try_from(request.offset).unwrap_or(i64::MAX).into());
+    values.push((i64::from(request.limit) + 1).into());
+    values.push(i64::try_from(offset).unwrap_or(i64::MAX).into());
     let mut statement = connection.prepare_cached(&sql)?;
-    let messages = statement.query_map(params_from_iter(values), message)?;
-    Ok(Page { messages: messages.collect::<Result<_, _>>()?, total })
+    let mut rows = statement.query(params_from_iter(values))?;
+    while let Some(row) = rows.next()? {
+        if page.messages.len() == request.limit as usize {
+            return Ok(page);
+        }
+        page.next = Some(position(row, request.order)?);
+        page.messages.push(message(row)?);
+    }
+    if request.order == Order::Time {
+        // Nothing was left over: this is the last page.
+        page.next = None;
+    }
+    Ok(page)
+}
+
+/// The place behind a row.
+fn position(row: &Row<'_>, order: Order) -> rusqlite::Result<Position> {
+    let stored = |column| -> rusqlite::Result<Stored> {
+        Ok(match row.get_ref(column)? {
+            ValueRef::Blob(bytes) => Stored { bytes: bytes.to_vec(), is_blob: true },
+            ValueRef::Text(bytes) => Stored { bytes: bytes.to_vec(), is_blob: false },
+            other => Stored { bytes: shown(other).unwrap_or_default().into_owned().into(), is_blob: false },
+        })
+    };
+    Ok(match order {
+        Order::Time => Position::Time { ts: stored(3)?, id: stored(0)? },
+        Order::Arrival => Position::Arrival(row.get(5)?),
+    })
+}
+
+/// A place as SQL with its values.
+fn behind(position: &Position) -> (&'static str, Vec<Value>) {
+    match position {
+        // The cast makes text of the bytes as they are, which need not be UTF-8.
+        Position::Time { ts, id } => (
+            "(ts, message_id) > (iif(?, ?, CAST(? AS TEXT)), iif(?, ?, CAST(? AS TEXT)))",
+            [ts, id]
+                .into_iter()
+                .flat_map(|Stored { bytes, is_blob }| {
+                    [i64::from(*is_blob).into(), Value::Blob(bytes.clone()), Value::Blob(bytes.clone())]
+                })
+                .collect(),
+        ),
+        Position::Arrival(row) => ("rowid > ?", vec![(*row).into()]),
+    }
 }
 
 /// How to find the rows of a page. Walking in the order of the listing can stop early, but looks rows up one by one; where
 /// nearly all matches are needed anyway, one pass over the table in its own order is several times cheaper.
-fn access_path(request: &PageRequest, total: u64) -> &'static str {
+fn access_path(request: &PageRequest, offset: u64, counted: &Counted) -> &'static str {
     let filter = &request.filter;
-    let most_matches_wanted = request.offset.saturating_add(request.limit.into()).saturating_mul(3) > total;
-    match (&filter.from, &filter.since, &filter.search) {
-        (Some(_), ..) => "INDEXED BY postroom_messages_from",
-        (None, None, Some(_)) if most_matches_wanted => "NOT INDEXED",
-        (None, ..) => "INDEXED BY postroom_messages_ts",
+    let wanted = offset.saturating_add(request.limit.into());
+    let most_matches_wanted = counted.complete && wanted.saturating_mul(3) > counted.total;
+    match (request.order, &filter.from, &filter.search) {
+        (Order::Arrival, None, _) => "NOT INDEXED",
+        // Sorted by arrival, but only this sender's.
+        (_, Some(_), _) => "INDEXED BY postroom_messages_from",
+        (Order::Time, None, Some(_)) if most_matches_wanted && filter.since.is_none() => "NOT INDEXED",
+        (Order::Time, None, _) => "INDEXED BY postroom_messages_ts",
     }
+}
+
+/// How many match, as far as was looked.
+struct Counted {
+    total: u64,
+    complete: bool,
+}
+
+/// Counts in the table's own order, part by part, until the time is over.
+fn total_within(connection: &Connection, filter: &Filter, patience: Duration) -> rusqlite::Result<Counted> {
+    const PART: i64 = 10_000;
+    let started = Instant::now();
+    let (condition, mut values) = condition(filter);
+    let sql = format!("SELECT count(*) FROM messages NOT INDEXED WHERE {condition} AND rowid > ? AND rowid <= ?");
+    let mut count = connection.prepare_cached(&sql)?;
+    let (mut done, last): (i64, i64) = (
+        connection.prepare_cached("SELECT ifnull(min(rowid), 1) - 1 FROM messages")?.query_row([], |row| row.get(0))?,
+        connection.prepare_cached("SELECT ifnull(max(rowid), 0) FROM messages")?.query_row([], |row| row.get(0))?,
+    );
+    let mut total = 0;
+    values.extend([Value::Null, Value::Null]);
+    let bounds = values.len() - 2;
+    while done < last {
+        if started.elapsed() >= patience {
+            return Ok(Counted { total, complete: false });
+        }
+        let end = done.saturating_add(PART).min(last);
+        values[bounds] = done.into();
+        values[bounds + 1] = end.into();
+        total += count.query_row(params_from_iter(&values), |row| row.get::<_, u64>(0))?;
+        done = end;
+    }
+    Ok(Counted { total, complete: true })
 }
 
 fn total(connection: &Connection, filter: &Filter) -> rusqlite::Result<u64> {
