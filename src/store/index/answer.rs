@@ -1,0 +1,347 @@
+//! Pages and totals over segments and what is in none of them.
+
+use std::collections::BinaryHeap;
+use std::io;
+
+use super::merge::Member;
+use super::run::{Loose, Ranks, Run, Runs};
+use super::search::{Candidates, Question};
+
+/// Candidates whose texts are looked at together, in the order of the table.
+const LOOKS_TOGETHER: usize = 16 << 10;
+/// Arrivals that are looked at together.
+const ARRIVALS_TOGETHER: usize = 4 << 10;
+
+/// What is read: segments, and the messages that the filter lets through among those that no segment holds, in order.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The segments, none of which holds a message of another.
+    pub members: &'a [Member],
+    /// The rest.
+    pub loose: &'a [Loose],
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, Copy)]
+pub enum From<'a> {
+    /// After so many.
+    Offset(u64),
+    /// Behind this place.
+    Place(&'a [u8]),
+    /// In the order of arrival, behind this row.
+    Row(i64),
+    /// In the order of arrival, after so many.
+    Arrivals(u64),
+}
+
+/// Part of a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Messages in order, as many as were wanted if there are so many.
+    pub messages: Vec<Loose>,
+    /// How many there are in all.
+    pub total: u64,
+    /// Whether there may be more.
+    pub total_is_bound: bool,
+}
+
+/// How messages that the index is not sure of are looked at.
+pub struct Looks<'a, E> {
+    /// Whether the text of this row contains the term.
+    pub contains: &'a mut dyn FnMut(i64) -> Result<bool, E>,
+    /// Whether counting has taken long enough; never, where the total must be exact.
+    pub is_enough: &'a dyn Fn() -> bool,
+    /// An error, when all of it takes too long.
+    pub go_on: &'a dyn Fn() -> Result<(), E>,
+}
+
+impl View<'_> {
+    /// At most `count` messages, and how many there are.
+    pub fn part<E: std::convert::From<io::Error>>(
+        &self,
+        question: &Question,
+        from: From<'_>,
+        count: usize,
+        looks: &mut Looks<'_, E>,
+    ) -> Result<Part, E> {
+        let mut found = Vec::with_capacity(self.members.len());
+        let mut part = Part { total: self.loose.len() as u64, ..Part::default() };
+        for member in self.members {
+            (looks.go_on)()?;
+            let mut candidates = question.ask(member)?;
+            if candidates.doubtful {
+                let (certain, all) = look(member, &candidates, looks)?;
+                part.total += certain.len() as u64;
+                if all {
+                    candidates = Candidates { ranks: Ranks::List(certain), doubtful: false };
+                } else {
+                    part.total_is_bound = true;
+                }
+            } else {
+                part.total += candidates.ranks.len() as u64;
+            }
+            found.push(candidates);
+        }
+        match from {
+            From::Row(row) => self.arrivals(found, row, 0, count, looks, &mut part)?,
+            From::Arrivals(offset) => self.arrivals(found, i64::MIN, offset, count, looks, &mut part)?,
+            _ => self.in_order(found, from, count, looks, &mut part)?,
+        }
+        Ok(part)
+    }
+
+    fn in_order<E: std::convert::From<io::Error>>(
+        &self,
+        found: Vec<Candidates<'_>>,
+        from: From<'_>,
+        count: usize,
+        looks: &mut Looks<'_, E>,
+        part: &mut Part,
+    ) -> Result<(), E> {
+        let doubtful: Vec<bool> = found.iter().map(|candidates| candidates.doubtful).chain([false]).collect();
+        let runs = self.members.iter().zip(found).map(|(member, found)| Run::new(&member.segment, found.ranks));
+        let mut runs = Runs::new(runs.chain([Run::Loose(self.loose)]).collect());
+        let mut skip = 0;
+        match from {
+            From::Place(place) => runs.seek(place)?,
+            // Of what is doubtful nobody knows how many to pass over.
+            From::Offset(offset) if part.total_is_bound => skip = offset,
+            From::Offset(offset) => runs.skip(offset)?,
+            From::Row(_) | From::Arrivals(_) => {}
+        }
+        let mut passed = 0;
+        while part.messages.len() < count {
+            let Some((message, run)) = runs.next()? else { break };
+            if doubtful[run] && !(looks.contains)(message.row)? {
+                continue;
+            }
+            passed += 1;
+            if passed > skip {
+                part.messages.push(message);
+            }
+        }
+        part.total = part.total.max(passed);
+        Ok(())
+    }
+
+    fn arrivals<E: std::convert::From<io::Error>>(
+        &self,
+        found: Vec<Candidates<'_>>,
+        mut row: i64,
+        mut skip: u64,
+        count: usize,
+        looks: &mut Looks<'_, E>,
+        part: &mut Part,
+    ) -> Result<(), E> {
+        loop {
+            (looks.go_on)()?;
+            let next = self.next_arrivals(&found, row, ARRIVALS_TOGETHER)?;
+            let is_last = next.len() < ARRIVALS_TOGETHER;
+            for (arrived, run, rank) in next {
+                row = arrived;
+                if run.is_some_and(|run| found[run].doubtful) && !(looks.contains)(row)? {
+                    continue;
+                }
+                if skip > 0 {
+                    skip -= 1;
+                    continue;
+                }
+                let place = match run {
+                    Some(run) => self.members[run].segment.entries().at(rank as u64)?.0.to_vec(),
+                    None => self.loose[rank].place.clone(),
+                };
+                part.messages.push(Loose { place, row });
+                if part.messages.len() == count {
+                    break;
+                }
+            }
+            if is_last || part.messages.len() == count {
+                part.total = part.total.max(part.messages.len() as u64);
+                return Ok(());
+            }
+        }
+    }
+
+    /// The least rows behind `row`: each with its segment and rank there, or its place among the loose ones.
+    fn next_arrivals(
+        &self,
+        found: &[Candidates<'_>],
+        row: i64,
+        count: usize,
+    ) -> io::Result<Vec<(i64, Option<usize>, usize)>> {
+        let mut least = BinaryHeap::with_capacity(count + 1);
+        let mut offer = |arrival: (i64, Option<usize>, usize)| {
+            if arrival.0 > row && (least.len() < count || least.peek().is_some_and(|greatest| arrival < *greatest)) {
+                least.push(arrival);
+                if least.len() > count {
+                    least.pop();
+                }
+            }
+        };
+        for (at, (member, candidates)) in self.members.iter().zip(found).enumerate() {
+            if member.segment.greatest_row() <= row {
+                continue;
+            }
+            let mut rows = member.segment.rows();
+            for rank in candidates.ranks.list() {
+                offer((rows.row(rank)?, Some(at), rank as usize));
+            }
+        }
+        self.loose.iter().enumerate().for_each(|(at, message)| offer((message.row, None, at)));
+        Ok(least.into_sorted_vec())
+    }
+}
+
+/// Looks at candidates until all are looked at or it is enough. Answers which of them are right, and whether these are all.
+fn look<E: std::convert::From<io::Error>>(
+    member: &Member,
+    candidates: &Candidates<'_>,
+    looks: &mut Looks<'_, E>,
+) -> Result<(Vec<u32>, bool), E> {
+    let mut certain = Vec::new();
+    let mut rows = member.segment.rows();
+    let mut batch = Vec::new();
+    for ranks in candidates.ranks.list().chunks(LOOKS_TOGETHER) {
+        batch.clear();
+        for rank in ranks {
+            batch.push((rows.row(*rank)?, *rank));
+        }
+        // Neighbours in the table lie on the same pages.
+        batch.sort_unstable();
+        let start = certain.len();
+        for (row, rank) in &batch {
+            if (looks.is_enough)() {
+                return Ok((certain, false));
+            }
+            if (looks.contains)(*row)? {
+                certain.push(*rank);
+            }
+        }
+        certain[start..].sort_unstable();
+    }
+    Ok((certain, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Filter, Needle, Timestamp};
+    use crate::store::index::build::{Row, build};
+    use crate::store::index::key::{Value, place, single};
+    use crate::store::index::merge::merge;
+    use crate::store::index::segment::Segment;
+    use crate::store::index::source::Source;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    #[derive(Debug, Clone)]
+    struct Message {
+        ts: u8,
+        id: u16,
+        from: u8,
+        text: Option<String>,
+    }
+
+    fn any_message() -> impl Strategy<Value = Message> {
+        let text = prop::option::of("[abAB明天 ]{0,6}");
+        (0u8..6, any::<u16>(), 0u8..4, text).prop_map(|(ts, id, from, text)| Message { ts, id, from, text })
+    }
+
+    fn time(ts: u8) -> String {
+        format!("2025-01-15T10:00:0{ts}Z")
+    }
+
+    fn row(number: usize, message: &Message) -> Row {
+        let id = message.id.to_string();
+        Row {
+            row: number as i64 + 1,
+            place: place(Value::Text(time(message.ts).as_bytes()), Value::Text(id.as_bytes())),
+            sender: single(Value::Text(&[message.from + b'0'])),
+            text: message.text.clone(),
+        }
+    }
+
+    fn segment(rows: Vec<Row>) -> Segment {
+        Segment::open(Source::Memory(build(rows, Vec::new()).unwrap())).unwrap()
+    }
+
+    fn any_filter() -> impl Strategy<Value = Filter> {
+        let term = prop::option::of("[abAB明天 ]{1,5}");
+        (prop::option::of(0u8..5), prop::option::of(0u8..7), term).prop_map(|(from, since, term)| Filter {
+            from: from.map(|from| from.to_string()),
+            since: since.map(|since| Timestamp::parse(&time(since)).unwrap()),
+            search: term.map(|term| Needle::new(&term)),
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn every_part_is_that_of_a_sorted_list(
+            mut messages in prop::collection::vec(any_message(), 0..260), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+            merged in 0usize..4, dead in prop::collection::vec(any::<prop::sample::Index>(), 0..9),
+            filter in any_filter(), offset in 0u64..300, count in 1usize..9, impatient in any::<bool>(),
+        ) {
+            messages.sort_by_key(|message| message.id);
+            messages.dedup_by_key(|message| message.id);
+            let rows: Vec<Row> = messages.iter().enumerate().map(|(at, message)| row(at, message)).collect();
+            let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(rows.len() + 1)).chain([0]).collect();
+            ends.sort();
+            let mut members: Vec<Member> =
+                ends.windows(2).map(|ends| Member::new(segment(rows[ends[0]..ends[1]].to_vec()))).collect();
+            let loose_from = *ends.last().unwrap();
+            let mut alive = rows.clone();
+            for index in dead.iter().filter(|_| loose_from > 0) {
+                let row = &rows[index.index(loose_from)];
+                for member in &mut members {
+                    if let Some(rank) = member.segment.rank_of(&row.place, row.row).unwrap() {
+                        let mut dead = member.dead.to_vec();
+                        dead.push(rank);
+                        dead.sort();
+                        dead.dedup();
+                        member.dead = Arc::new(dead);
+                    }
+                }
+                alive.retain(|other| other.row != row.row);
+            }
+            let together: Vec<Member> = members.drain(..merged.min(members.len())).collect();
+            members.push(Member::new(Segment::open(Source::Memory(merge(&together, Vec::new()).unwrap())).unwrap()));
+
+            let contains = |row: &Row| match (&filter.search, &row.text) {
+                (None, _) => true,
+                (Some(needle), Some(text)) => needle.is_in(text, &mut String::new()),
+                _ => false,
+            };
+            let lets_through = |row: &&Row| {
+                filter.from.as_ref().is_none_or(|from| row.sender == single(Value::Text(from.as_bytes())))
+                    && filter.since.is_none_or(|since| row.place >= single(Value::Text(since.as_str().as_bytes())))
+                    && contains(row)
+            };
+            let mut expected: Vec<Loose> = alive.iter().filter(lets_through)
+                .map(|row| Loose { place: row.place.clone(), row: row.row }).collect();
+            let mut arrived = expected.clone();
+            expected.sort();
+            let mut loose: Vec<Loose> = arrived.iter().filter(|row| row.row as usize > loose_from).cloned().collect();
+            loose.sort();
+            let view = View { members: &members, loose: &loose };
+            let question = Question::new(&filter);
+            let mut looks = |row: i64| Ok::<_, io::Error>(contains(&rows[row as usize - 1]));
+            let mut looks = Looks { contains: &mut looks, is_enough: &|| impatient, go_on: &|| Ok(()) };
+            let part = view.part(&question, From::Offset(offset), count, &mut looks).unwrap();
+            let page: Vec<_> = expected.iter().skip(offset as usize).take(count).cloned().collect();
+            prop_assert_eq!(&part.messages, &page);
+            prop_assert!(part.total_is_bound && part.total <= expected.len() as u64 || part.total == expected.len() as u64);
+            prop_assert!(part.total >= (offset + page.len() as u64).min(expected.len() as u64) || !part.total_is_bound);
+            if let Some(last) = page.last() {
+                let part = view.part(&question, From::Place(&last.place), count, &mut looks).unwrap();
+                let next: Vec<_> = expected.iter().skip(offset as usize + page.len()).take(count).cloned().collect();
+                prop_assert_eq!(&part.messages, &next);
+            }
+            arrived.retain(|message| message.row > offset as i64);
+            arrived.truncate(count);
+            let part = view.part(&question, From::Row(offset as i64), count, &mut looks).unwrap();
+            prop_assert_eq!(&part.messages, &arrived);
+        }
+    }
+}

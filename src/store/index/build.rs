@@ -1,0 +1,98 @@
+//! From messages to a segment.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use foldhash::fast::RandomState;
+
+use super::grams::{self, Gram};
+use super::segment::{Section, SegmentWriter};
+use crate::domain::fold::fold_into;
+
+/// What the index has to know of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its number in the table.
+    pub row: i64,
+    /// Its place in the order, of `key::place`.
+    pub place: Vec<u8>,
+    /// Who sent it, of `key::single`.
+    pub sender: Vec<u8>,
+    /// What it says.
+    pub text: Option<String>,
+}
+
+/// Builds a segment of messages, which need not be in order yet.
+pub fn build<W: Write>(mut rows: Vec<Row>, to: W) -> io::Result<W> {
+    rows.sort_unstable_by(|a, b| (&a.place, a.row).cmp(&(&b.place, b.row)));
+    let mut writer = SegmentWriter::new(to);
+    let mut senders = Lists::default();
+    let mut grams = Lists::default();
+    let mut folded = String::new();
+    for row in &rows {
+        let rank = writer.message(&row.place, row.row)?;
+        senders.add(row.sender.as_slice(), rank);
+        if let Some(text) = &row.text {
+            folded.clear();
+            fold_into(text, &mut folded);
+            grams::of_text(&folded, |gram| grams.add(gram, rank));
+        }
+    }
+    senders.each(|sender, ranks| writer.list(Section::Senders, sender, ranks))?;
+    grams.each(|gram: &Gram, ranks| writer.list(Section::Grams, &grams::key(*gram), ranks))?;
+    writer.finish()
+}
+
+/// Lists of ranks under construction. All are kept in one sequence until the end: a list for each of tens of thousands of
+/// grams would cost more to allocate than to fill.
+struct Lists<K> {
+    numbers: HashMap<K, u32, RandomState>,
+    /// By number of the list: the rank that was last added, and how many were.
+    last: Vec<(u32, u32)>,
+    /// What was added: list and rank.
+    added: Vec<(u32, u32)>,
+}
+
+impl<K> Default for Lists<K> {
+    fn default() -> Self {
+        Self { numbers: HashMap::default(), last: Vec::new(), added: Vec::new() }
+    }
+}
+
+impl<K: std::hash::Hash + Ord + Copy> Lists<K> {
+    /// Adds a rank to a list, unless it is its last already. Ranks come in ascending order.
+    fn add(&mut self, key: K, rank: u32) {
+        let number = *self.numbers.entry(key).or_insert_with(|| {
+            self.last.push((u32::MAX, 0));
+            (self.last.len() - 1) as u32
+        });
+        let (last, length) = &mut self.last[number as usize];
+        if *last != rank || *length == 0 {
+            (*last, *length) = (rank, *length + 1);
+            self.added.push((number, rank));
+        }
+    }
+
+    /// Calls `write` for each list, in the order of the keys.
+    fn each(self, mut write: impl FnMut(&K, &[u32]) -> io::Result<()>) -> io::Result<()> {
+        let mut ends = Vec::with_capacity(self.last.len());
+        let mut end = 0;
+        for (_, length) in &self.last {
+            ends.push(end);
+            end += length;
+        }
+        let mut sorted = vec![0; self.added.len()];
+        for (number, rank) in &self.added {
+            let end = &mut ends[*number as usize];
+            sorted[*end as usize] = *rank;
+            *end += 1;
+        }
+        let mut keys: Vec<(K, u32)> = self.numbers.into_iter().collect();
+        keys.sort_unstable();
+        for (key, number) in keys {
+            let (end, length) = (ends[number as usize] as usize, self.last[number as usize].1 as usize);
+            write(&key, &sorted[end - length..end])?;
+        }
+        Ok(())
+    }
+}

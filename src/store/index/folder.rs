@@ -1,0 +1,220 @@
+//! The index on disk: a folder beside the database with a file per segment, and a manifest that names those that count. A
+//! crash leaves the manifest of before or after a change, and files that nobody names, which are removed.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::merge::{Member, merge};
+use super::segment::Segment;
+use super::senders::{CountTable, Senders};
+use super::source::{Source, damaged};
+use super::state::State;
+use crate::domain::fold::UNICODE_VERSION;
+
+const MANIFEST: &str = "manifest.json";
+/// The form of the manifest; another one is not read.
+const VERSION: u32 = 1;
+const WRITE_BUFFER_BYTES: usize = 256 << 10;
+
+/// A message of the table with a hash of what it says, to tell whether a database is the one that an index was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Its row.
+    pub row: i64,
+    /// Of its values.
+    pub hash: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    version: u32,
+    /// Of the folding: texts that fold otherwise have other grams.
+    unicode: (u64, u64, u64),
+    epoch: String,
+    row: i64,
+    note: i64,
+    senders: u64,
+    segments: Vec<Listed>,
+    samples: Vec<Sample>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Listed {
+    file: u64,
+    dead: Vec<u32>,
+}
+
+/// The folder, held by one process at a time.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
+    next: u64,
+    /// Files that no manifest names yet.
+    unnamed: BTreeSet<u64>,
+}
+
+impl Folder {
+    /// The folder of a database.
+    pub fn path_of(database: &Path) -> PathBuf {
+        let mut name = database.as_os_str().to_owned();
+        name.push("-index");
+        PathBuf::from(name)
+    }
+
+    /// Makes the folder where it is absent, and takes it; none if another process has it.
+    pub fn take(path: PathBuf) -> io::Result<Option<Self>> {
+        fs::create_dir_all(&path)?;
+        let lock = File::create(path.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { path, _lock: lock, next: 1, unnamed: BTreeSet::new() })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// What the manifest names, with its samples. An error if there is none, or anything named is absent or damaged.
+    pub fn load(path: &Path) -> io::Result<(State, Vec<Sample>)> {
+        let manifest: Manifest = serde_json::from_slice(&fs::read(path.join(MANIFEST))?)?;
+        if (manifest.version, manifest.unicode) != (VERSION, UNICODE_VERSION) {
+            return Err(damaged("the manifest is of another version"));
+        }
+        let open = |file: u64| File::open(file_path(path, file)).map(Source::File);
+        let mut members = Vec::new();
+        for listed in &manifest.segments {
+            let segment = Segment::open(open(listed.file)?)?;
+            if !listed.dead.is_sorted() || listed.dead.last().is_some_and(|last| *last >= segment.count()) {
+                return Err(damaged("the manifest names what a segment does not have"));
+            }
+            members.push(Member { segment: Arc::new(segment), dead: Arc::new(listed.dead.clone()) });
+        }
+        let state = State {
+            epoch: manifest.epoch,
+            database: (0, 0),
+            row: manifest.row,
+            note: manifest.note,
+            files: manifest.segments.iter().map(|listed| listed.file).collect(),
+            members,
+            senders: Senders::new(CountTable::open(open(manifest.senders)?)?),
+        };
+        Ok((state, manifest.samples))
+    }
+
+    /// Makes everything that a state knows safe on disk, and answers the state as it is then: nothing of it only in memory.
+    pub fn save(&mut self, state: &State, samples: Vec<Sample>) -> io::Result<State> {
+        let mut saved = state.clone();
+        let in_memory = saved.members.split_off(state.files.len());
+        if !in_memory.is_empty() {
+            let file = self.reserve();
+            let written = file.write(|to| merge(&in_memory, to));
+            let Ok(source) = written else { return Err(self.give_up(file.number, written)) };
+            saved.members.push(Member::new(Segment::open(source)?));
+            saved.files.push(file.number);
+        }
+        let senders = self.reserve();
+        let written = senders.write(|to| state.senders.write(to));
+        let Ok(source) = written else { return Err(self.give_up(senders.number, written)) };
+        saved.senders = Senders::new(CountTable::open(source)?);
+        let segments = saved.files.iter().zip(&saved.members);
+        let manifest = Manifest {
+            version: VERSION,
+            unicode: UNICODE_VERSION,
+            epoch: saved.epoch.clone(),
+            row: saved.row,
+            note: saved.note,
+            senders: senders.number,
+            segments: segments.map(|(file, member)| Listed { file: *file, dead: member.dead.to_vec() }).collect(),
+            samples,
+        };
+        self.write_manifest(&manifest)?;
+        let named: BTreeSet<u64> = saved.files.iter().copied().chain([senders.number]).collect();
+        self.unnamed.retain(|number| !named.contains(number));
+        self.sweep(&named)?;
+        Ok(saved)
+    }
+
+    fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
+        let new = self.path.join("manifest.new");
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(manifest)?)?;
+        file.sync_all()?;
+        fs::rename(new, self.path.join(MANIFEST))?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// A number for a new file, which stays until a manifest names it or it is given up.
+    pub fn reserve(&mut self) -> NewFile {
+        while file_path(&self.path, self.next).exists() {
+            self.next += 1;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.unnamed.insert(number);
+        NewFile { path: file_path(&self.path, number), number }
+    }
+
+    /// A reserved file will not be named.
+    pub fn release(&mut self, number: u64) {
+        if self.unnamed.remove(&number) {
+            // If it cannot be removed now, the next sweep tries again.
+            let _ = fs::remove_file(file_path(&self.path, number));
+        }
+    }
+
+    fn give_up<T>(&mut self, number: u64, result: io::Result<T>) -> io::Error {
+        self.release(number);
+        result.err().unwrap_or_else(|| io::Error::other("the file was given up"))
+    }
+
+    /// Removes the files that nobody needs.
+    fn sweep(&self, named: &BTreeSet<u64>) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(SUFFIX)?.parse::<u64>().ok());
+            if number.is_some_and(|number| !named.contains(&number) && !self.unnamed.contains(&number)) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets everything on disk.
+    pub fn clear(&mut self) -> io::Result<()> {
+        match fs::remove_file(self.path.join(MANIFEST)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.sweep(&BTreeSet::new())
+    }
+}
+
+/// A file that is to be written.
+#[derive(Debug)]
+pub struct NewFile {
+    path: PathBuf,
+    /// Its number.
+    pub number: u64,
+}
+
+impl NewFile {
+    /// Writes it and makes it safe on disk.
+    pub fn write(&self, write: impl FnOnce(BufWriter<File>) -> io::Result<BufWriter<File>>) -> io::Result<Source> {
+        let file = File::options().read(true).write(true).create_new(true).open(&self.path)?;
+        let written = write(BufWriter::with_capacity(WRITE_BUFFER_BYTES, file))?;
+        let file = written.into_inner().map_err(|error| error.into_error())?;
+        file.sync_all()?;
+        Ok(Source::File(file))
+    }
+}
+
+const SUFFIX: &str = ".part";
+
+fn file_path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:08}{SUFFIX}"))
+}

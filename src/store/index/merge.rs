@@ -1,0 +1,152 @@
+//! From several segments to one, without what is dead.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use super::segment::{ListReader, Section, Segment, SegmentWriter};
+use super::table::Table;
+
+/// A segment, and the ranks in it that do not count any more, ascending.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// What is dead in it.
+    pub dead: Arc<Vec<u32>>,
+}
+
+impl Member {
+    /// A segment in which everything counts.
+    pub fn new(segment: Segment) -> Self {
+        Self { segment: Arc::new(segment), dead: Arc::default() }
+    }
+
+    /// How many messages count.
+    pub fn live(&self) -> u64 {
+        u64::from(self.segment.count()) - self.dead.len() as u64
+    }
+}
+
+/// No rank: the message is dead.
+const NO_RANK: u32 = u32::MAX;
+/// Bytes of lists that are read at a time.
+const READ_AHEAD: usize = 64 << 10;
+
+/// Writes one segment with everything that counts in `members`.
+pub fn merge<W: Write>(members: &[Member], to: W) -> io::Result<W> {
+    let mut writer = SegmentWriter::new(to);
+    let ranks = merge_messages(members, &mut writer)?;
+    for section in [Section::Senders, Section::Grams] {
+        merge_lists(members, &ranks, section, &mut writer)?;
+    }
+    writer.finish()
+}
+
+/// Merges the messages, and answers the new rank of each old one, by member.
+fn merge_messages<W: Write>(members: &[Member], writer: &mut SegmentWriter<W>) -> io::Result<Vec<Vec<u32>>> {
+    let mut ranks: Vec<Vec<u32>> =
+        members.iter().map(|member| Vec::with_capacity(member.segment.count() as usize)).collect();
+    let mut heads: Vec<Head> =
+        members.iter().map(|member| Head::new(member.segment.entries())).collect::<Result<_, _>>()?;
+    let mut rows: Vec<_> = members.iter().map(|member| member.segment.rows()).collect();
+    let mut dead: Vec<_> = members.iter().map(|member| member.dead.iter().peekable()).collect();
+    while let Some((least, limit)) = least_two(&heads) {
+        // Times seldom interleave much: go on with the same member until another one is due.
+        let limit = limit.map(|other| heads[other].key.clone());
+        loop {
+            let head = &mut heads[least];
+            let rank = head.place as u32;
+            if dead[least].next_if(|next| **next == rank).is_some() {
+                ranks[least].push(NO_RANK);
+            } else {
+                let row = rows[least].row(rank)?;
+                ranks[least].push(writer.message(&head.key, row)?);
+            }
+            if !head.advance()? || limit.as_ref().is_some_and(|limit| head.key > *limit) {
+                break;
+            }
+        }
+    }
+    Ok(ranks)
+}
+
+/// Merges the lists of a section; a key that all have lost is left out.
+fn merge_lists<W: Write>(
+    members: &[Member],
+    ranks: &[Vec<u32>],
+    section: Section,
+    writer: &mut SegmentWriter<W>,
+) -> io::Result<()> {
+    let tables = members.iter().map(|member| Head::new(member.segment.lists(section)));
+    let mut heads: Vec<Head> = tables.collect::<Result<_, _>>()?;
+    let mut readers: Vec<_> = members.iter().map(|_| ListReader::ahead(READ_AHEAD)).collect();
+    let (mut old, mut merged) = (Vec::new(), Vec::new());
+    while let Some((least, _)) = least_two(&heads) {
+        let key = heads[least].key.clone();
+        merged.clear();
+        for (at, head) in heads.iter_mut().enumerate().filter(|(_, head)| !head.ended && head.key == key) {
+            old.clear();
+            members[at].segment.read_list(&head.values, &mut readers[at], &mut old)?;
+            merged.extend(old.iter().map(|rank| ranks[at][*rank as usize]).filter(|rank| *rank != NO_RANK));
+            head.advance()?;
+        }
+        if !merged.is_sorted() {
+            // Few ascending runs: what this sort is quick at.
+            merged.sort();
+        }
+        if !merged.is_empty() {
+            writer.list(section, &key, &merged)?;
+        }
+    }
+    Ok(())
+}
+
+/// Which head has the least key, and which the least of the others.
+fn least_two(heads: &[Head<'_>]) -> Option<(usize, Option<usize>)> {
+    let (mut first, mut second): (Option<usize>, Option<usize>) = (None, None);
+    for (at, head) in heads.iter().enumerate().filter(|(_, head)| !head.ended) {
+        let less = |other: Option<usize>| other.is_none_or(|other| head.key < heads[other].key);
+        if less(first) {
+            (first, second) = (Some(at), first);
+        } else if less(second) {
+            second = Some(at);
+        }
+    }
+    first.map(|first| (first, second))
+}
+
+/// A table that is walked from front to back.
+struct Head<'a> {
+    table: Table<'a>,
+    place: u64,
+    ended: bool,
+    key: Vec<u8>,
+    values: Vec<u64>,
+}
+
+impl<'a> Head<'a> {
+    fn new(table: Table<'a>) -> io::Result<Self> {
+        let mut head = Self { table, place: 0, ended: false, key: Vec::new(), values: Vec::new() };
+        head.load()?;
+        Ok(head)
+    }
+
+    fn load(&mut self) -> io::Result<()> {
+        self.ended = self.place >= self.table.len();
+        if !self.ended {
+            let (key, values) = self.table.at(self.place)?;
+            self.key.clear();
+            self.key.extend_from_slice(key);
+            self.values.clear();
+            self.values.extend_from_slice(values);
+        }
+        Ok(())
+    }
+
+    /// Goes on by one; answers whether there was one.
+    fn advance(&mut self) -> io::Result<bool> {
+        self.place += 1;
+        self.load()?;
+        Ok(!self.ended)
+    }
+}

@@ -1,0 +1,99 @@
+//! An index over the messages of a table, outside the database: their order, their senders, their words. It is made of
+//! segments that never change, so that building it needs no lock and reading it sees one state. Nothing here knows SQL.
+
+pub mod answer;
+pub mod build;
+pub mod folder;
+pub mod grams;
+pub mod key;
+pub mod merge;
+mod postings;
+pub mod run;
+pub mod search;
+pub mod segment;
+pub mod senders;
+pub mod source;
+pub mod state;
+pub mod table;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use merge::Member;
+use state::State;
+
+/// The index as it is now, for whoever reads it.
+#[derive(Debug, Default)]
+pub struct Index {
+    current: Mutex<Option<Arc<State>>>,
+    /// Held while a new state is made from the current one.
+    change: Mutex<()>,
+    distrusted: AtomicBool,
+}
+
+impl Index {
+    /// The current state; none while nothing is known.
+    pub fn current(&self) -> Option<Arc<State>> {
+        lock(&self.current).clone()
+    }
+
+    /// Keeps others from publishing, until dropped.
+    pub fn change(&self) -> MutexGuard<'_, ()> {
+        lock(&self.change)
+    }
+
+    /// Replaces the current state.
+    pub fn publish(&self, state: Option<State>) {
+        let before = std::mem::replace(&mut *lock(&self.current), state.map(Arc::new));
+        // What only it held is given back here, outside the lock.
+        drop(before);
+    }
+
+    /// Something read from it was not what the table has, or was damaged: it has to be built anew.
+    pub fn distrust(&self) {
+        self.distrusted.store(true, Ordering::Relaxed);
+        *lock(&self.current) = None;
+    }
+
+    /// Whether that was said since the last time this was asked.
+    pub fn take_distrust(&self) -> bool {
+        self.distrusted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Puts a segment in the place of those that it was made from. What died in them meanwhile is dead in it, too. Answers
+    /// whether it was: they may be gone.
+    pub fn replace(&self, old: &[Member], new: Member, file: u64) -> io::Result<bool> {
+        let _changing = self.change();
+        let Some(current) = self.current() else { return Ok(false) };
+        let place = |member: &Member| {
+            current.members[..current.files.len()].iter().position(|other| Arc::ptr_eq(&other.segment, &member.segment))
+        };
+        let Some(places) = old.iter().map(place).collect::<Option<Vec<usize>>>() else { return Ok(false) };
+        let mut state = State::clone(&current);
+        let mut dead = Vec::new();
+        for (member, at) in old.iter().zip(&places) {
+            let (mut entries, mut rows) = (member.segment.entries(), member.segment.rows());
+            for rank in current.members[*at].dead.iter().filter(|rank| member.dead.binary_search(rank).is_err()) {
+                let (place, _) = entries.at((*rank).into())?;
+                dead.extend(new.segment.rank_of(place, rows.row(*rank)?)?);
+            }
+        }
+        dead.sort_unstable();
+        let is_old = |at: usize| places.contains(&at);
+        let mut at = 0..;
+        state.members.retain(|_| !is_old(at.next().expect("there is no end")));
+        let mut at = 0..;
+        state.files.retain(|_| !is_old(at.next().expect("there is no end")));
+        if new.segment.count() > 0 {
+            state.members.insert(state.files.len(), Member { dead: Arc::new(dead), ..new });
+            state.files.push(file);
+        }
+        self.publish(Some(state));
+        Ok(true)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,255 @@
+//! Which messages of a segment a question lets through.
+
+use std::io;
+
+use super::grams::{self, Lookup};
+use super::key;
+use super::merge::Member;
+use super::run::Ranks;
+use super::segment::{ListReader, Section, Segment};
+use crate::domain::Filter;
+
+/// A filter in the words of the index.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// The sender, of `key::single`.
+    from: Option<Vec<u8>>,
+    /// The least place.
+    since: Option<Vec<u8>>,
+    /// What the text must contain.
+    term: Option<Lookup>,
+}
+
+/// What a segment has for a question.
+#[derive(Debug)]
+pub struct Candidates<'a> {
+    /// Everything that is let through, and perhaps more.
+    pub ranks: Ranks<'a>,
+    /// Whether each has to be looked at: more than what is let through may be among them.
+    pub doubtful: bool,
+}
+
+/// What looking at a text costs, in entries of a list.
+const LOOK_COST: u64 = 1_500;
+/// How a list is kept while lists are joined: more than one in so many, and it is a map of bits.
+const DENSE: u64 = 32;
+
+impl Question {
+    /// Of a filter.
+    pub fn new(filter: &Filter) -> Self {
+        let text = |text: &str| key::single(key::Value::Text(text.as_bytes()));
+        Self {
+            from: filter.from.as_deref().map(text),
+            since: filter.since.map(|since| text(since.as_str())),
+            term: filter.search.as_ref().map(|needle| grams::of_term(needle.folded())),
+        }
+    }
+
+    /// Looks into a segment.
+    pub fn ask<'a>(&self, member: &'a Member) -> io::Result<Candidates<'a>> {
+        let segment = &*member.segment;
+        let first = match &self.since {
+            Some(since) => segment.entries().lower_bound(since)? as u32,
+            None => 0,
+        };
+        let range = Ranks::Range(first, segment.count(), &member.dead);
+        let mut search = Search { segment, first, reader: ListReader::default(), found: None };
+        if let Some(from) = &self.from {
+            match search.list(from, Section::Senders)? {
+                Some(list) => search.narrow(&list)?,
+                None => return Ok(Candidates::none()),
+            }
+        }
+        let may_be = |search: &Search<'_>| search.found.as_ref().map_or(range.len(), Vec::len) as u64;
+        let mut doubtful = false;
+        match &self.term {
+            None => {}
+            Some(Lookup::Exact(gram)) => match search.list(&grams::key(*gram), Section::Grams)? {
+                Some(list) if search.is_worth(&list, may_be(&search)) => search.narrow(&list)?,
+                Some(_) => doubtful = true,
+                None => return Ok(Candidates::none()),
+            },
+            Some(Lookup::All(all)) => {
+                let mut lists = Vec::with_capacity(all.len());
+                for gram in all {
+                    match search.list(&grams::key(*gram), Section::Grams)? {
+                        Some(list) => lists.push(list),
+                        None => return Ok(Candidates::none()),
+                    }
+                }
+                lists.sort_unstable();
+                doubtful = true;
+                for list in &lists {
+                    if !search.is_worth(list, may_be(&search)) {
+                        break;
+                    }
+                    search.narrow(list)?;
+                }
+            }
+            Some(Lookup::Beginning(from, to)) => {
+                let lists = search.lists_between(*from, *to)?;
+                let length = lists.iter().map(|[length, ..]| length).sum();
+                if lists.is_empty() {
+                    return Ok(Candidates::none());
+                }
+                if search.is_worth(&[length, 0, 0], may_be(&search)) {
+                    let joined = search.join(&lists, length)?;
+                    search.keep(joined);
+                } else {
+                    doubtful = true;
+                }
+            }
+        }
+        let ranks = match search.found {
+            None => range,
+            Some(mut found) => {
+                if !member.dead.is_empty() {
+                    found.retain(|rank| member.dead.binary_search(rank).is_err());
+                }
+                Ranks::List(found)
+            }
+        };
+        Ok(Candidates { ranks, doubtful })
+    }
+}
+
+impl Candidates<'_> {
+    fn none() -> Self {
+        Self { ranks: Ranks::List(Vec::new()), doubtful: false }
+    }
+}
+
+/// A list that was not read yet: its length, and where it is.
+type Unread = [u64; 3];
+
+struct Search<'a> {
+    segment: &'a Segment,
+    first: u32,
+    reader: ListReader,
+    /// What is left, once anything was excluded by a list.
+    found: Option<Vec<u32>>,
+}
+
+impl Search<'_> {
+    fn list(&self, key: &[u8], section: Section) -> io::Result<Option<Unread>> {
+        let mut table = self.segment.lists(section);
+        Ok(table.find(key)?.map(|numbers| [numbers[0], numbers[1], numbers[2]]))
+    }
+
+    /// Whether reading a list is cheaper than looking at the texts of so many messages.
+    fn is_worth(&self, [length, ..]: &Unread, messages: u64) -> bool {
+        *length < messages.saturating_mul(LOOK_COST)
+    }
+
+    /// Keeps what is in the list, too.
+    fn narrow(&mut self, list: &Unread) -> io::Result<()> {
+        let mut ranks = Vec::new();
+        self.segment.read_list(list, &mut self.reader, &mut ranks)?;
+        self.keep(ranks);
+        Ok(())
+    }
+
+    fn keep(&mut self, mut ranks: Vec<u32>) {
+        self.found = Some(match self.found.take() {
+            None => {
+                let below = ranks.partition_point(|rank| *rank < self.first);
+                ranks.drain(..below);
+                ranks
+            }
+            Some(mut found) => {
+                intersect(&mut found, &ranks);
+                found
+            }
+        });
+    }
+
+    /// The lists of all grams from one to another.
+    fn lists_between(&self, from: grams::Gram, to: grams::Gram) -> io::Result<Vec<Unread>> {
+        let mut table = self.segment.lists(Section::Grams);
+        let mut lists = Vec::new();
+        let mut place = table.lower_bound(&grams::key(from))?;
+        while place < table.len() {
+            let (key, numbers) = table.at(place)?;
+            if key > grams::key(to).as_slice() {
+                break;
+            }
+            lists.push([numbers[0], numbers[1], numbers[2]]);
+            place += 1;
+        }
+        Ok(lists)
+    }
+
+    /// All ranks of several lists, each once.
+    fn join(&mut self, lists: &[Unread], length: u64) -> io::Result<Vec<u32>> {
+        let count = u64::from(self.segment.count());
+        let mut ranks = Vec::new();
+        if length < count / DENSE || lists.len() == 1 {
+            for list in lists {
+                self.segment.read_list(list, &mut self.reader, &mut ranks)?;
+            }
+            ranks.sort_unstable();
+            ranks.dedup();
+            return Ok(ranks);
+        }
+        let mut bits = vec![0u64; count.div_ceil(64) as usize];
+        for list in lists {
+            ranks.clear();
+            self.segment.read_list(list, &mut self.reader, &mut ranks)?;
+            ranks.iter().for_each(|rank| bits[*rank as usize / 64] |= 1 << (rank % 64));
+        }
+        ranks.clear();
+        for (at, mut word) in bits.into_iter().enumerate() {
+            while word != 0 {
+                ranks.push(at as u32 * 64 + word.trailing_zeros());
+                word &= word - 1;
+            }
+        }
+        Ok(ranks)
+    }
+}
+
+/// Keeps of `found` what is in `ranks`. Both ascend; where one is much shorter, the other is not walked but searched.
+fn intersect(found: &mut Vec<u32>, ranks: &[u32]) {
+    let mut rest = ranks;
+    if found.len().saturating_mul(16) < ranks.len() {
+        found.retain(|rank| {
+            // In steps that double: the next one is seldom far.
+            let mut step = 1;
+            while step < rest.len() && rest[step] < *rank {
+                step *= 2;
+            }
+            let window = &rest[..rest.len().min(step + 1)];
+            let at = window.partition_point(|other| other < rank);
+            rest = &rest[at..];
+            rest.first() == Some(rank)
+        });
+    } else {
+        found.retain(|rank| {
+            while let [first, others @ ..] = rest
+                && first < rank
+            {
+                rest = others;
+            }
+            rest.first() == Some(rank)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_intersection_is_what_both_have(
+            a in prop::collection::btree_set(0u32..3_000, 0..60), b in prop::collection::btree_set(0u32..3_000, 0..2_000),
+        ) {
+            for (a, b) in [(&a, &b), (&b, &a)] {
+                let mut found: Vec<u32> = a.iter().copied().collect();
+                intersect(&mut found, &b.iter().copied().collect::<Vec<_>>());
+                prop_assert_eq!(found, a.intersection(b).copied().collect::<Vec<_>>());
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! A segment: some messages in the order of listings, which of them each sender sent, and which of them have each gram.
+//! Written once, never changed. A message's place in the order is its *rank*; lists are lists of ranks.
+
+use std::io::{self, Write};
+use std::ops::RangeInclusive;
+
+use super::postings::{pack, unpack};
+use super::source::{CHECKSUM_BYTES, Form, Sink, Source, damaged, put_number, read_end, take_bytes, take_number};
+use super::table::{Fences, Table, TableWriter};
+
+/// The form of the bytes; a segment of another form is built anew.
+const FORM: Form = *b"pr-seg\0\x01";
+/// Row numbers in a part.
+const ROWS_IN_PART: usize = 1024;
+
+/// The two kinds of lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// By sender, a key of `key::single`.
+    Senders,
+    /// By gram, a key of `grams::key`.
+    Grams,
+}
+
+/// Writes a segment. Messages come in order, and so do the lists of each section.
+#[derive(Debug)]
+pub struct SegmentWriter<W> {
+    sink: Sink<W>,
+    entries: TableWriter,
+    senders: TableWriter,
+    grams: TableWriter,
+    rows: Vec<i64>,
+    row_parts: Vec<u64>,
+    packed: Vec<u8>,
+    count: u32,
+    least_row: i64,
+    greatest_row: i64,
+}
+
+impl<W: Write> SegmentWriter<W> {
+    /// An empty segment.
+    pub fn new(to: W) -> Self {
+        Self {
+            sink: Sink::new(to),
+            entries: TableWriter::new(0),
+            senders: TableWriter::new(3),
+            grams: TableWriter::new(3),
+            rows: Vec::with_capacity(ROWS_IN_PART),
+            row_parts: Vec::new(),
+            packed: Vec::new(),
+            count: 0,
+            least_row: i64::MAX,
+            greatest_row: i64::MIN,
+        }
+    }
+
+    /// Adds a message by its place in the order and its row number. Answers its rank.
+    pub fn message(&mut self, place: &[u8], row: i64) -> io::Result<u32> {
+        self.entries.push(place, &[], &mut self.sink)?;
+        self.rows.push(row);
+        (self.least_row, self.greatest_row) = (self.least_row.min(row), self.greatest_row.max(row));
+        if self.rows.len() == ROWS_IN_PART {
+            self.end_row_part()?;
+        }
+        self.count += 1;
+        Ok(self.count - 1)
+    }
+
+    fn end_row_part(&mut self) -> io::Result<()> {
+        self.row_parts.push(self.sink.offset());
+        self.packed.clear();
+        self.rows.drain(..).for_each(|row| self.packed.extend(row.to_le_bytes()));
+        self.sink.write_checked(&self.packed).map(drop)
+    }
+
+    /// Adds a list, which must be strictly ascending and not empty.
+    pub fn list(&mut self, section: Section, key: &[u8], ranks: &[u32]) -> io::Result<()> {
+        self.packed.clear();
+        pack(ranks, &mut self.packed);
+        let offset = self.sink.offset();
+        let length = self.sink.write_checked(&self.packed)?;
+        let table = match section {
+            Section::Senders => &mut self.senders,
+            Section::Grams => &mut self.grams,
+        };
+        table.push(key, &[ranks.len() as u64, offset, length as u64], &mut self.sink)
+    }
+
+    /// Writes what leads to all of it.
+    pub fn finish(mut self) -> io::Result<W> {
+        if !self.rows.is_empty() {
+            self.end_row_part()?;
+        }
+        let mut end = Vec::new();
+        for table in [self.entries, self.senders, self.grams] {
+            table.finish(&mut self.sink)?.encode(&mut end);
+        }
+        let mut before = 0;
+        for offset in &self.row_parts {
+            put_number(offset - before, &mut end);
+            before = *offset;
+        }
+        for row in [self.least_row, self.greatest_row] {
+            end.extend(row.to_le_bytes());
+        }
+        self.sink.finish(&end, FORM)
+    }
+}
+
+/// A segment to read from.
+#[derive(Debug)]
+pub struct Segment {
+    source: Source,
+    entries: Fences,
+    senders: Fences,
+    grams: Fences,
+    row_parts: Vec<u64>,
+    row_range: RangeInclusive<i64>,
+}
+
+impl Segment {
+    /// Reads what leads to the rest.
+    pub fn open(source: Source) -> io::Result<Self> {
+        let end = read_end(&source, FORM)?;
+        let mut rest = end.as_slice();
+        let (entries, senders) = (Fences::decode(&mut rest)?, Fences::decode(&mut rest)?);
+        let grams = Fences::decode(&mut rest)?;
+        let mut at = 0;
+        let parts = entries.keys().div_ceil(ROWS_IN_PART as u64);
+        let row_parts = (0..parts).map(|_| {
+            at += take_number(&mut rest)?;
+            Ok(at)
+        });
+        let row_parts = row_parts.collect::<io::Result<_>>()?;
+        let mut row = || take_bytes(&mut rest, 8).map(|row| i64::from_le_bytes(row.try_into().expect("eight bytes")));
+        Ok(Self { row_range: row()?..=row()?, source, entries, senders, grams, row_parts })
+    }
+
+    /// How many messages it holds, dead ones included.
+    pub fn count(&self) -> u32 {
+        self.entries.keys() as u32
+    }
+
+    /// No message in it has a greater row.
+    pub fn greatest_row(&self) -> i64 {
+        *self.row_range.end()
+    }
+
+    /// The messages by their places in the order: the place in the table is the rank.
+    pub fn entries(&self) -> Table<'_> {
+        Table::new(&self.entries, &self.source)
+    }
+
+    /// The lists of a section by their keys.
+    pub fn lists(&self, section: Section) -> Table<'_> {
+        let fences = match section {
+            Section::Senders => &self.senders,
+            Section::Grams => &self.grams,
+        };
+        Table::new(fences, &self.source)
+    }
+
+    /// Appends the list that a table's numbers lead to.
+    pub fn read_list(&self, numbers: &[u64], reader: &mut ListReader, ranks: &mut Vec<u32>) -> io::Result<()> {
+        let [count, offset, length] = *numbers else { return Err(damaged("a list has other numbers")) };
+        if count > self.entries.keys() {
+            return Err(damaged("a list is longer than its segment"));
+        }
+        let start = ranks.len();
+        unpack(reader.read(&self.source, offset, length as usize)?, count as usize, ranks)?;
+        // Lists ascend, so the last tells for all.
+        match ranks[start..].last() {
+            Some(last) if *last >= self.count() => Err(damaged("a list leads beyond its segment")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The list with this key; empty if there is none.
+    pub fn list(&self, section: Section, key: &[u8]) -> io::Result<Vec<u32>> {
+        let mut ranks = Vec::new();
+        if let Some(numbers) = self.lists(section).find(key)?.map(<[u64]>::to_vec) {
+            self.read_list(&numbers, &mut ListReader::default(), &mut ranks)?;
+        }
+        Ok(ranks)
+    }
+
+    /// How long the list with this key is.
+    pub fn list_length(&self, section: Section, key: &[u8]) -> io::Result<u64> {
+        Ok(self.lists(section).find(key)?.map_or(0, |numbers| numbers[0]))
+    }
+
+    /// A reader of row numbers.
+    pub fn rows(&self) -> Rows<'_> {
+        Rows { segment: self, part: None, bytes: Vec::new() }
+    }
+
+    /// The rank of a message that is known by place and row, if it is here.
+    pub fn rank_of(&self, place: &[u8], row: i64) -> io::Result<Option<u32>> {
+        if !self.row_range.contains(&row) {
+            return Ok(None);
+        }
+        let (mut entries, mut rows) = (self.entries(), self.rows());
+        let mut rank = entries.lower_bound(place)?;
+        while rank < entries.len() && entries.at(rank)?.0 == place {
+            if rows.row(rank as u32)? == row {
+                return Ok(Some(rank as u32));
+            }
+            rank += 1;
+        }
+        Ok(None)
+    }
+}
+
+/// Reads the row numbers of ranks; neighbours cost nothing.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    segment: &'a Segment,
+    part: Option<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Rows<'_> {
+    /// The row number of a rank.
+    pub fn row(&mut self, rank: u32) -> io::Result<i64> {
+        let (part, at) = (rank as usize / ROWS_IN_PART, rank as usize % ROWS_IN_PART);
+        if self.part != Some(part) {
+            self.part = None;
+            let count = (self.segment.count() as usize).saturating_sub(part * ROWS_IN_PART).min(ROWS_IN_PART);
+            let offset = *self.segment.row_parts.get(part).ok_or_else(|| damaged("a rank is beyond the end"))?;
+            self.segment.source.read_checked(offset, count * 8 + CHECKSUM_BYTES, &mut self.bytes)?;
+            self.part = Some(part);
+        }
+        let bytes = self.bytes.get(at * 8..at * 8 + 8).ok_or_else(|| damaged("a rank is beyond the end"))?;
+        Ok(i64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+    }
+}
+
+/// Reads lists. Whoever reads them all in the order of their keys reads the file from front to back, and says so by `ahead`.
+#[derive(Debug, Default)]
+pub struct ListReader {
+    window: Vec<u8>,
+    start: u64,
+    ahead: usize,
+}
+
+impl ListReader {
+    /// Reads at least so many bytes at a time.
+    pub fn ahead(bytes: usize) -> Self {
+        Self { ahead: bytes, ..Self::default() }
+    }
+
+    /// The bytes before the checksum, once that was found to fit.
+    fn read(&mut self, source: &Source, offset: u64, length: usize) -> io::Result<&[u8]> {
+        let inside = |start: u64, held: usize| offset >= start && offset + length as u64 <= start + held as u64;
+        if !inside(self.start, self.window.len()) {
+            let left = source.length()?.saturating_sub(offset);
+            let take = length.max(self.ahead.min(usize::try_from(left).unwrap_or(usize::MAX)));
+            source.read_at(offset, take, &mut self.window)?;
+            self.start = offset;
+        }
+        let at = (offset - self.start) as usize;
+        let (body, checksum) = self.window[at..at + length]
+            .split_last_chunk::<CHECKSUM_BYTES>()
+            .ok_or_else(|| damaged("a list is too short"))?;
+        if crc32fast::hash(body).to_le_bytes() != *checksum {
+            return Err(damaged("a checksum does not fit"));
+        }
+        Ok(body)
+    }
+}

@@ -1,0 +1,158 @@
+//! What the index knows at one moment, and how it comes to know more.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+
+use super::build::{Row, build};
+use super::merge::{Member, merge};
+use super::segment::Segment;
+use super::senders::{Changes, CountTable, Senders, count};
+use super::source::Source;
+
+/// A segment in memory is merged with the one before it while that is less than so many times as large.
+const GROWTH: u64 = 4;
+/// So many segments in files of about one size become one.
+const TIER: u64 = 8;
+/// Segments below this size are of one tier.
+const TIER_LEAST: u64 = 65_536;
+/// No segment is merged to more messages than this, so that merging needs little memory and ends soon.
+const SEGMENT_MAX: u64 = 6_000_000;
+/// A segment is written anew when more than one in so many of its messages are dead.
+const DEAD_SHARE: u64 = 8;
+
+/// An index that covers every message with a row up to `row` and every note up to `note`, as they were at one moment. Never
+/// changed once it is published: whoever holds one reads one truth.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Which content of a database this belongs to.
+    pub epoch: String,
+    /// Which file that is, as the system knows it.
+    pub database: (u64, u64),
+    /// The greatest row that it covers.
+    pub row: i64,
+    /// The last note that it covers.
+    pub note: i64,
+    /// The segments in files first, then those in memory.
+    pub members: Vec<Member>,
+    /// How many are in files, with the number of each one's file.
+    pub files: Vec<u64>,
+    /// The counts of the senders.
+    pub senders: Senders,
+}
+
+/// A message that is not, or not so any more, what the index covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Its row.
+    pub row: i64,
+    /// Its place, as it was when it was covered.
+    pub place: Vec<u8>,
+    /// Its sender then.
+    pub sender: Vec<u8>,
+}
+
+/// Ranks that died, by the number of the member.
+pub type Dead = HashMap<usize, Vec<u32>>;
+
+impl State {
+    /// Covers nothing.
+    pub fn empty(epoch: String, note: i64, database: (u64, u64)) -> Self {
+        Self {
+            epoch,
+            database,
+            row: i64::MIN,
+            note,
+            members: Vec::new(),
+            files: Vec::new(),
+            senders: Senders::new(CountTable::empty()),
+        }
+    }
+
+    /// How many messages count.
+    pub fn live(&self) -> u64 {
+        self.members.iter().map(Member::live).sum()
+    }
+
+    /// How many messages are only in memory, dead ones included.
+    pub fn in_memory(&self) -> u64 {
+        self.members[self.files.len()..].iter().map(|member| u64::from(member.segment.count())).sum()
+    }
+
+    /// Finds something gone among the segments: its member and rank. None if it was never covered, or is dead already.
+    pub fn find(&self, gone: &Gone) -> io::Result<Option<(usize, u32)>> {
+        for (at, member) in self.members.iter().enumerate() {
+            if let Some(rank) = member.segment.rank_of(&gone.place, gone.row)?
+                && member.dead.binary_search(&rank).is_err()
+            {
+                return Ok(Some((at, rank)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The members without what is gone.
+    pub fn without(&self, dead: &Dead) -> Vec<Member> {
+        let mut members = self.members.clone();
+        for (at, ranks) in dead {
+            let mut all = members[*at].dead.to_vec();
+            all.extend(ranks);
+            all.sort_unstable();
+            all.dedup();
+            members[*at].dead = Arc::new(all);
+        }
+        members
+    }
+
+    /// Covers more messages, in a new segment.
+    pub fn add(&mut self, rows: Vec<Row>) -> io::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut changes = Changes::new();
+        rows.iter().for_each(|row| count(&mut changes, &row.sender, 1));
+        self.members.push(in_memory(build(rows, Vec::new())?)?);
+        self.senders.apply(&changes)?;
+        self.settle()
+    }
+
+    /// Merges the newest segments until each is much larger than the next, so that there are few.
+    fn settle(&mut self) -> io::Result<()> {
+        let size_of = |member: &Member| u64::from(member.segment.count());
+        let mut from = self.members.len() - 1;
+        let mut size = size_of(&self.members[from]);
+        while from > self.files.len() && size_of(&self.members[from - 1]) < GROWTH * size {
+            from -= 1;
+            size += size_of(&self.members[from]);
+        }
+        if from + 1 < self.members.len() {
+            let merged = in_memory(merge(&self.members[from..], Vec::new())?)?;
+            self.members.truncate(from);
+            self.members.push(merged);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Segments in files that should become one: enough of about the same size, or one in which much is dead.
+    pub fn merge_due(&self) -> Option<Vec<Member>> {
+        let files = &self.members[..self.files.len()];
+        let count = |member: &Member| u64::from(member.segment.count());
+        if let Some(member) = files.iter().find(|member| member.dead.len() as u64 * DEAD_SHARE > count(member)) {
+            return Some(vec![member.clone()]);
+        }
+        let mut tiers: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
+        for member in files {
+            tiers.entry((count(member) / TIER_LEAST).max(1).ilog(TIER)).or_default().push(member.clone());
+        }
+        let is_due = |members: &Vec<Member>| {
+            members.len() as u64 >= TIER && members.iter().map(count).sum::<u64>() <= SEGMENT_MAX
+        };
+        tiers.into_values().find(is_due)
+    }
+}
+
+fn in_memory(bytes: Vec<u8>) -> io::Result<Member> {
+    Segment::open(Source::Memory(bytes)).map(Member::new)
+}
