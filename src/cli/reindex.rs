@@ -15,13 +15,12 @@ use crate::store::sqlite::schema::rebuild;
 /// How often progress is told where there is no terminal.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Builds indices and summaries anew, in one transaction. A running service goes on reading and is answered 503 for writes
-/// that wait too long meanwhile.
+/// Builds the key's index anew, in one transaction, and has whoever serves the file derive the rest anew. A running service
+/// goes on reading and is answered 503 for writes that wait too long meanwhile.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Inputs::gather(flags, arguments.config)?)?;
     let Database::Sqlite { path } = &config.store.database;
-    let style =
-        ProgressStyle::with_template("{spinner} building indices and summaries, {elapsed}").expect("a valid template");
+    let style = ProgressStyle::with_template("{spinner} building indices, {elapsed}").expect("a valid template");
     let bar = ProgressBar::new_spinner().with_style(style);
     let (shown, started, mut told) = (bar.clone(), Instant::now(), Instant::now());
     let on_terminal = std::io::stderr().is_terminal();
@@ -29,7 +28,7 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> 
         shown.tick();
         if !on_terminal && told.elapsed() >= TELL_INTERVAL {
             told = Instant::now();
-            eprintln!("building indices and summaries, {} s", started.elapsed().as_secs());
+            eprintln!("building indices, {} s", started.elapsed().as_secs());
         }
     };
     let messages = rebuild(path, &config.store, tell).with_context(|| format!("database {}", path.display()))?;

@@ -29,12 +29,14 @@ struct State {
     closed: bool,
     /// The writer sleeps; nobody else needs to be woken.
     writer_waits: bool,
+    /// The writer shall look up, though there is no job.
+    nudged: bool,
 }
 
 /// What the writer finds.
 pub(super) enum Taken {
     Jobs(Vec<Job>),
-    /// Nothing came within the time that the writer wanted to wait.
+    /// Nothing came within the time that the writer wanted to wait, or it was nudged.
     Nothing,
     /// Nothing is left and nothing will come.
     Closed,
@@ -81,6 +83,9 @@ impl Queue {
             if state.closed {
                 return Taken::Closed;
             }
+            if std::mem::take(&mut state.nudged) {
+                return Taken::Nothing;
+            }
             state.writer_waits = true;
             match patience {
                 None => state = self.arrived.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
@@ -89,7 +94,7 @@ impl Queue {
                     let (back, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
                     state = back;
                     if timeout.timed_out() && state.jobs.is_empty() && !state.closed {
-                        state.writer_waits = false;
+                        (state.writer_waits, state.nudged) = (false, false);
                         return Taken::Nothing;
                     }
                 }
@@ -104,6 +109,20 @@ impl Queue {
         let jobs: Vec<Job> = state.jobs.drain(..count).collect();
         state.messages -= jobs.iter().map(|job| job.messages.len()).sum::<usize>();
         Taken::Jobs(jobs)
+    }
+
+    /// Has the writer look up from its sleep, or before it goes to sleep the next time.
+    pub fn nudge(&self) {
+        let mut state = self.lock();
+        state.nudged = true;
+        state.writer_waits = false;
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// Whether nothing is waiting and the writer sleeps.
+    pub fn is_idle(&self) -> bool {
+        self.lock().writer_waits
     }
 
     /// Messages waiting now.

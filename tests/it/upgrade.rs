@@ -62,6 +62,29 @@ fn the_file_of_the_original_service_opens_and_its_odd_rows_are_served_unchanged(
 }
 
 #[test]
+fn the_file_of_version_0_1_0_opens_with_all_its_messages_and_without_its_indices() {
+    let setup = Setup::new();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/upgrade/v0.1.0.db");
+    std::fs::copy(&fixture, setup.database()).expect("the fixture can be copied");
+    let server = setup.start();
+    assert_eq!(listed(&server, "/messages?limit=1").1, 8);
+    assert_eq!(listed(&server, "/messages?from=%2B4915112345678").1, 1);
+    assert_eq!(listed(&server, "/messages?q=filed%20by%200.1.0").1, 1);
+    assert_eq!(server.get("/stats").json()["senders_count"], 5);
+    server.store(&message("v1-1"));
+    server.store(&message("new"));
+    assert_eq!(listed(&server, "/messages?limit=1").1, 9, "v1-1 was there already");
+    let connection = database::open(&server.database());
+    let left = "SELECT count(*) FROM sqlite_master WHERE tbl_name = 'messages' AND type = 'index'";
+    assert_eq!(connection.query_row(left, [], |row| row.get::<_, i64>(0)), Ok(1), "only the key's");
+    // What 0.1.0 looks at before it touches a file: it finds one of ours, and of a later version.
+    let known = "SELECT count(*) FROM sqlite_master WHERE name = 'postroom_totals'";
+    assert_eq!(connection.query_row(known, [], |row| row.get::<_, i64>(0)), Ok(1));
+    assert!(connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).expect("a number") > 1);
+    database::assert_sound(&connection);
+}
+
+#[test]
 fn values_of_any_type_and_length_are_served_and_counted() {
     let long = "x".repeat(5_000);
     let server = made_by(&original(&format!(
@@ -128,7 +151,7 @@ fn rows_written_while_our_triggers_were_gone_are_counted_at_the_next_start() {
     let (path, folder) = (server.database(), server.folder());
     assert_eq!(server.stop().0.code(), Some(0));
     // As a dump and restore of the one table does it.
-    let rebuild = "DROP TRIGGER postroom_messages_insert; DROP INDEX postroom_messages_ts;
+    let rebuild = "DROP TRIGGER postroom_note_insert; DROP TRIGGER postroom_note_replaced;
         INSERT INTO messages VALUES ('theirs', '+1', '+2', '2025-01-01T00:00:00Z', NULL, 'x')";
     database::open(&path).execute_batch(rebuild).expect("they are there");
     let server = Setup::in_folder(folder).start();
@@ -160,6 +183,18 @@ fn what_cannot_be_served_is_refused_and_not_touched() {
                 "CREATE TABLE messages (message_id TEXT PRIMARY KEY, {columns}, created_at TEXT, tenant TEXT NOT NULL)"
             ),
             "tenant",
+        ),
+        (
+            format!(
+                "CREATE TABLE messages (message_id TEXT PRIMARY KEY, {columns}, created_at TEXT NOT NULL) WITHOUT ROWID"
+            ),
+            "without rowids",
+        ),
+        (
+            format!(
+                "CREATE TABLE messages (message_id TEXT PRIMARY KEY, {columns}, created_at TEXT NOT NULL, RowID TEXT)"
+            ),
+            "rowid",
         ),
     ];
     for (sql, why) in cases {

@@ -8,7 +8,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::file::wal_path;
-use super::schema::{SCHEMA_VERSION, object_exists, open_for_reading, summaries_agree};
+use super::schema::{SCHEMA_VERSION, is_ours, object_exists, open_for_reading};
 
 /// What was found in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,12 +21,11 @@ pub struct Audit {
     pub findings: Vec<String>,
 }
 
-/// Opens the file for reading and looks at its table; with `thorough`, reads everything: SQLite's own integrity check, and
-/// the summaries against a recount.
+/// Opens the file for reading and looks at its table; with `thorough`, reads everything: SQLite's own integrity check.
 pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     let connection = open_untouched(path)?;
-    let ours = object_exists(&connection, "postroom_totals")?;
-    let schema_version = if ours { connection.query_row("PRAGMA user_version", [], |row| row.get(0))? } else { 0 };
+    let schema_version =
+        if is_ours(&connection)? { connection.query_row("PRAGMA user_version", [], |row| row.get(0))? } else { 0 };
     let mut audit = Audit { schema_version, messages: None, findings: Vec::new() };
     if thorough {
         audit.findings = integrity(&connection)?;
@@ -36,8 +35,6 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     }
     if schema_version > SCHEMA_VERSION {
         audit.findings.push(format!("schema {schema_version} is newer than this program knows"));
-    } else if thorough && ours && !(summaries_agree(&connection)? && senders_agree(&connection)?) {
-        audit.findings.push("the summaries differ from a recount; `postroom reindex` counts anew".to_owned());
     }
     Ok(audit)
 }
@@ -71,16 +68,4 @@ fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare("PRAGMA integrity_check")?;
     let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
     Ok(lines.collect::<Result<Vec<_>, _>>()?.into_iter().filter(|line| line != "ok").collect())
-}
-
-/// Sender by sender.
-fn senders_agree(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row(
-        "SELECT NOT EXISTS (
-             SELECT from_msisdn, count(*) FROM messages GROUP BY from_msisdn
-             EXCEPT SELECT from_msisdn, messages FROM postroom_senders
-         )",
-        [],
-        |row| row.get(0),
-    )
 }

@@ -4,6 +4,7 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The database file and its write-ahead log, as the file system knows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,34 @@ impl FileIdentity {
         let database = number(std::fs::metadata(path).ok()?);
         let log = number(std::fs::metadata(wal_path(path)).ok()?);
         Some(Self { database, log })
+    }
+}
+
+/// A log that lies beside a file which it does not belong to: another file was put in the place of its own. SQLite cannot
+/// tell, and would lay pages of the one over the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StrayLog {
+    log: (u64, u64),
+    /// Another log may get the same number, but not the same time.
+    modified: Option<SystemTime>,
+}
+
+impl StrayLog {
+    /// The log at `path`, if it is still that of the files that were opened, and the database is not. To be called while
+    /// those are open, so that their numbers are nobody else's.
+    pub fn beside(path: &Path, opened: FileIdentity) -> Option<Self> {
+        let now = FileIdentity::of(path)?;
+        (now.log == opened.log && now.database != opened.database).then(|| Self::at(path, now))
+    }
+
+    /// Whether it is still there.
+    pub fn is_beside(self, path: &Path) -> bool {
+        FileIdentity::of(path).is_some_and(|now| Self::at(path, now) == self)
+    }
+
+    fn at(path: &Path, now: FileIdentity) -> Self {
+        let modified = std::fs::metadata(wal_path(path)).and_then(|metadata| metadata.modified()).ok();
+        Self { log: now.log, modified }
     }
 }
 

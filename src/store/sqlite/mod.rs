@@ -1,5 +1,6 @@
 //! The embedded store: one SQLite file, one thread that writes it, a few that read it.
 
+mod append;
 mod audit;
 mod failure;
 mod file;
@@ -9,7 +10,7 @@ pub mod schema;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -51,6 +52,19 @@ struct Shared {
     health: AtomicU8,
     /// The files that the writer writes to; none while it has none open.
     written: Mutex<Option<FileIdentity>>,
+    /// The greatest rowid as of the writer's last commit, or of its opening.
+    committed_row: AtomicI64,
+    /// The notes that the writer may delete when it is idle.
+    forget: Mutex<Option<Forget>>,
+}
+
+/// Notes that are of no more use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Forget {
+    /// The epoch in which their numbers were read.
+    epoch: String,
+    /// The last of them.
+    change: i64,
 }
 
 impl Shared {
@@ -63,6 +77,26 @@ impl Shared {
     fn has_lost(&self, path: &Path) -> bool {
         let written = *self.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         written.is_some() && written != FileIdentity::of(path)
+    }
+
+    // The index is who calls the following three.
+    /// The greatest rowid as of the writer's last commit: what lies between it and what is indexed is the tail.
+    #[allow(dead_code)]
+    fn committed_row(&self) -> i64 {
+        self.committed_row.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing waits to be written and the writer sleeps.
+    #[allow(dead_code)]
+    fn is_idle(&self) -> bool {
+        self.queue.is_idle()
+    }
+
+    /// Has the writer delete these notes as soon as it is idle.
+    #[allow(dead_code)]
+    fn forget(&self, notes: Forget) {
+        *self.forget.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(notes);
+        self.queue.nudge();
     }
 
     fn health(&self) -> Health {
@@ -93,7 +127,14 @@ impl SqliteStore {
         // Made absolute once, so that a later change of the working directory means nothing.
         let path = std::path::absolute(path).map_err(OpenError::Folder)?;
         let queue = Queue::new(config.queue_max);
-        let shared = Arc::new(Shared { queue, metrics, health: AtomicU8::new(0), written: Mutex::default() });
+        let shared = Arc::new(Shared {
+            queue,
+            metrics,
+            health: AtomicU8::new(0),
+            written: Mutex::default(),
+            committed_row: AtomicI64::new(0),
+            forget: Mutex::default(),
+        });
         let (answers, answered) = mpsc::unbounded_channel();
         let writer = Writer::open(Arc::clone(&shared), config.clone(), path.clone(), answers)?;
         let readers = Readers::start(path.clone(), config.readers, "reader")?;
@@ -191,5 +232,61 @@ async fn deliver(mut answered: mpsc::UnboundedReceiver<Vec<writer::Answer>>) {
             // Whoever went away in the meantime will ask again and get a duplicate.
             let _ = reply.send(result);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Database;
+
+    fn number(connection: &Connection, sql: &str) -> i64 {
+        connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// Waits for a condition, on the runtime whose task hands out the receipts.
+    async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !is_so() {
+            assert!(std::time::Instant::now() < deadline, "never: {what}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn an_idle_writer_forgets_the_notes_it_is_asked_to_and_no_others() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("app.db");
+            let config = StoreConfig {
+                database: Database::Sqlite { path: path.clone() },
+                queue_max: 64,
+                batch_max: 16,
+                lock_timeout: Duration::from_secs(20),
+                query_timeout: Duration::from_secs(20),
+                readers: 1,
+                checkpoint_pages: 16,
+            };
+            let store = SqliteStore::open(&path, &config, Arc::new(Metrics::new(Vec::new(), 1, 1))).unwrap();
+            let other = Connection::open(&path).unwrap();
+            other.busy_timeout(Duration::from_secs(20)).unwrap();
+            let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
+                INSERT INTO messages SELECT 'm' || i, '+1', '+2', 'x', NULL, 'x' FROM n; UPDATE messages SET ts = 'y'";
+            other.execute_batch(rows).unwrap();
+            let notes = || number(&other, "SELECT count(*) FROM postroom_changes");
+            assert_eq!(notes(), 2500);
+            store.shared.forget(Forget { epoch: "of another time".to_owned(), change: 2500 });
+            store.append(Parsed::default()).await.unwrap();
+            until("the writer is idle", || store.shared.is_idle()).await;
+            assert_eq!(notes(), 2500, "in another epoch the numbers stand for something else");
+            let epoch = other.query_row("SELECT epoch FROM postroom_index", [], |row| row.get(0)).unwrap();
+            store.shared.forget(Forget { epoch, change: 2400 });
+            until("all that was asked for is forgotten", || notes() == 100).await;
+            until("the writer is idle", || store.shared.is_idle()).await;
+            assert_eq!(number(&other, "SELECT min(change) FROM postroom_changes"), 2401);
+            assert_eq!(store.shared.committed_row(), 2500, "as of the last batch");
+            store.close();
+        });
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use rusqlite::{Connection, Row, params_from_iter};
 
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, SenderCount, Start, Stats, Stored};
@@ -45,15 +45,14 @@ pub(super) fn page(connection: &Connection, request: &PageRequest, patience: Dur
         condition = format!("{condition} AND {behind}");
         values.extend(bound);
     }
-    let index = access_path(request, offset, &counted);
     let order = match request.order {
         Order::Time => "ts, message_id",
         Order::Arrival => "rowid",
     };
-    // The inner query walks an index and touches no row that is only skipped. One row more tells whether there is a next page.
+    // One row more tells whether there is a next page.
     let sql = format!(
         "SELECT message_id, from_msisdn, to_msisdn, ts, text, rowid FROM messages WHERE rowid IN (
-             SELECT rowid FROM messages {index} WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?
+             SELECT rowid FROM messages NOT INDEXED WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?
          ) ORDER BY {order}"
     );
     values.push((i64::from(request.limit) + 1).into());
@@ -106,21 +105,6 @@ fn behind(position: &Position) -> (&'static str, Vec<Value>) {
     }
 }
 
-/// How to find the rows of a page. Walking in the order of the listing can stop early, but looks rows up one by one; where
-/// nearly all matches are needed anyway, one pass over the table in its own order is several times cheaper.
-fn access_path(request: &PageRequest, offset: u64, counted: &Counted) -> &'static str {
-    let filter = &request.filter;
-    let wanted = offset.saturating_add(request.limit.into());
-    let most_matches_wanted = counted.complete && wanted.saturating_mul(3) > counted.total;
-    match (request.order, &filter.from, &filter.search) {
-        (Order::Arrival, None, _) => "NOT INDEXED",
-        // Sorted by arrival, but only this sender's.
-        (_, Some(_), _) => "INDEXED BY postroom_messages_from",
-        (Order::Time, None, Some(_)) if most_matches_wanted && filter.since.is_none() => "NOT INDEXED",
-        (Order::Time, None, _) => "INDEXED BY postroom_messages_ts",
-    }
-}
-
 /// How many match, as far as was looked.
 struct Counted {
     total: u64,
@@ -155,22 +139,9 @@ fn total_within(connection: &Connection, filter: &Filter, patience: Duration) ->
 }
 
 fn total(connection: &Connection, filter: &Filter) -> rusqlite::Result<u64> {
-    match filter {
-        Filter { from: None, since: None, search: None } => {
-            let mut statement = connection.prepare_cached("SELECT messages FROM postroom_totals")?;
-            statement.query_row([], |row| row.get(0))
-        }
-        Filter { from: Some(from), since: None, search: None } => {
-            let sql = "SELECT messages FROM postroom_senders WHERE from_msisdn = ?1";
-            let count = connection.prepare_cached(sql)?.query_row([from], |row| row.get(0)).optional()?;
-            Ok(count.unwrap_or(0))
-        }
-        _ => {
-            let (condition, values) = condition(filter);
-            let sql = format!("SELECT count(*) FROM messages WHERE {condition}");
-            connection.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0))
-        }
-    }
+    let (condition, values) = condition(filter);
+    let sql = format!("SELECT count(*) FROM messages WHERE {condition}");
+    connection.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0))
 }
 
 /// The filter as SQL with its values, in the order of its question marks.
@@ -192,10 +163,9 @@ fn condition(filter: &Filter) -> (String, Vec<Value>) {
     (if terms.is_empty() { "true".to_owned() } else { terms.join(" AND ") }, values)
 }
 
-/// The inbox in a few numbers; none of them is counted here.
+/// The inbox in a few numbers.
 pub(super) fn stats(connection: &Connection) -> rusqlite::Result<Stats> {
-    let sql = "SELECT messages, senders, (SELECT min(ts) FROM messages), (SELECT max(ts) FROM messages)
-               FROM postroom_totals";
+    let sql = "SELECT count(*), count(DISTINCT from_msisdn), min(ts), max(ts) FROM messages";
     let mut stats = connection.prepare_cached(sql)?.query_row([], |row| {
         Ok(Stats {
             total_messages: row.get(0)?,
@@ -205,7 +175,8 @@ pub(super) fn stats(connection: &Connection) -> rusqlite::Result<Stats> {
             last_ts: text(row, 3)?,
         })
     })?;
-    let sql = "SELECT from_msisdn, messages FROM postroom_senders ORDER BY messages DESC, from_msisdn LIMIT ?1";
+    let sql = "SELECT from_msisdn, count(*) AS messages FROM messages GROUP BY from_msisdn
+               ORDER BY messages DESC, from_msisdn LIMIT ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let senders = statement.query_map([TOP_SENDERS_MAX as i64], |row| {
         Ok(SenderCount { from: text(row, 0)?.unwrap_or_default(), count: row.get(1)? })

@@ -15,13 +15,16 @@ use crate::config::StoreConfig;
 use crate::telemetry::log;
 
 /// The version of our objects that this program makes and understands.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 
 const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
-const SUMMARIES: &str = include_str!("migrations/0001_summaries.sql");
+/// Makes what version 2 has of any file, whatever came before.
+const NOTES: &str = include_str!("migrations/0002_notes.sql");
+/// One of these is in every file that we opened, whichever version of ours did.
+const OURS: [&str; 2] = ["postroom_index", "postroom_totals"];
 /// One of our objects that goes when the table goes.
-pub(super) const FIRST_TO_GO: &str = "postroom_messages_insert";
+pub(super) const FIRST_TO_GO: &str = "postroom_note_insert";
 const COLUMNS: [&str; 6] = ["message_id", "from_msisdn", "to_msisdn", "ts", "text", "created_at"];
 /// How often an upgrade that takes long says that it is still at work.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -55,6 +58,9 @@ pub enum OpenError {
     /// The file, or the log beside it, went away while it was being opened.
     #[error("the database file is gone")]
     FileLost,
+    /// Another file was put in the place of ours, and our log left beside it.
+    #[error("the log beside the database belongs to another file; remove it")]
+    StrayLog,
     /// The system has no more threads.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -104,7 +110,8 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
         // Another process reads an older state; then the log itself is synced.
         std::fs::File::open(wal_path(path)).and_then(|log| log.sync_all()).map_err(OpenError::Folder)?;
     }
-    // Our own triggers need not fire for us: the writer counts a whole batch at once. Somebody else's on this table must.
+    // Our own triggers need not fire for us: the writer only appends, beyond every rowid that was ever used. Somebody else's on
+    // this table must.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, has_foreign_triggers(&connection)?)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
@@ -133,8 +140,12 @@ pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Resul
 fn check_version(connection: &Connection) -> Result<(), OpenError> {
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     // The file of another program may carry a version of that program's; only with our objects in it is the number ours.
-    let ours = object_exists(connection, "postroom_totals")?;
-    if ours && found > SCHEMA_VERSION { Err(OpenError::Newer { found }) } else { Ok(()) }
+    if is_ours(connection)? && found > SCHEMA_VERSION { Err(OpenError::Newer { found }) } else { Ok(()) }
+}
+
+/// Whether we, of any version, have opened this file for writing before.
+pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(object_exists(connection, OURS[0])? || object_exists(connection, OURS[1])?)
 }
 
 fn check_table(connection: &Connection, missing: Missing) -> Result<(), OpenError> {
@@ -159,6 +170,13 @@ fn check_table(connection: &Connection, missing: Missing) -> Result<(), OpenErro
             return Err(OpenError::ForeignTable(problem));
         }
     }
+    // Notes name a row by its rowid, and so do listings.
+    if columns.iter().any(|(name, ..)| name.eq_ignore_ascii_case("rowid")) {
+        return Err(OpenError::ForeignTable("has a column 'rowid'".to_owned()));
+    }
+    if connection.prepare("SELECT rowid FROM messages").is_err() {
+        return Err(OpenError::ForeignTable("is one without rowids".to_owned()));
+    }
     let key: Option<String> = connection
         .query_row("SELECT name FROM pragma_table_info('messages') WHERE pk = 1", [], |row| row.get(0))
         .optional()?;
@@ -171,6 +189,11 @@ fn check_table(connection: &Connection, missing: Missing) -> Result<(), OpenErro
 /// A number that changes with the schema, whoever changes it.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
+}
+
+/// A number that changes with every commit of another connection, and not with our own.
+pub(super) fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
 /// Whether an object of this name is in the file.
@@ -186,42 +209,32 @@ fn has_foreign_triggers(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row(sql, [], |row| row.get(0))
 }
 
-/// Whether one of our objects is absent, or the summaries disagree with the table: then somebody wrote while our triggers
-/// were not there, or made the file anew from a dump.
+/// Whether one of our objects is absent, or a trigger of ours hangs on another table: then somebody may have written without
+/// leaving notes.
 fn needs_upgrade(connection: &Connection) -> rusqlite::Result<bool> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let names = created_names();
-    let mut statement = connection.prepare("SELECT count(*) FROM sqlite_master WHERE name = ?1")?;
-    for name in &names {
-        if statement.query_row([name], |row| row.get::<_, i64>(0))? == 0 {
+    let mut statement = connection.prepare(
+        "SELECT 1 FROM sqlite_master
+         WHERE name = ?1 AND (type <> 'trigger' OR lower(tbl_name) IN ('messages', 'postroom_changes'))",
+    )?;
+    for name in created_names() {
+        if !statement.exists([name])? {
             return Ok(true);
         }
     }
-    Ok(version != SCHEMA_VERSION || !summaries_agree(connection)?)
+    Ok(version != SCHEMA_VERSION || !connection.prepare("SELECT 1 FROM postroom_index")?.exists([])?)
 }
 
 /// The names of everything that the migration creates, read off its text.
 fn created_names() -> Vec<&'static str> {
-    SUMMARIES
+    NOTES
         .lines()
         .filter(|line| line.starts_with("CREATE "))
         .filter_map(|line| line.split_once("IF NOT EXISTS ")?.1.split_ascii_whitespace().next())
         .collect()
 }
 
-/// Compares the summaries with a count of the table. Costs a pass over the smallest index.
-pub(super) fn summaries_agree(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row(
-        "SELECT totals.messages = (SELECT count(*) FROM messages)
-            AND totals.messages = (SELECT total(messages) FROM postroom_senders)
-            AND totals.senders = (SELECT count(*) FROM postroom_senders)
-         FROM postroom_totals AS totals",
-        [],
-        |row| row.get(0),
-    )
-}
-
-/// Adds what is missing and counts anew, in one transaction: a crash leaves the file as it was.
+/// Adds what is missing, in one transaction: a crash leaves the file as it was.
 fn upgrade(connection: &mut Connection) -> Result<(), OpenError> {
     let started = Instant::now();
     let mut told = started;
@@ -239,36 +252,33 @@ fn upgrade(connection: &mut Connection) -> Result<(), OpenError> {
     }
     transaction.commit()?;
     connection.progress_handler(0, None::<fn() -> bool>)?;
-    let messages: i64 = connection.query_row("SELECT messages FROM postroom_totals", [], |row| row.get(0))?;
     let seconds = format!("{:.3}", started.elapsed().as_secs_f64());
-    log::info("prepared the database").value("messages", messages).value("elapsed_seconds", seconds).emit();
+    log::info("prepared the database").value("elapsed_seconds", seconds).emit();
     Ok(())
 }
 
-/// Builds everything derived anew, indices included, in one transaction. `tell` is called now and then meanwhile. Answers how
-/// many messages there are.
+/// Has everything derived built anew: the primary key's index at once, the rest by whoever serves the file next. `tell` is
+/// called now and then meanwhile. Answers how many messages there are.
 pub fn rebuild(path: &Path, config: &StoreConfig, tell: impl FnMut() + Send + 'static) -> Result<u64, OpenError> {
     let mut connection = open_for_writing(path, config, Missing::Refuse)?;
     connection.progress_handler(STEPS_PER_LOOK, Some(keep_going(tell)))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     build(&transaction)?;
-    transaction.execute_batch("REINDEX messages; REINDEX postroom_senders;")?;
-    let messages = transaction.query_row("SELECT messages FROM postroom_totals", [], |row| row.get(0))?;
+    transaction.execute_batch("REINDEX messages")?;
+    let messages = transaction.query_row("SELECT count(*) FROM messages", [], |row| row.get(0))?;
     transaction.commit()?;
     Ok(messages)
 }
 
-/// Puts every object of ours in place and counts all messages.
+/// Puts every object of ours in place. With the new epoch the old notes say nothing any more; and a greatest possible rowid,
+/// which a row once had that is gone, need not be avoided any longer.
 fn build(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    transaction.execute_batch(SUMMARIES)?;
+    transaction.execute_batch(NOTES)?;
     transaction.execute_batch(
-        "DELETE FROM postroom_replaced;
-         DELETE FROM postroom_senders;
-         INSERT INTO postroom_senders (from_msisdn, messages)
-             SELECT from_msisdn, count(*) FROM messages GROUP BY from_msisdn;
-         UPDATE postroom_totals SET
-             messages = (SELECT total(messages) FROM postroom_senders),
-             senders = (SELECT count(*) FROM postroom_senders);",
+        "DELETE FROM postroom_changes;
+         UPDATE postroom_index SET
+             epoch = lower(hex(randomblob(16))),
+             high_row = CASE high_row WHEN 9223372036854775807 THEN 0 ELSE high_row END;",
     )?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
 }

@@ -1,7 +1,6 @@
 //! The one thread that writes. It takes one job, then whatever queued during the last commit (no timer), writes one
 //! transaction, commits once, then answers everyone. Load makes batches larger, not latency spiky.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,26 +9,28 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{Connection, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Shared;
+use super::append::{Rows, append};
 use super::failure::Failure;
-use super::file::FileIdentity;
+use super::file::{FileIdentity, StrayLog};
 use super::schema::{self, Missing, OpenError, checkpoint, open_for_writing};
+use super::{Forget, Shared};
 use crate::config::StoreConfig;
-use crate::domain::NewMessage;
 use crate::store::queue::{Job, Taken};
 use crate::store::{Health, Receipt, StoreError};
 use crate::telemetry::log;
-use crate::telemetry::metrics::Outcome;
 
 /// How often a writer in trouble looks whether the trouble is over.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Writes as much as a small batch does: a commit of nothing would prove nothing, and SQLite does not write what is equal.
-const PROBE: &str = "UPDATE postroom_totals SET probe = randomblob(65536)";
-const PROBE_DONE: &str = "UPDATE postroom_totals SET probe = NULL";
+const PROBE: &str = "UPDATE postroom_index SET probe = randomblob(65536)";
+const PROBE_DONE: &str = "UPDATE postroom_index SET probe = NULL";
+
+/// Notes that are deleted in one transaction: a message that comes meanwhile waits for a millisecond or so.
+const FORGET_AT_ONCE: i64 = 1_000;
 
 /// A request's result on its way to the request.
 pub(super) type Answer = (oneshot::Sender<Result<Receipt, StoreError>>, Result<Receipt, StoreError>);
@@ -41,6 +42,8 @@ pub(super) struct Writer {
     path: PathBuf,
     /// None after a failure, until it could be opened again.
     open: Option<Open>,
+    /// Not to be opened with this beside it.
+    stray_log: Option<StrayLog>,
     /// A whole batch of answers at a time: one wake-up of the runtime, which then wakes the requests itself.
     answers: mpsc::UnboundedSender<Vec<Answer>>,
     /// The log is moved when it has this many pages.
@@ -53,6 +56,12 @@ struct Open {
     identity: FileIdentity,
     /// Changes with every table, index or trigger that anybody makes or drops.
     schema_version: i64,
+    /// Other programs' triggers are on the table, so triggers fire here.
+    triggers_fire: bool,
+    /// Changes with every commit of another connection.
+    data_version: i64,
+    /// The table's rowids as of that version; none if they have to be looked at.
+    rows: Option<Rows>,
     /// Pages in the log, as of the last commit.
     log_pages: Arc<AtomicU32>,
 }
@@ -66,12 +75,15 @@ impl Writer {
         answers: mpsc::UnboundedSender<Vec<Answer>>,
     ) -> Result<Self, OpenError> {
         let checkpoint_at_pages = config.checkpoint_pages;
-        let mut writer = Self { shared, config, path, open: None, answers, checkpoint_at_pages };
+        let mut writer = Self { shared, config, path, open: None, stray_log: None, answers, checkpoint_at_pages };
         writer.open = Some(writer.open_connection(Missing::Create)?);
         Ok(writer)
     }
 
     fn open_connection(&self, missing: Missing) -> Result<Open, OpenError> {
+        if self.stray_log.is_some_and(|log| log.is_beside(&self.path)) {
+            return Err(OpenError::StrayLog);
+        }
         let mut connection = open_for_writing(&self.path, &self.config, missing)?;
         let identity = FileIdentity::of(&self.path).ok_or(OpenError::FileLost)?;
         let log_pages = Arc::new(AtomicU32::new(0));
@@ -81,21 +93,35 @@ impl Writer {
             Ok(())
         }))?;
         let schema_version = schema::version(&connection)?;
+        let triggers_fire = connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?;
+        let rows = Rows::look(&connection)?;
+        self.shared.committed_row.store(rows.greatest, Ordering::Relaxed);
         self.shared.writes_to(Some(identity));
-        Ok(Open { connection, identity, schema_version, log_pages })
+        Ok(Open { connection, identity, schema_version, triggers_fire, data_version: 0, rows: None, log_pages })
     }
 
     /// Writes until the queue is closed and empty.
     pub fn run(mut self) -> Self {
+        let mut patience = None;
         loop {
-            let patience = (self.shared.health() != Health::Ready).then_some(PROBE_INTERVAL);
-            match self.shared.queue.take(self.config.batch_max, patience) {
-                Taken::Jobs(jobs) => self.file(jobs),
+            let more_to_do = match self.shared.queue.take(self.config.batch_max, patience) {
+                Taken::Jobs(jobs) => {
+                    self.file(jobs);
+                    false
+                }
+                Taken::Nothing if self.shared.health() == Health::Ready => self.forget(),
                 // Whether the trouble is over is found out without a message at stake: readiness must come back before
                 // traffic does.
-                Taken::Nothing => self.file(Vec::new()),
+                Taken::Nothing => {
+                    self.file(Vec::new());
+                    false
+                }
                 Taken::Closed => return self,
-            }
+            };
+            patience = match self.shared.health() {
+                Health::Ready => more_to_do.then_some(Duration::ZERO),
+                _ => Some(PROBE_INTERVAL),
+            };
         }
     }
 
@@ -168,22 +194,30 @@ impl Writer {
         if self.open.is_none() {
             self.open = Some(self.open_connection(Missing::Refuse)?);
         }
-        let Open { connection, identity, schema_version, .. } = self.open.as_ref().expect("opened above");
+        let open = self.open.as_mut().expect("opened above");
+        let Open { connection, identity, .. } = open;
         let messages = count_messages(jobs);
         let probing = messages == 0 && self.shared.health() != Health::Ready;
         let started = Instant::now();
         let mut sync_started = started;
         let committed = (|| {
             execute(connection, "BEGIN IMMEDIATE")?;
-            if schema::version(connection)? != *schema_version {
-                return Ok(None);
-            }
-            let results = write_batch(connection, jobs)?;
+            let data_version = schema::data_version(connection)?;
+            let known = open.rows.take().filter(|_| data_version == open.data_version);
+            let mut rows = match known {
+                Some(rows) => rows,
+                // Somebody else wrote, or this is the first batch.
+                None if schema::version(connection)? != open.schema_version => return Ok(None),
+                None => Rows::look(connection)?,
+            };
+            let results = append(connection, &mut rows, open.triggers_fire, jobs)?;
             if probing {
                 execute(connection, PROBE)?;
             }
             sync_started = Instant::now();
             execute(connection, "COMMIT")?;
+            (open.data_version, open.rows) = (data_version, Some(rows));
+            self.shared.committed_row.store(rows.greatest, Ordering::Relaxed);
             Ok(Some(results))
         })()
         .map_err(|error| Failure::of(error, connection));
@@ -193,12 +227,30 @@ impl Writer {
         }
         let results = committed?.ok_or(Failure::SchemaChanged)?;
         if FileIdentity::of(&self.path) != Some(*identity) {
+            self.stray_log = StrayLog::beside(&self.path, *identity);
             return Err(Failure::FileLost);
         }
         if messages > 0 {
             self.shared.metrics.batch_committed(messages, started.elapsed(), sync_started.elapsed());
         }
         Ok(results)
+    }
+
+    /// Deletes notes that the index has taken in, some at a time. Answers whether there are more.
+    fn forget(&mut self) -> bool {
+        let Some(Open { connection, .. }) = &self.open else { return false };
+        let asked = self.shared.forget.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let Some(Forget { epoch, change }) = asked else { return false };
+        // In another epoch the same numbers may stand for other notes.
+        let sql = "DELETE FROM postroom_changes WHERE change IN
+                       (SELECT change FROM postroom_changes WHERE change <= ?2 ORDER BY change LIMIT ?3)
+                   AND ?1 = (SELECT epoch FROM postroom_index)";
+        let deleted = connection
+            .prepare_cached(sql)
+            .and_then(|mut delete| delete.execute(params![epoch, change, FORGET_AT_ONCE]))
+            .inspect_err(|error| log::warning("notes of old changes were not deleted").cause(error).emit());
+        self.checkpoint_if_due();
+        deleted.is_ok_and(|deleted| deleted as i64 == FORGET_AT_ONCE)
     }
 
     fn recovered(&self) {
@@ -255,81 +307,4 @@ fn count_messages(jobs: &[Job]) -> usize {
 
 fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
-}
-
-/// What a batch does within its transaction. A message that the database itself refuses fails alone, with its request.
-fn write_batch(connection: &Connection, jobs: &[Job]) -> rusqlite::Result<Vec<Result<Receipt, StoreError>>> {
-    let mut created = HashMap::new();
-    let mut results = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        let mut outcomes = Vec::with_capacity(job.messages.len());
-        let mut refused = None;
-        for message in &job.messages {
-            match insert(connection, message) {
-                Ok(outcome) => {
-                    if outcome == Outcome::Created {
-                        *created.entry(message.from.as_str()).or_insert(0) += 1;
-                    }
-                    outcomes.push(outcome);
-                }
-                // Refused by a constraint or a trigger that another program made; the rest of the batch stands.
-                Err(error) if is_refusal(&error) && !connection.is_autocommit() => refused = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        results.push(match refused {
-            None => Ok(Receipt { outcomes }),
-            Some(error) => {
-                log::error("the database refused a message").cause(&error).emit();
-                Err(StoreError::Unavailable("the database refused a message".to_owned()))
-            }
-        });
-    }
-    // With triggers on (because somebody else has some here), ours have counted already.
-    if !connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)? {
-        count(connection, created)?;
-    }
-    Ok(results)
-}
-
-/// Whether an insert was refused or swallowed (`RAISE(IGNORE)`), rather than failed.
-fn is_refusal(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) || *error == rusqlite::Error::QueryReturnedNoRows
-}
-
-/// Adds a batch's new messages to the summaries.
-fn count(connection: &Connection, created: HashMap<&str, i64>) -> rusqlite::Result<()> {
-    if created.is_empty() {
-        return Ok(());
-    }
-    let mut add = connection.prepare_cached(
-        "INSERT INTO postroom_senders (from_msisdn, messages) VALUES (?1, ?2)
-         ON CONFLICT (from_msisdn) DO UPDATE SET messages = messages + ?2
-         RETURNING messages = ?2",
-    )?;
-    let (mut messages, mut senders) = (0, 0);
-    for (from, change) in created {
-        let is_new: i64 = add.query_row(params![from, change], |row| row.get(0))?;
-        messages += change;
-        senders += is_new;
-    }
-    let sql = "UPDATE postroom_totals SET messages = messages + ?1, senders = senders + ?2";
-    connection.prepare_cached(sql)?.execute([messages, senders]).map(drop)
-}
-
-/// Stores a message, or finds it stored. The primary key decides, not we.
-fn insert(connection: &Connection, message: &NewMessage) -> rusqlite::Result<Outcome> {
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (message_id) DO NOTHING",
-    )?;
-    let (id, from, to, ts) = (message.id.as_str(), message.from.as_str(), message.to.as_str(), message.ts.as_str());
-    if insert.execute(params![id, from, to, ts, message.text, message.accepted_at.to_iso_micros()])? == 1 {
-        return Ok(Outcome::Created);
-    }
-    let mut compare = connection.prepare_cached(
-        "SELECT from_msisdn IS ?2 AND to_msisdn IS ?3 AND ts IS ?4 AND text IS ?5 FROM messages WHERE message_id = ?1",
-    )?;
-    let same: bool = compare.query_row(params![id, from, to, ts, message.text], |row| row.get(0))?;
-    Ok(if same { Outcome::Duplicate } else { Outcome::Conflict })
 }

@@ -76,7 +76,7 @@ fn checked_ids(folder: &Arc<TempDir>, number: usize, may_be_new: bool) -> BTreeS
     }
     let connection = database::open(&path);
     let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_master WHERE name IN ('messages', 'postroom_totals')", [], |row| {
+        .query_row("SELECT count(*) FROM sqlite_master WHERE name IN ('messages', 'postroom_index')", [], |row| {
             row.get(0)
         })
         .expect("it can be read");

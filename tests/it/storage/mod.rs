@@ -2,4 +2,5 @@
 
 mod file_trouble;
 mod foreign_writers;
+mod notes;
 mod waiting;

@@ -125,5 +125,5 @@ fn a_heavy_search_is_given_up_while_messages_go_on_being_stored() {
     // A quick machine may find the answer in time; it is then the right one.
     let statuses: Vec<u16> = searches.into_iter().map(|search| search.join().expect("an answer")).collect();
     assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
-    assert_eq!(database::summaries(&database::open(&server.database())).0, 3_000 + stored);
+    assert_eq!(database::recount(&database::open(&server.database())).0, 3_000 + stored);
 }

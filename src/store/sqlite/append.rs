@@ -1,0 +1,130 @@
+//! What a batch does inside its transaction: it appends rows, each beyond every rowid that was ever used, and touches nothing
+//! but the table and its primary key. So an index that knows all rows up to one of them finds the rest behind it.
+
+use rusqlite::{Connection, ErrorCode, params};
+
+use crate::domain::NewMessage;
+use crate::store::queue::Job;
+use crate::store::{Receipt, StoreError};
+use crate::telemetry::log;
+use crate::telemetry::metrics::Outcome;
+
+/// Where the next row goes. What SQLite gives by itself, one more than the greatest rowid, would give the rowid of a deleted
+/// row a second time, unseen by everybody who remembers the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// The table holds the greatest rowid that was ever used: one more is right.
+    Automatic,
+    /// The greatest ones were deleted: the next row has to leave them out.
+    At(i64),
+    /// Somebody used the greatest rowid that there is, so no rowid is beyond all others. SQLite takes what is free; each new
+    /// row is noted, as another program's would be.
+    Anywhere,
+}
+
+/// What is known of the table's rowids.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows {
+    next: Next,
+    /// The greatest in the table; 0 if it is empty.
+    pub greatest: i64,
+}
+
+impl Rows {
+    /// Looks. To be done whenever somebody else may have written.
+    pub fn look(connection: &Connection) -> rusqlite::Result<Self> {
+        let sql = "SELECT ifnull((SELECT max(rowid) FROM messages), 0), high_row FROM postroom_index";
+        let (greatest, high): (i64, i64) =
+            connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let next = match greatest.max(high) {
+            i64::MAX => Next::Anywhere,
+            high if high > greatest => Next::At(high + 1),
+            _ => Next::Automatic,
+        };
+        Ok(Self { next, greatest })
+    }
+
+    /// Notes where a row went.
+    fn appended(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let row = connection.last_insert_rowid();
+        self.greatest = self.greatest.max(row);
+        match self.next {
+            Next::Automatic => {}
+            Next::At(_) => self.next = Next::Automatic,
+            Next::Anywhere => {
+                connection.prepare_cached("INSERT INTO postroom_changes (row) VALUES (?1)")?.execute([row])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Appends what is new of a batch. A message that the database itself refuses fails alone, with its request. `triggers_fire`
+/// if other programs' triggers do: they may give up rows at any moment.
+pub(super) fn append(
+    connection: &Connection,
+    rows: &mut Rows,
+    triggers_fire: bool,
+    jobs: &[Job],
+) -> rusqlite::Result<Vec<Result<Receipt, StoreError>>> {
+    let mut results = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let mut outcomes = Vec::with_capacity(job.messages.len());
+        let mut refused = None;
+        for message in &job.messages {
+            if triggers_fire {
+                *rows = Rows::look(connection)?;
+            }
+            match insert(connection, rows, message) {
+                Ok(outcome) => outcomes.push(outcome),
+                // Refused by a constraint or a trigger that another program made; the rest of the batch stands.
+                Err(error) if is_refusal(&error) && !connection.is_autocommit() => refused = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        results.push(match refused {
+            None => Ok(Receipt { outcomes }),
+            Some(error) => {
+                log::error("the database refused a message").cause(&error).emit();
+                Err(StoreError::Unavailable("the database refused a message".to_owned()))
+            }
+        });
+    }
+    Ok(results)
+}
+
+/// Whether an insert was refused or swallowed (`RAISE(IGNORE)`), rather than failed.
+fn is_refusal(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) || *error == rusqlite::Error::QueryReturnedNoRows
+}
+
+/// Stores a message, or finds it stored. The primary key decides, not we.
+fn insert(connection: &Connection, rows: &mut Rows, message: &NewMessage) -> rusqlite::Result<Outcome> {
+    let (id, from, to, ts) = (message.id.as_str(), message.from.as_str(), message.to.as_str(), message.ts.as_str());
+    let (text, created_at) = (&message.text, message.accepted_at.to_iso_micros());
+    let created = match rows.next {
+        Next::At(row) => {
+            let mut insert = connection.prepare_cached(
+                "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at, rowid)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (message_id) DO NOTHING",
+            )?;
+            insert.execute(params![id, from, to, ts, text, created_at, row])?
+        }
+        Next::Automatic | Next::Anywhere => {
+            let mut insert = connection.prepare_cached(
+                "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (message_id) DO NOTHING",
+            )?;
+            insert.execute(params![id, from, to, ts, text, created_at])?
+        }
+    };
+    if created == 1 {
+        rows.appended(connection)?;
+        return Ok(Outcome::Created);
+    }
+    let mut compare = connection.prepare_cached(
+        "SELECT from_msisdn IS ?2 AND to_msisdn IS ?3 AND ts IS ?4 AND text IS ?5 FROM messages WHERE message_id = ?1",
+    )?;
+    let same: bool = compare.query_row(params![id, from, to, ts, message.text], |row| row.get(0))?;
+    Ok(if same { Outcome::Duplicate } else { Outcome::Conflict })
+}
