@@ -170,6 +170,12 @@ pub struct Gauges {
     pub database_bytes: u64,
     /// Bytes of the write-ahead log beside it.
     pub wal_bytes: u64,
+    /// Messages that the index does not cover yet.
+    pub index_lag: u64,
+    /// Segments that the index consists of.
+    pub index_segments: usize,
+    /// Bytes of the index's files.
+    pub index_bytes: u64,
 }
 
 impl Metrics {
@@ -362,6 +368,10 @@ impl Metrics {
         out.single("postroom_ready", "gauge", "1 while /health/ready says so.", u8::from(gauges.ready));
         out.single("postroom_database_bytes", "gauge", "Size of the database file.", gauges.database_bytes);
         out.single("postroom_wal_bytes", "gauge", "Size of the write-ahead log.", gauges.wal_bytes);
+        let lag = "Messages that the index does not cover yet; reads look at them one by one.";
+        out.single("postroom_index_lag_messages", "gauge", lag, gauges.index_lag);
+        out.single("postroom_index_segments", "gauge", "Parts of the index.", gauges.index_segments);
+        out.single("postroom_index_bytes", "gauge", "Size of the index's files.", gauges.index_bytes);
     }
 
     fn encode_process(&self, out: &mut Exposition) {

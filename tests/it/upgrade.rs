@@ -161,15 +161,18 @@ fn rows_written_while_our_triggers_were_gone_are_counted_at_the_next_start() {
 
 /// The start is refused with one line that says why, and the file is the same to the byte, with nothing beside it.
 fn assert_refused(setup: &Setup, why: &str) {
+    let files = || {
+        let entries = std::fs::read_dir(setup.path()).expect("a folder").map(|file| file.expect("a file").file_name());
+        entries.collect::<std::collections::BTreeSet<_>>()
+    };
+    let files_before = files();
     let before = std::fs::read(setup.database()).expect("it can be read");
     let (status, stdout, stderr) = setup.run();
     assert_eq!(status.code(), Some(1), "{stdout}{stderr}");
     assert!(stderr.contains(why) && stderr.contains("DATABASE_URL"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(std::fs::read(setup.database()).expect("it can be read") == before, "the file was changed: {why}");
-    let files: Vec<_> =
-        std::fs::read_dir(setup.path()).expect("a folder").map(|file| file.expect("a file").file_name()).collect();
-    assert_eq!(files, ["app.db"], "nothing is left beside it");
+    assert_eq!(files(), files_before, "nothing is left beside it");
 }
 
 #[test]

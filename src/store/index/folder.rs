@@ -68,6 +68,12 @@ impl Folder {
         PathBuf::from(name)
     }
 
+    /// Bytes of all files in a folder.
+    pub fn bytes(path: &Path) -> u64 {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+    }
+
     /// Makes the folder where it is absent, and takes it; none if another process has it.
     pub fn take(path: PathBuf) -> io::Result<Option<Self>> {
         fs::create_dir_all(&path)?;

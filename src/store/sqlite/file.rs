@@ -21,6 +21,11 @@ impl FileIdentity {
         let log = number(std::fs::metadata(wal_path(path)).ok()?);
         Some(Self { database, log })
     }
+
+    /// Device and inode of the database file alone.
+    pub fn database(self) -> (u64, u64) {
+        self.database
+    }
 }
 
 /// A log that lies beside a file which it does not belong to: another file was put in the place of its own. SQLite cannot

@@ -2,8 +2,14 @@
 
 mod append;
 mod audit;
+mod covered;
 mod failure;
 mod file;
+#[cfg(test)]
+mod history;
+mod indexer;
+mod listing;
+mod merger;
 mod queries;
 mod reader;
 pub mod schema;
@@ -15,9 +21,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::index::Index;
+use super::index::folder::Folder;
 use super::queue::{Job, Queue};
 use super::{Health, Receipt, StoreError};
 use crate::config::StoreConfig;
@@ -26,8 +33,10 @@ use crate::providers::Parsed;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Gauges;
 pub use audit::{Audit, audit};
+use covered::Extent;
 use file::FileIdentity;
-use reader::Readers;
+use indexer::Indexer;
+use reader::{Readers, Snapshot};
 use schema::OpenError;
 use writer::Writer;
 
@@ -40,6 +49,8 @@ pub struct SqliteStore {
     path: PathBuf,
     query_timeout: Duration,
     shared: Arc<Shared>,
+    index: Arc<Index>,
+    indexer: Indexer,
     writer: JoinHandle<Writer>,
     readers: Readers,
     health_reader: Readers,
@@ -79,21 +90,12 @@ impl Shared {
         written.is_some() && written != FileIdentity::of(path)
     }
 
-    // The index is who calls the following three.
-    /// The greatest rowid as of the writer's last commit: what lies between it and what is indexed is the tail.
-    #[allow(dead_code)]
-    fn committed_row(&self) -> i64 {
-        self.committed_row.load(Ordering::Relaxed)
-    }
-
     /// Whether nothing waits to be written and the writer sleeps.
-    #[allow(dead_code)]
     fn is_idle(&self) -> bool {
         self.queue.is_idle()
     }
 
     /// Has the writer delete these notes as soon as it is idle.
-    #[allow(dead_code)]
     fn forget(&self, notes: Forget) {
         *self.forget.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(notes);
         self.queue.nudge();
@@ -137,12 +139,14 @@ impl SqliteStore {
         });
         let (answers, answered) = mpsc::unbounded_channel();
         let writer = Writer::open(Arc::clone(&shared), config.clone(), path.clone(), answers)?;
-        let readers = Readers::start(path.clone(), config.readers, "reader")?;
-        let health_reader = Readers::start(path.clone(), 1, "health")?;
+        let index = Arc::new(Index::default());
+        let readers = Readers::start(path.clone(), Arc::clone(&index), config.readers, "reader")?;
+        let health_reader = Readers::start(path.clone(), Arc::default(), 1, "health")?;
+        let indexer = Indexer::start(path.clone(), Arc::clone(&shared), Arc::clone(&index))?;
         let run = move || writer.run();
         let writer = std::thread::Builder::new().name("writer".to_owned()).spawn(run).map_err(OpenError::Thread)?;
         tokio::spawn(deliver(answered));
-        Ok(Self { path, query_timeout: config.query_timeout, shared, writer, readers, health_reader })
+        Ok(Self { path, query_timeout: config.query_timeout, shared, index, indexer, writer, readers, health_reader })
     }
 
     /// See `Store::has_room`.
@@ -160,17 +164,17 @@ impl SqliteStore {
     /// See `Store::page`.
     pub async fn page(&self, request: PageRequest) -> Result<Page, StoreError> {
         let patience = self.query_timeout / 2;
-        self.read(move |connection| queries::page(connection, &request, patience)).await
+        self.read(move |snapshot| listing::page(snapshot, &request, patience)).await
     }
 
     /// See `Store::stats`.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
-        self.read(queries::stats).await
+        self.read(listing::stats).await
     }
 
     async fn read<T: Send + 'static>(
         &self,
-        read: impl Fn(&Connection) -> rusqlite::Result<T> + Clone + Send + 'static,
+        read: impl Fn(&Snapshot<'_>) -> rusqlite::Result<T> + Clone + Send + 'static,
     ) -> Result<T, StoreError> {
         let result = self.readers.read(self.query_timeout, read.clone()).await;
         if !matches!(result, Err(StoreError::Unavailable(_))) {
@@ -187,10 +191,15 @@ impl SqliteStore {
 
     /// See `Store::health`.
     pub async fn health(&self) -> Health {
-        let has_table = |connection: &Connection| schema::object_exists(connection, "messages");
+        let has_table = |snapshot: &Snapshot<'_>| schema::object_exists(snapshot.connection, "messages");
         let mut table = self.health_reader.read(HEALTH_PATIENCE, has_table).await;
         if table.is_err() || self.shared.has_lost(&self.path) {
             self.shared.set_health(Health::Broken);
+        }
+        if self.shared.health() == Health::Broken {
+            // Where the log is another one than before, it cannot be opened as long as anybody holds on to the old one.
+            self.readers.let_go();
+            self.health_reader.let_go();
         }
         if self.shared.health() != Health::Ready {
             // An empty batch: the writer tries whether it can write again, and puts back what is missing of ours.
@@ -203,11 +212,19 @@ impl SqliteStore {
     /// See `Store::gauges`.
     pub async fn gauges(&self) -> Gauges {
         let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let state = self.index.current();
+        let covered = state.as_ref().map_or(i64::MIN, |state| state.row);
+        let behind = move |snapshot: &Snapshot<'_>| {
+            Ok(Extent::read(snapshot.connection)?.map_or(0, |extent| extent.behind(covered)))
+        };
         Gauges {
             ready: self.health().await == Health::Ready,
             queued: self.shared.queue.depth(),
             database_bytes: bytes(&self.path),
             wal_bytes: bytes(&file::wal_path(&self.path)),
+            index_lag: self.health_reader.read(HEALTH_PATIENCE, behind).await.unwrap_or(0).unsigned_abs(),
+            index_segments: state.map_or(0, |state| state.members.len()),
+            index_bytes: Folder::bytes(&Folder::path_of(&self.path)),
         }
     }
 
@@ -215,6 +232,7 @@ impl SqliteStore {
     pub fn close(self) {
         self.shared.queue.close();
         let writer = self.writer.join();
+        self.indexer.close();
         // The last connection to close removes the log, so it must be the one that can write.
         self.readers.close();
         self.health_reader.close();
@@ -239,6 +257,7 @@ async fn deliver(mut answered: mpsc::UnboundedReceiver<Vec<writer::Answer>>) {
 mod tests {
     use super::*;
     use crate::config::Database;
+    use rusqlite::Connection;
 
     fn number(connection: &Connection, sql: &str) -> i64 {
         connection.query_row(sql, [], |row| row.get(0)).unwrap()
@@ -285,7 +304,7 @@ mod tests {
             until("all that was asked for is forgotten", || notes() == 100).await;
             until("the writer is idle", || store.shared.is_idle()).await;
             assert_eq!(number(&other, "SELECT min(change) FROM postroom_changes"), 2401);
-            assert_eq!(store.shared.committed_row(), 2500, "as of the last batch");
+            assert_eq!(store.shared.committed_row.load(Ordering::Relaxed), 2500, "as of the last batch");
             store.close();
         });
     }

@@ -74,7 +74,7 @@ pub(super) fn page(connection: &Connection, request: &PageRequest, patience: Dur
 }
 
 /// The place behind a row.
-fn position(row: &Row<'_>, order: Order) -> rusqlite::Result<Position> {
+pub(super) fn position(row: &Row<'_>, order: Order) -> rusqlite::Result<Position> {
     let stored = |column| -> rusqlite::Result<Stored> {
         Ok(match row.get_ref(column)? {
             ValueRef::Blob(bytes) => Stored { bytes: bytes.to_vec(), is_blob: true },
@@ -145,7 +145,7 @@ fn total(connection: &Connection, filter: &Filter) -> rusqlite::Result<u64> {
 }
 
 /// The filter as SQL with its values, in the order of its question marks.
-fn condition(filter: &Filter) -> (String, Vec<Value>) {
+pub(super) fn condition(filter: &Filter) -> (String, Vec<Value>) {
     let mut terms = Vec::new();
     let mut values = Vec::new();
     if let Some(from) = &filter.from {
@@ -185,17 +185,17 @@ pub(super) fn stats(connection: &Connection) -> rusqlite::Result<Stats> {
     Ok(stats)
 }
 
-fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
+pub(super) fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
     let required = |column| text(row, column).map(Option::unwrap_or_default);
     Ok(Message { id: required(0)?, from: required(1)?, to: required(2)?, ts: required(3)?, text: text(row, 4)? })
 }
 
-fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
     Ok(shown(row.get_ref(column)?).map(Cow::into_owned))
 }
 
 /// Any value as text: other programs may have stored what the contract would not have let in.
-fn shown(value: ValueRef<'_>) -> Option<Cow<'_, str>> {
+pub(super) fn shown(value: ValueRef<'_>) -> Option<Cow<'_, str>> {
     match value {
         ValueRef::Null => None,
         ValueRef::Integer(number) => Some(number.to_string().into()),

@@ -2,10 +2,10 @@
 //! blocks an acknowledgement nor outlives the patience of whoever asked.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ use tokio::sync::oneshot;
 use super::file::FileIdentity;
 use super::schema::{self, OpenError, open_for_reading};
 use crate::store::StoreError;
+use crate::store::index::Index;
+use crate::store::index::state::State;
+use crate::telemetry::log;
 
 /// Reads that may wait for a thread; more are refused at once.
 const WAITING_MAX: usize = 256;
@@ -28,15 +31,46 @@ type Work = Box<dyn FnOnce(&mut Reader) + Send>;
 pub(super) struct Readers {
     work: Option<SyncSender<Work>>,
     threads: Vec<JoinHandle<()>>,
+    slots: Vec<Slot>,
 }
 
+/// A thread's connection, if it has one. Held by the thread while it reads.
+type Slot = Arc<Mutex<Option<Open>>>;
+
 /// What one thread owns.
-struct Reader {
+pub(super) struct Reader {
     path: PathBuf,
-    open: Option<Open>,
+    index: Arc<Index>,
+    slot: Slot,
+}
+
+/// What a read sees: one moment of the database, and a state of the index that was published before.
+pub(super) struct Snapshot<'a> {
+    /// In a read transaction.
+    pub connection: &'a Connection,
+    /// The file, as the system knows it.
+    pub database: (u64, u64),
+    /// None, while the index knows nothing.
+    pub state: Option<Arc<State>>,
+    index: &'a Index,
+    over: &'a dyn Fn() -> bool,
+}
+
+impl Snapshot<'_> {
+    /// Whether the read has taken too long, or nobody waits for it any more.
+    pub fn is_over(&self) -> bool {
+        (self.over)()
+    }
+
+    /// The index said something that the table does not bear out.
+    pub fn index_is_wrong(&self, error: &std::io::Error) {
+        log::error("the index is wrong").cause(error).emit();
+        self.index.distrust();
+    }
 }
 
 /// A connection, and what it was opened to.
+#[derive(Debug)]
 struct Open {
     connection: Connection,
     identity: Option<FileIdentity>,
@@ -45,12 +79,13 @@ struct Open {
 
 impl Readers {
     /// Starts `count` threads. The database must exist.
-    pub fn start(path: PathBuf, count: usize, name: &str) -> Result<Self, OpenError> {
+    pub fn start(path: PathBuf, index: Arc<Index>, count: usize, name: &str) -> Result<Self, OpenError> {
         let (work, waiting) = sync_channel::<Work>(WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
-        let mut threads = Vec::new();
+        let (mut threads, mut slots) = (Vec::new(), Vec::new());
         for at in 0..count {
-            let (waiting, mut reader) = (Arc::clone(&waiting), Reader { path: path.clone(), open: None });
+            let (waiting, mut reader) = (Arc::clone(&waiting), Reader::new(path.clone(), Arc::clone(&index)));
+            slots.push(Arc::clone(&reader.slot));
             let run = move || {
                 while let Some(work) = next(&waiting) {
                     work(&mut reader);
@@ -59,7 +94,7 @@ impl Readers {
             let thread = std::thread::Builder::new().name(format!("{name}-{at}")).spawn(run);
             threads.push(thread.map_err(OpenError::Thread)?);
         }
-        Ok(Self { work: Some(work), threads })
+        Ok(Self { work: Some(work), threads, slots })
     }
 
     /// Runs `read` in a read transaction on one of the threads. Gives up after `patience`, waiting time included, and at
@@ -67,7 +102,7 @@ impl Readers {
     pub async fn read<T: Send + 'static>(
         &self,
         patience: Duration,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        read: impl FnOnce(&Snapshot<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let deadline = Instant::now() + patience;
         let abandoned = SetOnDrop(Arc::default());
@@ -77,7 +112,7 @@ impl Readers {
         let work = Box::new(move |reader: &mut Reader| {
             let caught = catch_unwind(AssertUnwindSafe(|| reader.read(over, read)));
             let result = caught.unwrap_or_else(|_| {
-                reader.open = None;
+                reader.let_go();
                 Err(StoreError::Unavailable("the reader panicked".to_owned()))
             });
             let _ = reply.send(result);
@@ -88,6 +123,15 @@ impl Readers {
             TrySendError::Disconnected(_) => StoreError::Closed,
         })?;
         answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Closes the connections of all threads that do not read just now.
+    pub fn let_go(&self) {
+        for slot in &self.slots {
+            if let Ok(mut open) = slot.try_lock() {
+                *open = None;
+            }
+        }
     }
 
     /// Ends the threads and closes their connections.
@@ -109,21 +153,38 @@ impl Drop for SetOnDrop {
 }
 
 fn next(waiting: &Mutex<Receiver<Work>>) -> Option<Work> {
-    waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).recv().ok()
+    lock(waiting).recv().ok()
 }
 
 impl Reader {
+    /// Opens nothing yet.
+    pub fn new(path: PathBuf, index: Arc<Index>) -> Self {
+        Self { path, index, slot: Slot::default() }
+    }
+
+    /// Lets go of the database, until the next read.
+    pub fn let_go(&mut self) {
+        *lock(&self.slot) = None;
+    }
+
     /// Reads until done or `over`.
-    fn read<T>(
+    pub fn read<T>(
         &mut self,
-        over: impl Fn() -> bool + Send + 'static,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        over: impl Fn() -> bool + Send + Sync + 'static,
+        read: impl FnOnce(&Snapshot<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         if over() {
             return Err(StoreError::QueryDeadline);
         }
-        let Open { connection, schema_version, .. } = self.open_current().map_err(unavailable)?;
-        connection.progress_handler(STEPS_PER_LOOK, Some(over)).map_err(unavailable)?;
+        let over = Arc::new(over);
+        let index = &self.index;
+        let mut slot = lock(&self.slot);
+        let Open { connection, identity, schema_version } = open_current(&self.path, &mut slot).map_err(unavailable)?;
+        let is_over = Arc::clone(&over);
+        connection.progress_handler(STEPS_PER_LOOK, Some(move || is_over())).map_err(unavailable)?;
+        let database = identity.map_or((0, 0), FileIdentity::database);
+        // Taken before the snapshot is, so that the snapshot has everything that it covers.
+        let state = index.current();
         let result = in_transaction(connection, |connection| {
             let now = schema::version(connection)?;
             if now != *schema_version {
@@ -133,7 +194,7 @@ impl Reader {
                 }
                 *schema_version = now;
             }
-            read(connection).map(Some)
+            read(&Snapshot { connection, database, state, index, over: &*over }).map(Some)
         });
         connection.progress_handler(0, None::<fn() -> bool>).map_err(unavailable)?;
         let changed = || StoreError::Unavailable("the database's schema was changed".to_owned());
@@ -146,24 +207,28 @@ impl Reader {
         };
         if result.is_err() {
             // Whatever it was, a fresh connection sees the file as it is now.
-            self.open = None;
+            *slot = None;
         }
         result
     }
+}
 
-    /// The connection, opened anew where the path leads to another file than before.
-    fn open_current(&mut self) -> rusqlite::Result<&mut Open> {
-        let now = FileIdentity::of(&self.path);
-        if self.open.as_ref().is_none_or(|open| open.identity.is_none() || open.identity != now) {
-            self.open = None;
-            let connection = open_for_reading(&self.path)?;
-            // This first read makes the log where it is absent, and only then is the identity complete.
-            let schema_version = schema::version(&connection)?;
-            let identity = FileIdentity::of(&self.path);
-            self.open = Some(Open { connection, identity, schema_version });
-        }
-        Ok(self.open.as_mut().expect("opened above"))
+/// The connection, opened anew where the path leads to another file than before.
+fn open_current<'a>(path: &Path, slot: &'a mut Option<Open>) -> rusqlite::Result<&'a mut Open> {
+    let now = FileIdentity::of(path);
+    if slot.as_ref().is_none_or(|open| open.identity.is_none() || open.identity != now) {
+        *slot = None;
+        let connection = open_for_reading(path)?;
+        // This first read makes the log where it is absent, and only then is the identity complete.
+        let schema_version = schema::version(&connection)?;
+        let identity = FileIdentity::of(path);
+        *slot = Some(Open { connection, identity, schema_version });
     }
+    Ok(slot.as_mut().expect("opened above"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn in_transaction<T>(

@@ -1,0 +1,149 @@
+//! What an index covers of a database, and what it does not: the questions that are asked in SQL on the way.
+
+use std::io;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row};
+use thiserror::Error;
+
+use crate::store::index::folder::Sample;
+use crate::store::index::key::{self, Value};
+use crate::store::index::state::{Gone, State};
+
+/// Why something could not be read or covered.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    /// The table.
+    #[error("the database cannot be read")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The index.
+    #[error("the index cannot be used")]
+    Index(#[from] io::Error),
+    /// Whoever asked has waited long enough.
+    #[error("it takes too long")]
+    Deadline,
+}
+
+/// How far a snapshot of the database reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Changes when rows may have changed without notes.
+    pub epoch: String,
+    /// No less than any row that was given up.
+    high_row: i64,
+    /// The greatest row.
+    last_row: Option<i64>,
+    /// The last note that was ever made.
+    pub last_note: i64,
+    /// The first note that is still there.
+    first_note: Option<i64>,
+}
+
+impl Extent {
+    /// Reads it; none if our objects are not there.
+    pub fn read(connection: &Connection) -> rusqlite::Result<Option<Self>> {
+        let sql =
+            "SELECT epoch, high_row, (SELECT max(rowid) FROM messages), (SELECT min(change) FROM postroom_changes),
+                       ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'postroom_changes'), 0)
+                   FROM postroom_index";
+        let extent = connection.prepare_cached(sql)?.query_row([], |row| {
+            Ok(Self {
+                epoch: row.get(0)?,
+                high_row: row.get(1)?,
+                last_row: row.get(2)?,
+                first_note: row.get(3)?,
+                last_note: row.get(4)?,
+            })
+        });
+        extent.optional()
+    }
+
+    /// Whether a state tells of this database, and everything that it does not cover can be found.
+    pub fn suits(&self, state: &State, database: (u64, u64)) -> bool {
+        let reached = self.last_row.unwrap_or(i64::MIN).max(self.high_row);
+        let next_note = self.first_note.unwrap_or(self.last_note + 1);
+        state.epoch == self.epoch
+            && state.database == database
+            && (state.row <= reached || state.members.is_empty())
+            && state.note <= self.last_note
+            && next_note <= state.note + 1
+    }
+
+    /// How many rows there are at most behind a row.
+    pub fn behind(&self, row: i64) -> i64 {
+        self.last_row.map_or(0, |last| last.saturating_sub(row.max(0))).max(0)
+    }
+}
+
+/// A value as the index sorts it.
+pub(super) fn value(value: ValueRef<'_>) -> Value<'_> {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::Real(number),
+        ValueRef::Text(bytes) => Value::Text(bytes),
+        ValueRef::Blob(bytes) => Value::Blob(bytes),
+    }
+}
+
+/// Calls `each` for everything that notes say is gone among the rows that a state covers, once for each row. Of several notes
+/// of a row the first one tells what the state has; the others tell of what came and went since.
+pub(super) fn each_gone(
+    connection: &Connection,
+    state: &State,
+    mut each: impl FnMut(Gone) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let sql = "SELECT row, ts, message_id, from_msisdn, min(change) FROM postroom_changes
+               WHERE change > ?1 AND row <= ?2 GROUP BY row";
+    let mut notes = connection.prepare_cached(sql)?;
+    let mut rows = notes.query([state.note, state.row])?;
+    while let Some(row) = rows.next()? {
+        if let Some(gone) = gone(row)? {
+            each(gone)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a note says was there before; none where there was nothing.
+fn gone(row: &Row<'_>) -> rusqlite::Result<Option<Gone>> {
+    let ts = row.get_ref(1)?;
+    if ts == ValueRef::Null {
+        return Ok(None);
+    }
+    Ok(Some(Gone {
+        row: row.get(0)?,
+        place: key::place(value(ts), value(row.get_ref(2)?)),
+        sender: key::single(value(row.get_ref(3)?)),
+    }))
+}
+
+/// A hash of what the index knows of a row; none if the row is not there, or has a note that the state does not cover.
+pub(super) fn row_hash(connection: &Connection, state: &State, row: i64) -> rusqlite::Result<Option<u32>> {
+    let sql = "SELECT ts, message_id, from_msisdn, text FROM messages WHERE rowid = ?1
+                   AND NOT EXISTS (SELECT 1 FROM postroom_changes WHERE change > ?2 AND row = ?1)";
+    let hash = connection.prepare_cached(sql)?.query_row([row, state.note], |row| {
+        let mut all = Vec::new();
+        for column in 0..4 {
+            key::put(value(row.get_ref(column)?), &mut all);
+        }
+        Ok(crc32fast::hash(&all))
+    });
+    hash.optional()
+}
+
+/// Whether each row still is what it was when its sample was taken, or has a note that tells otherwise.
+pub(super) fn samples_are_true(connection: &Connection, state: &State, samples: &[Sample]) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM postroom_changes WHERE change > ?1 AND row = ?2)";
+    let mut is_noted = connection.prepare_cached(sql)?;
+    for sample in samples {
+        let is_true = match row_hash(connection, state, sample.row)? {
+            Some(hash) => hash == sample.hash,
+            None => is_noted.query_row([state.note, sample.row], |row| row.get(0))?,
+        };
+        if !is_true {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,251 @@
+//! Whatever we and other programs do to a file, and wherever the index stands meanwhile: what is read through the index is
+//! what the table has.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rusqlite::{Connection, params};
+use tempfile::TempDir;
+
+use super::covered::Extent;
+use super::indexer::{Keeper, Pace};
+use super::reader::Reader;
+use super::schema::{Missing, open_for_writing};
+use super::{listing, queries};
+use crate::config::{Database, StoreConfig};
+use crate::domain::{Filter, Needle, Order, PageRequest, Start, Timestamp};
+use crate::store::index::Index;
+
+/// Messages have ids 0 to 39, times 0 to 4, senders 0 to 13.
+#[derive(Debug, Clone)]
+struct Values {
+    id: u8,
+    ts: u8,
+    from: u8,
+    text: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Deed {
+    Ours(Vec<Values>),
+    Insert(Values),
+    Replace(Values),
+    InsertAt(i64, Values),
+    ReplaceAt(i64, Values),
+    Update(u8, Values),
+    Rename(u8, u8),
+    Move(u8, i64),
+    Delete(u8),
+    DeleteNewest,
+    DeleteMany(u8),
+    Step,
+    Restart,
+    Crash,
+    Ask(PageRequest),
+}
+
+struct World {
+    folder: TempDir,
+    ours: Connection,
+    theirs: Connection,
+    index: Arc<Index>,
+    keeper: Option<Keeper>,
+    reader: Reader,
+}
+
+fn path(folder: &TempDir) -> PathBuf {
+    folder.path().join("app.db")
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path(&folder);
+        let config = StoreConfig {
+            database: Database::Sqlite { path: path.clone() },
+            queue_max: 1,
+            batch_max: 1,
+            lock_timeout: Duration::from_secs(5),
+            query_timeout: Duration::from_secs(5),
+            readers: 1,
+            checkpoint_pages: 1_000,
+        };
+        let ours = open_for_writing(&path, &config, Missing::Create).unwrap();
+        let theirs = Connection::open(&path).unwrap();
+        // What is tried here is what was written, not whether it is on disk.
+        for connection in [&ours, &theirs] {
+            connection.pragma_update(None, "synchronous", "OFF").unwrap();
+        }
+        let index = Arc::new(Index::default());
+        let reader = Reader::new(path, Arc::clone(&index));
+        Self { folder, ours, theirs, index, keeper: None, reader }
+    }
+
+    fn keeper(&mut self) -> &mut Keeper {
+        let (path, index) = (path(&self.folder), Arc::clone(&self.index));
+        self.keeper.get_or_insert_with(|| Keeper::new(path, None, index, Pace { batch: 3, save_at: 8 }).unwrap())
+    }
+
+    fn perform(&mut self, deed: &Deed) {
+        let values = |connection: &Connection, sql: &str, row: Option<i64>, values: &Values| {
+            let Values { id, ts, from, text } = values;
+            let sql = format!(
+                "{sql} INTO messages (rowid, message_id, from_msisdn, to_msisdn, ts, text, created_at)
+                VALUES (?1, ?2, ?3, '+1', ?4, ?5, 'x')"
+            );
+            connection
+                .prepare_cached(&sql)
+                .unwrap()
+                .execute(params![row, name(*id), sender(*from), time(*ts), text])
+                .unwrap();
+        };
+        let theirs = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| {
+            self.theirs.prepare_cached(sql).unwrap().execute(parameters).unwrap();
+        };
+        match deed {
+            Deed::Ours(all) => {
+                let sql =
+                    "SELECT max(ifnull((SELECT max(rowid) FROM messages), 0), (SELECT high_row FROM postroom_index))";
+                for one in all {
+                    let greatest: i64 = self.ours.query_row(sql, [], |row| row.get(0)).unwrap();
+                    values(&self.ours, "INSERT OR IGNORE", Some(greatest + 1), one);
+                }
+            }
+            Deed::Insert(one) => values(&self.theirs, "INSERT OR IGNORE", None, one),
+            Deed::Replace(one) => values(&self.theirs, "INSERT OR REPLACE", None, one),
+            Deed::InsertAt(row, one) => values(&self.theirs, "INSERT OR IGNORE", Some(*row), one),
+            Deed::ReplaceAt(row, one) => values(&self.theirs, "INSERT OR REPLACE", Some(*row), one),
+            Deed::Update(id, Values { ts, from, text, .. }) => theirs(
+                "UPDATE messages SET ts = ?2, from_msisdn = ?3, text = ?4 WHERE message_id = ?1",
+                &[&name(*id), &time(*ts), &sender(*from), text],
+            ),
+            Deed::Rename(id, to) => {
+                theirs(
+                    "UPDATE OR REPLACE messages SET message_id = ?2 WHERE message_id = ?1",
+                    &[&name(*id), &name(*to)],
+                );
+            }
+            Deed::Move(id, row) => {
+                theirs("UPDATE OR REPLACE messages SET rowid = ?2 WHERE message_id = ?1", &[&name(*id), row]);
+            }
+            Deed::Delete(id) => theirs("DELETE FROM messages WHERE message_id = ?1", &[&name(*id)]),
+            Deed::DeleteNewest => {
+                theirs("DELETE FROM messages WHERE rowid = (SELECT max(rowid) FROM messages)", &[]);
+            }
+            Deed::DeleteMany(ts) => theirs("DELETE FROM messages WHERE ts < ?1", &[&time(*ts)]),
+            Deed::Step => {
+                self.keeper().step(false);
+            }
+            Deed::Restart => {
+                self.keeper();
+                self.keeper.take().into_iter().for_each(Keeper::end);
+                self.index.publish(None);
+            }
+            Deed::Crash => {
+                self.keeper = None;
+                self.index.publish(None);
+            }
+            Deed::Ask(request) => self.compare(request, false),
+        }
+    }
+
+    /// Asks the index and the table, of one snapshot.
+    fn compare(&mut self, request: &PageRequest, must_be_covered: bool) {
+        let patience = Duration::from_secs(9);
+        let compared = self.reader.read(
+            || false,
+            |snapshot| {
+                let by_index = listing::page(snapshot, request, patience)?;
+                let by_table = queries::page(snapshot.connection, request, patience)?;
+                assert_eq!(by_index, by_table, "{request:?}");
+                assert_eq!(listing::stats(snapshot)?, queries::stats(snapshot.connection)?);
+                let extent = Extent::read(snapshot.connection)?.unwrap();
+                let suits = |state| extent.suits(state, snapshot.database);
+                assert!(!must_be_covered || snapshot.state.as_deref().is_some_and(suits), "the index is used");
+                Ok(())
+            },
+        );
+        compared.unwrap();
+        assert!(!self.index.take_distrust(), "the index was right");
+    }
+}
+
+fn name(id: u8) -> String {
+    format!("m{id}")
+}
+
+fn sender(from: u8) -> String {
+    format!("+{from}")
+}
+
+fn time(ts: u8) -> String {
+    format!("2025-01-15T10:00:0{ts}Z")
+}
+
+fn any_values() -> impl Strategy<Value = Values> {
+    (0u8..40, 0u8..5, 0u8..14, prop::option::of("[abA明 ]{0,6}")).prop_map(|(id, ts, from, text)| Values {
+        id,
+        ts,
+        from,
+        text,
+    })
+}
+
+fn any_request() -> impl Strategy<Value = PageRequest> {
+    let filter = (prop::option::of(0u8..15), prop::option::of(0u8..5), prop::option::of("[abA明 ]{1,4}"));
+    (filter, any::<bool>(), 1u32..6, 0u64..30).prop_map(|((from, since, term), by_time, limit, offset)| PageRequest {
+        filter: Filter {
+            from: from.map(sender),
+            since: since.map(|since| Timestamp::parse(&time(since)).unwrap()),
+            search: term.map(|term| Needle::new(&term)),
+        },
+        order: if by_time { Order::Time } else { Order::Arrival },
+        limit,
+        start: Start::Offset(offset),
+        bounded_total: false,
+    })
+}
+
+fn any_deed() -> impl Strategy<Value = Deed> {
+    let (id, row) = (0u8..40, 1i64..60);
+    prop_oneof![
+        6 => prop::collection::vec(any_values(), 1..9).prop_map(Deed::Ours),
+        2 => any_values().prop_map(Deed::Insert),
+        1 => any_values().prop_map(Deed::Replace),
+        1 => (row.clone(), any_values()).prop_map(|(row, values)| Deed::InsertAt(row, values)),
+        1 => (row.clone(), any_values()).prop_map(|(row, values)| Deed::ReplaceAt(row, values)),
+        2 => (id.clone(), any_values()).prop_map(|(id, values)| Deed::Update(id, values)),
+        1 => (id.clone(), id.clone()).prop_map(|(id, to)| Deed::Rename(id, to)),
+        1 => (id.clone(), row).prop_map(|(id, row)| Deed::Move(id, row)),
+        2 => id.prop_map(Deed::Delete),
+        1 => Just(Deed::DeleteNewest),
+        1 => (0u8..3).prop_map(Deed::DeleteMany),
+        8 => Just(Deed::Step),
+        1 => Just(Deed::Restart),
+        1 => Just(Deed::Crash),
+        8 => any_request().prop_map(Deed::Ask),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var("POSTROOM_TEST_LONG").is_ok_and(|value| value == "1") { 1_000 } else { 60 }))]
+
+    #[test]
+    fn what_the_index_says_is_what_the_table_has(
+        deeds in prop::collection::vec(any_deed(), 1..80), last in prop::collection::vec(any_request(), 6),
+    ) {
+        let mut world = World::new();
+        deeds.iter().for_each(|deed| world.perform(deed));
+        let mut steps = 0;
+        while world.keeper().step(false) {
+            steps += 1;
+            assert!(steps < 1_000, "it comes to an end");
+        }
+        last.iter().for_each(|request| world.compare(request, true));
+        world.perform(&Deed::Restart);
+        world.perform(&Deed::Step);
+        last.iter().for_each(|request| world.compare(request, true));
+    }
+}

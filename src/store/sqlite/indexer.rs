@@ -1,0 +1,413 @@
+//! The thread that keeps the index beside the table: it reads what the index does not cover yet, and adds it. Nobody waits
+//! for it, since reads look at the rest in the table.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Row as SqlRow};
+
+use super::covered::{Extent, Failure, each_gone, row_hash, samples_are_true, value};
+use super::merger::Merger;
+use super::queries::shown;
+use super::reader::Reader;
+use super::schema::OpenError;
+use super::{Forget, Shared};
+use crate::store::Health;
+use crate::store::index::Index;
+use crate::store::index::build::Row;
+use crate::store::index::folder::{Folder, Sample};
+use crate::store::index::key;
+use crate::store::index::senders::{Changes, count};
+use crate::store::index::state::{Dead, State};
+use crate::telemetry::log;
+
+/// How often the thread looks whether there is something to do.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// With fewer messages than this to go, the thread waits for a moment in which nothing waits to be written; with more, it
+/// shares the machine with the writer.
+const LAG_POLITE: i64 = 65_536;
+/// Notes that are kept for a crash before the files are brought up to date.
+const SAVE_AT_NOTES: i64 = 10_000;
+/// Where nothing can be written to a file, the index waits after so many times the messages that a file begins with.
+const IN_MEMORY_FACTOR: u64 = 4;
+/// Messages whose hashes are kept with the files.
+const SAMPLES: u64 = 64;
+/// With more messages than this to go, progress is told.
+const LAG_TOLD: i64 = 2 * LAG_POLITE;
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How much is done at a time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Messages that are added at a time.
+    pub batch: usize,
+    /// Messages in memory before they are written to a file.
+    pub save_at: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { batch: 8_192, save_at: 65_536 }
+    }
+}
+
+/// The running threads.
+#[derive(Debug)]
+pub(super) struct Indexer {
+    control: Arc<Control>,
+    thread: JoinHandle<()>,
+}
+
+/// What the threads and their owner share.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    stopping: Mutex<bool>,
+    stopped: Condvar,
+    /// The same, for those who only look.
+    pub stop: AtomicBool,
+    /// The files are not what the state has, though nothing was added.
+    pub save_wanted: AtomicBool,
+    /// The folder, while this process holds it.
+    pub folder: Mutex<Option<Folder>>,
+}
+
+impl Control {
+    /// Waits; answers whether to stop.
+    fn wait(&self, patience: Duration) -> bool {
+        let stopping = lock(&self.stopping);
+        let waited = self.stopped.wait_timeout_while(stopping, patience, |stopping| !*stopping);
+        *waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Indexer {
+    /// Starts the threads. The database must exist.
+    pub fn start(path: PathBuf, shared: Arc<Shared>, index: Arc<Index>) -> Result<Self, OpenError> {
+        let keeper = Keeper::new(path, Some(shared), index, Pace::default()).map_err(OpenError::Thread)?;
+        let control = Arc::clone(&keeper.control);
+        let thread = std::thread::Builder::new().name("index".to_owned()).spawn(move || keeper.run());
+        Ok(Self { control, thread: thread.map_err(OpenError::Thread)? })
+    }
+
+    /// Ends the threads; what is only in memory is written to a file first.
+    pub fn close(self) {
+        self.control.stop.store(true, Ordering::Relaxed);
+        *lock(&self.control.stopping) = true;
+        self.control.stopped.notify_all();
+        let _ = self.thread.join();
+    }
+}
+
+/// Keeps an index, step by step.
+pub(super) struct Keeper {
+    /// The writer that it keeps out of the way of, if there is one.
+    shared: Option<Arc<Shared>>,
+    index: Arc<Index>,
+    pace: Pace,
+    control: Arc<Control>,
+    reader: Reader,
+    folder_path: PathBuf,
+    merger: Merger,
+    /// The last note that the files cover.
+    saved_note: i64,
+    /// Something went wrong, and was told.
+    trouble: bool,
+    /// Since when much is to be done, and when that was last told.
+    building: Option<(Instant, Instant)>,
+}
+
+/// What a step found out.
+struct Step {
+    /// More is waiting.
+    again: bool,
+    /// The state that ought to be written to files, if any, with samples of it.
+    save: Option<(State, Vec<Sample>)>,
+}
+
+impl Keeper {
+    /// Reads nothing yet.
+    pub fn new(path: PathBuf, shared: Option<Arc<Shared>>, index: Arc<Index>, pace: Pace) -> io::Result<Self> {
+        let control = Arc::new(Control::default());
+        Ok(Self {
+            merger: Merger::start(Arc::clone(&index), Arc::clone(&control))?,
+            folder_path: Folder::path_of(&path),
+            reader: Reader::new(path, Arc::default()),
+            shared,
+            index,
+            pace,
+            control,
+            saved_note: 0,
+            trouble: false,
+            building: None,
+        })
+    }
+
+    fn run(mut self) {
+        loop {
+            let again = self.step(false);
+            if self.control.wait(if again { Duration::ZERO } else { LOOK_INTERVAL }) {
+                break;
+            }
+        }
+        self.end();
+    }
+
+    /// Stops merging, and writes what is only in memory to a file.
+    pub fn end(mut self) {
+        self.control.stop.store(true, Ordering::Relaxed);
+        self.merger.close();
+        self.step(true);
+    }
+
+    /// Covers some more; answers whether there is still more. At the `end` nothing is added any more, only saved.
+    pub fn step(&mut self, end: bool) -> bool {
+        if self.shared.as_ref().is_some_and(|shared| shared.health() == Health::Broken) {
+            // The writer may have to open the file with nobody else in it.
+            self.reader.let_go();
+            return false;
+        }
+        self.take_folder();
+        match self.advance(end) {
+            Ok(again) => {
+                if std::mem::take(&mut self.trouble) {
+                    log::info("the index is kept again").emit();
+                }
+                again
+            }
+            Err(error) => {
+                // Whatever it was, a fresh connection sees the file as it is now.
+                self.reader.let_go();
+                if !std::mem::replace(&mut self.trouble, true) {
+                    log::error("the index cannot be kept; reads stay right, and get slower").cause(&error).emit();
+                }
+                if matches!(&error, Failure::Index(error) if error.kind() == io::ErrorKind::InvalidData) {
+                    self.index.distrust();
+                }
+                false
+            }
+        }
+    }
+
+    /// Another process may hold the folder, as long as both run on one database. Until it is ours, nothing is written.
+    fn take_folder(&mut self) {
+        let mut folder = lock(&self.control.folder);
+        if folder.is_none() {
+            match Folder::take(self.folder_path.clone()) {
+                Ok(None) => {}
+                Ok(taken) => {
+                    *folder = taken;
+                    // What the other has written is newer than what was read before.
+                    self.index.publish(None);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.trouble, true) {
+                        log::error("the folder of the index cannot be used").cause(&error).emit();
+                    }
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, end: bool) -> Result<bool, Failure> {
+        let index = Arc::clone(&self.index);
+        let _changing = index.change();
+        let control = Arc::clone(&self.control);
+        let over = move || !end && control.stop.load(Ordering::Relaxed);
+        let mut reader = std::mem::replace(&mut self.reader, Reader::new(PathBuf::new(), Arc::default()));
+        let stepped = reader.read(over, |snapshot| Ok(self.cover(snapshot.connection, snapshot.database, end)));
+        self.reader = reader;
+        let step = match stepped {
+            Ok(step) => step?,
+            // The writer, or whoever asks next, finds out what is wrong with the database and tells.
+            Err(_) => return Ok(false),
+        };
+        if let Some((state, samples)) = step.save {
+            self.save(&state, samples)?;
+        }
+        Ok(step.again && !end)
+    }
+
+    /// One step within a snapshot.
+    fn cover(&mut self, connection: &Connection, database: (u64, u64), end: bool) -> Result<Step, Failure> {
+        let extent = Extent::read(connection)?;
+        let Some(extent) = extent else { return Ok(Step { again: false, save: None }) };
+        let distrusted = self.index.take_distrust();
+        let mut state = match self.index.current().filter(|state| !distrusted && extent.suits(state, database)) {
+            Some(state) => State::clone(&state),
+            None => self.begin(connection, &extent, database, distrusted)?,
+        };
+        let lag = extent.behind(state.row);
+        let is_full = state.in_memory() >= IN_MEMORY_FACTOR * self.pace.save_at;
+        let polite = lag < LAG_POLITE && self.shared.as_ref().is_some_and(|shared| !shared.is_idle());
+        let mut again = false;
+        if !end && !is_full && !polite && (lag > 0 || extent.last_note > state.note) {
+            if extent.last_note > state.note {
+                self.apply_notes(connection, &mut state)?;
+                state.note = extent.last_note;
+            }
+            let rows = tail(connection, state.row, self.pace.batch)?;
+            again = rows.len() == self.pace.batch;
+            state.row = rows.last().map_or(state.row, |row| row.row);
+            state.add(rows)?;
+            self.index.publish(Some(state.clone()));
+        }
+        self.tell(&state, extent.behind(state.row));
+        let is_due = state.in_memory() >= self.pace.save_at
+            || state.senders.changed() as u64 >= self.pace.save_at
+            || state.note >= self.saved_note + SAVE_AT_NOTES
+            || self.control.save_wanted.load(Ordering::Relaxed)
+            || end && (state.in_memory() > 0 || state.note > self.saved_note);
+        let save = (is_due && lock(&self.control.folder).is_some()).then(|| {
+            let samples = samples(connection, &state)?;
+            Ok::<_, Failure>((state, samples))
+        });
+        Ok(Step { again, save: save.transpose()? })
+    }
+
+    /// The state to begin with: that of the files, if they are of this database, or an empty one.
+    fn begin(
+        &mut self,
+        connection: &Connection,
+        extent: &Extent,
+        database: (u64, u64),
+        distrusted: bool,
+    ) -> Result<State, Failure> {
+        let loaded = if distrusted { None } else { Folder::load(&self.folder_path).ok() };
+        if let Some((mut state, samples)) = loaded {
+            state.database = database;
+            if extent.suits(&state, database) && samples_are_true(connection, &state, &samples)? {
+                self.saved_note = state.note;
+                self.index.publish(Some(state.clone()));
+                return Ok(state);
+            }
+            log::warning("the index is not of this database as it is, and is built anew").emit();
+        } else if distrusted {
+            log::error("the index was wrong, and is built anew").emit();
+        }
+        if let Some(folder) = lock(&self.control.folder).as_mut() {
+            folder.clear()?;
+        }
+        let state = State::empty(extent.epoch.clone(), extent.last_note, database);
+        self.saved_note = state.note;
+        self.index.publish(Some(state.clone()));
+        Ok(state)
+    }
+
+    /// Takes what notes tell of into account: what was covered is dead, and each row is looked at again.
+    fn apply_notes(&self, connection: &Connection, state: &mut State) -> Result<(), Failure> {
+        let (mut dead, mut changes) = (Dead::new(), Changes::new());
+        each_gone(connection, state, |gone| {
+            if let Some((member, rank)) = state.find(&gone)? {
+                dead.entry(member).or_default().push(rank);
+                count(&mut changes, &gone.sender, -1);
+            }
+            Ok(())
+        })?;
+        state.members = state.without(&dead);
+        state.senders.apply(&changes)?;
+        let sql = "SELECT rowid, ts, message_id, from_msisdn, text FROM messages
+                   WHERE rowid IN (SELECT row FROM postroom_changes WHERE change > ?1 AND row <= ?2)";
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query([state.note, state.row])?;
+        let mut again = Vec::new();
+        while let Some(row) = rows.next()? {
+            again.push(message(row)?);
+            if again.len() == self.pace.batch {
+                state.add(std::mem::take(&mut again))?;
+            }
+        }
+        Ok(state.add(again)?)
+    }
+
+    fn save(&mut self, state: &State, samples: Vec<Sample>) -> io::Result<()> {
+        let saved = match lock(&self.control.folder).as_mut() {
+            Some(folder) => folder.save(state, samples)?,
+            None => return Ok(()),
+        };
+        self.control.save_wanted.store(false, Ordering::Relaxed);
+        self.saved_note = saved.note;
+        if let Some(shared) = &self.shared {
+            shared.forget(Forget { epoch: saved.epoch.clone(), change: saved.note });
+        }
+        let merge = saved.merge_due();
+        self.index.publish(Some(saved));
+        if let Some(members) = merge {
+            self.merger.ask(members);
+        }
+        Ok(())
+    }
+
+    /// Tells of progress where there is much to do.
+    fn tell(&mut self, state: &State, lag: i64) {
+        if lag > LAG_TOLD {
+            let (since, told) = self.building.get_or_insert_with(|| {
+                log::info("indexing messages").value("behind", lag).emit();
+                (Instant::now(), Instant::now())
+            });
+            if told.elapsed() >= PROGRESS_INTERVAL {
+                *told = Instant::now();
+                let seconds = since.elapsed().as_secs();
+                log::info("indexing messages")
+                    .value("indexed", state.live())
+                    .value("behind", lag)
+                    .value("elapsed_seconds", seconds)
+                    .emit();
+            }
+        } else if lag < self.pace.batch as i64
+            && let Some((since, _)) = self.building.take()
+        {
+            let seconds = format!("{:.3}", since.elapsed().as_secs_f64());
+            log::info("indexed all messages").value("indexed", state.live()).value("elapsed_seconds", seconds).emit();
+        }
+    }
+}
+
+/// The next rows behind a row.
+fn tail(connection: &Connection, row: i64, count: usize) -> rusqlite::Result<Vec<Row>> {
+    let sql = "SELECT rowid, ts, message_id, from_msisdn, text FROM messages WHERE rowid > ?1 ORDER BY rowid LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([row, count as i64])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(message(row)?);
+    }
+    Ok(found)
+}
+
+/// A message: columns row, ts, message_id, from_msisdn, text.
+fn message(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+    let get = |column: usize| row.get_ref(column);
+    Ok(Row {
+        row: row.get(0)?,
+        place: key::place(value(get(1)?), value(get(2)?)),
+        sender: key::single(value(get(3)?)),
+        text: shown(get(4)?).map(|text| text.into_owned()),
+    })
+}
+
+/// Some messages of a state, evenly spread, the last one among them.
+fn samples(connection: &Connection, state: &State) -> Result<Vec<Sample>, Failure> {
+    let mut samples = Vec::new();
+    let step = (state.live() / SAMPLES).max(1) as usize;
+    let mut wanted: Vec<i64> = vec![state.row];
+    for member in &state.members {
+        let mut rows = member.segment.rows();
+        for rank in (0..member.segment.count()).step_by(step) {
+            wanted.push(rows.row(rank)?);
+        }
+    }
+    for row in wanted {
+        if let Some(hash) = row_hash(connection, state, row)? {
+            samples.push(Sample { row, hash });
+        }
+    }
+    Ok(samples)
+}

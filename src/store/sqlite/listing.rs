@@ -1,0 +1,229 @@
+//! Reading through the index: what it covers from there, and what it does not from the table, as one.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::types::Value as SqlValue;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
+
+use super::covered::{Extent, Failure, each_gone, value};
+use super::queries::{self, condition, message, position, shown};
+use super::reader::Snapshot;
+use crate::domain::stats::TOP_SENDERS_MAX;
+use crate::domain::{Filter, Needle, Order, Page, PageRequest, Position, SenderCount, Start, Stats, Stored};
+use crate::store::index::answer::{From as Begin, Looks, Part, View};
+use crate::store::index::key;
+use crate::store::index::merge::Member;
+use crate::store::index::run::{Loose, Ranks, Run, Runs};
+use crate::store::index::search::Question;
+use crate::store::index::senders::{Changes, count};
+use crate::store::index::source::damaged;
+use crate::store::index::state::{Dead, State};
+
+/// With more rows than this that the index does not cover, the table is read alone: as long as the index is being built, that
+/// is the shorter way.
+const TAIL_MAX: i64 = 262_144;
+/// How long counting may take where a lower bound will do.
+const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(20);
+/// Texts that are looked at between two looks at the clock.
+const LOOKS_PER_CLOCK: u32 = 64;
+
+/// A page, by the index if that is there and right, else by the table alone.
+pub(super) fn page(snapshot: &Snapshot<'_>, request: &PageRequest, patience: Duration) -> rusqlite::Result<Page> {
+    match by_index(snapshot, |covered| covered.page(request))? {
+        Some(page) => Ok(page),
+        None => queries::page(snapshot.connection, request, patience),
+    }
+}
+
+/// The inbox in a few numbers, likewise.
+pub(super) fn stats(snapshot: &Snapshot<'_>) -> rusqlite::Result<Stats> {
+    match by_index(snapshot, |covered| covered.stats())? {
+        Some(Some(stats)) => Ok(stats),
+        _ => queries::stats(snapshot.connection),
+    }
+}
+
+fn by_index<T>(
+    snapshot: &Snapshot<'_>,
+    read: impl FnOnce(&Covered<'_>) -> Result<T, Failure>,
+) -> rusqlite::Result<Option<T>> {
+    let Some(state) = &snapshot.state else { return Ok(None) };
+    let Some(extent) = Extent::read(snapshot.connection)? else { return Ok(None) };
+    if !extent.suits(state, snapshot.database) || extent.behind(state.row) > TAIL_MAX {
+        return Ok(None);
+    }
+    let covered = Covered { snapshot, state, connection: snapshot.connection };
+    match read(&covered) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Failure::Sqlite(error)) => Err(error),
+        Err(Failure::Deadline) => Err(interrupted()),
+        Err(Failure::Index(error)) => {
+            snapshot.index_is_wrong(&error);
+            Ok(None)
+        }
+    }
+}
+
+/// The same as SQLite says when a read is over.
+fn interrupted() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT), None)
+}
+
+/// A snapshot of the table, and a state that covers most of it.
+struct Covered<'a> {
+    snapshot: &'a Snapshot<'a>,
+    connection: &'a Connection,
+    state: &'a State,
+}
+
+impl Covered<'_> {
+    /// The segments without what is gone since, and by how much the senders' counts change by that.
+    fn members(&self) -> Result<(Vec<Member>, Changes), Failure> {
+        let (mut dead, mut changes) = (Dead::new(), Changes::new());
+        each_gone(self.connection, self.state, |gone| {
+            if let Some((member, rank)) = self.state.find(&gone)? {
+                dead.entry(member).or_default().push(rank);
+                count(&mut changes, &gone.sender, -1);
+            }
+            Ok(())
+        })?;
+        Ok((self.state.without(&dead), changes))
+    }
+
+    /// Selects from the rows that the index does not cover: what came since, and what was changed since.
+    fn uncovered(&self, columns: &str, condition: &str, values: Vec<SqlValue>) -> Result<Uncovered<'_>, Failure> {
+        let sql = format!(
+            "SELECT {columns} FROM messages WHERE rowid > ? AND {condition}
+             UNION ALL
+             SELECT {columns} FROM messages WHERE rowid IN (
+                 SELECT row FROM postroom_changes WHERE change > ? AND row <= ?
+             ) AND {condition}"
+        );
+        let mut all = vec![self.state.row.into()];
+        all.extend(values.iter().cloned());
+        all.extend([self.state.note.into(), self.state.row.into()]);
+        all.extend(values);
+        Ok((self.connection.prepare_cached(&sql)?, all))
+    }
+
+    fn loose(&self, filter: &Filter) -> Result<Vec<Loose>, Failure> {
+        let (condition, values) = condition(filter);
+        let (mut statement, values) = self.uncovered("rowid, ts, message_id", &condition, values)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        let mut loose = Vec::new();
+        while let Some(row) = rows.next()? {
+            loose.push(Loose { row: row.get(0)?, place: key::place(value(row.get_ref(1)?), value(row.get_ref(2)?)) });
+        }
+        loose.sort_unstable();
+        Ok(loose)
+    }
+
+    fn page(&self, request: &PageRequest) -> Result<Page, Failure> {
+        let (members, _) = self.members()?;
+        let loose = self.loose(&request.filter)?;
+        let view = View { members: &members, loose: &loose };
+        let behind;
+        let begin = match (&request.start, request.order) {
+            (Start::Behind(Position::Arrival(row)), _) => Begin::Row(*row),
+            (Start::Behind(Position::Time { ts, id }), _) => {
+                behind = key::place(stored(ts), stored(id));
+                Begin::Place(&behind)
+            }
+            (Start::Offset(offset), Order::Time) => Begin::Offset(*offset),
+            (Start::Offset(offset), Order::Arrival) => Begin::Arrivals(*offset),
+        };
+        // One more tells whether there is a next page.
+        let wanted = request.limit as usize + 1;
+        let part = self.part(&view, request, begin, wanted)?;
+        self.shown(request, part)
+    }
+
+    fn part(&self, view: &View<'_>, request: &PageRequest, begin: Begin<'_>, wanted: usize) -> Result<Part, Failure> {
+        let mut texts = self.connection.prepare_cached("SELECT text FROM messages WHERE rowid = ?1")?;
+        let (mut scratch, mut looked) = (String::new(), 0);
+        let mut contains = |row: i64| -> Result<bool, Failure> {
+            looked += 1;
+            if looked % LOOKS_PER_CLOCK == 0 && self.snapshot.is_over() {
+                return Err(Failure::Deadline);
+            }
+            let Some(needle) = &request.filter.search else { return Ok(true) };
+            contains(&mut texts, row, needle, &mut scratch)
+        };
+        let started = Instant::now();
+        let is_enough = || request.bounded_total && started.elapsed() >= PATIENCE_FOR_BOUND;
+        let go_on = || if self.snapshot.is_over() { Err(Failure::Deadline) } else { Ok(()) };
+        let mut looks = Looks { contains: &mut contains, is_enough: &is_enough, go_on: &go_on };
+        view.part(&Question::new(&request.filter), begin, wanted, &mut looks)
+    }
+
+    /// The messages of a part, as they lie in the table.
+    fn shown(&self, request: &PageRequest, part: Part) -> Result<Page, Failure> {
+        let sql = "SELECT message_id, from_msisdn, to_msisdn, ts, text, rowid FROM messages WHERE rowid = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut page = Page { total: part.total, total_is_bound: part.total_is_bound, ..Page::default() };
+        for found in &part.messages {
+            if page.messages.len() == request.limit as usize {
+                return Ok(page);
+            }
+            let mut rows = statement.query([found.row])?;
+            let row = rows.next()?.ok_or_else(|| damaged("the index has a row that the table has not"))?;
+            if key::place(value(row.get_ref(3)?), value(row.get_ref(0)?)) != found.place {
+                return Err(damaged("the index has a row at another place than the table").into());
+            }
+            page.next = Some(position(row, request.order)?);
+            page.messages.push(message(row)?);
+        }
+        if request.order == Order::Time {
+            // Nothing was left over: this is the last page.
+            page.next = None;
+        }
+        Ok(page)
+    }
+
+    /// None, where the most frequent senders cannot be told without a count.
+    fn stats(&self) -> Result<Option<Stats>, Failure> {
+        let (members, mut changes) = self.members()?;
+        let (mut statement, values) = self.uncovered("from_msisdn, rowid, ts, message_id", "true", Vec::new())?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        let mut loose = Vec::new();
+        while let Some(row) = rows.next()? {
+            count(&mut changes, &key::single(value(row.get_ref(0)?)), 1);
+            loose.push(Loose { row: row.get(1)?, place: key::place(value(row.get_ref(2)?), value(row.get_ref(3)?)) });
+        }
+        loose.sort_unstable();
+        let Some((senders_count, top)) = self.state.senders.after(&changes, TOP_SENDERS_MAX)? else { return Ok(None) };
+        let runs = members
+            .iter()
+            .map(|member| Run::new(&member.segment, Ranks::Range(0, member.segment.count(), &member.dead)));
+        let mut runs = Runs::new(runs.chain([Run::Loose(&loose)]).collect());
+        let total_messages = runs.len();
+        let first_ts = self.ts_of_next(&mut runs)?;
+        runs.skip(total_messages.saturating_sub(1))?;
+        let last_ts = self.ts_of_next(&mut runs)?;
+        let top_senders = top.into_iter().map(|(count, sender)| SenderCount {
+            from: key::text_of(&sender).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default(),
+            count: count.0,
+        });
+        Ok(Some(Stats { total_messages, senders_count, top_senders: top_senders.collect(), first_ts, last_ts }))
+    }
+
+    fn ts_of_next(&self, runs: &mut Runs<'_>) -> Result<Option<String>, Failure> {
+        let Some((next, _)) = runs.next()? else { return Ok(None) };
+        let sql = "SELECT ts FROM messages WHERE rowid = ?1";
+        let ts = self.connection.prepare_cached(sql)?.query_row([next.row], |row| queries::text(row, 0)).optional()?;
+        Ok(ts.ok_or_else(|| damaged("the index has a row that the table has not"))?)
+    }
+}
+
+/// A statement and its values.
+type Uncovered<'a> = (CachedStatement<'a>, Vec<SqlValue>);
+
+fn contains(texts: &mut CachedStatement<'_>, row: i64, needle: &Needle, scratch: &mut String) -> Result<bool, Failure> {
+    let mut rows = texts.query([row])?;
+    let row = rows.next()?.ok_or_else(|| damaged("the index has a row that the table has not"))?;
+    Ok(shown(row.get_ref(0)?).is_some_and(|text| needle.is_in(&text, scratch)))
+}
+
+fn stored(stored: &Stored) -> key::Value<'_> {
+    if stored.is_blob { key::Value::Blob(&stored.bytes) } else { key::Value::Text(&stored.bytes) }
+}

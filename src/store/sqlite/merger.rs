@@ -1,0 +1,88 @@
+//! The thread that makes few large segments of many small ones, so that a read has few to look into.
+
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use super::indexer::{Control, lock};
+use crate::store::index::Index;
+use crate::store::index::folder::NewFile;
+use crate::store::index::merge::{Member, merge};
+use crate::store::index::segment::Segment;
+use crate::telemetry::log;
+
+/// The running thread.
+pub(super) struct Merger {
+    work: Option<SyncSender<Vec<Member>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Merger {
+    /// Starts the thread.
+    pub fn start(index: Arc<Index>, control: Arc<Control>) -> io::Result<Self> {
+        // One is merged at a time; what is due meanwhile is still due when it is asked for again.
+        let (work, waiting) = sync_channel(0);
+        let run = move || attend(&waiting, &index, &control);
+        let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(run)?;
+        Ok(Self { work: Some(work), thread: Some(thread) })
+    }
+
+    /// Has these merged, unless others are being merged.
+    pub fn ask(&self, members: Vec<Member>) {
+        if let Some(work) = &self.work {
+            let _ = work.try_send(members);
+        }
+    }
+
+    /// Ends the thread; what it was at is given up.
+    pub fn close(&mut self) {
+        self.work = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn attend(waiting: &Receiver<Vec<Member>>, index: &Index, control: &Control) {
+    while let Ok(members) = waiting.recv() {
+        let Some(file) = lock(&control.folder).as_mut().map(|folder| folder.reserve()) else { continue };
+        let merged = write(&members, &file, control).and_then(|member| index.replace(&members, member, file.number));
+        let is_used = merged.as_ref().is_ok_and(|used| *used);
+        if is_used {
+            control.save_wanted.store(true, Ordering::Relaxed);
+        } else if let Some(folder) = lock(&control.folder).as_mut() {
+            folder.release(file.number);
+        }
+        if let Err(error) = merged
+            && !control.stop.load(Ordering::Relaxed)
+        {
+            log::error("segments of the index could not be merged").cause(&error).emit();
+        }
+    }
+}
+
+fn write(members: &[Member], file: &NewFile, control: &Control) -> io::Result<Member> {
+    let source = file.write(|to| merge(members, Stoppable { to, control }).map(|stoppable| stoppable.to))?;
+    Segment::open(source).map(Member::new)
+}
+
+/// A file whose writing ends early when the service stops.
+struct Stoppable<'a> {
+    to: BufWriter<std::fs::File>,
+    control: &'a Control,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.control.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the service stops"));
+        }
+        self.to.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
