@@ -1,5 +1,8 @@
 //! The command line: one file per subcommand. `serve` speaks JSON lines; the others speak to a person.
 
+// The sections that use the rest follow.
+#[allow(dead_code)]
+mod bench;
 mod check;
 mod client;
 mod health;
@@ -50,6 +53,8 @@ enum Subcommands {
     Check(check::Arguments),
     /// Build everything that is derived from the messages anew
     Reindex(ServeArguments),
+    /// Measure this program on this machine
+    Bench(bench::Arguments),
     /// Print completions for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -78,6 +83,7 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Health(arguments)) => finish(health::run(&arguments)),
         Some(Subcommands::Check(arguments)) => finish(check::run(flags, arguments)),
         Some(Subcommands::Reindex(arguments)) => finish(reindex::run(flags, arguments)),
+        Some(Subcommands::Bench(arguments)) => finish(bench::run(&arguments)),
         Some(Subcommands::Completions { shell }) => {
             clap_complete::generate(shell, &mut command(), "postroom", &mut std::io::stdout());
             ExitCode::SUCCESS
