@@ -1,7 +1,5 @@
 //! The command line: one file per subcommand. `serve` speaks JSON lines; the others speak to a person.
 
-// The sections that use the rest follow.
-#[allow(dead_code)]
 mod bench;
 mod check;
 mod client;

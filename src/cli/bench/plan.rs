@@ -30,7 +30,7 @@ pub struct Options {
     /// Requests of each kind of read [default: by the profile]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     requests: Option<u64>,
-    /// Seconds of load at each rate of the latency section, and in the memory section [default: by the profile]
+    /// Seconds of load at each rate of latency and of memory, and at most for a kind of read [default: by the profile]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
     /// Work in this folder, and keep the dataset there for the next run [default: a temporary folder]
@@ -94,7 +94,7 @@ pub struct Plan {
     pub messages: u64,
     /// Requests of each kind of read.
     pub requests: u64,
-    /// Seconds of load at a rate.
+    /// Seconds of load at a rate, and at most for a kind of read.
     pub seconds: u64,
 }
 

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::random::Random;
-use super::texts;
+use super::texts::Vocabulary;
 
 /// Different senders.
-pub const SENDERS: usize = 50_000;
+const SENDERS: usize = 50_000;
 /// How quickly senders get rarer. With 50,000 of them the first writes one message in twenty.
 const SENDERS_EXPONENT: f64 = 0.9;
 /// 2023-11-01T00:00:00Z, the first day.
@@ -47,6 +47,7 @@ pub struct Inbox {
     rows: u64,
     /// The share of the senders up to each, the last being 1.
     shares: Vec<f64>,
+    vocabulary: Vocabulary,
 }
 
 impl Inbox {
@@ -59,7 +60,8 @@ impl Inbox {
                 sum
             })
             .collect();
-        Self { rows, shares: sums.into_iter().map(|part| part / sum).collect() }
+        let shares = sums.into_iter().map(|part| part / sum).collect();
+        Self { rows, shares, vocabulary: Vocabulary::new() }
     }
 
     /// How many messages it holds at first.
@@ -75,7 +77,7 @@ impl Inbox {
         let stored = second + random.below(3) as i64;
         self.fill(&mut random, second, message);
         write_time(stored, &mut message.created_at);
-        message.has_text = texts::write(index, self.rows, &mut random, &mut message.text).is_some();
+        message.has_text = self.vocabulary.write(index, self.rows, &mut random, &mut message.text).is_some();
     }
 
     /// Message `index` of those that come while we measure: it belongs to the days after the last, in order but for a jitter and
@@ -85,15 +87,24 @@ impl Inbox {
         let late = if random.below(100) == 0 { random.below(LATE_SECONDS) } else { random.below(JITTER_SECONDS) };
         let second = FIRST_SECOND + SECONDS as i64 + (index / 1_000) as i64 - late as i64;
         self.fill(&mut random, second, message);
-        message.has_text = texts::write_unplanted(&mut random, &mut message.text).is_some();
+        message.has_text = self.vocabulary.write_unplanted(&mut random, &mut message.text).is_some();
+    }
+
+    /// A sender, as likely as a message is to be of them.
+    pub fn any_sender(&self, random: &mut Random) -> String {
+        sender(self.any_rank(random))
+    }
+
+    fn any_rank(&self, random: &mut Random) -> usize {
+        let share = random.fraction();
+        self.shares.partition_point(|up_to| *up_to <= share)
     }
 
     fn fill(&self, random: &mut Random, second: i64, message: &mut Message) {
         message.clear();
         // 38 characters; Meta's are longer, UUIDs shorter.
         write!(message.id, "wamid.{:016x}{:016x}", random.next(), random.next()).expect("a String takes everything");
-        let share = random.fraction();
-        write_sender(self.shares.partition_point(|up_to| *up_to <= share), &mut message.from);
+        write_sender(self.any_rank(random), &mut message.from);
         message.to.push_str(random.pick(&["+14155550100", "+442071838750", "+819012345678"]));
         write_time(second, &mut message.ts);
     }
@@ -112,8 +123,13 @@ impl Message {
     }
 }
 
-/// The number of a sender; 0 is the one who writes most.
-pub fn sender(rank: usize) -> String {
+/// The number of the one who writes most: about every twentieth message.
+pub fn busiest_sender() -> String {
+    sender(0)
+}
+
+/// The number of a sender, the most frequent first.
+fn sender(rank: usize) -> String {
     let mut number = String::new();
     write_sender(rank, &mut number);
     number
@@ -142,6 +158,7 @@ fn write_time(second: i64, out: &mut String) {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::texts::PLANTED;
     use super::*;
     use crate::domain::{Needle, Timestamp};
 
@@ -159,7 +176,7 @@ mod tests {
     fn every_inbox_of_a_size_is_the_same_and_holds_the_planted_words_as_often_as_told() {
         let messages = all(20_000);
         assert_eq!(messages, all(20_000));
-        for planted in texts::PLANTED {
+        for planted in PLANTED {
             let (needle, mut scratch) = (Needle::new(planted.word), String::new());
             let found =
                 messages.iter().filter(|message| message.text().is_some_and(|text| needle.is_in(text, &mut scratch)));
@@ -168,7 +185,7 @@ mod tests {
         let ids: BTreeSet<_> = messages.iter().map(|message| &message.id).collect();
         assert_eq!(ids.len(), messages.len());
         assert!(messages.iter().all(|message| Timestamp::parse(&message.ts).is_ok()));
-        let busiest = messages.iter().filter(|message| message.from == sender(0)).count();
+        let busiest = messages.iter().filter(|message| message.from == busiest_sender()).count();
         assert!((900..1100).contains(&busiest), "{busiest}");
         let count = |kind: fn(&Message) -> bool| messages.iter().filter(|message| kind(message)).count();
         assert!(count(|message| message.text().is_none()) > 300);
@@ -193,7 +210,7 @@ mod tests {
         for index in 0..2_000 {
             inbox.fresh(index, &mut message);
             assert!(ids.insert(message.id.clone()));
-            assert!(texts::PLANTED.iter().all(|planted| !message.text.to_lowercase().contains(planted.word)));
+            assert!(PLANTED.iter().all(|planted| !message.text.to_lowercase().contains(planted.word)));
         }
     }
 }

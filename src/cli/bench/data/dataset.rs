@@ -10,7 +10,7 @@ use anyhow::Context;
 use rusqlite::{Connection, params};
 
 use super::inbox::{Inbox, Message};
-use super::progress::Progress;
+use crate::cli::bench::progress::Progress;
 
 /// Raised when the same rows would be others, so that a kept dataset of before is not taken for one of now.
 const VERSION: u32 = 1;

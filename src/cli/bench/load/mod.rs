@@ -1,19 +1,24 @@
 //! Load: many connections that send prepared requests, either each as soon as it has an answer (a closed loop), or at given
 //! times, whatever the server does (an open loop).
 
+mod connection;
+mod requests;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::connection::Connection;
-use super::requests::Requests;
 use crate::telemetry::histogram::Spread;
+pub use connection::Connection;
+use requests::Desk;
+pub use requests::{Prepared, Requests, Writer, get};
 
 /// Open connections.
 #[derive(Debug)]
@@ -128,10 +133,43 @@ impl Load {
     }
 }
 
+/// Load on a thread of its own, while something else is measured.
+#[derive(Debug)]
+pub struct Background {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<anyhow::Result<Answers>>,
+}
+
+impl Background {
+    /// Begins to send, and goes on until it is told to finish.
+    pub fn begin(
+        address: SocketAddr,
+        connections: usize,
+        requests: Requests,
+        per_second: Option<f64>,
+    ) -> anyhow::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let pace = Pace { per_second, seconds_max: None, stop: Arc::clone(&stop) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async {
+                Load::open(address, connections).await?.send(&Arc::new(requests), 0..usize::MAX, pace).await
+            })
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Sends no more, and answers what came of it.
+    pub fn finish(self) -> anyhow::Result<Answers> {
+        self.stop.store(true, Relaxed);
+        self.thread.join().expect("the thread does not panic")
+    }
+}
+
 impl Shift {
     /// One connection: sends request after request until there are none.
     async fn work(self: Arc<Self>, mut connection: Connection, first: usize) -> anyhow::Result<Connection> {
-        let mut statuses = BTreeMap::new();
+        let (mut statuses, mut desk) = (BTreeMap::new(), Desk::default());
         loop {
             if self.pace.per_second.is_some() {
                 self.due.acquire().await.expect("the semaphore is never closed").forget();
@@ -145,7 +183,7 @@ impl Shift {
                 Some(rate) => self.started + Duration::from_secs_f64((at - first) as f64 / rate),
                 None => now,
             };
-            let status = connection.exchange(self.requests.get(at)).await?;
+            let status = connection.exchange(self.requests.get(at, &mut desk)).await?;
             let waited = self.latency.observe(due.elapsed());
             self.slowest_us.fetch_max(waited, Relaxed);
             *statuses.entry(status).or_default() += 1;

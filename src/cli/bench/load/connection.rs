@@ -25,7 +25,7 @@ impl Connection {
 
     /// Asks for a path and answers the status.
     pub async fn get(&mut self, path: &str) -> anyhow::Result<u16> {
-        self.exchange(format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").as_bytes()).await
+        self.exchange(&super::get(path)).await
     }
 
     /// Sends a whole request, reads the whole answer, and answers its status.

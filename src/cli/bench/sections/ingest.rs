@@ -3,20 +3,16 @@
 
 use std::fs;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::ensure;
 use serde::Serialize;
 
-use super::figure::Figure;
-use super::inbox::Inbox;
-use super::load::{Answers, Load, Pace};
-use super::plan::Plan;
-use super::progress::Progress;
-use super::requests::Requests;
-use super::workplace::{Server, Workplace};
-use crate::config::SigningKey;
+use crate::cli::bench::Bench;
+use crate::cli::bench::figure::Figure;
+use crate::cli::bench::load::{Answers, Load, Pace, Requests};
+use crate::cli::bench::place::Server;
 
 /// The number of connections that goals are set for; what is measured at one number only is measured at this.
 pub const CONNECTIONS_OF_GOALS: usize = 64;
@@ -93,87 +89,62 @@ struct Sample {
     answers: Answers,
 }
 
-/// The bench of this section.
-pub struct Ingest<'a> {
-    /// Where it works.
-    pub workplace: &'a Arc<Workplace>,
-    /// What is sent.
-    pub inbox: &'a Inbox,
-    /// Who signs.
-    pub key: &'a SigningKey,
-    /// How much.
-    pub plan: &'a Plan,
-    /// Who is told.
-    pub progress: &'a Progress,
-    /// A running service on the whole dataset, if that is to be measured too.
-    pub filled: Option<&'a Server>,
-    /// The first fresh message that no server has seen.
-    pub next_fresh: u64,
-}
-
-impl Ingest<'_> {
-    /// Measures all; answers a row per case and number of connections.
-    pub async fn run(&mut self) -> anyhow::Result<Vec<Row>> {
-        let floor = self.workplace.start_floor()?;
-        let mut rows = Vec::new();
-        for connections in self.plan.connections.clone() {
-            let mut samples: Vec<(Case, Vec<Sample>)> = Vec::new();
-            for round in 1..=self.plan.rounds {
-                self.progress
-                    .step(&format!("ingest, {connections} connections, round {round} of {}", self.plan.rounds));
-                for (case, sample) in self.round(&floor, connections).await? {
-                    match samples.iter_mut().find(|(known, _)| *known == case) {
-                        Some((_, samples)) => samples.push(sample),
-                        None => samples.push((case, vec![sample])),
-                    }
+/// Measures all; answers a row per case and number of connections. `filled` is a service on the whole dataset.
+pub async fn run(bench: &Bench, filled: Option<&Server>) -> anyhow::Result<Vec<Row>> {
+    let floor = bench.workplace.start_floor()?;
+    let mut rows = Vec::new();
+    for &connections in &bench.plan.connections {
+        let mut samples: Vec<(Case, Vec<Sample>)> = Vec::new();
+        for round in 1..=bench.plan.rounds {
+            bench.progress.step(&format!("ingest, {connections} connections, round {round} of {}", bench.plan.rounds));
+            for (case, sample) in run_round(bench, &floor, filled, connections).await? {
+                match samples.iter_mut().find(|(known, _)| *known == case) {
+                    Some((_, samples)) => samples.push(sample),
+                    None => samples.push((case, vec![sample])),
                 }
             }
-            rows.extend(samples.iter().map(|(case, own)| summarize(*case, connections, own, &samples)));
         }
-        Ok(rows)
+        rows.extend(samples.iter().map(|(case, own)| summarize(*case, connections, own, &samples)));
     }
+    Ok(rows)
+}
 
-    /// One round: each case once, with the same requests.
-    async fn round(&mut self, floor: &Server, connections: usize) -> anyhow::Result<Vec<(Case, Sample)>> {
-        let measured = if connections == 1 { self.plan.messages.div_ceil(ALONE_PART) } else { self.plan.messages };
-        let warm_up = measured.div_ceil(WARM_UP_PART);
-        let count = warm_up + measured;
-        let requests = Arc::new(Requests::fresh(self.inbox, self.key, self.next_fresh, count));
-        self.next_fresh += count;
-        let (warm_up, all) = (0..warm_up as usize, 0..requests.len());
-        let ranges = [warm_up.clone(), warm_up.end..requests.len()];
-        let at_goal = connections == CONNECTIONS_OF_GOALS;
-        let mut samples = vec![(Case::Floor, measure(floor, connections, &requests, &ranges, 200).await?)];
+/// One round: each case once, with the same requests.
+async fn run_round(
+    bench: &Bench,
+    floor: &Server,
+    filled: Option<&Server>,
+    connections: usize,
+) -> anyhow::Result<Vec<(Case, Sample)>> {
+    let messages = bench.plan.messages;
+    let measured = if connections == 1 { messages.div_ceil(ALONE_PART) } else { messages };
+    let warm_up = measured.div_ceil(WARM_UP_PART);
+    let count = (warm_up + measured) as usize;
+    let prepared = bench.prepare(warm_up + measured);
+    let bad = Arc::new(Requests::Prepared(prepared.signed_badly()));
+    let requests = Arc::new(Requests::Prepared(prepared));
+    let (once, again) = ([0..warm_up as usize, warm_up as usize..count], [0..0, 0..count]);
 
-        let database = self.fresh_database()?;
-        let server = self.workplace.start_server(&database).await?;
-        let mut sample = measure(&server, connections, &requests, &ranges, 200).await?;
-        let stored = ranges[0].len() as u64 + sample.answers.answered;
-        if at_goal {
-            let again = [0..0, all.clone()];
-            samples.push((Case::Duplicates, measure(&server, connections, &requests, &again, 200).await?));
-            let bad = Arc::new(requests.signed_badly());
-            samples.push((Case::BadSignatures, measure(&server, connections, &bad, &again, 401).await?));
-            samples.push((Case::FloorBadSignatures, measure(floor, connections, &bad, &again, 401).await?));
-        }
-        server.stop()?;
-        sample.file_bytes = Some(folder_bytes(database.parent().expect("it lies in a folder"))? as f64 / stored as f64);
-        samples.insert(1, (Case::Empty, sample));
-        if let Some(filled) = self.filled.filter(|_| at_goal) {
-            samples.insert(2, (Case::Filled, measure(filled, connections, &requests, &ranges, 200).await?));
-        }
-        Ok(samples)
+    let mut samples = vec![(Case::Floor, measure(floor, connections, &requests, &once, 200).await?)];
+    let database = bench.workplace.database_in("empty")?;
+    let server = bench.workplace.start_server(&database).await?;
+    let mut empty = measure(&server, connections, &requests, &once, 200).await?;
+    let stored = warm_up + empty.answers.answered - empty.unexpected;
+    let mut refused = Vec::new();
+    if connections == CONNECTIONS_OF_GOALS {
+        refused.push((Case::Duplicates, measure(&server, connections, &requests, &again, 200).await?));
+        refused.push((Case::BadSignatures, measure(&server, connections, &bad, &again, 401).await?));
+        refused.push((Case::FloorBadSignatures, measure(floor, connections, &bad, &again, 401).await?));
     }
-
-    /// A path in a folder of its own, where no database is.
-    fn fresh_database(&self) -> anyhow::Result<PathBuf> {
-        let folder = self.workplace.scratch().join("empty");
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        fs::create_dir(&folder)?;
-        Ok(folder.join("app.db"))
+    expect_stored(&server, stored).await?;
+    server.stop()?;
+    empty.file_bytes = Some(folder_bytes(database.parent().expect("it lies in a folder"))? as f64 / stored as f64);
+    samples.push((Case::Empty, empty));
+    if let Some(filled) = filled.filter(|_| connections == CONNECTIONS_OF_GOALS) {
+        samples.push((Case::Filled, measure(filled, connections, &requests, &once, 200).await?));
     }
+    samples.append(&mut refused);
+    Ok(samples)
 }
 
 /// Sends the requests of the first range as a warm-up, and measures those of the second.
@@ -203,6 +174,16 @@ async fn measure(
         unexpected: answers.other_than(expected),
         answers,
     })
+}
+
+/// A service that loses or doubles messages is not worth measuring.
+async fn expect_stored(server: &Server, messages: u64) -> anyhow::Result<()> {
+    let mut connection = server.connect().await?;
+    ensure!(connection.get("/stats").await? == 200, "/stats is not answered");
+    let stats: serde_json::Value = serde_json::from_slice(connection.body())?;
+    let stored = &stats["total_messages"];
+    ensure!(*stored == messages, "{messages} messages were answered 200, and {stored} are stored");
+    Ok(())
 }
 
 fn summarize(case: Case, connections: usize, own: &[Sample], all: &[(Case, Vec<Sample>)]) -> Row {
