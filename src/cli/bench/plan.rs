@@ -24,6 +24,10 @@ pub struct Options {
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,16,64,256",
         value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: Vec<u16>,
+    /// Messages a second for latency
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1000,10000",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rates: Vec<u32>,
     /// Messages in a round of ingest [default: by the profile]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=10_000_000))]
     messages: Option<u64>,
@@ -90,6 +94,8 @@ pub struct Plan {
     pub rounds: usize,
     /// Numbers of connections of ingest.
     pub connections: Vec<usize>,
+    /// Messages a second of latency.
+    pub rates: Vec<u32>,
     /// Messages in a round of ingest.
     pub messages: u64,
     /// Requests of each kind of read.
@@ -113,6 +119,7 @@ impl Plan {
             rows: options.rows.unwrap_or(rows),
             rounds: options.rounds.into(),
             connections: options.connections.iter().copied().map(usize::from).collect(),
+            rates: options.rates.clone(),
             messages: options.messages.unwrap_or(messages),
             requests: options.requests.unwrap_or(requests),
             seconds: options.seconds.unwrap_or(seconds),

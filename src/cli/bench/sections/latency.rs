@@ -10,8 +10,6 @@ use crate::cli::bench::Bench;
 use crate::cli::bench::load::{Answers, Load, Pace};
 use crate::cli::bench::place::Server;
 
-/// Messages a second.
-const RATES: [u32; 2] = [1_000, 10_000];
 /// Seconds before the clock runs.
 const WARM_UP_SECONDS: f64 = 0.5;
 
@@ -34,7 +32,7 @@ pub async fn run(bench: &Bench, filled: &Server) -> anyhow::Result<Vec<Row>> {
     let empty = bench.workplace.start_server(&bench.workplace.database_in("empty")?).await?;
     let mut rows = Vec::new();
     for (server, is_filled) in [(&empty, false), (filled, true)] {
-        for rate in RATES {
+        for &rate in &bench.plan.rates {
             let kind = if is_filled { "filled" } else { "empty" };
             bench.progress.step(&format!("latency at {rate} a second, {kind} database"));
             let answers = hold(bench, server, rate).await?;
