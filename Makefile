@@ -3,10 +3,10 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down destroy logs test test-long check fmt bench fuzz release clean
+.PHONY: help run up down destroy logs test test-long check fmt bench bench-micro fuzz release clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Build and run here, with the settings of .env and the database under ./data
 	./quickstart.sh
@@ -37,8 +37,11 @@ check: ## Format and lints only
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
-bench: ## Measure ingest: messages per second, latency, CPU and memory
-	./benches/ingest.sh
+bench: release ## Measure the service on this machine; ARGUMENTS="--profile 1m" and more, see BENCHMARKS.md
+	./target/release/postroom bench $(ARGUMENTS)
+
+bench-micro: ## Measure the parts of a request, one at a time
+	$(CARGO) bench --locked --bench micro
 
 fuzz: ## Fuzz every parser for a minute each (needs a nightly toolchain and cargo-fuzz)
 	./fuzz/run.sh

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. `serve` speaks JSON lines; the others speak to a person.
 
+mod bench;
 mod check;
 mod client;
 mod health;
@@ -50,6 +51,8 @@ enum Subcommands {
     Check(check::Arguments),
     /// Build everything that is derived from the messages anew
     Reindex(ServeArguments),
+    /// Measure this program on this machine
+    Bench(bench::Arguments),
     /// Print completions for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Health(arguments)) => finish(health::run(&arguments)),
         Some(Subcommands::Check(arguments)) => finish(check::run(flags, arguments)),
         Some(Subcommands::Reindex(arguments)) => finish(reindex::run(flags, arguments)),
+        Some(Subcommands::Bench(arguments)) => finish(bench::run(&arguments)),
         Some(Subcommands::Completions { shell }) => {
             clap_complete::generate(shell, &mut command(), "postroom", &mut std::io::stdout());
             ExitCode::SUCCESS

@@ -7,7 +7,11 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// User and system time so far.
 pub fn cpu_seconds() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    cpu_seconds_of(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// The same of the text of any process's `stat`.
+pub fn cpu_seconds_of(stat: &str) -> Option<f64> {
     // The second field is the name in parentheses and may hold spaces; what follows it may not.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let user: f64 = fields.next()?.parse().ok()?;

@@ -3,6 +3,7 @@
 mod harness;
 
 mod api;
+mod bench;
 mod crash;
 mod docs;
 mod edges;

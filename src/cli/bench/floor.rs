@@ -1,0 +1,75 @@
+//! The floor: an HTTP server that reads, verifies, parses and answers, and stores nothing. What a durable message costs is told
+//! as a multiple of what a request costs here.
+//!
+//! This file is never to change between releases but to follow renamed functions: figures are compared over years. So there is no
+//! log, no metric, no limit, no watchdog and no router here, and no setting leads here from `serve`. It listens on the loopback
+//! address only, and ends when its standard input does, so that it cannot outlive the benchmark.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::net::Ipv4Addr;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+use crate::config::SigningKey;
+use crate::domain::Moment;
+use crate::providers::{SCHEMES, Source};
+
+/// Serves until standard input ends. The first line on stdout holds the address and says what this is.
+pub fn run(key: SigningKey) -> anyhow::Result<()> {
+    let source = Source { name: "floor".to_owned(), scheme: &SCHEMES[0], keys: vec![key] };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        println!("{}", serde_json::json!({ "address": address.to_string(), "note": "for measuring: STORES NOTHING" }));
+        std::io::stdout().flush()?;
+        let source: &'static Source = Box::leak(Box::new(source));
+        tokio::spawn(accept(listener, source));
+        let end_of_input = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        end_of_input.await??;
+        Ok(())
+    })
+}
+
+async fn accept(listener: TcpListener, source: &'static Source) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _ = stream.set_nodelay(true);
+        let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(source, request).await) });
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move { drop(connection.await) });
+    }
+}
+
+/// All that a request must go through before it could be stored.
+async fn answer(source: &Source, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    if head.uri.path() != "/webhook" || head.method != Method::POST {
+        return reply(StatusCode::NOT_FOUND, br#"{"detail":"Not Found"}"#);
+    }
+    let Ok(body) = body.collect().await else {
+        return reply(StatusCode::BAD_REQUEST, br#"{"detail":"Bad Request"}"#);
+    };
+    let Ok(body) = source.verify(&head.headers, body.to_bytes()) else {
+        return reply(StatusCode::UNAUTHORIZED, br#"{"detail":"invalid signature"}"#);
+    };
+    match source.parse(&body, Moment::now()) {
+        Ok(_) => reply(StatusCode::OK, br#"{"status":"ok"}"#),
+        Err(_) => reply(StatusCode::UNPROCESSABLE_ENTITY, br#"{"detail":"Unprocessable Entity"}"#),
+    }
+}
+
+fn reply(status: StatusCode, body: &'static [u8]) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

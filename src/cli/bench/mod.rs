@@ -1,0 +1,146 @@
+//! `postroom bench`: what the service costs and how quick it is, on this machine, beside a server that stores nothing. The load, the
+//! data and the floor are all in this program; BENCHMARKS.md says what each figure means.
+
+mod data;
+mod figure;
+mod floor;
+mod load;
+mod place;
+mod plan;
+mod progress;
+mod report;
+mod sections;
+
+use std::cell::Cell;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::inputs_of_environment;
+use crate::config::{SigningKey, signing_key};
+use crate::domain::Secret;
+use data::Inbox;
+use load::{Prepared, Requests, Writer};
+use place::{Machine, SECRET, Tidy, Workplace};
+use plan::{Options, Plan, Section};
+use progress::Progress;
+use report::Report;
+use sections::startup::Filled;
+use sections::{ingest, latency, memory, reads, startup};
+
+/// Measures this program on this machine, in a temporary folder.
+///
+/// Starts the service and, beside it, the floor: a server that verifies, parses and answers, and stores nothing. Prints tables
+/// (JSON with --json) on stdout and its progress on stderr. BENCHMARKS.md says what each figure means.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What only the benchmark itself starts.
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// The floor. It stores nothing, listens on the loopback address, and ends with its standard input
+    #[command(hide = true)]
+    Floor,
+}
+
+/// What every section needs.
+struct Bench {
+    workplace: Arc<Workplace>,
+    writer: Writer,
+    plan: Plan,
+    progress: Progress,
+    /// The first fresh message that no server has seen.
+    next_fresh: Cell<u64>,
+}
+
+/// Messages that load without an end may take: more than any lasts.
+const ENDLESS: u64 = 1 << 28;
+
+impl Bench {
+    /// Requests with messages that no server has seen, made in advance.
+    fn prepare(&self, count: u64) -> Prepared {
+        Prepared::fresh(&self.writer, self.reserve(count), count)
+    }
+
+    /// The same, made when they are sent.
+    fn endless(&self) -> Requests {
+        Requests::Endless(self.writer.clone(), self.reserve(ENDLESS))
+    }
+
+    fn reserve(&self, count: u64) -> u64 {
+        self.next_fresh.replace(self.next_fresh.get() + count)
+    }
+}
+
+/// Measures and prints.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(Part::Floor) = arguments.part {
+        floor::run(signing_key(&inputs_of_environment()?)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = &arguments.options;
+    let plan = Plan::of(options);
+    let workplace = Workplace::open(options.folder.as_deref(), options.server.as_deref())?;
+    let _tidy = Tidy(Arc::clone(&workplace));
+    let key = SigningKey::new(&Secret::new(SECRET).expect("not empty"));
+    let writer = Writer { inbox: Arc::new(Inbox::new(plan.rows)), key };
+    let bench = Bench { workplace, writer, plan, progress: Progress::new(), next_fresh: Cell::new(0) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(bench.measure(|table| {
+        if !options.json {
+            bench.progress.print(&table);
+        }
+    }))?;
+    if options.json {
+        bench.progress.print(&format!("{}\n", serde_json::to_string_pretty(&report)?));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Bench {
+    /// Measures one section after the other, and hands each over as a table as soon as it is done.
+    async fn measure(&self, done: impl Fn(String)) -> anyhow::Result<Report> {
+        let machine = Machine::look(self.workplace.scratch())?;
+        if machine.is_forgetful() {
+            self.progress
+                .warn("the working folder is in memory: name one on a disk by --folder, or nothing here is durable");
+        }
+        done(report::machine(&machine, &self.plan));
+        let plan = self.plan.clone();
+        let mut report = Report::new(machine, plan);
+        let mut filled = None;
+        if self.plan.needs_dataset() {
+            let (started, startup) = startup::run(self, self.plan.has(Section::Startup)).await?;
+            filled = Some(started);
+            startup.iter().for_each(|startup| done(report::startup(startup)));
+            report.startup = startup;
+        }
+        let has = |section| filled.as_ref().filter(|_| self.plan.has(section)).map(|filled: &Filled| &filled.server);
+        if self.plan.has(Section::Ingest) || self.plan.has(Section::IngestEmpty) {
+            let rows = ingest::run(self, has(Section::Ingest)).await?;
+            done(report::ingest(&rows));
+            report.ingest = Some(rows);
+        }
+        if let Some(server) = has(Section::Latency) {
+            let rows = latency::run(self, server).await?;
+            done(report::latency(&rows));
+            report.latency = Some(rows);
+        }
+        if let Some(server) = has(Section::Reads) {
+            let reads = reads::run(self, server).await?;
+            done(report::reads(&reads));
+            report.reads = Some(reads);
+        }
+        if let Some(filled) = filled.filter(|_| self.plan.has(Section::Memory)) {
+            let memory = memory::run(self, filled).await?;
+            done(report::memory(&memory));
+            report.memory = Some(memory);
+        }
+        Ok(report)
+    }
+}

@@ -1,0 +1,159 @@
+//! A server that was started to be measured: the service, or the floor.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::usage::{self, Usage};
+use super::workplace::Workplace;
+use crate::cli::bench::load::Connection;
+
+/// How long a server may take to start, to stop, or to catch up with what it derives.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// How often a server is asked whether it is ready, or has ended.
+const ASK_INTERVAL: Duration = Duration::from_millis(2);
+/// How often it is asked whether it has caught up, which costs it more.
+const ASK_INTERVAL_CAUGHT_UP: Duration = Duration::from_millis(25);
+/// How much of a log is thrown away at once.
+const LOG_BUFFER_BYTES: usize = 64 << 10;
+/// How many messages are stored and not yet in everything that is derived from them.
+const LAG_METRIC: &str = "postroom_index_lag_messages";
+
+/// A running server. It is killed when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    workplace: Arc<Workplace>,
+    pid: u32,
+    address: SocketAddr,
+    started: Instant,
+    ready_ms: f64,
+    log: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts a program that tells its address in the first JSON line that has one.
+    pub fn start(workplace: &Arc<Workplace>, mut command: Command) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let (pid, stdout, complaints) = workplace.spawn(&mut command)?;
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
+        let workplace = Arc::clone(workplace);
+        let mut server = Self { workplace, pid, address: unknown, started, ready_ms: 0.0, log: None };
+        let Some((address, rest)) = read_address(BufReader::with_capacity(LOG_BUFFER_BYTES, stdout)) else {
+            let text = fs::read_to_string(&complaints).unwrap_or_default();
+            bail!("{} did not start: {}", command.get_program().display(), text.trim())
+        };
+        server.address = address;
+        server.log = Some(std::thread::spawn(move || drain(rest)));
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From its start to the first 200 of `/health/ready`.
+    pub fn ready_ms(&self) -> f64 {
+        self.ready_ms
+    }
+
+    /// How long it has run.
+    pub fn running_seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    /// What it has used so far.
+    pub fn usage(&self) -> anyhow::Result<Usage> {
+        usage::of(self.pid)
+    }
+
+    /// A new connection to it.
+    pub async fn connect(&self) -> anyhow::Result<Connection> {
+        Connection::open(self.address).await
+    }
+
+    /// Waits for a 200 of `/health/ready`, and notes how long it took from the start.
+    pub async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let mut connection = self.connect().await?;
+        while connection.get("/health/ready").await? != 200 {
+            lose_patience(self.started)?;
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+        self.ready_ms = self.running_seconds() * 1e3;
+        Ok(())
+    }
+
+    /// Waits until everything that is derived from the messages has caught up with them, where the server tells.
+    pub async fn wait_until_caught_up(&self) -> anyhow::Result<()> {
+        let (mut connection, began) = (self.connect().await?, Instant::now());
+        while connection.metric(LAG_METRIC).await?.is_some_and(|lag| lag > 0.0) {
+            lose_patience(began)?;
+            tokio::time::sleep(ASK_INTERVAL_CAUGHT_UP).await;
+        }
+        Ok(())
+    }
+
+    /// Asks it to stop, and waits: all it leaves is the database.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).context("a process id is a positive number")?;
+        kill_process(pid, Signal::TERM)?;
+        let began = Instant::now();
+        let status: ExitStatus = loop {
+            // Held while it is reaped, so that nobody signals a process of another that got its number.
+            let mut running = self.workplace.running();
+            let child = running.get_mut(&self.pid).context("the server is gone")?;
+            if let Some(status) = child.try_wait()? {
+                running.remove(&self.pid);
+                break status;
+            }
+            drop(running);
+            lose_patience(began)?;
+            std::thread::sleep(ASK_INTERVAL);
+        };
+        self.log.take().map(JoinHandle::join);
+        if status.success() { Ok(()) } else { bail!("the server ended with {status}") }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let child = self.workplace.running().remove(&self.pid);
+        if let Some(mut child) = child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn lose_patience(since: Instant) -> anyhow::Result<()> {
+    if since.elapsed() > PATIENCE { bail!("the server was not done in {} s", PATIENCE.as_secs()) } else { Ok(()) }
+}
+
+/// Reads to the line with the address. The rest is given back.
+fn read_address<R: BufRead>(mut lines: R) -> Option<(SocketAddr, R)> {
+    let mut line = String::new();
+    while lines.read_line(&mut line).ok()? > 0 {
+        let told: Option<Value> = serde_json::from_str(&line).ok();
+        if let Some(address) = told.and_then(|line| line["address"].as_str()?.parse().ok()) {
+            return Some((address, lines));
+        }
+        line.clear();
+    }
+    None
+}
+
+/// Reads the log away: a full pipe would slow the server down.
+fn drain(mut log: impl BufRead) {
+    while let Ok(bytes @ [_, ..]) = log.fill_buf() {
+        let length = bytes.len();
+        log.consume(length);
+    }
+}

@@ -1,0 +1,148 @@
+//! Where the benchmark works: a folder, and the servers that it started. Nothing of either outlives it, however it ends.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::server::Server;
+
+/// The secret that all requests are signed with.
+pub const SECRET: &str = "benchmark";
+
+/// A folder, and who works in it.
+#[derive(Debug)]
+pub struct Workplace {
+    scratch: PathBuf,
+    datasets: PathBuf,
+    server_program: PathBuf,
+    floor_program: PathBuf,
+    running: Mutex<BTreeMap<u32, Child>>,
+}
+
+impl Workplace {
+    /// Makes the folder: one below `folder`, where datasets are kept too, or a temporary one. `server` is the program to
+    /// measure, this one if none is given.
+    pub fn open(folder: Option<&Path>, server: Option<&Path>) -> anyhow::Result<Arc<Self>> {
+        let own = std::env::current_exe().context("this program does not know its own path")?;
+        let server_program = match server {
+            Some(server) => server.canonicalize().with_context(|| format!("cannot find {}", server.display()))?,
+            None => own.clone(),
+        };
+        let parent = folder.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        let parent = parent.canonicalize()?;
+        let scratch = parent.join(format!("postroom-bench-{}", std::process::id()));
+        fs::create_dir(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
+        let datasets = if folder.is_some() { parent } else { scratch.clone() };
+        let workplace =
+            Arc::new(Self { scratch, datasets, server_program, floor_program: own, running: Mutex::default() });
+        let leaver = Arc::clone(&workplace);
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || leaver.leave_at_signal())?;
+        Ok(workplace)
+    }
+
+    /// Where everything but datasets lies, and is removed at the end.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// Where datasets are kept.
+    pub fn datasets(&self) -> &Path {
+        &self.datasets
+    }
+
+    /// An empty folder for one database, and the path that the database shall have there.
+    pub fn database_in(&self, folder: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.scratch.join(folder);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir(&folder)?;
+        Ok(folder.join("app.db"))
+    }
+
+    /// Starts the service on a database, with its usual settings, and waits until it is ready.
+    pub async fn start_server(self: &Arc<Self>, database: &Path) -> anyhow::Result<Server> {
+        let mut command = Command::new(&self.server_program);
+        let database = format!("sqlite:///{}", database.display());
+        command.arg("serve").env_clear().env("WEBHOOK_SECRET", SECRET).env("DATABASE_URL", database);
+        command.env("HOST", "127.0.0.1").env("PORT", "0");
+        let mut server = Server::start(self, command)?;
+        server.wait_until_ready().await?;
+        Ok(server)
+    }
+
+    /// Starts the floor.
+    pub fn start_floor(self: &Arc<Self>) -> anyhow::Result<Server> {
+        let mut command = Command::new(&self.floor_program);
+        command.args(["bench", "floor"]).env_clear().env("WEBHOOK_SECRET", SECRET);
+        Server::start(self, command)
+    }
+
+    /// Starts a program whose stdout is read here. What it complains about is in the second value when it ends early.
+    pub fn spawn(&self, command: &mut Command) -> anyhow::Result<(u32, std::process::ChildStdout, PathBuf)> {
+        let complaints = self.scratch.join("stderr.txt");
+        // Held, so that no program starts while a signal ends them all.
+        let mut running = self.running();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&complaints)?)
+            .current_dir(&self.scratch)
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let stdout = child.stdout.take().expect("piped");
+        let pid = child.id();
+        running.insert(pid, child);
+        Ok((pid, stdout, complaints))
+    }
+
+    /// The programs that run, by process id.
+    pub fn running(&self) -> MutexGuard<'_, BTreeMap<u32, Child>> {
+        self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Kills what still runs and removes the folder. No program starts while the answer is held.
+    fn clear(&self) -> MutexGuard<'_, BTreeMap<u32, Child>> {
+        let mut running = self.running();
+        for child in running.values_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        running.clear();
+        let _ = fs::remove_dir_all(&self.scratch);
+        running
+    }
+
+    fn leave_at_signal(&self) {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            let (Ok(mut interrupt), Ok(mut terminate)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return;
+            };
+            let code = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            };
+            let _held = self.clear();
+            std::process::exit(code)
+        });
+    }
+}
+
+/// Clears the workplace when the benchmark ends by itself.
+#[derive(Debug)]
+pub struct Tidy(pub Arc<Workplace>);
+
+impl Drop for Tidy {
+    fn drop(&mut self) {
+        drop(self.0.clear());
+    }
+}

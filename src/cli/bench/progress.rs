@@ -1,0 +1,70 @@
+//! Where the benchmark stands, on stderr: a bar on a terminal, a line per step elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often the bar turns.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Tells a person what is going on.
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+    on_terminal: bool,
+}
+
+impl Progress {
+    /// A spinner, until a length is known.
+    pub fn new() -> Self {
+        let on_terminal = std::io::stderr().is_terminal();
+        let bar = ProgressBar::new_spinner().with_style(style("{spinner} {elapsed_precise} {msg}"));
+        if on_terminal {
+            bar.enable_steady_tick(TICK);
+        }
+        Self { bar, on_terminal }
+    }
+
+    /// A new step, of unknown length.
+    pub fn step(&self, what: &str) {
+        self.bar.set_style(style("{spinner} {elapsed_precise} {msg}"));
+        self.bar.set_message(what.to_owned());
+        if !self.on_terminal {
+            eprintln!("{what}");
+        }
+    }
+
+    /// A new step, of so many pieces.
+    pub fn step_of(&self, what: &str, pieces: u64) {
+        self.step(what);
+        self.bar.set_position(0);
+        self.bar.set_length(pieces);
+        self.bar.set_style(style("{spinner} {elapsed_precise} {msg} {wide_bar} {human_pos}/{human_len}"));
+    }
+
+    /// So many pieces of the step are done.
+    pub fn reached(&self, pieces: u64) {
+        self.bar.set_position(pieces);
+    }
+
+    /// Something to be read later too, such as a finished table on stdout.
+    pub fn print(&self, text: &str) {
+        self.bar.suspend(|| print!("{text}"));
+    }
+
+    /// A warning.
+    pub fn warn(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a valid template")
+}

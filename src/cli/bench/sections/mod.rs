@@ -1,0 +1,7 @@
+//! What is measured, a file per section.
+
+pub mod ingest;
+pub mod latency;
+pub mod memory;
+pub mod reads;
+pub mod startup;
