@@ -39,6 +39,17 @@ pub(super) fn page(connection: &Connection, request: &PageRequest, patience: Dur
     if counted.complete && offset >= counted.total {
         return Ok(page);
     }
+    list(connection, request, offset, &mut page)?;
+    Ok(page)
+}
+
+/// Fills a page with its messages, in one pass over the table.
+pub(super) fn list(
+    connection: &Connection,
+    request: &PageRequest,
+    offset: u64,
+    page: &mut Page,
+) -> rusqlite::Result<()> {
     let (mut condition, mut values) = condition(&request.filter);
     if let Start::Behind(position) = &request.start {
         let (behind, bound) = behind(position);
@@ -61,7 +72,7 @@ pub(super) fn page(connection: &Connection, request: &PageRequest, patience: Dur
     let mut rows = statement.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {
         if page.messages.len() == request.limit as usize {
-            return Ok(page);
+            return Ok(());
         }
         page.next = Some(position(row, request.order)?);
         page.messages.push(message(row)?);
@@ -70,7 +81,7 @@ pub(super) fn page(connection: &Connection, request: &PageRequest, patience: Dur
         // Nothing was left over: this is the last page.
         page.next = None;
     }
-    Ok(page)
+    Ok(())
 }
 
 /// The place behind a row.
