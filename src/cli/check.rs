@@ -7,14 +7,14 @@ use anyhow::Context;
 
 use super::ServeArguments;
 use crate::config::{Config, Database, Inputs};
-use crate::store::sqlite::audit;
+use crate::store::sqlite::{IndexAudit, audit};
 
 /// Checks every setting and opens the database for reading. Exits 0 if all is well, 2 if a setting is not, 1 for the rest.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
     serve: ServeArguments,
-    /// Also check the file's integrity (reads everything)
+    /// Also check the file's integrity, and the index against the messages (reads everything)
     #[arg(long)]
     data: bool,
 }
@@ -31,6 +31,10 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     let audit = audit(path, arguments.data).with_context(|| format!("database {}", path.display()))?;
     let messages = audit.messages.map_or("no table yet".to_owned(), |count| format!("{count} messages"));
     println!("database       {}, schema {}, {messages}", path.display(), audit.schema_version);
+    match audit.index {
+        IndexAudit::Absent => println!("index          none that fits; the next start builds it"),
+        IndexAudit::Covers(count) => println!("index          covers {count} messages"),
+    }
     for finding in &audit.findings {
         println!("problem        {finding}");
     }

@@ -10,29 +10,44 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ServeArguments;
 use crate::config::{Config, Database, Inputs};
-use crate::store::sqlite::schema::rebuild;
+use crate::store::sqlite::{Rebuilding, rebuild};
 
 /// How often progress is told where there is no terminal.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Builds the key's index anew, in one transaction, and has whoever serves the file derive the rest anew. A running service
-/// goes on reading and is answered 503 for writes that wait too long meanwhile.
+/// Builds the key's index anew, in one transaction, and then the index beside the file. A running service goes on reading, is
+/// answered 503 for writes that wait too long meanwhile, and builds the index beside the file itself.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Inputs::gather(flags, arguments.config)?)?;
     let Database::Sqlite { path } = &config.store.database;
-    let style = ProgressStyle::with_template("{spinner} building indices, {elapsed}").expect("a valid template");
-    let bar = ProgressBar::new_spinner().with_style(style);
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left: {eta})");
+    let bar = ProgressBar::new(0).with_style(style.expect("a valid template"));
     let (shown, started, mut told) = (bar.clone(), Instant::now(), Instant::now());
     let on_terminal = std::io::stderr().is_terminal();
-    let tell = move || {
+    let tell = move |stage| {
+        match stage {
+            Rebuilding::Key => shown.set_message("primary key"),
+            Rebuilding::Index(indexed, messages) => {
+                shown.set_message("messages");
+                shown.set_length(messages);
+                shown.set_position(indexed);
+            }
+        }
         shown.tick();
         if !on_terminal && told.elapsed() >= TELL_INTERVAL {
             told = Instant::now();
-            eprintln!("building indices, {} s", started.elapsed().as_secs());
+            match stage {
+                Rebuilding::Key => eprintln!("building the primary key, {} s", started.elapsed().as_secs()),
+                Rebuilding::Index(indexed, messages) => eprintln!("{indexed} of {messages} messages indexed"),
+            }
         }
     };
-    let messages = rebuild(path, &config.store, tell).with_context(|| format!("database {}", path.display()))?;
+    let (messages, built) =
+        rebuild(path, &config.store, tell).with_context(|| format!("database {}", path.display()))?;
     bar.finish_and_clear();
     println!("built anew for {messages} messages in {:.3} s", started.elapsed().as_secs_f64());
+    if !built {
+        println!("the service that runs on this database builds the index beside it now");
+    }
     Ok(ExitCode::SUCCESS)
 }

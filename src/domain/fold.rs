@@ -49,12 +49,17 @@ impl Needle {
         &self.folded
     }
 
+    /// Whether a text that is folded already contains the term.
+    pub fn is_in_folded(&self, folded: &[u8]) -> bool {
+        // UTF-8 is self-synchronising: a match of bytes is a match of characters.
+        self.finder.find(folded).is_some()
+    }
+
     /// Whether `text` contains the term. `scratch` is working space that callers keep from text to text.
     pub fn is_in(&self, text: &str, scratch: &mut String) -> bool {
         scratch.clear();
         fold_into(text, scratch);
-        // UTF-8 is self-synchronising: a match of bytes is a match of characters.
-        self.finder.find(scratch.as_bytes()).is_some()
+        self.is_in_folded(scratch.as_bytes())
     }
 }
 

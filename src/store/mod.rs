@@ -3,7 +3,7 @@
 
 #[cfg(test)]
 mod contract;
-pub mod index;
+mod index;
 mod queue;
 pub mod sqlite;
 

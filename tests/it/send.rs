@@ -169,6 +169,21 @@ fn check_finds_what_is_wrong_with_settings_and_data() {
     assert_eq!(names(), before);
     let (status, told, _) = Setup::in_folder(folder.clone()).arg("reindex").run();
     assert!(status.success() && told.contains("built anew for 2 messages"), "{told}");
+    let (code, told, _) = run(&["--data"]);
+    assert!(code == Some(0) && told.contains("index          covers 2 messages"), "{told}");
+    // A changed byte of the index is found, whatever part it is in.
+    let part = std::fs::read_dir(folder.path().join("app.db-index"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "part"))
+        .expect("it has a file");
+    let mut bytes = std::fs::read(&part).unwrap();
+    bytes[9] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    let (code, told, _) = run(&["--data"]);
+    assert!(code == Some(1) && told.contains("`postroom reindex` builds"), "{told}");
+    let (status, told, _) = Setup::in_folder(folder.clone()).arg("reindex").run();
+    assert!(status.success(), "{told}");
     assert_eq!(run(&["--data"]).0, Some(0));
 }
 

@@ -6,9 +6,11 @@ use std::io;
 use super::merge::Member;
 use super::run::{Loose, Ranks, Run, Runs};
 use super::search::{Candidates, Question};
+use super::segment::Texts;
+use crate::domain::Needle;
 
-/// Candidates whose texts are looked at together, in the order of the table.
-const LOOKS_TOGETHER: usize = 16 << 10;
+/// Texts that are looked at between two looks at the clock.
+const LOOKS_TOGETHER: usize = 256;
 /// Arrivals that are looked at together.
 const ARRIVALS_TOGETHER: usize = 4 << 10;
 
@@ -45,25 +47,26 @@ pub struct Part {
     pub total_is_bound: bool,
 }
 
-/// How messages that the index is not sure of are looked at.
-pub struct Looks<'a, E> {
-    /// Whether the text of this row contains the term.
-    pub contains: &'a mut dyn FnMut(i64) -> Result<bool, E>,
+/// How far to go with messages whose texts have to be looked at.
+pub struct Looks<'a> {
+    /// What is looked for.
+    pub needle: Option<&'a Needle>,
     /// Whether counting has taken long enough; never, where the total must be exact.
     pub is_enough: &'a dyn Fn() -> bool,
     /// An error, when all of it takes too long.
-    pub go_on: &'a dyn Fn() -> Result<(), E>,
+    pub go_on: &'a dyn Fn() -> io::Result<()>,
+}
+
+impl Looks<'_> {
+    fn contains(&self, texts: &mut Texts<'_>, rank: u32) -> io::Result<bool> {
+        let Some(needle) = self.needle else { return Ok(true) };
+        Ok(texts.text(rank)?.is_some_and(|folded| needle.is_in_folded(folded)))
+    }
 }
 
 impl View<'_> {
     /// At most `count` messages, and how many there are.
-    pub fn part<E: std::convert::From<io::Error>>(
-        &self,
-        question: &Question,
-        from: From<'_>,
-        count: usize,
-        looks: &mut Looks<'_, E>,
-    ) -> Result<Part, E> {
+    pub fn part(&self, question: &Question, from: From<'_>, count: usize, looks: &Looks<'_>) -> io::Result<Part> {
         let mut found = Vec::with_capacity(self.members.len());
         let mut part = Part { total: self.loose.len() as u64, ..Part::default() };
         for member in self.members {
@@ -90,14 +93,14 @@ impl View<'_> {
         Ok(part)
     }
 
-    fn in_order<E: std::convert::From<io::Error>>(
+    fn in_order(
         &self,
         found: Vec<Candidates<'_>>,
         from: From<'_>,
         count: usize,
-        looks: &mut Looks<'_, E>,
+        looks: &Looks<'_>,
         part: &mut Part,
-    ) -> Result<(), E> {
+    ) -> io::Result<()> {
         let doubtful: Vec<bool> = found.iter().map(|candidates| candidates.doubtful).chain([false]).collect();
         let runs = self.members.iter().zip(found).map(|(member, found)| Run::new(&member.segment, found.ranks));
         let mut runs = Runs::new(runs.chain([Run::Loose(self.loose)]).collect());
@@ -109,37 +112,41 @@ impl View<'_> {
             From::Offset(offset) => runs.skip(offset)?,
             From::Row(_) | From::Arrivals(_) => {}
         }
+        let mut texts: Vec<_> = self.members.iter().map(|member| member.segment.texts()).collect();
         let mut passed = 0;
         while part.messages.len() < count {
-            let Some((message, run)) = runs.next()? else { break };
-            if doubtful[run] && !(looks.contains)(message.row)? {
+            let Some(found) = runs.next()? else { break };
+            if doubtful[found.run] && !looks.contains(&mut texts[found.run], found.rank)? {
                 continue;
             }
             passed += 1;
             if passed > skip {
-                part.messages.push(message);
+                part.messages.push(found.message);
             }
         }
         part.total = part.total.max(passed);
         Ok(())
     }
 
-    fn arrivals<E: std::convert::From<io::Error>>(
+    fn arrivals(
         &self,
         found: Vec<Candidates<'_>>,
         mut row: i64,
         mut skip: u64,
         count: usize,
-        looks: &mut Looks<'_, E>,
+        looks: &Looks<'_>,
         part: &mut Part,
-    ) -> Result<(), E> {
+    ) -> io::Result<()> {
+        let mut texts: Vec<_> = self.members.iter().map(|member| member.segment.texts()).collect();
         loop {
             (looks.go_on)()?;
             let next = self.next_arrivals(&found, row, ARRIVALS_TOGETHER)?;
             let is_last = next.len() < ARRIVALS_TOGETHER;
             for (arrived, run, rank) in next {
                 row = arrived;
-                if run.is_some_and(|run| found[run].doubtful) && !(looks.contains)(row)? {
+                if let Some(run) = run.filter(|run| found[*run].doubtful)
+                    && !looks.contains(&mut texts[run], rank as u32)?
+                {
                     continue;
                 }
                 if skip > 0 {
@@ -193,31 +200,20 @@ impl View<'_> {
 }
 
 /// Looks at candidates until all are looked at or it is enough. Answers which of them are right, and whether these are all.
-fn look<E: std::convert::From<io::Error>>(
-    member: &Member,
-    candidates: &Candidates<'_>,
-    looks: &mut Looks<'_, E>,
-) -> Result<(Vec<u32>, bool), E> {
+fn look(member: &Member, candidates: &Candidates<'_>, looks: &Looks<'_>) -> io::Result<(Vec<u32>, bool)> {
     let mut certain = Vec::new();
-    let mut rows = member.segment.rows();
-    let mut batch = Vec::new();
-    for ranks in candidates.ranks.list().chunks(LOOKS_TOGETHER) {
-        batch.clear();
-        for rank in ranks {
-            batch.push((rows.row(*rank)?, *rank));
-        }
-        // Neighbours in the table lie on the same pages.
-        batch.sort_unstable();
-        let start = certain.len();
-        for (row, rank) in &batch {
+    let mut texts = member.segment.texts();
+    for place in 0..candidates.ranks.len() {
+        if place.is_multiple_of(LOOKS_TOGETHER) {
+            (looks.go_on)()?;
             if (looks.is_enough)() {
                 return Ok((certain, false));
             }
-            if (looks.contains)(*row)? {
-                certain.push(*rank);
-            }
         }
-        certain[start..].sort_unstable();
+        let rank = candidates.ranks.at(place);
+        if looks.contains(&mut texts, rank)? {
+            certain.push(rank);
+        }
     }
     Ok((certain, true))
 }
@@ -281,7 +277,7 @@ mod tests {
         fn every_part_is_that_of_a_sorted_list(
             mut messages in prop::collection::vec(any_message(), 0..260), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
             merged in 0usize..4, dead in prop::collection::vec(any::<prop::sample::Index>(), 0..9),
-            filter in any_filter(), offset in 0u64..300, count in 1usize..9, impatient in any::<bool>(),
+            filter in any_filter(), offset in 0u64..300, count in 1usize..9, impatient in any::<bool>(), bounded in any::<bool>(),
         ) {
             messages.sort_by_key(|message| message.id);
             messages.dedup_by_key(|message| message.id);
@@ -325,22 +321,21 @@ mod tests {
             let mut loose: Vec<Loose> = arrived.iter().filter(|row| row.row as usize > loose_from).cloned().collect();
             loose.sort();
             let view = View { members: &members, loose: &loose };
-            let question = Question::new(&filter);
-            let mut looks = |row: i64| Ok::<_, io::Error>(contains(&rows[row as usize - 1]));
-            let mut looks = Looks { contains: &mut looks, is_enough: &|| impatient, go_on: &|| Ok(()) };
-            let part = view.part(&question, From::Offset(offset), count, &mut looks).unwrap();
+            let question = Question::new(&filter, bounded);
+            let looks = Looks { needle: filter.search.as_ref(), is_enough: &|| impatient, go_on: &|| Ok(()) };
+            let part = view.part(&question, From::Offset(offset), count, &looks).unwrap();
             let page: Vec<_> = expected.iter().skip(offset as usize).take(count).cloned().collect();
             prop_assert_eq!(&part.messages, &page);
             prop_assert!(part.total_is_bound && part.total <= expected.len() as u64 || part.total == expected.len() as u64);
             prop_assert!(part.total >= (offset + page.len() as u64).min(expected.len() as u64) || !part.total_is_bound);
             if let Some(last) = page.last() {
-                let part = view.part(&question, From::Place(&last.place), count, &mut looks).unwrap();
+                let part = view.part(&question, From::Place(&last.place), count, &looks).unwrap();
                 let next: Vec<_> = expected.iter().skip(offset as usize + page.len()).take(count).cloned().collect();
                 prop_assert_eq!(&part.messages, &next);
             }
             arrived.retain(|message| message.row > offset as i64);
             arrived.truncate(count);
-            let part = view.part(&question, From::Row(offset as i64), count, &mut looks).unwrap();
+            let part = view.part(&question, From::Row(offset as i64), count, &looks).unwrap();
             prop_assert_eq!(&part.messages, &arrived);
         }
     }

@@ -30,13 +30,11 @@ pub fn build<W: Write>(mut rows: Vec<Row>, to: W) -> io::Result<W> {
     let mut grams = Lists::default();
     let mut folded = String::new();
     for row in &rows {
-        let rank = writer.message(&row.place, row.row)?;
+        folded.clear();
+        fold_into(row.text.as_deref().unwrap_or_default(), &mut folded);
+        let rank = writer.message(&row.place, row.row, row.text.as_ref().map(|_| folded.as_bytes()))?;
         senders.add(row.sender.as_slice(), rank);
-        if let Some(text) = &row.text {
-            folded.clear();
-            fold_into(text, &mut folded);
-            grams::of_text(&folded, |gram| grams.add(gram, rank));
-        }
+        grams::of_text(&folded, |gram| grams.add(gram, rank));
     }
     senders.each(|sender, ranks| writer.list(Section::Senders, sender, ranks))?;
     grams.each(|gram: &Gram, ranks| writer.list(Section::Grams, &grams::key(*gram), ranks))?;

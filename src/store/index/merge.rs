@@ -49,6 +49,7 @@ fn merge_messages<W: Write>(members: &[Member], writer: &mut SegmentWriter<W>) -
     let mut heads: Vec<Head> =
         members.iter().map(|member| Head::new(member.segment.entries())).collect::<Result<_, _>>()?;
     let mut rows: Vec<_> = members.iter().map(|member| member.segment.rows()).collect();
+    let mut texts: Vec<_> = members.iter().map(|member| member.segment.texts()).collect();
     let mut dead: Vec<_> = members.iter().map(|member| member.dead.iter().peekable()).collect();
     while let Some((least, limit)) = least_two(&heads) {
         // Times seldom interleave much: go on with the same member until another one is due.
@@ -60,7 +61,7 @@ fn merge_messages<W: Write>(members: &[Member], writer: &mut SegmentWriter<W>) -
                 ranks[least].push(NO_RANK);
             } else {
                 let row = rows[least].row(rank)?;
-                ranks[least].push(writer.message(&head.key, row)?);
+                ranks[least].push(writer.message(&head.key, row, texts[least].text(rank)?)?);
             }
             if !head.advance()? || limit.as_ref().is_some_and(|limit| head.key > *limit) {
                 break;

@@ -15,6 +15,7 @@ pub mod senders;
 pub mod source;
 pub mod state;
 pub mod table;
+pub mod verify;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -44,7 +44,7 @@ impl Ranks<'_> {
     }
 
     /// The rank at a place among them.
-    fn at(&self, place: usize) -> u32 {
+    pub fn at(&self, place: usize) -> u32 {
         match self {
             Self::Range(first, _, dead) => {
                 let dead = &dead[dead.partition_point(|rank| rank < first)..];
@@ -116,13 +116,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn message(&mut self, at: usize) -> io::Result<Loose> {
+    /// The message at a place in the run, and its rank in the segment.
+    fn message(&mut self, at: usize) -> io::Result<(Loose, u32)> {
         match self {
             Self::Segment { entries, rows, ranks } => {
                 let rank = ranks.at(at);
-                Ok(Loose { place: entries.at(rank.into())?.0.to_vec(), row: rows.row(rank)? })
+                Ok((Loose { place: entries.at(rank.into())?.0.to_vec(), row: rows.row(rank)? }, rank))
             }
-            Self::Loose(messages) => Ok(messages[at].clone()),
+            Self::Loose(messages) => Ok((messages[at].clone(), 0)),
         }
     }
 
@@ -135,6 +136,17 @@ impl<'a> Run<'a> {
             Self::Loose(messages) => Ok(messages.partition_point(|message| message.place.as_slice() < place)),
         }
     }
+}
+
+/// A message of several runs.
+#[derive(Debug)]
+pub struct Found {
+    /// It.
+    pub message: Loose,
+    /// The number of its run.
+    pub run: usize,
+    /// Its rank, if that is a segment's.
+    pub rank: u32,
 }
 
 /// Runs that are read as one, in order.
@@ -223,11 +235,12 @@ impl<'a> Runs<'a> {
         Ok(())
     }
 
-    /// The next message, and the number of its run.
-    pub fn next(&mut self) -> io::Result<Option<(Loose, usize)>> {
+    /// The next message.
+    pub fn next(&mut self) -> io::Result<Option<Found>> {
         let Some(run) = self.least()? else { return Ok(None) };
         let at = self.at[run];
         self.at[run] += 1;
-        Ok(Some((self.runs[run].message(at)?, run)))
+        let (message, rank) = self.runs[run].message(at)?;
+        Ok(Some(Found { message, run, rank }))
     }
 }

@@ -10,7 +10,7 @@ use super::segment::{ListReader, Section, Segment};
 use crate::domain::Filter;
 
 /// A filter in the words of the index.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Question {
     /// The sender, of `key::single`.
     from: Option<Vec<u8>>,
@@ -18,6 +18,8 @@ pub struct Question {
     since: Option<Vec<u8>>,
     /// What the text must contain.
     term: Option<Lookup>,
+    /// So many texts are looked at in each segment at most: no list is read to spare more.
+    looks_max: u64,
 }
 
 /// What a segment has for a question.
@@ -30,18 +32,21 @@ pub struct Candidates<'a> {
 }
 
 /// What looking at a text costs, in entries of a list.
-const LOOK_COST: u64 = 1_500;
+const LOOK_COST: u64 = 600;
+/// Texts of a segment that are looked at for a page whose total may be a bound.
+const LOOKS_FOR_BOUND: u64 = 512;
 /// How a list is kept while lists are joined: more than one in so many, and it is a map of bits.
 const DENSE: u64 = 32;
 
 impl Question {
-    /// Of a filter.
-    pub fn new(filter: &Filter) -> Self {
+    /// Of a filter, whose total may be `bounded` or must be exact.
+    pub fn new(filter: &Filter, bounded: bool) -> Self {
         let text = |text: &str| key::single(key::Value::Text(text.as_bytes()));
         Self {
             from: filter.from.as_deref().map(text),
             since: filter.since.map(|since| text(since.as_str())),
             term: filter.search.as_ref().map(|needle| grams::of_term(needle.folded())),
+            looks_max: if bounded { LOOKS_FOR_BOUND } else { u64::MAX },
         }
     }
 
@@ -60,7 +65,10 @@ impl Question {
                 None => return Ok(Candidates::none()),
             }
         }
-        let may_be = |search: &Search<'_>| search.found.as_ref().map_or(range.len(), Vec::len) as u64;
+        let may_be = |search: &Search<'_>| match &search.found {
+            Some(found) => (found.len() as u64).min(self.looks_max),
+            None => range.len() as u64,
+        };
         let mut doubtful = false;
         match &self.term {
             None => {}
@@ -92,7 +100,7 @@ impl Question {
                 if lists.is_empty() {
                     return Ok(Candidates::none());
                 }
-                if search.is_worth(&[length, 0, 0], may_be(&search)) {
+                if search.is_worth(&[length, 0, 0], may_be(&search).min(self.looks_max)) {
                     let joined = search.join(&lists, length)?;
                     search.keep(joined);
                 } else {

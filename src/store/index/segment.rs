@@ -1,4 +1,5 @@
-//! A segment: some messages in the order of listings, which of them each sender sent, and which of them have each gram.
+//! A segment: some messages in the order of listings, which of them each sender sent, which of them have each gram,
+//! and their folded texts, for looking whether a term of more than a gram is in them.
 //! Written once, never changed. A message's place in the order is its *rank*; lists are lists of ranks.
 
 use std::io::{self, Write};
@@ -9,9 +10,11 @@ use super::source::{CHECKSUM_BYTES, Form, Sink, Source, damaged, put_number, rea
 use super::table::{Fences, Table, TableWriter};
 
 /// The form of the bytes; a segment of another form is built anew.
-const FORM: Form = *b"pr-seg\0\x01";
+const FORM: Form = *b"pr-seg\0\x02";
 /// Row numbers in a part.
 const ROWS_IN_PART: usize = 1024;
+/// Texts in a part: few, since looking at one reads all of them.
+const TEXTS_IN_PART: usize = 32;
 
 /// The two kinds of lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct SegmentWriter<W> {
     grams: TableWriter,
     rows: Vec<i64>,
     row_parts: Vec<u64>,
+    texts: Vec<u8>,
+    text_parts: Vec<(u64, u32)>,
     packed: Vec<u8>,
     count: u32,
     least_row: i64,
@@ -47,6 +52,8 @@ impl<W: Write> SegmentWriter<W> {
             grams: TableWriter::new(3),
             rows: Vec::with_capacity(ROWS_IN_PART),
             row_parts: Vec::new(),
+            texts: Vec::new(),
+            text_parts: Vec::new(),
             packed: Vec::new(),
             count: 0,
             least_row: i64::MAX,
@@ -54,16 +61,29 @@ impl<W: Write> SegmentWriter<W> {
         }
     }
 
-    /// Adds a message by its place in the order and its row number. Answers its rank.
-    pub fn message(&mut self, place: &[u8], row: i64) -> io::Result<u32> {
+    /// Adds a message by its place in the order, its row number and its folded text. Answers its rank.
+    pub fn message(&mut self, place: &[u8], row: i64, text: Option<&[u8]>) -> io::Result<u32> {
         self.entries.push(place, &[], &mut self.sink)?;
+        put_number(text.map_or(0, |text| text.len() as u64 + 1), &mut self.texts);
+        self.texts.extend_from_slice(text.unwrap_or_default());
         self.rows.push(row);
         (self.least_row, self.greatest_row) = (self.least_row.min(row), self.greatest_row.max(row));
         if self.rows.len() == ROWS_IN_PART {
             self.end_row_part()?;
         }
         self.count += 1;
+        if (self.count as usize).is_multiple_of(TEXTS_IN_PART) {
+            self.end_text_part()?;
+        }
         Ok(self.count - 1)
+    }
+
+    fn end_text_part(&mut self) -> io::Result<()> {
+        let offset = self.sink.offset();
+        let length = self.sink.write_checked(&self.texts)?;
+        self.text_parts.push((offset, length as u32));
+        self.texts.clear();
+        Ok(())
     }
 
     fn end_row_part(&mut self) -> io::Result<()> {
@@ -91,6 +111,9 @@ impl<W: Write> SegmentWriter<W> {
         if !self.rows.is_empty() {
             self.end_row_part()?;
         }
+        if !self.texts.is_empty() {
+            self.end_text_part()?;
+        }
         let mut end = Vec::new();
         for table in [self.entries, self.senders, self.grams] {
             table.finish(&mut self.sink)?.encode(&mut end);
@@ -98,6 +121,12 @@ impl<W: Write> SegmentWriter<W> {
         let mut before = 0;
         for offset in &self.row_parts {
             put_number(offset - before, &mut end);
+            before = *offset;
+        }
+        let mut before = 0;
+        for (offset, length) in &self.text_parts {
+            put_number(offset - before, &mut end);
+            put_number((*length).into(), &mut end);
             before = *offset;
         }
         for row in [self.least_row, self.greatest_row] {
@@ -115,6 +144,7 @@ pub struct Segment {
     senders: Fences,
     grams: Fences,
     row_parts: Vec<u64>,
+    text_parts: Vec<(u64, u32)>,
     row_range: RangeInclusive<i64>,
 }
 
@@ -132,8 +162,15 @@ impl Segment {
             Ok(at)
         });
         let row_parts = row_parts.collect::<io::Result<_>>()?;
+        let mut at = 0;
+        let parts = entries.keys().div_ceil(TEXTS_IN_PART as u64);
+        let text_parts = (0..parts).map(|_| {
+            at += take_number(&mut rest)?;
+            Ok((at, take_number(&mut rest)? as u32))
+        });
+        let text_parts = text_parts.collect::<io::Result<_>>()?;
         let mut row = || take_bytes(&mut rest, 8).map(|row| i64::from_le_bytes(row.try_into().expect("eight bytes")));
-        Ok(Self { row_range: row()?..=row()?, source, entries, senders, grams, row_parts })
+        Ok(Self { row_range: row()?..=row()?, source, entries, senders, grams, row_parts, text_parts })
     }
 
     /// How many messages it holds, dead ones included.
@@ -175,23 +212,14 @@ impl Segment {
         }
     }
 
-    /// The list with this key; empty if there is none.
-    pub fn list(&self, section: Section, key: &[u8]) -> io::Result<Vec<u32>> {
-        let mut ranks = Vec::new();
-        if let Some(numbers) = self.lists(section).find(key)?.map(<[u64]>::to_vec) {
-            self.read_list(&numbers, &mut ListReader::default(), &mut ranks)?;
-        }
-        Ok(ranks)
-    }
-
-    /// How long the list with this key is.
-    pub fn list_length(&self, section: Section, key: &[u8]) -> io::Result<u64> {
-        Ok(self.lists(section).find(key)?.map_or(0, |numbers| numbers[0]))
-    }
-
     /// A reader of row numbers.
     pub fn rows(&self) -> Rows<'_> {
         Rows { segment: self, part: None, bytes: Vec::new() }
+    }
+
+    /// A reader of folded texts.
+    pub fn texts(&self) -> Texts<'_> {
+        Texts { segment: self, part: None, bytes: Vec::new(), ends: Vec::new() }
     }
 
     /// The rank of a message that is known by place and row, if it is here.
@@ -232,6 +260,45 @@ impl Rows<'_> {
         }
         let bytes = self.bytes.get(at * 8..at * 8 + 8).ok_or_else(|| damaged("a rank is beyond the end"))?;
         Ok(i64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+    }
+}
+
+/// Reads the folded texts of ranks; neighbours cost little.
+#[derive(Debug)]
+pub struct Texts<'a> {
+    segment: &'a Segment,
+    part: Option<usize>,
+    bytes: Vec<u8>,
+    /// Where each text of the part begins and ends; none where there is no text.
+    ends: Vec<Option<(usize, usize)>>,
+}
+
+impl Texts<'_> {
+    /// The folded text of a rank, if it has one.
+    pub fn text(&mut self, rank: u32) -> io::Result<Option<&[u8]>> {
+        let (part, at) = (rank as usize / TEXTS_IN_PART, rank as usize % TEXTS_IN_PART);
+        if self.part != Some(part) {
+            self.load(part)?;
+        }
+        let place = self.ends.get(at).ok_or_else(|| damaged("a rank is beyond the end"))?;
+        Ok(place.map(|(start, end)| &self.bytes[start..end]))
+    }
+
+    fn load(&mut self, part: usize) -> io::Result<()> {
+        self.part = None;
+        let parts = &self.segment.text_parts;
+        let (offset, length) = *parts.get(part).ok_or_else(|| damaged("a rank is beyond the end"))?;
+        self.segment.source.read_checked(offset, length as usize, &mut self.bytes)?;
+        self.ends.clear();
+        let mut rest = self.bytes.as_slice();
+        while !rest.is_empty() {
+            let length = take_number(&mut rest)?;
+            let start = self.bytes.len() - rest.len();
+            let text = take_bytes(&mut rest, length.saturating_sub(1) as usize)?;
+            self.ends.push((length > 0).then_some((start, start + text.len())));
+        }
+        self.part = Some(part);
+        Ok(())
     }
 }
 

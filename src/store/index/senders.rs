@@ -94,6 +94,14 @@ impl Senders {
         self.distinct
     }
 
+    /// How many messages a sender has.
+    pub fn count(&self, sender: &[u8]) -> io::Result<u64> {
+        match self.changed.get(sender) {
+            Some(changed) => Ok(changed.now()),
+            None => Ok(self.table.table().find(sender)?.map_or(0, |numbers| numbers[0])),
+        }
+    }
+
     /// Applies changes.
     pub fn apply(&mut self, changes: &Changes) -> io::Result<()> {
         let mut table = self.table.table();
@@ -117,13 +125,9 @@ impl Senders {
     /// How many senders there are, and the `count` most frequent, after further changes that are not kept. None, if the most
     /// frequent have lost so much that others, which are not at hand, may be more frequent.
     pub fn after(&self, changes: &Changes, count: usize) -> io::Result<Option<(u64, Vec<Count>)>> {
-        let mut table = self.table.table();
         let (mut distinct, mut moved) = (self.distinct, BTreeSet::new());
         for (sender, change) in changes {
-            let before = match self.changed.get(sender) {
-                Some(changed) => changed.now(),
-                None => table.find(sender)?.map_or(0, |numbers| numbers[0]),
-            };
+            let before = self.count(sender)?;
             let now = before.saturating_add_signed(*change);
             distinct = distinct + u64::from(now > 0) - u64::from(before > 0);
             if now > 0 {

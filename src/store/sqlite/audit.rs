@@ -3,12 +3,20 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::covered::{Extent, Failure, dead_by_notes, samples_are_true, value};
 use super::file::wal_path;
+use super::indexer::message;
 use super::schema::{SCHEMA_VERSION, is_ours, object_exists, open_for_reading};
+use crate::store::index::build::Row;
+use crate::store::index::folder::Folder;
+use crate::store::index::key;
+use crate::store::index::state::State;
+use crate::store::index::verify;
 
 /// What was found in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,16 +25,28 @@ pub struct Audit {
     pub schema_version: i64,
     /// Rows in `messages`; none where there is no such table, which the next start would make.
     pub messages: Option<u64>,
+    /// How the index beside the file stands to it.
+    pub index: IndexAudit,
     /// What is wrong, one sentence each.
     pub findings: Vec<String>,
 }
 
-/// Opens the file for reading and looks at its table; with `thorough`, reads everything: SQLite's own integrity check.
+/// What was found of the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IndexAudit {
+    /// There is none, or it is of another version or content: the next start builds it.
+    Absent,
+    /// It covers so many messages.
+    Covers(u64),
+}
+
+/// Opens the file for reading and looks at its table; with `thorough`, reads everything: SQLite's own integrity check, and the
+/// index against the table.
 pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     let connection = open_untouched(path)?;
     let schema_version =
         if is_ours(&connection)? { connection.query_row("PRAGMA user_version", [], |row| row.get(0))? } else { 0 };
-    let mut audit = Audit { schema_version, messages: None, findings: Vec::new() };
+    let mut audit = Audit { schema_version, messages: None, index: IndexAudit::Absent, findings: Vec::new() };
     if thorough {
         audit.findings = integrity(&connection)?;
     }
@@ -35,8 +55,81 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     }
     if schema_version > SCHEMA_VERSION {
         audit.findings.push(format!("schema {schema_version} is newer than this program knows"));
+    } else if audit.messages.is_some() && schema_version == SCHEMA_VERSION {
+        audit_index(path, &connection, thorough, &mut audit)?;
     }
     Ok(audit)
+}
+
+/// Looks at the index that lies beside the file.
+fn audit_index(path: &Path, connection: &Connection, thorough: bool, audit: &mut Audit) -> rusqlite::Result<()> {
+    let Ok((mut state, samples)) = Folder::load(&Folder::path_of(path)) else { return Ok(()) };
+    // One moment for all that is compared.
+    let _snapshot = connection.unchecked_transaction()?;
+    let Some(extent) = Extent::read(connection)? else { return Ok(()) };
+    state.database = file_numbers(path);
+    if !extent.suits(&state, state.database) || !samples_are_true(connection, &state, &samples)? {
+        return Ok(());
+    }
+    audit.index = IndexAudit::Covers(state.live());
+    if thorough {
+        match compare(connection, &state) {
+            Ok(None) => {}
+            Ok(Some(finding)) => audit.findings.push(format!("{finding}; `postroom reindex` builds it anew")),
+            Err(Failure::Sqlite(error)) => return Err(error),
+            Err(failure) => {
+                let error = anyhow::Error::new(failure);
+                audit.findings.push(format!("{error:#}; `postroom reindex` builds the index anew"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn file_numbers(path: &Path) -> (u64, u64) {
+    std::fs::metadata(path).map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// What is wrong with an index, if anything is.
+fn compare(connection: &Connection, state: &State) -> Result<Option<String>, Failure> {
+    let (dead, changes) = dead_by_notes(connection, state)?;
+    let members = state.without(&dead);
+    let mut statement =
+        connection.prepare("SELECT rowid, ts, message_id, from_msisdn, text FROM messages WHERE rowid = ?1")?;
+    let mut row = |number: i64| -> Result<Option<Row>, Failure> {
+        let mut rows = statement.query([number])?;
+        Ok(rows.next()?.map(message).transpose()?)
+    };
+    for member in &members {
+        let (wrong, lists_agree) = verify::compare(member, &mut row)?;
+        if wrong > 0 {
+            return Ok(Some(format!("the index has {wrong} messages that the table has not, or elsewhere")));
+        }
+        if !lists_agree {
+            return Ok(Some("the lists of the index differ from the messages".to_owned()));
+        }
+    }
+    let sql = "SELECT count(*) FROM messages WHERE rowid <= ?1
+                   AND rowid NOT IN (SELECT row FROM postroom_changes WHERE change > ?2)";
+    let expected: u64 = connection.query_row(sql, [state.row, state.note], |row| row.get(0))?;
+    let found: u64 = members.iter().map(|member| member.live()).sum();
+    if found != expected {
+        return Ok(Some(format!("the index has {found} of {expected} messages")));
+    }
+    let mut senders = state.senders.clone();
+    senders.apply(&changes)?;
+    let sql = "SELECT from_msisdn, count(*) FROM messages WHERE rowid <= ?1
+                   AND rowid NOT IN (SELECT row FROM postroom_changes WHERE change > ?2) GROUP BY from_msisdn";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([state.row, state.note])?;
+    let mut distinct = 0;
+    while let Some(row) = rows.next()? {
+        distinct += 1;
+        if senders.count(&key::single(value(row.get_ref(0)?)))? != row.get::<_, u64>(1)? {
+            return Ok(Some("the index counts the messages of a sender otherwise".to_owned()));
+        }
+    }
+    Ok((distinct != senders.distinct()).then(|| "the index has another number of senders".to_owned()))
 }
 
 /// A connection that leaves nothing behind. Reading a file in WAL mode makes a log beside it, owned by whoever reads; where

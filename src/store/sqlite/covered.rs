@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use crate::store::index::folder::Sample;
 use crate::store::index::key::{self, Value};
-use crate::store::index::state::{Gone, State};
+use crate::store::index::senders::{Changes, count};
+use crate::store::index::state::{Dead, Gone, State};
 
 /// Why something could not be read or covered.
 #[derive(Debug, Error)]
@@ -19,9 +20,6 @@ pub(super) enum Failure {
     /// The index.
     #[error("the index cannot be used")]
     Index(#[from] io::Error),
-    /// Whoever asked has waited long enough.
-    #[error("it takes too long")]
-    Deadline,
 }
 
 /// How far a snapshot of the database reaches.
@@ -88,7 +86,7 @@ pub(super) fn value(value: ValueRef<'_>) -> Value<'_> {
 
 /// Calls `each` for everything that notes say is gone among the rows that a state covers, once for each row. Of several notes
 /// of a row the first one tells what the state has; the others tell of what came and went since.
-pub(super) fn each_gone(
+fn each_gone(
     connection: &Connection,
     state: &State,
     mut each: impl FnMut(Gone) -> Result<(), Failure>,
@@ -103,6 +101,19 @@ pub(super) fn each_gone(
         }
     }
     Ok(())
+}
+
+/// What is dead in the segments of a state by the notes that it does not cover, and how the senders' counts change by that.
+pub(super) fn dead_by_notes(connection: &Connection, state: &State) -> Result<(Dead, Changes), Failure> {
+    let (mut dead, mut changes) = (Dead::new(), Changes::new());
+    each_gone(connection, state, |gone| {
+        if let Some((member, rank)) = state.find(&gone)? {
+            dead.entry(member).or_default().push(rank);
+            count(&mut changes, &gone.sender, -1);
+        }
+        Ok(())
+    })?;
+    Ok((dead, changes))
 }
 
 /// What a note says was there before; none where there was nothing.

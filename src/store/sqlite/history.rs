@@ -43,7 +43,7 @@ enum Deed {
     Step,
     Restart,
     Crash,
-    Ask(PageRequest),
+    Ask(Box<PageRequest>),
 }
 
 struct World {
@@ -225,7 +225,7 @@ fn any_deed() -> impl Strategy<Value = Deed> {
         8 => Just(Deed::Step),
         1 => Just(Deed::Restart),
         1 => Just(Deed::Crash),
-        8 => any_request().prop_map(Deed::Ask),
+        8 => any_request().prop_map(|request| Deed::Ask(Box::new(request))),
     ]
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Row as SqlRow};
 
-use super::covered::{Extent, Failure, each_gone, row_hash, samples_are_true, value};
+use super::covered::{Extent, Failure, dead_by_notes, row_hash, samples_are_true, value};
 use super::merger::Merger;
 use super::queries::shown;
 use super::reader::Reader;
@@ -21,8 +21,7 @@ use crate::store::index::Index;
 use crate::store::index::build::Row;
 use crate::store::index::folder::{Folder, Sample};
 use crate::store::index::key;
-use crate::store::index::senders::{Changes, count};
-use crate::store::index::state::{Dead, State};
+use crate::store::index::state::State;
 use crate::telemetry::log;
 
 /// How often the thread looks whether there is something to do.
@@ -104,6 +103,20 @@ impl Indexer {
         self.control.stopped.notify_all();
         let _ = self.thread.join();
     }
+}
+
+/// Builds what is missing of the index, and calls `tell` with the number of messages in it after each step. Answers whether
+/// that was done: whoever serves the database has the index in hand, and does it.
+pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool, Failure> {
+    let index = Arc::new(Index::default());
+    let mut keeper = Keeper::new(path, None, Arc::clone(&index), Pace::default())?;
+    keeper.take_folder();
+    let is_ours = lock(&keeper.control.folder).is_some();
+    while is_ours && keeper.advance(false)? {
+        tell(index.current().map_or(0, |state| state.live()));
+    }
+    keeper.advance(true)?;
+    Ok(is_ours)
 }
 
 /// Keeps an index, step by step.
@@ -227,7 +240,8 @@ impl Keeper {
         let step = match stepped {
             Ok(step) => step?,
             // The writer, or whoever asks next, finds out what is wrong with the database and tells.
-            Err(_) => return Ok(false),
+            Err(_) if self.shared.is_some() => return Ok(false),
+            Err(error) => return Err(io::Error::other(error).into()),
         };
         if let Some((state, samples)) = step.save {
             self.save(&state, samples)?;
@@ -303,14 +317,7 @@ impl Keeper {
 
     /// Takes what notes tell of into account: what was covered is dead, and each row is looked at again.
     fn apply_notes(&self, connection: &Connection, state: &mut State) -> Result<(), Failure> {
-        let (mut dead, mut changes) = (Dead::new(), Changes::new());
-        each_gone(connection, state, |gone| {
-            if let Some((member, rank)) = state.find(&gone)? {
-                dead.entry(member).or_default().push(rank);
-                count(&mut changes, &gone.sender, -1);
-            }
-            Ok(())
-        })?;
+        let (dead, changes) = dead_by_notes(connection, state)?;
         state.members = state.without(&dead);
         state.senders.apply(&changes)?;
         let sql = "SELECT rowid, ts, message_id, from_msisdn, text FROM messages
@@ -383,7 +390,7 @@ fn tail(connection: &Connection, row: i64, count: usize) -> rusqlite::Result<Vec
 }
 
 /// A message: columns row, ts, message_id, from_msisdn, text.
-fn message(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+pub(super) fn message(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let get = |column: usize| row.get_ref(column);
     Ok(Row {
         row: row.get(0)?,

@@ -1,15 +1,16 @@
 //! Reading through the index: what it covers from there, and what it does not from the table, as one.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
 
-use super::covered::{Extent, Failure, each_gone, value};
-use super::queries::{self, condition, message, position, shown};
+use super::covered::{Extent, Failure, dead_by_notes, value};
+use super::queries::{self, condition, message, position};
 use super::reader::Snapshot;
 use crate::domain::stats::TOP_SENDERS_MAX;
-use crate::domain::{Filter, Needle, Order, Page, PageRequest, Position, SenderCount, Start, Stats, Stored};
+use crate::domain::{Filter, Order, Page, PageRequest, Position, SenderCount, Start, Stats, Stored};
 use crate::store::index::answer::{From as Begin, Looks, Part, View};
 use crate::store::index::key;
 use crate::store::index::merge::Member;
@@ -17,15 +18,13 @@ use crate::store::index::run::{Loose, Ranks, Run, Runs};
 use crate::store::index::search::Question;
 use crate::store::index::senders::{Changes, count};
 use crate::store::index::source::damaged;
-use crate::store::index::state::{Dead, State};
+use crate::store::index::state::State;
 
 /// With more rows than this that the index does not cover, the table is read alone: as long as the index is being built, that
 /// is the shorter way.
 const TAIL_MAX: i64 = 262_144;
 /// How long counting may take where a lower bound will do.
 const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(20);
-/// Texts that are looked at between two looks at the clock.
-const LOOKS_PER_CLOCK: u32 = 64;
 
 /// A page, by the index if that is there and right, else by the table alone.
 pub(super) fn page(snapshot: &Snapshot<'_>, request: &PageRequest, patience: Duration) -> rusqlite::Result<Page> {
@@ -56,7 +55,7 @@ fn by_index<T>(
     match read(&covered) {
         Ok(answer) => Ok(Some(answer)),
         Err(Failure::Sqlite(error)) => Err(error),
-        Err(Failure::Deadline) => Err(interrupted()),
+        Err(Failure::Index(error)) if error.kind() == io::ErrorKind::TimedOut => Err(interrupted()),
         Err(Failure::Index(error)) => {
             snapshot.index_is_wrong(&error);
             Ok(None)
@@ -79,14 +78,7 @@ struct Covered<'a> {
 impl Covered<'_> {
     /// The segments without what is gone since, and by how much the senders' counts change by that.
     fn members(&self) -> Result<(Vec<Member>, Changes), Failure> {
-        let (mut dead, mut changes) = (Dead::new(), Changes::new());
-        each_gone(self.connection, self.state, |gone| {
-            if let Some((member, rank)) = self.state.find(&gone)? {
-                dead.entry(member).or_default().push(rank);
-                count(&mut changes, &gone.sender, -1);
-            }
-            Ok(())
-        })?;
+        let (dead, changes) = dead_by_notes(self.connection, self.state)?;
         Ok((self.state.without(&dead), changes))
     }
 
@@ -150,21 +142,11 @@ impl Covered<'_> {
     }
 
     fn part(&self, view: &View<'_>, request: &PageRequest, begin: Begin<'_>, wanted: usize) -> Result<Part, Failure> {
-        let mut texts = self.connection.prepare_cached("SELECT text FROM messages WHERE rowid = ?1")?;
-        let (mut scratch, mut looked) = (String::new(), 0);
-        let mut contains = |row: i64| -> Result<bool, Failure> {
-            looked += 1;
-            if looked % LOOKS_PER_CLOCK == 0 && self.snapshot.is_over() {
-                return Err(Failure::Deadline);
-            }
-            let Some(needle) = &request.filter.search else { return Ok(true) };
-            contains(&mut texts, row, needle, &mut scratch)
-        };
         let started = Instant::now();
         let is_enough = || request.bounded_total && started.elapsed() >= PATIENCE_FOR_BOUND;
-        let go_on = || if self.snapshot.is_over() { Err(Failure::Deadline) } else { Ok(()) };
-        let mut looks = Looks { contains: &mut contains, is_enough: &is_enough, go_on: &go_on };
-        view.part(&Question::new(&request.filter), begin, wanted, &mut looks)
+        let go_on = || if self.snapshot.is_over() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) };
+        let looks = Looks { needle: request.filter.search.as_ref(), is_enough: &is_enough, go_on: &go_on };
+        Ok(view.part(&Question::new(&request.filter, request.bounded_total), begin, wanted, &looks)?)
     }
 
     /// The messages of a part, as they lie in the table.
@@ -219,21 +201,19 @@ impl Covered<'_> {
     }
 
     fn ts_of_next(&self, runs: &mut Runs<'_>) -> Result<Option<String>, Failure> {
-        let Some((next, _)) = runs.next()? else { return Ok(None) };
+        let Some(next) = runs.next()? else { return Ok(None) };
         let sql = "SELECT ts FROM messages WHERE rowid = ?1";
-        let ts = self.connection.prepare_cached(sql)?.query_row([next.row], |row| queries::text(row, 0)).optional()?;
+        let ts = self
+            .connection
+            .prepare_cached(sql)?
+            .query_row([next.message.row], |row| queries::text(row, 0))
+            .optional()?;
         Ok(ts.ok_or_else(|| damaged("the index has a row that the table has not"))?)
     }
 }
 
 /// A statement and its values.
 type Uncovered<'a> = (CachedStatement<'a>, Vec<SqlValue>);
-
-fn contains(texts: &mut CachedStatement<'_>, row: i64, needle: &Needle, scratch: &mut String) -> Result<bool, Failure> {
-    let mut rows = texts.query([row])?;
-    let row = rows.next()?.ok_or_else(|| damaged("the index has a row that the table has not"))?;
-    Ok(shown(row.get_ref(0)?).is_some_and(|text| needle.is_in(&text, scratch)))
-}
 
 fn stored(stored: &Stored) -> key::Value<'_> {
     if stored.is_blob { key::Value::Blob(&stored.bytes) } else { key::Value::Text(&stored.bytes) }

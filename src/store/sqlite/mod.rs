@@ -32,7 +32,7 @@ use crate::domain::{Page, PageRequest, Stats};
 use crate::providers::Parsed;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Gauges;
-pub use audit::{Audit, audit};
+pub use audit::{Audit, IndexAudit, audit};
 use covered::Extent;
 use file::FileIdentity;
 use indexer::Indexer;
@@ -240,6 +240,29 @@ impl SqliteStore {
             writer.close();
         }
     }
+}
+
+/// A stage of building everything derived anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebuilding {
+    /// The primary key's index.
+    Key,
+    /// The index beside the file: so many messages of so many are in it.
+    Index(u64, u64),
+}
+
+/// Builds everything derived anew, and calls `tell` now and then meanwhile. Answers how many messages there are, and whether
+/// the index was built: a running service builds it itself, at once.
+pub fn rebuild(
+    path: &Path,
+    config: &StoreConfig,
+    tell: impl FnMut(Rebuilding) + Clone + Send + 'static,
+) -> anyhow::Result<(u64, bool)> {
+    let path = std::path::absolute(path)?;
+    let (mut of_key, mut of_index) = (tell.clone(), tell);
+    let messages = schema::rebuild_key(&path, config, move || of_key(Rebuilding::Key))?;
+    let built = indexer::build_now(path, |indexed| of_index(Rebuilding::Index(indexed, messages)))?;
+    Ok((messages, built))
 }
 
 /// Hands answers to the requests that wait for them, until the writer ends. The writer wakes this task once per batch; the

@@ -257,9 +257,13 @@ fn upgrade(connection: &mut Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Has everything derived built anew: the primary key's index at once, the rest by whoever serves the file next. `tell` is
-/// called now and then meanwhile. Answers how many messages there are.
-pub fn rebuild(path: &Path, config: &StoreConfig, tell: impl FnMut() + Send + 'static) -> Result<u64, OpenError> {
+/// Builds the primary key's index anew, and takes away the meaning of all that is derived. `tell` is called now and then
+/// meanwhile. Answers how many messages there are.
+pub(super) fn rebuild_key(
+    path: &Path,
+    config: &StoreConfig,
+    tell: impl FnMut() + Send + 'static,
+) -> Result<u64, OpenError> {
     let mut connection = open_for_writing(path, config, Missing::Refuse)?;
     connection.progress_handler(STEPS_PER_LOOK, Some(keep_going(tell)))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -1,0 +1,75 @@
+//! Whether a segment says what the messages say: everything in it is read, and compared with them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+
+use super::build::Row;
+use super::grams;
+use super::merge::Member;
+use super::segment::{ListReader, Section};
+use crate::domain::fold::fold_into;
+
+/// Bytes of lists that are read at a time.
+const READ_AHEAD: usize = 64 << 10;
+
+/// Compares a segment with the messages that `row` gives by their numbers. Answers how many messages are absent, lie at
+/// another place or have another text, and whether the lists are those of the others.
+pub fn compare<E: From<io::Error>>(
+    member: &Member,
+    mut row: impl FnMut(i64) -> Result<Option<Row>, E>,
+) -> Result<(u64, bool), E> {
+    let (mut entries, mut rows) = (member.segment.entries(), member.segment.rows());
+    let (mut texts, mut wrong, mut expected) = (member.segment.texts(), 0, Sum::default());
+    let (mut folded, mut of_text) = (String::new(), Vec::new());
+    for rank in 0..member.segment.count() {
+        let place = entries.at(rank.into())?.0;
+        if member.dead.binary_search(&rank).is_ok() {
+            continue;
+        }
+        let Some(message) = row(rows.row(rank)?)?.filter(|message| message.place == place) else {
+            wrong += 1;
+            continue;
+        };
+        expected.add(Section::Senders, &message.sender, rank);
+        folded.clear();
+        fold_into(message.text.as_deref().unwrap_or_default(), &mut folded);
+        if texts.text(rank)? != message.text.as_ref().map(|_| folded.as_bytes()) {
+            wrong += 1;
+        }
+        of_text.clear();
+        grams::of_text(&folded, |gram| of_text.push(gram));
+        of_text.sort_unstable();
+        of_text.dedup();
+        of_text.iter().for_each(|gram| expected.add(Section::Grams, &grams::key(*gram), rank));
+    }
+    let mut found = Sum::default();
+    let (mut reader, mut ranks) = (ListReader::ahead(READ_AHEAD), Vec::new());
+    for section in [Section::Senders, Section::Grams] {
+        let mut lists = member.segment.lists(section);
+        for place in 0..lists.len() {
+            let (key, numbers) = lists.at(place)?;
+            ranks.clear();
+            member.segment.read_list(numbers, &mut reader, &mut ranks)?;
+            let alive = ranks.iter().filter(|rank| member.dead.binary_search(rank).is_err());
+            alive.for_each(|rank| found.add(section, key, *rank));
+        }
+    }
+    // A message that is wrong has no part in what is expected, so the lists differ by it; that was told already.
+    Ok((wrong, wrong > 0 || found == expected))
+}
+
+/// What all entries of all lists amount to, in whatever order they come.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sum {
+    entries: u64,
+    hashes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, section: Section, key: &[u8], rank: u32) {
+        let mut hasher = DefaultHasher::new();
+        (section == Section::Grams, key, rank).hash(&mut hasher);
+        self.entries += 1;
+        self.hashes = self.hashes.wrapping_add(hasher.finish());
+    }
+}
