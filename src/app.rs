@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::config::{Config, Database};
+use crate::config::Config;
 use crate::http::{AppState, connection};
 use crate::store::Store;
 use crate::telemetry::{Metrics, log, process};
@@ -31,11 +31,9 @@ impl App {
         let listener = listener.with_context(|| format!("cannot listen on HOST {host}, PORT {port}"))?;
         let sources = config.sources.iter().map(|source| source.name.clone()).collect();
         let metrics = Arc::new(Metrics::new(sources, config.store.queue_max, config.server.connections_max));
-        let store = Store::open(&config.store, Arc::clone(&metrics)).with_context(|| {
-            let Database::Sqlite { path } = &config.store.database;
-            format!("DATABASE_URL: {}", path.display())
-        })?;
-        tell_configuration(&config, listener.local_addr()?, started);
+        let store = Store::open(&config.store, Arc::clone(&metrics))
+            .with_context(|| format!("DATABASE_URL: {}", config.store.database))?;
+        tell_configuration(&config, store.durability(), listener.local_addr()?, started);
         let state = AppState {
             sources: config.sources,
             access: config.access,
@@ -86,14 +84,13 @@ fn connections_possible() -> usize {
 }
 
 /// The start line: the effective configuration, without secrets.
-fn tell_configuration(config: &Config, address: SocketAddr, started: Instant) {
-    let Database::Sqlite { path } = &config.store.database;
+fn tell_configuration(config: &Config, durability: &str, address: SocketAddr, started: Instant) {
     let (server, store) = (&config.server, &config.store);
     log::info("postroom is serving")
         .text("version", env!("CARGO_PKG_VERSION"))
         .text("address", &address.to_string())
-        .text("database", &path.display().to_string())
-        .text("durability", "WAL, synchronous=FULL: a 200 survives power loss")
+        .text("database", &config.store.database.to_string())
+        .text("durability", durability)
         .text("log_level", config.log_level.name())
         .text("reading", if config.access.tokens.is_empty() { "open to all" } else { "by token" })
         .value("secrets", config.sources.iter().map(|source| source.keys.len()).sum::<usize>())

@@ -9,17 +9,22 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ServeArguments;
-use crate::config::{Config, Database, Inputs};
+use crate::config::{Config, Database, Inputs, PostgresConfig};
+use crate::store::postgres;
 use crate::store::sqlite::{Rebuilding, rebuild};
 
 /// How often progress is told where there is no terminal.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Builds the key's index anew, in one transaction, and then the index beside the file. A running service goes on reading, is
-/// answered 503 for writes that wait too long meanwhile, and builds the index beside the file itself.
+/// answered 503 for writes that wait too long meanwhile, and builds the index beside the file itself. On PostgreSQL
+/// counters and search index are built piece by piece: running replicas go on, and read more slowly meanwhile.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Inputs::gather(flags, arguments.config)?)?;
-    let Database::Sqlite { path } = &config.store.database;
+    let path = match &config.store.database {
+        Database::Sqlite { path } => path,
+        Database::Postgres(server) => return rebuild_postgres(server),
+    };
     let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed} (left: {eta})");
     let bar = ProgressBar::new(0).with_style(style.expect("a valid template"));
     let (shown, started, mut told) = (bar.clone(), Instant::now(), Instant::now());
@@ -49,5 +54,24 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> 
     if !built {
         println!("the service that runs on this database builds the index beside it now");
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The same on a server.
+fn rebuild_postgres(server: &PostgresConfig) -> anyhow::Result<ExitCode> {
+    let style = ProgressStyle::with_template("{spinner} counting and indexing, {human_pos} rows, {elapsed}");
+    let bar = ProgressBar::new_spinner().with_style(style.expect("a valid template"));
+    let (started, mut told) = (Instant::now(), Instant::now());
+    let on_terminal = std::io::stderr().is_terminal();
+    let tell = |rows| {
+        bar.set_position(rows);
+        if !on_terminal && told.elapsed() >= TELL_INTERVAL {
+            told = Instant::now();
+            eprintln!("counting and indexing: {rows} rows, {} s", started.elapsed().as_secs());
+        }
+    };
+    let messages = postgres::rebuild(server, tell).with_context(|| format!("database {}", server.place()))?;
+    bar.finish_and_clear();
+    println!("built anew for {messages} messages in {:.3} s", started.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! What the operator said, made into valid types once, before anything else starts. Secrets redact themselves.
 
 mod inputs;
+mod postgres;
 pub mod settings;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ pub use crate::providers::signature::SigningKey;
 use crate::providers::{Source, original};
 use inputs::Given;
 pub use inputs::Inputs;
+pub use postgres::{PostgresConfig, Roots, SynchronousCommit, Trust};
 
 /// A complaint about one setting, in one line that names it.
 #[derive(Debug, Error)]
@@ -146,6 +148,18 @@ pub enum Database {
         /// The path as it was given, relative to the working directory or absolute.
         path: PathBuf,
     },
+    /// A PostgreSQL server, which any number of replicas share.
+    Postgres(Box<PostgresConfig>),
+}
+
+impl std::fmt::Display for Database {
+    /// Where it is, without user and password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite { path } => write!(f, "{}", path.display()),
+            Self::Postgres(config) => f.write_str(&config.place()),
+        }
+    }
 }
 
 impl Config {
@@ -196,7 +210,7 @@ fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
 fn store(inputs: &Inputs) -> Result<StoreConfig, ConfigError> {
     let seconds = |name| inputs.number(name, 0, 3_600).map(Duration::from_secs);
     Ok(StoreConfig {
-        database: database(inputs.value("DATABASE_URL")?)?,
+        database: database(inputs.value("DATABASE_URL")?, inputs)?,
         queue_max: inputs.number("POSTROOM_STORE_QUEUE_MAX", 1, 1 << 20)? as usize,
         batch_max: inputs.number("POSTROOM_STORE_BATCH_MAX", 1, 1 << 16)? as usize,
         lock_timeout: seconds("POSTROOM_STORE_LOCK_SECONDS")?,
@@ -235,8 +249,12 @@ fn log_level(given: Given) -> Result<LogLevel, ConfigError> {
     })
 }
 
-/// `sqlite:///` and a path, taken as it stands (no URL decoding).
-fn database(given: Given) -> Result<Database, ConfigError> {
+/// `sqlite:///` and a path, taken as it stands (no URL decoding), or the URL of a PostgreSQL server.
+fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
+    if ["postgres://", "postgresql://"].iter().any(|scheme| given.value.starts_with(scheme)) {
+        return PostgresConfig::load(&given.value, &given.said_by, inputs)
+            .map(|config| Database::Postgres(config.into()));
+    }
     // A URL may hold a password, so complaints show no more of it than the scheme.
     let problem = match given.value.strip_prefix("sqlite:///") {
         Some("") => "names no file after sqlite:///".to_owned(),
@@ -245,10 +263,13 @@ fn database(given: Given) -> Result<Database, ConfigError> {
         Some(path) => return Ok(Database::Sqlite { path: PathBuf::from(path) }),
         None => match given.value.split_once(':') {
             Some((scheme, _)) if scheme != "sqlite" => format!(
-                "has the scheme '{}', which is not supported; use sqlite:////absolute/path or sqlite:///relative/path",
+                "has the scheme '{}', which is not supported; use sqlite:////absolute/path, sqlite:///relative/path or postgres://",
                 scheme.chars().filter(|character| !character.is_control()).take(20).collect::<String>()
             ),
-            _ => "must be of the form sqlite:////absolute/path or sqlite:///relative/path".to_owned(),
+            _ => {
+                "must be of the form sqlite:////absolute/path, sqlite:///relative/path or postgres://user@host/database"
+                    .to_owned()
+            }
         },
     };
     Err(ConfigError::Setting { said_by: given.said_by, problem })
@@ -344,15 +365,14 @@ mod tests {
     #[test]
     fn database_urls() {
         let path = |url| match load(&[("WEBHOOK_SECRET", "s"), ("DATABASE_URL", url)]) {
-            Ok(config) => match config.store.database {
-                Database::Sqlite { path } => path.display().to_string(),
-            },
+            Ok(config) => config.store.database.to_string(),
             Err(error) => error.to_string(),
         };
         assert_eq!(path("sqlite:////abs/a%20b.db"), "/abs/a%20b.db");
         assert_eq!(path("sqlite:///rel/a b?.db"), "rel/a b?.db");
-        let refused = path("postgres://user:hunter2@db/x");
-        assert!(refused.starts_with("DATABASE_URL has the scheme 'postgres'") && !refused.contains("hunter2"));
+        assert_eq!(path("postgres://user:hunter2@db/x"), "PostgreSQL db:5432/x");
+        let refused = path("mysql://user:hunter2@db/x");
+        assert!(refused.starts_with("DATABASE_URL has the scheme 'mysql'") && !refused.contains("hunter2"));
         for bad in ["sqlite:///", "sqlite://x", "sqlite:x", "nonsense", "sqlite:///:memory:"] {
             assert!(path(bad).starts_with("DATABASE_URL"), "{bad}");
         }

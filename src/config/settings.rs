@@ -43,7 +43,7 @@ pub const SETTINGS: &[Setting] = &[
         "DATABASE_URL",
         ("database", "url"),
         "sqlite:////data/app.db",
-        "Where messages are kept: sqlite:////absolute/path or sqlite:///relative/path",
+        "Where messages are kept: sqlite:////absolute/path, sqlite:///relative/path or postgres://user@host/database",
     ),
     setting("LOG_LEVEL", ("log", "level"), "INFO", "Least level logged: DEBUG, INFO, WARNING, ERROR or CRITICAL"),
     setting("HOST", ("server", "host"), "0.0.0.0", "Address to listen on"),
@@ -140,6 +140,41 @@ pub const SETTINGS: &[Setting] = &[
         ("store", "checkpoint_pages"),
         "8192",
         "Pages of 4 KiB in the write-ahead log before they are moved into the database file",
+    ),
+    secret(
+        "POSTROOM_POSTGRES_PASSWORD",
+        ("postgres", "password_file"),
+        "Password for PostgreSQL, in place of one in DATABASE_URL",
+    ),
+    setting(
+        "POSTROOM_POSTGRES_WRITERS",
+        ("postgres", "writers"),
+        "2",
+        "Connections that write, and so batches in flight",
+    ),
+    setting(
+        "POSTROOM_POSTGRES_CONNECT_SECONDS",
+        ("postgres", "connect_seconds"),
+        "5",
+        "Longest wait for a connection to PostgreSQL",
+    ),
+    setting(
+        "POSTROOM_POSTGRES_WRITE_SECONDS",
+        ("postgres", "write_seconds"),
+        "10",
+        "Longest wait for a commit, that of a synchronous standby included; then 503",
+    ),
+    setting(
+        "POSTROOM_POSTGRES_SYNCHRONOUS_COMMIT",
+        ("postgres", "synchronous_commit"),
+        "",
+        "What a commit waits for: remote_apply, on, remote_write, local or off; by default what the server says, at least on",
+    ),
+    setting(
+        "POSTROOM_REQUIRE_SYNC_STANDBY",
+        ("postgres", "require_sync_standby"),
+        "false",
+        "Whether readiness needs a synchronous standby (true or false), without which a promotion may lose messages",
     ),
 ];
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{Health, Store, StoreError};
-use crate::config::{Database, StoreConfig};
+use crate::config::{Config, Database, Inputs, StoreConfig};
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{
     Address, Filter, Message, MessageId, Moment, Needle, NewMessage, Order, Page, PageRequest, Position, SenderCount,
@@ -19,15 +19,37 @@ use crate::providers::Parsed;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Outcome;
 
-/// A store of a test's own, in a folder of its own.
-struct Fixture {
-    folder: TempDir,
-    store: Store,
+#[path = "../../tests/it/harness/cluster.rs"]
+mod cluster;
+
+/// The engines that the suite runs on.
+#[derive(Debug, Clone, Copy)]
+enum Engine {
+    Sqlite,
+    Postgres,
 }
 
-fn config(folder: &TempDir) -> StoreConfig {
+impl Engine {
+    /// A fresh database, and the folder that it may live in. None, with a word why, where the engine is not there.
+    fn database(self) -> Option<(Database, TempDir)> {
+        let folder = tempfile::tempdir().unwrap();
+        let database = match self {
+            Self::Sqlite => Database::Sqlite { path: folder.path().join("deep").join("app.db") },
+            Self::Postgres => {
+                let url = cluster::shared()?.database();
+                let environment = [("WEBHOOK_SECRET", "s"), ("DATABASE_URL", &url)];
+                let environment = environment.map(|(name, value)| (name.to_owned(), value.into())).into();
+                let inputs = Inputs::new(BTreeMap::new(), environment, None).unwrap();
+                Config::load(&inputs).unwrap().store.database
+            }
+        };
+        Some((database, folder))
+    }
+}
+
+fn config(database: Database) -> StoreConfig {
     StoreConfig {
-        database: Database::Sqlite { path: folder.path().join("deep").join("app.db") },
+        database,
         queue_max: 64,
         batch_max: 16,
         lock_timeout: Duration::from_secs(5),
@@ -42,19 +64,39 @@ fn open(config: &StoreConfig) -> Store {
     Store::open(config, Arc::new(metrics)).expect("the store opens")
 }
 
-/// Runs a test within a runtime, on a fresh store.
-fn with_store<T>(test: impl AsyncFnOnce(&Store) -> T) -> T {
+/// Runs a test within a runtime, on a fresh store. None where the engine is not there.
+fn with_store<T>(engine: Engine, test: impl AsyncFnOnce(&Store) -> T) -> Option<T> {
+    let (database, _folder) = engine.database()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open(&config(&folder));
-        let fixture = Fixture { folder, store };
-        let result = test(&fixture.store).await;
-        fixture.store.close();
-        drop(fixture.folder);
-        result
+        let store = open(&config(database));
+        let result = test(&store).await;
+        store.close();
+        Some(result)
     })
 }
+
+/// Makes a test per engine of each case.
+macro_rules! on_both_engines {
+    ($($case:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[test] fn $case() { super::$case(super::Engine::Sqlite); })+
+        }
+        mod postgres {
+            $(#[test] fn $case() { super::$case(super::Engine::Postgres); })+
+        }
+    };
+}
+
+on_both_engines!(
+    an_empty_store_answers_empty,
+    the_first_copy_counts_and_a_different_one_is_told,
+    one_request_may_hold_many_messages_and_copies,
+    fifty_copies_at_once_make_one_row,
+    a_full_queue_says_so_and_loses_nothing,
+    what_is_stored_is_there_after_a_close,
+    after_any_history_a_store_agrees_with_the_model,
+);
 
 fn message(id: &str, from: &str, ts: &str, text: Option<&str>) -> NewMessage {
     NewMessage {
@@ -77,9 +119,8 @@ fn all(limit: u32) -> PageRequest {
 
 const NOON: &str = "2025-01-15T12:00:00Z";
 
-#[test]
-fn an_empty_store_answers_empty() {
-    with_store(async |store: &Store| {
+fn an_empty_store_answers_empty(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         assert_eq!(store.page(all(50)).await.unwrap(), Page::default());
         assert_eq!(store.stats().await.unwrap(), Stats::default());
         assert_eq!(store.health().await, Health::Ready);
@@ -87,9 +128,8 @@ fn an_empty_store_answers_empty() {
     });
 }
 
-#[test]
-fn the_first_copy_counts_and_a_different_one_is_told() {
-    with_store(async |store: &Store| {
+fn the_first_copy_counts_and_a_different_one_is_told(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         let first = message("m", "+1", NOON, Some("a"));
         let others = [
             message("m", "+2", NOON, Some("a")),
@@ -108,9 +148,8 @@ fn the_first_copy_counts_and_a_different_one_is_told() {
     });
 }
 
-#[test]
-fn one_request_may_hold_many_messages_and_copies() {
-    with_store(async |store: &Store| {
+fn one_request_may_hold_many_messages_and_copies(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         let messages = ["a", "b", "a", "c"].map(|id| message(id, "+1", NOON, None)).to_vec();
         let expected = [Outcome::Created, Outcome::Created, Outcome::Duplicate, Outcome::Created];
         assert_eq!(file(store, messages).await, expected);
@@ -123,9 +162,8 @@ fn one_request_may_hold_many_messages_and_copies() {
     });
 }
 
-#[test]
-fn fifty_copies_at_once_make_one_row() {
-    with_store(async |store: &Store| {
+fn fifty_copies_at_once_make_one_row(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         let copies = (0..50).map(|at| file(store, vec![message("m", "+1", NOON, Some(&at.to_string()))]));
         let outcomes = futures_join(copies).await;
         assert_eq!(outcomes.iter().filter(|outcome| **outcome == [Outcome::Created]).count(), 1);
@@ -133,9 +171,8 @@ fn fifty_copies_at_once_make_one_row() {
     });
 }
 
-#[test]
-fn a_full_queue_says_so_and_loses_nothing() {
-    with_store(async |store: &Store| {
+fn a_full_queue_says_so_and_loses_nothing(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         let posts =
             (0..200).map(|at| store.append(Parsed { messages: vec![message(&format!("{at}"), "+1", NOON, None)] }));
         let results = futures_join(posts).await;
@@ -146,12 +183,11 @@ fn a_full_queue_says_so_and_loses_nothing() {
     });
 }
 
-#[test]
-fn what_is_stored_is_there_after_a_close() {
+fn what_is_stored_is_there_after_a_close(engine: Engine) {
+    let Some((database, _folder)) = engine.database() else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let folder = tempfile::tempdir().unwrap();
-        let config = config(&folder);
+        let config = config(database);
         let store = open(&config);
         file(&store, vec![message("m", "+1", NOON, Some("a\0b"))]).await;
         let (page, stats) = (store.page(all(50)).await.unwrap(), store.stats().await.unwrap());
@@ -303,31 +339,47 @@ fn any_page_request() -> impl Strategy<Value = PageRequest> {
     })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if std::env::var("POSTROOM_TEST_LONG").is_ok_and(|value| value == "1") { 500 } else { 40 }))]
+fn after_any_history_a_store_agrees_with_the_model(engine: Engine) {
+    let long = std::env::var("POSTROOM_TEST_LONG").is_ok_and(|value| value == "1");
+    let cases = if long { 500 } else { 40 };
+    let step = (prop::collection::vec(any_message(), 1..12), prop::collection::vec(any_page_request(), 1..6));
+    let history = prop::collection::vec(step, 1..8);
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    runner.run(&history, |history| with_store(engine, agrees(history)).unwrap_or(Ok(()))).unwrap();
+}
 
-    #[test]
-    fn after_any_history_a_store_agrees_with_the_model(
-        history in prop::collection::vec((prop::collection::vec(any_message(), 1..12), prop::collection::vec(any_page_request(), 1..6)), 1..8),
-    ) {
-        with_store(async |store: &Store| {
-            let mut model = Model::default();
-            for (messages, requests) in history {
-                let expected: Vec<_> = messages.iter().map(|message| model.append(message)).collect();
-                prop_assert_eq!(file(store, messages).await, expected);
-                for request in requests {
-                    prop_assert_eq!(store.page(request.clone()).await.unwrap(), model.page(&request), "{:?}", request);
-                    let first = PageRequest { start: Start::Offset(0), ..request };
-                    let all = PageRequest { limit: 10_000, ..first.clone() };
-                    let expected = model.page(&all).messages;
-                    prop_assert_eq!(&walk(store, &first).await, &expected, "page by page: {:?}", first);
-                    let mut arrived = walk(store, &PageRequest { order: Order::Arrival, ..first }).await;
-                    arrived.sort_by(|a, b| (&a.ts, &a.id).cmp(&(&b.ts, &b.id)));
-                    prop_assert_eq!(arrived, expected);
-                }
-                prop_assert_eq!(store.stats().await.unwrap(), model.stats());
+/// Files a history in a store and in the model, and compares their answers after each step.
+fn agrees(history: Vec<(Vec<NewMessage>, Vec<PageRequest>)>) -> impl AsyncFnOnce(&Store) -> Result<(), TestCaseError> {
+    async |store: &Store| {
+        let mut model = Model::default();
+        for (messages, requests) in history {
+            let expected: Vec<_> = messages.iter().map(|message| model.append(message)).collect();
+            prop_assert_eq!(file(store, messages).await, expected);
+            for request in requests {
+                prop_assert_eq!(store.page(request.clone()).await.unwrap(), model.page(&request), "{:?}", request);
+                let first = PageRequest { start: Start::Offset(0), ..request };
+                let all = PageRequest { limit: 10_000, ..first.clone() };
+                let expected = model.page(&all).messages;
+                prop_assert_eq!(&walk(store, &first).await, &expected, "page by page: {:?}", first);
+                let by_arrival = PageRequest { order: Order::Arrival, ..first };
+                prop_assert_eq!(arrived(store, &by_arrival, expected.len()).await, expected);
             }
-            Ok(())
-        })?;
+            prop_assert_eq!(store.stats().await.unwrap(), model.stats());
+        }
+        Ok(())
+    }
+}
+
+/// What a walk in the order of arrival meets, sorted by time. A store may hold back what came while another transaction is
+/// under way, so the walk is made again until it meets as many as there are.
+async fn arrived(store: &Store, request: &PageRequest, count: usize) -> Vec<Message> {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut arrived = walk(store, request).await;
+        if arrived.len() >= count || std::time::Instant::now() > deadline {
+            arrived.sort_by(|a, b| (&a.ts, &a.id).cmp(&(&b.ts, &b.id)));
+            return arrived;
+        }
     }
 }

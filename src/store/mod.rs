@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod contract;
 mod index;
+pub mod postgres;
 mod queue;
 pub mod sqlite;
 
@@ -16,8 +17,8 @@ use crate::domain::{Page, PageRequest, Stats};
 use crate::providers::Parsed;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Gauges, Outcome};
+use postgres::PostgresStore;
 use sqlite::SqliteStore;
-pub use sqlite::schema::OpenError;
 
 /// Proof that a commit which survives power loss has happened, with the outcome of each message, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +58,17 @@ pub enum StoreError {
     QueryDeadline,
 }
 
+/// Why a store could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// An SQLite file.
+    #[error(transparent)]
+    Sqlite(#[from] sqlite::schema::OpenError),
+    /// A PostgreSQL database.
+    #[error(transparent)]
+    Postgres(#[from] postgres::OpenError),
+}
+
 /// The store's state, as readiness tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -73,6 +85,8 @@ pub enum Health {
 pub enum Store {
     /// An SQLite file on this machine.
     Sqlite(SqliteStore),
+    /// A PostgreSQL database that replicas share.
+    Postgres(PostgresStore),
 }
 
 impl Store {
@@ -80,7 +94,16 @@ impl Store {
     /// within a Tokio runtime, which delivers the receipts.
     pub fn open(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         match &config.database {
-            Database::Sqlite { path } => SqliteStore::open(path, config, metrics).map(Self::Sqlite),
+            Database::Sqlite { path } => Ok(Self::Sqlite(SqliteStore::open(path, config, metrics)?)),
+            Database::Postgres(postgres) => Ok(Self::Postgres(PostgresStore::open(postgres, config, metrics)?)),
+        }
+    }
+
+    /// What an acknowledged message survives, in words for the operator.
+    pub fn durability(&self) -> &str {
+        match self {
+            Self::Sqlite(_) => "WAL, synchronous=FULL: a 200 survives power loss",
+            Self::Postgres(store) => store.durability(),
         }
     }
 
@@ -88,6 +111,7 @@ impl Store {
     pub fn has_room(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(store) => store.has_room(),
+            Self::Postgres(store) => store.has_room(),
         }
     }
 
@@ -95,6 +119,7 @@ impl Store {
     pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
         match self {
             Self::Sqlite(store) => store.append(parsed).await,
+            Self::Postgres(store) => store.append(parsed).await,
         }
     }
 
@@ -102,6 +127,7 @@ impl Store {
     pub async fn page(&self, request: PageRequest) -> Result<Page, StoreError> {
         match self {
             Self::Sqlite(store) => store.page(request).await,
+            Self::Postgres(store) => store.page(request).await,
         }
     }
 
@@ -109,6 +135,7 @@ impl Store {
     pub async fn stats(&self) -> Result<Stats, StoreError> {
         match self {
             Self::Sqlite(store) => store.stats().await,
+            Self::Postgres(store) => store.stats().await,
         }
     }
 
@@ -116,6 +143,7 @@ impl Store {
     pub async fn health(&self) -> Health {
         match self {
             Self::Sqlite(store) => store.health().await,
+            Self::Postgres(store) => store.health().await,
         }
     }
 
@@ -123,6 +151,7 @@ impl Store {
     pub async fn gauges(&self) -> Gauges {
         match self {
             Self::Sqlite(store) => store.gauges().await,
+            Self::Postgres(store) => store.gauges().await,
         }
     }
 
@@ -130,6 +159,7 @@ impl Store {
     pub fn close(self) {
         match self {
             Self::Sqlite(store) => store.close(),
+            Self::Postgres(store) => store.close(),
         }
     }
 }

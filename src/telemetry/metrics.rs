@@ -166,7 +166,7 @@ pub struct Gauges {
     pub ready: bool,
     /// Messages waiting for the writer.
     pub queued: usize,
-    /// Bytes of the database file.
+    /// Bytes of the database file, or of the tables.
     pub database_bytes: u64,
     /// Bytes of the write-ahead log beside it.
     pub wal_bytes: u64,
@@ -176,6 +176,12 @@ pub struct Gauges {
     pub index_segments: usize,
     /// Bytes of the index's files.
     pub index_bytes: u64,
+    /// On PostgreSQL: rows that the counters do not hold yet.
+    pub uncounted: u64,
+    /// On PostgreSQL: rows that the search index does not hold yet.
+    pub unindexed: u64,
+    /// On PostgreSQL: whether commits wait for a standby.
+    pub survives_promotion: Option<bool>,
 }
 
 impl Metrics {
@@ -372,6 +378,12 @@ impl Metrics {
         out.single("postroom_index_lag_messages", "gauge", lag, gauges.index_lag);
         out.single("postroom_index_segments", "gauge", "Parts of the index.", gauges.index_segments);
         out.single("postroom_index_bytes", "gauge", "Size of the index's files.", gauges.index_bytes);
+        if let Some(survives) = gauges.survives_promotion {
+            let help = "1 while commits wait for a synchronous standby.";
+            out.single("postroom_postgres_synchronous_standby", "gauge", help, u8::from(survives));
+            out.single("postroom_postgres_uncounted", "gauge", "Rows that wait to be counted.", gauges.uncounted);
+            out.single("postroom_postgres_unindexed", "gauge", "Rows that wait to be indexed.", gauges.unindexed);
+        }
     }
 
     fn encode_process(&self, out: &mut Exposition) {

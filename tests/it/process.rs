@@ -95,8 +95,9 @@ fn secrets_may_come_from_files() {
 #[test]
 fn database_urls_that_are_not_supported_leave_nothing_behind() {
     let urls = [
-        "postgres://user:hunter2@db/x",
-        "postgresql://db/x",
+        "postgres://user:hunter2@db:port/x",
+        "postgresql://user:hunter2@db/x?sslmode=maybe",
+        "postgresql:user:hunter2@db/x",
         "mysql://root:hunter2@db",
         "mongodb://x",
         "file:app.db",

@@ -225,6 +225,7 @@ impl SqliteStore {
             index_lag: self.health_reader.read(HEALTH_PATIENCE, behind).await.unwrap_or(0).unsigned_abs(),
             index_segments: state.map_or(0, |state| state.members.len()),
             index_bytes: Folder::bytes(&Folder::path_of(&self.path)),
+            ..Gauges::default()
         }
     }
 

@@ -1,0 +1,345 @@
+//! `postgres://` and `postgresql://`: how to reach a PostgreSQL server, and how to be careful with it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_postgres::config::{Host, SslMode};
+
+use super::{ConfigError, Inputs, complaint};
+
+/// A server, and the limits of everything that is asked of it. `Debug` shows no password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresConfig {
+    /// Hosts, user, password and session settings.
+    pub connection: tokio_postgres::Config,
+    /// How much of the server's certificate must be proved.
+    pub trust: Trust,
+    /// Connections that write, and so batches in flight.
+    pub writers: usize,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest wait for a commit, that of a standby included.
+    pub write_timeout: Duration,
+    /// What a commit waits for, where the operator chose; else at least `on`.
+    pub synchronous_commit: Option<SynchronousCommit>,
+    /// Whether readiness needs a synchronous standby.
+    pub require_sync_standby: bool,
+}
+
+/// How much of the server's certificate must be proved, after libpq's `sslmode`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Nothing: encryption alone, where there is any (`disable`, `allow`, `prefer`, `require`).
+    Anyone,
+    /// That an authority vouches for it (`verify-ca`, or `require` with `sslrootcert`).
+    Authority(Roots),
+    /// That too, and that it was made for this host (`verify-full`).
+    Host(Roots),
+}
+
+/// The authorities that may vouch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roots {
+    /// Those that this machine trusts.
+    System,
+    /// Those of a PEM file.
+    File(PathBuf),
+}
+
+/// What PostgreSQL's `synchronous_commit` may be, least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SynchronousCommit {
+    /// Nothing: a crash of the server loses what it acknowledged.
+    Off,
+    /// The server's own disk, whatever standbys there are.
+    Local,
+    /// A standby's operating system.
+    RemoteWrite,
+    /// A standby's disk, where one is synchronous.
+    On,
+    /// That a standby shows it.
+    RemoteApply,
+}
+
+impl SynchronousCommit {
+    const ALL: [Self; 5] = [Self::Off, Self::Local, Self::RemoteWrite, Self::On, Self::RemoteApply];
+
+    /// As PostgreSQL spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Local => "local",
+            Self::RemoteWrite => "remote_write",
+            Self::On => "on",
+            Self::RemoteApply => "remote_apply",
+        }
+    }
+
+    /// The one of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+}
+
+impl PostgresConfig {
+    /// Host, port and database, without user and password.
+    pub fn place(&self) -> String {
+        let host = |host: &Host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(folder) => folder.display().to_string(),
+        };
+        let hosts: Vec<_> = self.connection.get_hosts().iter().map(host).collect();
+        let ports: Vec<_> = self.connection.get_ports().iter().map(u16::to_string).collect();
+        let port = if ports.is_empty() { "5432".to_owned() } else { ports.join(",") };
+        let database = self.connection.get_dbname().or(self.connection.get_user()).unwrap_or_default();
+        format!("PostgreSQL {}:{port}/{database}", hosts.join(","))
+    }
+
+    /// Checks a URL of one of the two schemes. `problem` never holds more of it than the name of a parameter.
+    pub(super) fn load(url: &str, said_by: &str, inputs: &Inputs) -> Result<Self, ConfigError> {
+        let complain = |problem: String| ConfigError::Setting { said_by: said_by.to_owned(), problem };
+        let (rest, own) = take_own_parameters(url).map_err(complain)?;
+        let mut connection: tokio_postgres::Config = rest.parse().map_err(|error: tokio_postgres::Error| {
+            let why = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
+            complain(format!("is not a PostgreSQL URL{why}"))
+        })?;
+        if connection.get_hosts().is_empty() && connection.get_hostaddrs().is_empty() {
+            connection.host("localhost");
+        }
+        if connection.get_user().is_none() {
+            let user = std::env::var("USER").ok().filter(|user| !user.is_empty());
+            connection.user(user.ok_or_else(|| complain("names no user".to_owned()))?);
+        }
+        let trust = trust(&mut connection, &own).map_err(complain)?;
+        if let Some(password) = inputs.secret("POSTROOM_POSTGRES_PASSWORD")? {
+            connection.password(password.expose());
+        } else if connection.get_password().is_none() && !own.passfile.is_empty() {
+            let password = password_of_file(Path::new(&own.passfile), &connection).map_err(complain)?;
+            connection.password(password);
+        }
+        if connection.get_application_name().is_none() {
+            connection.application_name("postroom");
+        }
+        // A server that vanished without a word must not hold a connection for hours.
+        if connection.get_tcp_user_timeout().is_none() {
+            connection.tcp_user_timeout(Duration::from_secs(10));
+        }
+        connection
+            .keepalives_idle(Duration::from_secs(10))
+            .keepalives_interval(Duration::from_secs(5))
+            .keepalives_retries(3);
+        let seconds = |name| inputs.number(name, 1, 3_600).map(Duration::from_secs);
+        Ok(Self {
+            connection,
+            trust,
+            writers: inputs.number("POSTROOM_POSTGRES_WRITERS", 1, 64)? as usize,
+            connect_timeout: seconds("POSTROOM_POSTGRES_CONNECT_SECONDS")?,
+            write_timeout: seconds("POSTROOM_POSTGRES_WRITE_SECONDS")?,
+            synchronous_commit: synchronous_commit(inputs)?,
+            require_sync_standby: truth(inputs, "POSTROOM_REQUIRE_SYNC_STANDBY")?,
+        })
+    }
+}
+
+/// The parameters that the client library leaves to us.
+#[derive(Default)]
+struct Own {
+    sslmode: String,
+    sslrootcert: String,
+    passfile: String,
+}
+
+/// Splits our parameters off; the rest is a URL for the library.
+fn take_own_parameters(url: &str) -> Result<(String, Own), String> {
+    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), Own::default())) };
+    let (mut own, mut rest) = (Own::default(), Vec::new());
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let place = match name {
+            "sslmode" => &mut own.sslmode,
+            "sslrootcert" => &mut own.sslrootcert,
+            "passfile" => &mut own.passfile,
+            // What libpq does with these has no counterpart here, and leaving them out changes nothing that matters.
+            "gssencmode" | "sslcompression" | "sslsni" | "fallback_application_name" | "client_encoding" => continue,
+            "sslcert" | "sslkey" | "sslcrl" | "sslpassword" | "service" | "krbsrvname" => {
+                return Err(format!("has the parameter '{name}', which is not supported"));
+            }
+            _ => {
+                rest.push(pair);
+                continue;
+            }
+        };
+        *place = decoded(value).ok_or_else(|| format!("has a parameter '{name}' that is not UTF-8"))?;
+    }
+    Ok((if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) }, own))
+}
+
+/// Percent-decoding alone: in these URLs a plus is a plus.
+fn decoded(value: &str) -> Option<String> {
+    let escaped = value.replace('+', "%2B");
+    form_urlencoded::parse(escaped.as_bytes()).next().map_or(Some(String::new()), |(decoded, _)| {
+        (!decoded.contains(char::REPLACEMENT_CHARACTER)).then(|| decoded.into_owned())
+    })
+}
+
+/// Libpq's rules: `require` proves the authority once a root certificate is named, and `sslrootcert=system` proves the host.
+fn trust(connection: &mut tokio_postgres::Config, own: &Own) -> Result<Trust, String> {
+    let roots = match own.sslrootcert.as_str() {
+        "" | "system" => Roots::System,
+        path => Roots::File(path.into()),
+    };
+    let system_asked = own.sslrootcert == "system";
+    let (mode, trust) = match own.sslmode.as_str() {
+        "" if system_asked => (SslMode::Require, Trust::Host(roots)),
+        "" | "prefer" | "allow" => (SslMode::Prefer, Trust::Anyone),
+        "disable" => (SslMode::Disable, Trust::Anyone),
+        "require" if own.sslrootcert.is_empty() => (SslMode::Require, Trust::Anyone),
+        "require" | "verify-ca" if !system_asked => (SslMode::Require, Trust::Authority(roots)),
+        "verify-ca" if !system_asked => (SslMode::Require, Trust::Authority(roots)),
+        "verify-full" => (SslMode::Require, Trust::Host(roots)),
+        "require" | "verify-ca" => return Err("has sslrootcert=system, which wants sslmode=verify-full".to_owned()),
+        _ => {
+            let known = "disable, allow, prefer, require, verify-ca or verify-full";
+            return Err(format!("has an sslmode that is none of {known}"));
+        }
+    };
+    connection.ssl_mode(mode);
+    Ok(trust)
+}
+
+/// The first line of a password file (`host:port:database:user:password`, `*` for any) that fits.
+///
+/// Source: PostgreSQL documentation, "The Password File".
+fn password_of_file(path: &Path, connection: &tokio_postgres::Config) -> Result<String, String> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("names a passfile that cannot be read: {error}"))?;
+    let host = match connection.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        _ => "localhost".to_owned(),
+    };
+    let port = connection.get_ports().first().copied().unwrap_or(5432).to_string();
+    let user = connection.get_user().unwrap_or_default();
+    let wanted = [host.as_str(), &port, connection.get_dbname().unwrap_or(user), user];
+    let fits = |line: &str| -> Option<String> {
+        let fields = fields_of_password_line(line);
+        let fits = fields.iter().zip(wanted).all(|(field, wanted)| field == "*" || field == wanted);
+        (fields.len() == 5 && fits).then(|| fields[4].clone())
+    };
+    let found = text.lines().filter(|line| !line.starts_with('#')).find_map(fits);
+    found.ok_or_else(|| "names a passfile without a line for this host, port, database and user".to_owned())
+}
+
+/// Five fields between colons; a backslash makes the next character an ordinary one.
+fn fields_of_password_line(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            ':' if fields.len() < 5 => fields.push(String::new()),
+            '\\' => fields.last_mut().expect("never empty").extend(characters.next()),
+            other => fields.last_mut().expect("never empty").push(other),
+        }
+    }
+    fields
+}
+
+fn synchronous_commit(inputs: &Inputs) -> Result<Option<SynchronousCommit>, ConfigError> {
+    let given = inputs.value("POSTROOM_POSTGRES_SYNCHRONOUS_COMMIT")?;
+    if given.value.is_empty() {
+        return Ok(None);
+    }
+    match SynchronousCommit::named(&given.value.to_ascii_lowercase()) {
+        Some(chosen) => Ok(Some(chosen)),
+        None => Err(complaint(given, |value| {
+            format!("must be remote_apply, on, remote_write, local or off, not '{value}'")
+        })),
+    }
+}
+
+fn truth(inputs: &Inputs, name: &str) -> Result<bool, ConfigError> {
+    let given = inputs.value(name)?;
+    match given.value.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "" | "false" => Ok(false),
+        _ => Err(complaint(given, |value| format!("must be true or false, not '{value}'"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn load_with(url: &str, environment: &[(&str, &str)]) -> Result<PostgresConfig, String> {
+        let environment: BTreeMap<_, _> =
+            environment.iter().map(|(name, value)| (name.to_string(), value.into())).collect();
+        let inputs = Inputs::new(BTreeMap::new(), environment, None).unwrap();
+        PostgresConfig::load(url, "DATABASE_URL", &inputs).map_err(|error| error.to_string())
+    }
+
+    fn load(url: &str) -> Result<PostgresConfig, String> {
+        load_with(url, &[])
+    }
+
+    #[test]
+    fn what_people_write_is_understood() {
+        let config =
+            load("postgres://ada:s%40cret@db.example:5433/inbox?connect_timeout=3&application_name=x").unwrap();
+        assert_eq!(config.place(), "PostgreSQL db.example:5433/inbox");
+        assert_eq!(config.connection.get_password(), Some(&b"s@cret"[..]));
+        assert_eq!((config.writers, config.trust), (2, Trust::Anyone));
+        let socket = load("postgresql://ada@/inbox?host=/run/postgresql&gssencmode=disable").unwrap();
+        assert_eq!(socket.place(), "PostgreSQL /run/postgresql:5432/inbox");
+        let two = load("postgres://ada@a:1,b:2/x?target_session_attrs=read-write").unwrap();
+        assert_eq!(two.place(), "PostgreSQL a,b:1,2/x");
+    }
+
+    #[test]
+    fn how_much_is_proved_follows_libpq() {
+        let trust = |query: &str| load(&format!("postgres://a@b/c?{query}")).map(|config| config.trust);
+        assert_eq!(trust("sslmode=require"), Ok(Trust::Anyone));
+        let file = || Roots::File("/ca.pem".into());
+        assert_eq!(trust("sslmode=require&sslrootcert=/ca.pem"), Ok(Trust::Authority(file())));
+        assert_eq!(trust("sslmode=verify-ca&sslrootcert=%2Fca.pem"), Ok(Trust::Authority(file())));
+        assert_eq!(trust("sslmode=verify-full"), Ok(Trust::Host(Roots::System)));
+        assert_eq!(trust("sslrootcert=system"), Ok(Trust::Host(Roots::System)));
+        assert!(trust("sslmode=verify-ca&sslrootcert=system").is_err());
+        assert!(trust("sslmode=always").unwrap_err().contains("verify-full"));
+        assert!(trust("sslkey=/k").unwrap_err().contains("sslkey"));
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let config = load("postgres://ada:hunter2@db/inbox").unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+        for bad in [
+            "postgres://ada:hunter2@db:port/x",
+            "postgres://ada:hunter2@db/x?nonsense=1",
+            "postgres://ada:hunter2@db/x?sslmode=q",
+        ] {
+            let error = load(bad).unwrap_err();
+            assert!(error.starts_with("DATABASE_URL ") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_may_come_from_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pgpass");
+        std::fs::write(&path, "# all\nother:*:*:*:no\ndb:5432:inbox:ada:a\\:b\\\\c:d\n").unwrap();
+        let with = |url: &str| load(&format!("{url}?passfile={}", path.display()));
+        let config = with("postgres://ada@db/inbox").unwrap();
+        assert_eq!(config.connection.get_password(), Some(&b"a:b\\c:d"[..]));
+        assert!(with("postgres://eve@db/inbox").unwrap_err().contains("passfile"));
+        let given = load_with("postgres://ada:x@db/inbox", &[("POSTROOM_POSTGRES_PASSWORD", "y")]).unwrap();
+        assert_eq!(given.connection.get_password(), Some(&b"y"[..]));
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used_are_named() {
+        let complaint = |name, value| load_with("postgres://a@b/c", &[(name, value)]).unwrap_err();
+        assert!(complaint("POSTROOM_POSTGRES_SYNCHRONOUS_COMMIT", "maybe").contains("remote_apply"));
+        assert!(complaint("POSTROOM_REQUIRE_SYNC_STANDBY", "1").contains("true or false"));
+        assert!(complaint("POSTROOM_POSTGRES_WRITERS", "0").contains("from 1 to 64"));
+    }
+}

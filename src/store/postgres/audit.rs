@@ -1,0 +1,171 @@
+//! Looking a database over without changing it, and building anew what is derived from the messages.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+use tokio_postgres::Client;
+
+use super::batch::exact;
+use super::derive::{self, Round};
+use super::failure::Failure;
+use super::session::{Connector, Server, Session};
+use super::{OpenError, durability, grams, schema};
+use crate::config::PostgresConfig;
+
+/// Rows that a rebuild takes at once.
+const STRETCH: i64 = 10_000;
+
+/// What was found in a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// The server's version, as people write it.
+    pub server: String,
+    /// The version of our schema; 0 where the next start would make it.
+    pub schema_version: i32,
+    /// Rows in `messages`.
+    pub messages: Option<u64>,
+    /// What an acknowledged message survives.
+    pub durability: String,
+    /// What is wrong, one sentence each.
+    pub findings: Vec<String>,
+}
+
+/// Each says what it compares, and answers the number of differences.
+const RECOUNTS: [(&str, &str); 4] = [
+    (
+        "the number of messages",
+        "SELECT abs((SELECT messages FROM postroom_state)
+              - (SELECT count(*) FROM messages WHERE arrival <= (SELECT counted FROM postroom_state)))",
+    ),
+    (
+        "the messages of each sender",
+        "SELECT count(*) FROM (SELECT from_msisdn, count(*) AS n FROM messages
+             WHERE arrival <= (SELECT counted FROM postroom_state) GROUP BY 1) r
+         FULL JOIN postroom_senders s USING (from_msisdn) WHERE r.n IS DISTINCT FROM s.messages",
+    ),
+    (
+        "the messages of each day of each sender",
+        "SELECT count(*) FROM (SELECT from_msisdn, left(ts, 10) AS bucket, count(*) AS n FROM messages
+             WHERE arrival <= (SELECT counted FROM postroom_state) GROUP BY 1, 2) r
+         FULL JOIN postroom_sender_days s USING (from_msisdn, bucket) WHERE r.n IS DISTINCT FROM s.messages",
+    ),
+    (
+        "the messages of each day, hour and minute",
+        "SELECT count(*) FROM (SELECT level, left(ts, level) AS bucket, count(*) AS n
+             FROM messages, unnest(ARRAY[10, 13, 16]) AS level
+             WHERE arrival <= (SELECT counted FROM postroom_state) GROUP BY 1, 2) r
+         FULL JOIN postroom_buckets s USING (level, bucket) WHERE r.n IS DISTINCT FROM s.messages",
+    ),
+];
+
+/// Connects and looks at the tables; with `thorough`, compares every counter with a recount and every indexed text with its
+/// message. Blocks, and starts a runtime of its own.
+pub fn audit(config: &PostgresConfig, thorough: bool) -> Result<Audit, OpenError> {
+    block_on(async {
+        let connector = Connector::new(Arc::new(config.clone())).map_err(OpenError)?;
+        let session = connector.connect().await.map_err(in_words)?;
+        let audit = look_over(&session, config, thorough).await;
+        audit.map_err(in_words)
+    })
+}
+
+/// Throws the counters and the search index away and builds them from the messages, beside running replicas. Answers are
+/// exact all the time, and slower until it is done. `tell` hears how many rows were taken. Blocks.
+pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<u64, OpenError> {
+    block_on(async {
+        let connector = Connector::new(Arc::new(config.clone())).map_err(OpenError)?;
+        let session = schema::prepare(&connector).await.map_err(OpenError)?;
+        let client = &session.client;
+        client.batch_execute(schema::FORGET_DERIVED).await.map_err(|error| in_words(error.into()))?;
+        let mut rows = 0;
+        while derive::count(client, STRETCH).await.map_err(in_words)? == Round::More {
+            rows += STRETCH as u64;
+            tell(rows);
+        }
+        while derive::index(client, STRETCH).await.map_err(in_words)? == Round::More {
+            rows += STRETCH as u64;
+            tell(rows);
+        }
+        let messages = client.query_typed_one("SELECT count(*) FROM messages", &[]).await;
+        messages.map(|row| row.get::<_, i64>(0) as u64).map_err(|error| in_words(error.into()))
+    })
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, OpenError>>) -> Result<T, OpenError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| OpenError(format!("cannot start: {error}")))?.block_on(work)
+}
+
+fn in_words(failure: Failure) -> OpenError {
+    OpenError(failure.to_string())
+}
+
+async fn look_over(session: &Session, config: &PostgresConfig, thorough: bool) -> Result<Audit, Failure> {
+    let (client, server) = (&session.client, &session.server);
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut audit = Audit {
+        server: format!("{}.{}", server.version / 10_000, server.version % 10_000),
+        schema_version: schema::version(session).await?,
+        messages: None,
+        durability: durability(server, config),
+        findings: complaints(server, config),
+    };
+    if audit.schema_version > schema::newest() {
+        audit.findings.push(format!("schema {} is newer than this program knows", audit.schema_version));
+    } else if audit.schema_version > 0 {
+        let count = client.query_typed_one("SELECT count(*) FROM messages", &[]).await?;
+        audit.messages = u64::try_from(count.get::<_, i64>(0)).ok();
+        if thorough {
+            recount(client, &mut audit.findings).await?;
+        }
+    }
+    client.batch_execute("COMMIT").await?;
+    Ok(audit)
+}
+
+fn complaints(server: &Server, config: &PostgresConfig) -> Vec<String> {
+    let mut findings = Vec::new();
+    if server.version < super::session::SERVER_VERSION_LEAST {
+        findings.push("PostgreSQL 13 or later is needed".to_owned());
+    }
+    if server.encoding != "UTF8" {
+        findings.push(format!("the database's encoding is {}; UTF8 is needed", server.encoding));
+    }
+    if server.is_standby {
+        findings.push("the server is a standby, which takes no writes".to_owned());
+    }
+    if config.require_sync_standby && !server.survives_promotion(config) {
+        findings.push("there is no synchronous standby, and POSTROOM_REQUIRE_SYNC_STANDBY asks for one".to_owned());
+    }
+    findings
+}
+
+async fn recount(client: &Client, findings: &mut Vec<String>) -> Result<(), Failure> {
+    for (what, sql) in RECOUNTS {
+        let differences: i64 = client.query_typed_one(sql, &[]).await?.get(0);
+        if differences > 0 {
+            findings.push(format!("{what} differ from a recount; `postroom reindex` counts anew"));
+        }
+    }
+    let senders = "SELECT (SELECT senders FROM postroom_state) = (SELECT count(*) FROM postroom_senders)";
+    if !client.query_typed_one(senders, &[]).await?.get::<_, bool>(0) {
+        findings.push("the number of senders differs from a recount; `postroom reindex` counts anew".to_owned());
+    }
+    let texts = "SELECT m.text, m.text_exact, t.folded, t.grams FROM
+             (SELECT * FROM messages WHERE arrival <= (SELECT indexed FROM postroom_search) AND text IS NOT NULL) m
+         FULL JOIN postroom_texts t USING (arrival)";
+    let nothing: [(&(dyn tokio_postgres::types::ToSql + Sync), tokio_postgres::types::Type); 0] = [];
+    let mut rows = pin!(client.query_typed_raw(texts, nothing).await?);
+    while let Some(row) = rows.try_next().await? {
+        let text = exact(row.get(0), row.get(1));
+        let indexed = row.get::<_, Option<&[u8]>>(2).zip(row.get::<_, Option<Vec<i32>>>(3));
+        let (folded, numbers) = grams::of_text(text.as_deref().unwrap_or_default());
+        let agrees = indexed.is_some_and(|(known, grams)| known == folded.as_bytes() && grams == numbers);
+        if text.is_none() || !agrees {
+            findings.push("an indexed text differs from its message; `postroom reindex` indexes anew".to_owned());
+            break;
+        }
+    }
+    Ok(())
+}

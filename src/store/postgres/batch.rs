@@ -1,0 +1,191 @@
+//! A batch: the messages of several requests, each id once and sorted, and what became of each.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::queue::Job;
+use crate::domain::NewMessage;
+use crate::store::{Receipt, StoreError};
+use crate::telemetry::metrics::Outcome;
+
+/// Jobs, and where each of their messages stands among the distinct ids.
+pub(super) struct Batch {
+    pub jobs: Vec<Job>,
+    /// For each distinct id, sorted bytewise: job and place of its first message. Sorted, so that batches which meet on the
+    /// server wait for each other in one order and never in a circle.
+    first: Vec<(usize, usize)>,
+    /// What is known of each distinct id.
+    known: Vec<Known>,
+}
+
+/// What became of an id.
+#[derive(Debug, Clone)]
+pub(super) enum Known {
+    /// Nothing yet.
+    Open,
+    /// This batch wrote it.
+    Created,
+    /// It was there.
+    Stored(Stored),
+    /// The server refused it, or failed.
+    Failed(StoreError),
+}
+
+/// The content of a row, as far as copies are compared by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub from: String,
+    pub to: String,
+    pub ts: String,
+    pub text: Option<String>,
+}
+
+impl Stored {
+    fn is_copied_by(&self, message: &NewMessage) -> bool {
+        self.from == message.from.as_str()
+            && self.to == message.to.as_str()
+            && self.ts == message.ts.as_str()
+            && self.text == message.text
+    }
+}
+
+impl Batch {
+    pub fn new(jobs: Vec<Job>) -> Self {
+        let mut places = HashMap::new();
+        for (job_at, job) in jobs.iter().enumerate() {
+            for (at, message) in job.messages.iter().enumerate() {
+                places.entry(message.id.as_str()).or_insert((job_at, at));
+            }
+        }
+        let mut sorted: Vec<_> = places.into_iter().collect();
+        sorted.sort_unstable();
+        let first: Vec<_> = sorted.into_iter().map(|(_, place)| place).collect();
+        let known = vec![Known::Open; first.len()];
+        Self { jobs, first, known }
+    }
+
+    /// Distinct ids.
+    pub fn len(&self) -> usize {
+        self.first.len()
+    }
+
+    /// Messages, copies included.
+    pub fn messages(&self) -> usize {
+        self.jobs.iter().map(|job| job.messages.len()).sum()
+    }
+
+    /// The first message of the id at `at`.
+    pub fn message(&self, at: usize) -> &NewMessage {
+        let (job, place) = self.first[at];
+        &self.jobs[job].messages[place]
+    }
+
+    pub fn know(&mut self, at: usize, known: Known) {
+        self.known[at] = known;
+    }
+
+    /// The ids of which nothing is known yet.
+    pub fn open(&self) -> Vec<usize> {
+        (0..self.len()).filter(|at| matches!(self.known[*at], Known::Open)).collect()
+    }
+
+    /// The place of an id, if it is in the batch.
+    pub fn find(&self, id: &str) -> Option<usize> {
+        self.first.binary_search_by(|(job, place)| self.jobs[*job].messages[*place].id.as_str().cmp(id)).ok()
+    }
+
+    /// Everybody's answer, in the order of the messages.
+    pub fn answers(self) -> Vec<(super::queue::Reply, Result<Receipt, StoreError>)> {
+        let results: Vec<_> = (0..self.jobs.len()).map(|job| self.result(job)).collect();
+        self.jobs.into_iter().map(|job| job.reply).zip(results).collect()
+    }
+
+    /// One message that failed fails its request: the sender tries again, and what was stored is a duplicate then.
+    fn result(&self, job: usize) -> Result<Receipt, StoreError> {
+        let outcomes = self.jobs[job].messages.iter().enumerate().map(|(at, message)| self.outcome((job, at), message));
+        Ok(Receipt { outcomes: outcomes.collect::<Result<_, _>>()? })
+    }
+
+    fn outcome(&self, place: (usize, usize), message: &NewMessage) -> Result<Outcome, StoreError> {
+        let at = self.find(message.id.as_str()).expect("every id is in the batch");
+        let first = self.message(at);
+        let is_copy = match &self.known[at] {
+            Known::Created if self.first[at] == place => return Ok(Outcome::Created),
+            Known::Created => {
+                (&first.from, &first.to, first.ts, &first.text)
+                    == (&message.from, &message.to, message.ts, &message.text)
+            }
+            Known::Stored(stored) => stored.is_copied_by(message),
+            Known::Failed(error) => return Err(error.clone()),
+            Known::Open => return Err(StoreError::Unavailable("the row was not found again".to_owned())),
+        };
+        Ok(if is_copy { Outcome::Duplicate } else { Outcome::Conflict })
+    }
+}
+
+/// A text as the server can hold it, and its exact bytes where that is not the same.
+pub(super) fn storable(text: &str) -> (Cow<'_, str>, Option<&[u8]>) {
+    if text.contains('\0') {
+        (text.replace('\0', "\u{FFFD}").into(), Some(text.as_bytes()))
+    } else {
+        (text.into(), None)
+    }
+}
+
+/// The text that was stored so.
+pub(super) fn exact(text: Option<String>, exact: Option<&[u8]>) -> Option<String> {
+    match exact {
+        Some(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Address, MessageId, Moment, Timestamp};
+    use tokio::sync::oneshot;
+
+    fn job(ids: &[(&str, &str)]) -> Job {
+        let message = |(id, text): &(&str, &str)| NewMessage {
+            id: MessageId::parse(id).unwrap(),
+            from: Address::phone("+1").unwrap(),
+            to: Address::phone("+2").unwrap(),
+            ts: Timestamp::parse("2025-01-15T10:00:00Z").unwrap(),
+            text: Some((*text).to_owned()),
+            accepted_at: Moment::from_microseconds(0),
+        };
+        Job { messages: ids.iter().map(message).collect(), reply: oneshot::channel().0 }
+    }
+
+    #[test]
+    fn each_id_once_and_sorted_and_every_copy_is_told() {
+        let mut batch = Batch::new(vec![job(&[("b", "1"), ("a", "1")]), job(&[("b", "1"), ("b", "2"), ("c", "1")])]);
+        let ids: Vec<_> = (0..batch.len()).map(|at| batch.message(at).id.as_str()).collect();
+        assert_eq!((ids, batch.messages()), (vec!["a", "b", "c"], 5));
+        batch.know(0, Known::Created);
+        batch.know(1, Known::Created);
+        let content = Stored { from: "+1".into(), to: "+2".into(), ts: "2025-01-15T10:00:00Z".into(), text: None };
+        batch.know(2, Known::Stored(content));
+        let outcomes: Vec<_> = batch.answers().into_iter().map(|(_, result)| result.unwrap().outcomes).collect();
+        use Outcome::{Conflict, Created, Duplicate};
+        assert_eq!(outcomes, [vec![Created, Created], vec![Duplicate, Conflict, Conflict]]);
+    }
+
+    #[test]
+    fn a_message_that_failed_fails_its_request_alone() {
+        let mut batch = Batch::new(vec![job(&[("a", "1")]), job(&[("b", "1")])]);
+        batch.know(0, Known::Failed(StoreError::DiskFull));
+        batch.know(1, Known::Created);
+        let results: Vec<_> = batch.answers().into_iter().map(|(_, result)| result.is_ok()).collect();
+        assert_eq!(results, [false, true]);
+    }
+
+    #[test]
+    fn a_nul_is_kept_beside_the_text() {
+        assert_eq!(storable("a"), ("a".into(), None));
+        let (text, bytes) = storable("a\0b");
+        assert_eq!((&*text, bytes), ("a\u{FFFD}b", Some(&b"a\0b"[..])));
+        assert_eq!(exact(Some(text.into_owned()), bytes).as_deref(), Some("a\0b"));
+    }
+}

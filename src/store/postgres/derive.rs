@@ -1,0 +1,140 @@
+//! What follows the rows in the background: counters and the search index. Any replica does it for all of them, one at a time;
+//! a row of state is locked for it, which nobody else waits for. Reads add what is not done yet, so answers are exact all the
+//! time and storing a message touches no row that another replica touches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::Shared;
+use super::batch::exact;
+use super::failure::Failure;
+use super::session::{Connector, Session};
+use super::{grams, sql};
+
+/// How often rows are looked for that other replicas stored.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long rows gather before they are counted and indexed together.
+const GATHER: Duration = Duration::from_millis(100);
+/// Most rows counted in one transaction.
+const COUNTED_MAX: i64 = if cfg!(test) { 3 } else { 20_000 };
+/// Most rows indexed in one transaction.
+const INDEXED_MAX: i64 = if cfg!(test) { 3 } else { 1_000 };
+
+/// What a round did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Round {
+    /// There is more.
+    More,
+    /// Everything that can be done was done, here or by another replica.
+    Done,
+}
+
+/// Counts and indexes, until dropped.
+pub(super) async fn run(shared: Arc<Shared>, connector: Connector) {
+    join(
+        follow(&shared, &connector, async |client: &Client| count(client, COUNTED_MAX).await),
+        follow(&shared, &connector, async |client: &Client| index(client, INDEXED_MAX).await),
+    )
+    .await;
+}
+
+async fn follow(shared: &Shared, connector: &Connector, round: impl AsyncFn(&Client) -> Result<Round, Failure>) {
+    let mut stored = shared.stored.subscribe();
+    let mut session: Option<Session> = None;
+    loop {
+        let open = match session.take().filter(Session::is_open) {
+            Some(open) => Ok(open),
+            None => connector.connect().await,
+        };
+        // A failure is the writers' and the readers' to tell: they meet the same one.
+        let more = match open {
+            Ok(open) => match round(&open.client).await {
+                Ok(done) => {
+                    session = Some(open);
+                    done == Round::More
+                }
+                Err(_) => false,
+            },
+            Err(_) => false,
+        };
+        if !more {
+            stored.mark_unchanged();
+            let _ = tokio::time::timeout(LOOK_INTERVAL, stored.changed()).await;
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+}
+
+/// Runs `work` in a transaction that is undone unless it ends well.
+async fn in_transaction<T>(client: &Client, work: impl AsyncFnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // A replica that loses its way to the server in the middle must not keep the others from going on for long.
+    client.batch_execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '30s'").await?;
+    let result = work().await;
+    let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    client.batch_execute(end).await?;
+    result
+}
+
+/// Adds a stretch of rows to the counters.
+pub(super) async fn count(client: &Client, most: i64) -> Result<Round, Failure> {
+    in_transaction(client, async || {
+        let locked = client.query_typed_opt(sql::COUNT_FROM, &[]).await?;
+        let Some((from, horizon)) = locked.map(|row| (row.get::<_, i64>(0), row.get::<_, i64>(1))) else {
+            return Ok(Round::Done);
+        };
+        let stretch = [(&from as _, Type::INT8), (&horizon as _, Type::INT8), (&most as _, Type::INT8)];
+        let row = client.query_typed_one(sql::COUNT_TO, &stretch).await?;
+        let (to, rows): (Option<i64>, i64) = (row.get(0), row.get(1));
+        let Some(to) = to else { return Ok(Round::Done) };
+        let stretch = [(&from as _, Type::INT8), (&to as _, Type::INT8)];
+        client.execute_typed(sql::COUNT_BUCKETS, &stretch).await?;
+        client.execute_typed(sql::COUNT_SENDER_DAYS, &stretch).await?;
+        let senders: i64 = client.query_typed_one(sql::COUNT_SENDERS, &stretch).await?.get(0);
+        let totals = [(&to as _, Type::INT8), (&rows as _, Type::INT8), (&senders as _, Type::INT8)];
+        client.execute_typed(sql::COUNT_TOTALS, &totals).await?;
+        Ok(if rows < most { Round::Done } else { Round::More })
+    })
+    .await
+}
+
+/// Adds a stretch of texts to the search index.
+pub(super) async fn index(client: &Client, most: i64) -> Result<Round, Failure> {
+    in_transaction(client, async || {
+        let locked = client.query_typed_opt(sql::INDEX_FROM, &[]).await?;
+        let Some((from, horizon)) = locked.map(|row| (row.get::<_, i64>(0), row.get::<_, i64>(1))) else {
+            return Ok(Round::Done);
+        };
+        let stretch = [(&from as _, Type::INT8), (&horizon as _, Type::INT8), (&most as _, Type::INT8)];
+        let rows = client.query_typed(sql::INDEX_TEXTS, &stretch).await?;
+        let Some(to) = rows.last().map(|row| row.get::<_, i64>(0)) else { return Ok(Round::Done) };
+        let (mut arrivals, mut folded, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+        for row in &rows {
+            let Some(text) = exact(row.get(1), row.get(2)) else { continue };
+            let (text, grams) = grams::of_text(&text);
+            arrivals.push(row.get::<_, i64>(0));
+            folded.push(text.into_bytes());
+            numbers.push(array(&grams));
+        }
+        let values =
+            [(&arrivals as _, Type::INT8_ARRAY), (&folded as _, Type::BYTEA_ARRAY), (&numbers as _, Type::TEXT_ARRAY)];
+        client.execute_typed(sql::INDEX_INSERT, &values).await?;
+        client.execute_typed(sql::INDEXED, &[(&to, Type::INT8)]).await?;
+        Ok(if (rows.len() as i64) < most { Round::Done } else { Round::More })
+    })
+    .await
+}
+
+/// Numbers in the server's way of writing an array.
+fn array(numbers: &[i32]) -> String {
+    use std::fmt::Write;
+    let mut text = String::from("{");
+    for (at, number) in numbers.iter().enumerate() {
+        let _ = write!(text, "{}{number}", if at == 0 { "" } else { "," });
+    }
+    text.push('}');
+    text
+}

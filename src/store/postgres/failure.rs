@@ -1,0 +1,108 @@
+//! What an error of the server, or of the way to it, means for a batch and for the service.
+
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use crate::store::{Health, StoreError};
+
+/// Why something was not done, with words for the log: one line, and nothing of what was to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The server has no space.
+    DiskFull(String),
+    /// The server refuses this content, whoever tries.
+    Refused(String),
+    /// Nothing happened because others were in the way; the same may work now.
+    Retry(String),
+    /// The connection is gone; whether a commit happened is not known.
+    Lost(String),
+    /// The time for a statement was over.
+    Deadline,
+    /// The server answers, but not as it should: read-only, tables gone, no rights.
+    Broken(String),
+}
+
+impl Failure {
+    /// What the service's health is after it; content that was refused says nothing about it.
+    pub fn health(&self) -> Option<Health> {
+        match self {
+            Self::Refused(_) | Self::Retry(_) | Self::Deadline => None,
+            Self::DiskFull(_) => Some(Health::DiskFull),
+            Self::Lost(_) | Self::Broken(_) => Some(Health::Broken),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::DiskFull(why) | Self::Refused(why) | Self::Retry(why) | Self::Lost(why) | Self::Broken(why) => {
+                f.write_str(why)
+            }
+            Self::Deadline => f.write_str("the statement took too long"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::DiskFull(_) => Self::DiskFull,
+            Failure::Deadline => Self::QueryDeadline,
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let Some(database) = error.as_db_error() else { return Self::Lost(chain(&error)) };
+        let code = database.code();
+        // Only the message: detail and hint may repeat what a sender wrote.
+        let why = format!("{} ({})", one_line(database.message()), code.code());
+        let class = code.code().get(..2).unwrap_or_default();
+        match class {
+            _ if *code == SqlState::DISK_FULL => Self::DiskFull(why),
+            _ if *code == SqlState::QUERY_CANCELED => Self::Deadline,
+            // Serialization failures and deadlocks: the whole statement was undone.
+            "40" => Self::Retry(why),
+            // The connection, or the server behind it, is going.
+            "08" => Self::Lost(why),
+            "57" => Self::Lost(why),
+            // Data, constraints, limits of the engine, and what triggers of the operator raise.
+            "22" | "23" | "54" | "P0" | "44" => Self::Refused(why),
+            _ => Self::Broken(why),
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    one_line(&text)
+}
+
+fn one_line(text: &str) -> String {
+    text.split(['\n', '\r']).next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_says_nothing_about_the_service() {
+        assert_eq!(Failure::Refused("x".into()).health(), None);
+        assert_eq!(Failure::DiskFull("x".into()).health(), Some(Health::DiskFull));
+        assert_eq!(Failure::Lost("x".into()).health(), Some(Health::Broken));
+        assert_eq!(StoreError::from(Failure::DiskFull("x".into())), StoreError::DiskFull);
+        assert_eq!(StoreError::from(Failure::Deadline), StoreError::QueryDeadline);
+    }
+}

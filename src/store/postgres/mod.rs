@@ -1,0 +1,276 @@
+//! The shared store: one PostgreSQL database that any number of replicas write and read. `DESIGN.md` beside this file explains
+//! how a message gets there and what holds when a replica, a connection or the server dies.
+//!
+//! One thread with a runtime of its own does all the work: what waits for the database never delays HTTP, and a stop can wait
+//! for it. Requests hand in jobs and questions, and get answers by oneshots.
+
+mod audit;
+mod batch;
+mod derive;
+mod failure;
+mod grams;
+mod listing;
+mod query;
+mod queue;
+mod reader;
+mod schema;
+mod session;
+mod sql;
+mod statistics;
+mod tls;
+mod watch;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use thiserror::Error;
+use tokio::sync::{Mutex, mpsc, oneshot, watch as watching};
+use tokio::task::{JoinSet, LocalSet};
+
+use super::{Health, Receipt, StoreError};
+use crate::config::{PostgresConfig, StoreConfig};
+use crate::domain::{Page, PageRequest, Stats};
+use crate::providers::Parsed;
+use crate::telemetry::metrics::Gauges;
+use crate::telemetry::{Metrics, log};
+pub use audit::{Audit, audit, rebuild};
+use failure::Failure;
+use queue::{Job, Queue};
+use reader::{Question, Read, Reader};
+use session::Connector;
+use watch::Watch;
+use writer::{Answers, Writer};
+
+/// Why the database could not be opened, in one line without password.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct OpenError(String);
+
+/// An open database and the thread that speaks to it.
+#[derive(Debug)]
+pub struct PostgresStore {
+    shared: Arc<Shared>,
+    reads: mpsc::Sender<Read>,
+    looks: mpsc::Sender<oneshot::Sender<Health>>,
+    sizes: mpsc::Sender<oneshot::Sender<Gauges>>,
+    thread: JoinHandle<()>,
+    durability: String,
+}
+
+/// What requests and the tasks share.
+pub(in crate::store) struct Shared {
+    queue: Queue,
+    metrics: Arc<Metrics>,
+    config: StoreConfig,
+    health: AtomicU8,
+    stops: AtomicBool,
+    /// How many rows this replica created: whoever follows the rows watches it.
+    stored: watching::Sender<u64>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("health", &self.health()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn health(&self) -> Health {
+        match self.health.load(Ordering::Relaxed) {
+            0 => Health::Ready,
+            1 => Health::DiskFull,
+            _ => Health::Broken,
+        }
+    }
+
+    /// Answers what it was before.
+    fn set_health(&self, health: Health) -> Health {
+        let before = self.health();
+        self.health.store(health as u8, Ordering::Relaxed);
+        before
+    }
+
+    /// Notes a failure, and tells it where it changes the health or costs somebody an answer.
+    fn trouble(&self, failure: &Failure, messages: usize) {
+        let changed = failure.health().is_some_and(|health| self.set_health(health) != health);
+        if changed || messages > 0 {
+            log::error("the database fails").text("error", &failure.to_string()).value("messages", messages).emit();
+        }
+    }
+
+    fn recovered(&self) {
+        if self.set_health(Health::Ready) != Health::Ready {
+            log::info("the database works again").emit();
+        }
+    }
+
+    /// Whether what is left in the queue is not worth the wait: the service stops, and the database is away.
+    fn gives_up(&self) -> bool {
+        self.stops.load(Ordering::Relaxed) && self.health() == Health::Broken
+    }
+}
+
+impl PostgresStore {
+    /// See `Store::open`.
+    pub fn open(postgres: &PostgresConfig, config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        let connector = Connector::new(Arc::new(postgres.clone())).map_err(OpenError)?;
+        let shared = Arc::new(Shared {
+            queue: Queue::new(config.queue_max),
+            metrics,
+            config: config.clone(),
+            health: AtomicU8::new(Health::Ready as u8),
+            stops: AtomicBool::new(false),
+            stored: watching::Sender::new(0),
+        });
+        let (answers, answered) = mpsc::unbounded_channel();
+        let (reads, questions) = mpsc::channel(reader::WAITING_MAX);
+        let (looks, looked) = mpsc::channel(reader::WAITING_MAX);
+        let (sizes, sized) = mpsc::channel(reader::WAITING_MAX);
+        let (opened, opening) = std::sync::mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| OpenError(format!("cannot start: {error}")))?;
+        let (worker, tell) = (Arc::clone(&shared), connector.clone());
+        let work = async move {
+            let prepared = schema::prepare(&tell).await;
+            let is_open = prepared.is_ok();
+            let _ = opened.send(prepared.map(|session| session.server.clone()));
+            if is_open {
+                let watch = Watch::new(Arc::clone(&worker), tell.clone(), looked, sized);
+                work(worker, tell, answers, questions, watch).await;
+            }
+        };
+        let thread = std::thread::Builder::new().name("database".to_owned()).spawn(move || {
+            LocalSet::new().block_on(&runtime, work);
+        });
+        let thread = thread.map_err(|error| OpenError(format!("cannot start: {error}")))?;
+        let server =
+            opening.recv().map_err(|_| OpenError("the database thread ended".to_owned()))?.map_err(OpenError)?;
+        tokio::spawn(deliver(answered));
+        let durability = durability(&server, postgres);
+        Ok(Self { shared, reads, looks, sizes, thread, durability })
+    }
+
+    /// What an acknowledged message survives, for the start line.
+    pub fn durability(&self) -> &str {
+        &self.durability
+    }
+
+    /// See `Store::has_room`.
+    pub fn has_room(&self) -> Result<(), StoreError> {
+        self.shared.queue.has_room()
+    }
+
+    /// See `Store::append`.
+    pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
+        let (reply, receipt) = oneshot::channel();
+        self.shared.queue.push(Job { messages: parsed.messages, reply })?;
+        receipt.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// See `Store::page`.
+    pub async fn page(&self, request: PageRequest) -> Result<Page, StoreError> {
+        self.ask(|reply| Question::Page(Box::new(request), reply)).await
+    }
+
+    /// See `Store::stats`.
+    pub async fn stats(&self) -> Result<Stats, StoreError> {
+        self.ask(Question::Stats).await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Question,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let deadline = Instant::now() + self.shared.config.query_timeout;
+        self.reads.try_send(Read { deadline, question: question(reply) }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+        })?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// See `Store::health`.
+    pub async fn health(&self) -> Health {
+        let (reply, answer) = oneshot::channel();
+        match self.looks.try_send(reply) {
+            Ok(()) => answer.await.unwrap_or(Health::Broken),
+            Err(_) => Health::Broken,
+        }
+    }
+
+    /// See `Store::gauges`.
+    pub async fn gauges(&self) -> Gauges {
+        let (reply, answer) = oneshot::channel();
+        let measured = match self.sizes.try_send(reply) {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => Gauges::default(),
+        };
+        Gauges { queued: self.shared.queue.depth(), ..measured }
+    }
+
+    /// See `Store::close`.
+    pub fn close(self) {
+        let Self { shared, reads, looks, sizes, thread, .. } = self;
+        shared.stops.store(true, Ordering::Relaxed);
+        shared.queue.close();
+        drop((reads, looks, sizes));
+        let _ = thread.join();
+    }
+}
+
+/// All tasks of the thread. Ends when the queue is closed and written, and nobody can ask any more.
+async fn work(
+    shared: Arc<Shared>,
+    connector: Connector,
+    answers: mpsc::UnboundedSender<Answers>,
+    questions: mpsc::Receiver<Read>,
+    watch: Watch,
+) {
+    let questions = Arc::new(Mutex::new(questions));
+    let following = tokio::task::spawn_local(derive::run(Arc::clone(&shared), connector.clone()));
+    let watching = tokio::task::spawn_local(watch.run());
+    let mut tasks = JoinSet::new();
+    for _ in 0..connector.config.writers {
+        tasks.spawn_local(Writer::new(Arc::clone(&shared), connector.clone(), answers.clone()).run());
+    }
+    for _ in 0..shared.config.readers {
+        let (connector, questions) = (connector.clone(), Arc::clone(&questions));
+        tasks.spawn_local(Reader { connector, questions, session: None }.run());
+    }
+    drop(answers);
+    while let Some(ended) = tasks.join_next().await {
+        if ended.is_err() {
+            // The panic is in the log. Its requests got no answer and ask again; the others go on.
+            log::error("a task of the database thread ended early; the service needs a restart").emit();
+            shared.set_health(Health::Broken);
+        }
+    }
+    following.abort();
+    watching.abort();
+}
+
+/// Hands answers to the requests that wait for them, until the writers end. One wake-up of this runtime per batch.
+async fn deliver(mut answered: mpsc::UnboundedReceiver<Answers>) {
+    while let Some(batch) = answered.recv().await {
+        for (reply, result) in batch {
+            // Whoever went away in the meantime will ask again and get a duplicate.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+fn durability(server: &session::Server, config: &PostgresConfig) -> String {
+    let commit = server.effective_commit(config);
+    let survives = if server.survives_promotion(config) {
+        "a 200 survives the loss of the primary"
+    } else if commit >= crate::config::SynchronousCommit::Local {
+        "a 200 survives a crash of the server, not a promotion: no synchronous standby"
+    } else {
+        "a 200 does not survive a crash of the server"
+    };
+    format!("synchronous_commit={}: {survives}", commit.name())
+}

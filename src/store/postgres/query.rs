@@ -1,0 +1,76 @@
+//! A statement with its values, put together piece by piece.
+
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use super::failure::Failure;
+use crate::domain::Filter;
+
+/// SQL text and the values of its parameters, in order.
+#[derive(Debug, Default)]
+pub(super) struct Query {
+    pub text: String,
+    values: Vec<Value>,
+}
+
+/// A value of a parameter.
+#[derive(Debug)]
+pub(super) enum Value {
+    Text(String),
+    Number(i64),
+    Bytes(Vec<u8>),
+    Numbers(Vec<i64>),
+    Grams(Vec<i32>),
+}
+
+impl Query {
+    /// Adds a value and answers its place in the text.
+    pub fn bind(&mut self, value: Value) -> String {
+        self.values.push(value);
+        format!("${}", self.values.len())
+    }
+
+    /// As `bind`, for text, which must not hold NUL.
+    pub fn bind_text(&mut self, text: &str) -> String {
+        self.bind(Value::Text(text.to_owned()))
+    }
+
+    /// The parts of a filter that are about columns of `m`, each with ` AND ` in front.
+    pub fn columns(&mut self, filter: &Filter) -> String {
+        let mut terms = String::new();
+        if let Some(from) = &filter.from {
+            terms = format!("{terms} AND m.from_msisdn = {}", self.bind_text(from));
+        }
+        if let Some(since) = &filter.since {
+            terms = format!("{terms} AND m.ts >= {}", self.bind_text(since.as_str()));
+        }
+        terms
+    }
+
+    /// The values, as the client takes them.
+    pub fn parameters(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
+        self.values.iter().map(Value::typed).collect()
+    }
+
+    pub async fn rows(&self, client: &Client) -> Result<Vec<Row>, Failure> {
+        Ok(client.query_typed(&self.text, &self.parameters()).await?)
+    }
+
+    /// The one number that the statement answers.
+    pub async fn number(&self, client: &Client) -> Result<u64, Failure> {
+        let row = client.query_typed_one(&self.text, &self.parameters()).await?;
+        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    }
+}
+
+impl Value {
+    fn typed(&self) -> (&(dyn ToSql + Sync), Type) {
+        match self {
+            Self::Text(text) => (text, Type::TEXT),
+            Self::Number(number) => (number, Type::INT8),
+            Self::Bytes(bytes) => (bytes, Type::BYTEA),
+            Self::Numbers(numbers) => (numbers, Type::INT8_ARRAY),
+            Self::Grams(grams) => (grams, Type::INT4_ARRAY),
+        }
+    }
+}

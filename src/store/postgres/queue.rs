@@ -1,0 +1,112 @@
+//! The bounded queue between requests and the writing tasks: whoever does not fit is told at once.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard};
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::domain::NewMessage;
+use crate::store::{Receipt, StoreError};
+
+/// Where the result of a request goes.
+pub(super) type Reply = oneshot::Sender<Result<Receipt, StoreError>>;
+
+/// What one request wants stored.
+pub(super) struct Job {
+    pub messages: Vec<NewMessage>,
+    pub reply: Reply,
+}
+
+/// Jobs in the order of their arrival. The limit counts messages.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    arrived: Notify,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    messages: usize,
+    closed: bool,
+}
+
+impl Queue {
+    pub fn new(limit: usize) -> Self {
+        Self { state: Mutex::default(), arrived: Notify::new(), limit }
+    }
+
+    /// Whether a message would be taken now.
+    pub fn has_room(&self) -> Result<(), StoreError> {
+        room(&self.lock(), 1, self.limit)
+    }
+
+    /// Adds a job, or refuses it without waiting. A job larger than the whole queue is taken when the queue is empty.
+    pub fn push(&self, job: Job) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        room(&state, job.messages.len(), self.limit)?;
+        state.messages += job.messages.len();
+        state.jobs.push_back(job);
+        drop(state);
+        // Keeps one permit where nobody waits, so a writer that is about to wait does not miss it.
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Waits for a job, then takes what is there: up to `most` messages, and at least one job. None when nothing is left and
+    /// nothing will come.
+    pub async fn take(&self, most: usize) -> Option<Vec<Job>> {
+        loop {
+            if let Some(jobs) = self.take_now(most) {
+                return Some(jobs);
+            }
+            if self.lock().closed {
+                // Whoever waits beside us shall see it too.
+                self.arrived.notify_one();
+                return None;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    fn take_now(&self, most: usize) -> Option<Vec<Job>> {
+        let mut state = self.lock();
+        let mut messages = 0;
+        let fits = |job: &&Job| {
+            messages += job.messages.len();
+            messages <= most
+        };
+        let count = state.jobs.iter().take_while(fits).count().max(1).min(state.jobs.len());
+        let jobs: Vec<Job> = state.jobs.drain(..count).collect();
+        state.messages -= jobs.iter().map(|job| job.messages.len()).sum::<usize>();
+        if !state.jobs.is_empty() {
+            self.arrived.notify_one();
+        }
+        (!jobs.is_empty()).then_some(jobs)
+    }
+
+    /// Messages waiting now.
+    pub fn depth(&self) -> usize {
+        self.lock().messages
+    }
+
+    /// Takes nothing more; what is queued is still written.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn room(state: &State, messages: usize, limit: usize) -> Result<(), StoreError> {
+    if state.closed {
+        return Err(StoreError::Closed);
+    }
+    if state.messages + messages > limit && !state.jobs.is_empty() {
+        return Err(StoreError::QueueFull);
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! Making and upgrading our tables, safe for any number of replicas that start at once, and refusing what cannot be served.
+
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+
+use super::failure::Failure;
+use super::session::{Connector, SERVER_VERSION_LEAST, Session};
+use crate::domain::fold::UNICODE_VERSION;
+use crate::telemetry::log;
+
+/// The migrations, in order: the schema's version is how many of them were made.
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_inbox.sql")];
+/// How long a replica that upgrades keeps the others waiting without a sign of life.
+const LEASE_SECONDS: f64 = 60.0;
+/// How often a waiting replica looks again.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often making the first table is tried: replicas that make it at the same instant get in each other's way.
+const TRIES_MAX: u32 = 20;
+
+const LEASE_TABLE: &str = "CREATE TABLE IF NOT EXISTS postroom_schema (id INTEGER PRIMARY KEY CHECK (id = 1), \
+     version INTEGER NOT NULL, upgraded_by TEXT, upgraded_until TIMESTAMPTZ); \
+     INSERT INTO postroom_schema (id, version) VALUES (1, 0) ON CONFLICT DO NOTHING";
+const LEASE: &str = "UPDATE postroom_schema SET upgraded_by = $1, upgraded_until = now() + make_interval(secs => $2) \
+     WHERE id = 1 AND (upgraded_until IS NULL OR upgraded_until < now()) AND version = $3 RETURNING version";
+const RELEASE: &str = "UPDATE postroom_schema SET version = $1, upgraded_by = NULL, upgraded_until = NULL WHERE id = 1";
+
+/// Throws away what is derived. Deleted rather than truncated: whoever reads an older snapshot still finds it there.
+pub(super) const FORGET_DERIVED: &str = "BEGIN; \
+     UPDATE postroom_state SET counted = 0, messages = 0, senders = 0; DELETE FROM postroom_buckets; \
+     DELETE FROM postroom_senders; DELETE FROM postroom_sender_days; \
+     UPDATE postroom_search SET indexed = 0; DELETE FROM postroom_texts; COMMIT";
+
+/// The version of the schema that this program makes.
+pub(super) fn newest() -> i32 {
+    MIGRATIONS.len() as i32
+}
+
+/// Opens a first connection and makes it a database of ours. The error is one line that an operator can act on.
+pub(super) async fn prepare(connector: &Connector) -> Result<Session, String> {
+    let session = connector.connect().await.map_err(|failure| failure.to_string())?;
+    let server = &session.server;
+    if server.version < SERVER_VERSION_LEAST {
+        return Err(format!("the server is PostgreSQL {}; 13 or later is needed", server.version / 10_000));
+    }
+    if server.encoding != "UTF8" {
+        return Err(format!(
+            "the database's encoding is {}; UTF8 is needed (createdb --encoding=UTF8)",
+            server.encoding
+        ));
+    }
+    if server.is_standby {
+        return Err("the server is a standby, which takes no writes; name the primary, or all of them with \
+                    target_session_attrs=read-write"
+            .to_owned());
+    }
+    upgrade(&session).await.map_err(|failure| match failure {
+        Failure::Broken(why) if why.contains("(42501)") => {
+            format!("{why}: the role needs the right to CREATE in its schema, at least until the tables are there")
+        }
+        other => other.to_string(),
+    })?;
+    check_collation(&session).await?;
+    Ok(session)
+}
+
+/// The version that the database has; 0: none of ours.
+pub(super) async fn version(session: &Session) -> Result<i32, Failure> {
+    let there = session.client.query_typed_one("SELECT to_regclass('postroom_schema') IS NOT NULL", &[]).await?;
+    if !there.get::<_, bool>(0) {
+        return Ok(0);
+    }
+    let row = session.client.query_typed_opt("SELECT version FROM postroom_schema WHERE id = 1", &[]).await?;
+    Ok(row.map_or(0, |row| row.get(0)))
+}
+
+async fn upgrade(session: &Session) -> Result<(), Failure> {
+    let newest = newest();
+    if version(session).await? == 0 {
+        refuse_foreign_rows(session).await?;
+        make_lease_table(session).await?;
+    }
+    let me = format!("process {} at {}", std::process::id(), crate::domain::Moment::now().to_iso_micros());
+    let mut waits = false;
+    loop {
+        let version = version(session).await?;
+        if version > newest {
+            return Err(Failure::Broken(format!(
+                "the database has schema {version} of a later Postroom; this one knows {newest}"
+            )));
+        }
+        if version == newest {
+            return continue_arrivals(session).await;
+        }
+        let parameters = [(&me as _, Type::TEXT), (&LEASE_SECONDS as _, Type::FLOAT8), (&version as _, Type::INT4)];
+        if session.client.query_typed_opt(LEASE, &parameters).await?.is_some() {
+            migrate(session, version as usize).await?;
+            continue;
+        }
+        if !std::mem::replace(&mut waits, true) {
+            log::info("another replica upgrades the database; waiting for it").emit();
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// A table of that name which another program filled has no order of arrival.
+async fn refuse_foreign_rows(session: &Session) -> Result<(), Failure> {
+    let table = session.client.query_typed_one("SELECT to_regclass('messages') IS NOT NULL", &[]).await?;
+    if table.get::<_, bool>(0) && session.client.query_typed_opt("SELECT 1 FROM messages LIMIT 1", &[]).await?.is_some()
+    {
+        let why = "the database has a table 'messages' that Postroom did not make, with rows in it; use another database \
+                   or schema";
+        return Err(Failure::Broken(why.to_owned()));
+    }
+    Ok(())
+}
+
+async fn make_lease_table(session: &Session) -> Result<(), Failure> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match session.client.batch_execute(LEASE_TABLE).await.map_err(Failure::from) {
+            // `IF NOT EXISTS` does not see what another transaction is about to commit.
+            Err(Failure::Refused(_) | Failure::Retry(_)) if tries < TRIES_MAX => {
+                tokio::time::sleep(LOOK_INTERVAL).await
+            }
+            Err(Failure::Broken(why)) if why.contains("(42P07)") && tries < TRIES_MAX => {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Makes the migrations that are missing, all or none. Whoever's lease ran out in the middle gets in nobody's way: each
+/// statement makes only what is not there.
+async fn migrate(session: &Session, from: usize) -> Result<(), Failure> {
+    let client = &session.client;
+    client.batch_execute("BEGIN").await?;
+    let made = async {
+        for migration in &MIGRATIONS[from..] {
+            client.batch_execute(migration).await?;
+        }
+        let unicode = unicode();
+        let insert = "INSERT INTO postroom_search (id, unicode) VALUES (1, $1) ON CONFLICT DO NOTHING";
+        client.execute_typed(insert, &[(&unicode, Type::TEXT)]).await?;
+        client.execute_typed(RELEASE, &[(&newest(), Type::INT4)]).await?;
+        client.batch_execute("COMMIT").await
+    };
+    let result = made.await;
+    if result.is_err() {
+        let _ = client.batch_execute("ROLLBACK").await;
+    }
+    Ok(result?)
+}
+
+/// The version of Unicode by which this program folds.
+pub(super) fn unicode() -> String {
+    format!("{}.{}.{}", UNICODE_VERSION.0, UNICODE_VERSION.1, UNICODE_VERSION.2)
+}
+
+/// Data that was restored into another cluster brings arrival numbers that this cluster's transactions have not reached: then all
+/// new ones are raised above them. Texts that were folded by another Unicode version are indexed anew.
+async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
+    let raise = "UPDATE postroom_state SET arrival_base = arrival_base + step.by FROM (
+            SELECT ((coalesce(max(m.arrival), 0) >> 20) + 1 - (s.arrival_base >> 20)
+                    - pg_snapshot_xmax(pg_current_snapshot())::text::bigint) << 20 AS by
+            FROM postroom_state s LEFT JOIN LATERAL (SELECT max(arrival) AS arrival FROM messages) m ON true
+            GROUP BY s.arrival_base
+        ) step WHERE step.by > 0";
+    if session.client.execute_typed(raise, &[]).await? > 0 {
+        log::warning("the data comes from another cluster; arrival numbers were raised above those in it").emit();
+    }
+    let unicode = unicode();
+    let stored = session.client.query_typed_opt("SELECT unicode FROM postroom_search", &[]).await?;
+    if stored.is_some_and(|row| row.get::<_, String>(0) != unicode) {
+        // The version is digits and dots, so it can stand in the text.
+        let anew = format!(
+            "BEGIN; UPDATE postroom_search SET unicode = '{unicode}', indexed = 0; DELETE FROM postroom_texts; COMMIT"
+        );
+        session.client.batch_execute(&anew).await?;
+        log::info("searches fold by another version of Unicode; texts are indexed anew").emit();
+    }
+    Ok(())
+}
+
+/// Bytewise order is part of the contract, and comes from the columns.
+async fn check_collation(session: &Session) -> Result<(), String> {
+    let sql = "SELECT a.attname::text FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation \
+               WHERE a.attrelid = to_regclass('messages') AND a.attname IN ('message_id', 'from_msisdn', 'ts') \
+               AND c.collname NOT IN ('C', 'POSIX') LIMIT 1";
+    match session.client.query_typed_opt(sql, &[]).await {
+        Ok(None) => Ok(()),
+        Ok(Some(row)) => Err(format!("column {} of messages needs COLLATE \"C\"", row.get::<_, String>(0))),
+        Err(error) => Err(Failure::from(error).to_string()),
+    }
+}

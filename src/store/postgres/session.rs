@@ -1,0 +1,125 @@
+//! A connection to the server, and what is known of the server behind it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::{AsyncMessage, Client};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::failure::Failure;
+use super::{sql, tls};
+use crate::config::{PostgresConfig, SynchronousCommit};
+
+/// Oldest server that knows transaction numbers of 64 bits, which the order of arrival is made of.
+pub(super) const SERVER_VERSION_LEAST: i32 = 130_000;
+/// How long a request to cancel a statement may take.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How to connect.
+#[derive(Clone)]
+pub(super) struct Connector {
+    pub config: Arc<PostgresConfig>,
+    tls: MakeRustlsConnect,
+}
+
+/// An open connection. Dropped, it takes its leave of the server and closes.
+pub(super) struct Session {
+    pub client: Client,
+    pub server: Server,
+    /// Warnings so far: the only one that our statements can cause tells that a wait for a standby was given up.
+    warnings: Arc<AtomicU64>,
+    driver: AbortHandle,
+    tls: MakeRustlsConnect,
+}
+
+/// What a server said of itself when we connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Server {
+    pub version: i32,
+    pub encoding: String,
+    pub is_standby: bool,
+    pub synchronous_commit: String,
+    pub synchronous_standby_names: String,
+}
+
+impl Server {
+    /// What our commits wait for: what the operator chose, or what the server says and at least `on`.
+    pub fn effective_commit(&self, config: &PostgresConfig) -> SynchronousCommit {
+        let said = SynchronousCommit::named(&self.synchronous_commit).unwrap_or(SynchronousCommit::On);
+        config.synchronous_commit.unwrap_or(said.max(SynchronousCommit::On))
+    }
+
+    /// Whether a commit waits until a standby has it on disk, so that a promotion loses nothing acknowledged.
+    pub fn survives_promotion(&self, config: &PostgresConfig) -> bool {
+        !self.synchronous_standby_names.is_empty() && self.effective_commit(config) >= SynchronousCommit::On
+    }
+}
+
+impl Connector {
+    pub fn new(config: Arc<PostgresConfig>) -> Result<Self, String> {
+        let tls = tls::connector(&config.trust)?;
+        Ok(Self { config, tls })
+    }
+
+    /// Opens a connection, within the time for it.
+    pub async fn connect(&self) -> Result<Session, Failure> {
+        let patience = self.config.connect_timeout;
+        let late = || Failure::Lost(format!("no connection within {} s", patience.as_secs()));
+        tokio::time::timeout(patience, self.connect_at_leisure()).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn connect_at_leisure(&self) -> Result<Session, Failure> {
+        let (client, mut connection) = self.config.connection.connect(self.tls.clone()).await?;
+        let warnings = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&warnings);
+        let driver = tokio::spawn(async move {
+            while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+                if let AsyncMessage::Notice(notice) = message {
+                    let is_warning = notice.parsed_severity() == Some(Severity::Warning);
+                    if is_warning && *notice.code() == SqlState::WARNING {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        })
+        .abort_handle();
+        let server = Server::ask(&client).await?;
+        Ok(Session { client, server, warnings, driver, tls: self.tls.clone() })
+    }
+}
+
+impl Server {
+    async fn ask(client: &Client) -> Result<Self, Failure> {
+        let row = client.query_typed_one(sql::SERVER, &[]).await?;
+        Ok(Self {
+            version: row.get::<_, String>(0).parse().unwrap_or(0),
+            encoding: row.get(1),
+            is_standby: row.get(2),
+            synchronous_commit: row.get(3),
+            synchronous_standby_names: row.get(4),
+        })
+    }
+}
+
+impl Session {
+    /// Whether it can still be used, as far as is known.
+    pub fn is_open(&self) -> bool {
+        !self.client.is_closed()
+    }
+
+    /// Warnings that the server sent so far.
+    pub fn warnings(&self) -> u64 {
+        self.warnings.load(Ordering::Relaxed)
+    }
+
+    /// Has the server give up what it is doing for us, so that it holds nothing on behalf of nobody. Then the connection is closed.
+    pub async fn cancel(self) {
+        let token = self.client.cancel_token();
+        let _ = tokio::time::timeout(CANCEL_PATIENCE, token.cancel_query(self.tls.clone())).await;
+        // Otherwise it would wait for an answer that a silent server never gives.
+        self.driver.abort();
+    }
+}

@@ -1,0 +1,95 @@
+//! The SQL that several parts share. Every statement is sent unnamed and with its types, in one round trip, so that it works
+//! through poolers that give each transaction another connection.
+
+/// What a server says of itself.
+pub(super) const SERVER: &str = "SELECT current_setting('server_version_num'), current_setting('server_encoding'), \
+     pg_is_in_recovery(), current_setting('synchronous_commit'), current_setting('synchronous_standby_names')";
+
+/// Places for rows within one transaction, as a power of two: an arrival number is the transaction's number, then the place.
+pub(super) const ARRIVAL_BITS: u32 = 20;
+/// Rows of ours in one transaction at most; the places behind are for rows of other programs.
+pub(super) const BATCH_ROWS_MAX: usize = 1 << (ARRIVAL_BITS - 1);
+
+/// Writes a batch. The setting holds for this transaction only, its commit included, so it reaches no other user of a pooler.
+/// What comes back are the arrival numbers of the rows that were not there before.
+pub(super) const INSERT: &str = "\
+    WITH base AS MATERIALIZED (
+        SELECT arrival_base + (pg_current_xact_id()::text::bigint << 20) AS first,
+               set_config('synchronous_commit', $9, true) AS waits_for
+        FROM postroom_state
+    )
+    INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, text_exact, created_at, ingest_id, arrival)
+    SELECT m.id, m.sender, m.recipient, m.ts, m.text, m.text_exact, m.created_at, $8, base.first + m.place - 1
+    FROM base, unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[])
+        WITH ORDINALITY AS m (id, sender, recipient, ts, text, text_exact, created_at, place)
+    WHERE base.waits_for <> ''
+    ON CONFLICT (message_id) DO NOTHING
+    RETURNING arrival";
+
+/// Reads back what a batch did not create.
+pub(super) const STORED: &str = "SELECT message_id, from_msisdn, to_msisdn, ts, text, text_exact, ingest_id \
+     FROM messages WHERE message_id = ANY($1)";
+
+/// Writes a little, so that this transaction's commit waits as long as that of a message: whatever could be read before it
+/// is as durable as it is by then.
+pub(super) const FENCE: &str = "SELECT set_config('synchronous_commit', $1, true), \
+     pg_logical_emit_message(true, 'postroom', '')::text";
+
+/// Where counting and indexing have come to, and up to where every transaction has ended.
+pub(super) const STATE: &str = "SELECT counted, messages, senders, \
+     (SELECT indexed FROM postroom_search), \
+     arrival_base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_state";
+
+/// Takes the counters, unless another replica has them: from where, and up to where rows are complete.
+pub(super) const COUNT_FROM: &str = "SELECT counted, \
+     arrival_base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_state \
+     FOR UPDATE SKIP LOCKED";
+/// The last arrival of a stretch, and its rows.
+pub(super) const COUNT_TO: &str = "SELECT max(arrival), count(*) FROM \
+     (SELECT arrival FROM messages WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3) stretch";
+pub(super) const COUNT_BUCKETS: &str = "\
+    INSERT INTO postroom_buckets (level, bucket, messages)
+    SELECT level, left(ts, level), count(*) FROM messages, unnest(ARRAY[10, 13, 16]) AS level
+    WHERE arrival > $1 AND arrival <= $2 GROUP BY 1, 2
+    ON CONFLICT (level, bucket) DO UPDATE SET messages = postroom_buckets.messages + excluded.messages";
+pub(super) const COUNT_SENDER_DAYS: &str = "\
+    INSERT INTO postroom_sender_days (from_msisdn, bucket, messages)
+    SELECT from_msisdn, left(ts, 10), count(*) FROM messages WHERE arrival > $1 AND arrival <= $2 GROUP BY 1, 2
+    ON CONFLICT (from_msisdn, bucket) DO UPDATE SET messages = postroom_sender_days.messages + excluded.messages";
+/// Answers how many senders are new: only a row that was inserted has no deleting transaction.
+pub(super) const COUNT_SENDERS: &str = "\
+    WITH counted AS (
+        INSERT INTO postroom_senders (from_msisdn, messages)
+        SELECT from_msisdn, count(*) FROM messages WHERE arrival > $1 AND arrival <= $2 GROUP BY 1
+        ON CONFLICT (from_msisdn) DO UPDATE SET messages = postroom_senders.messages + excluded.messages
+        RETURNING (xmax = 0) AS is_new
+    )
+    SELECT count(*) FILTER (WHERE is_new) FROM counted";
+pub(super) const COUNT_TOTALS: &str = "UPDATE postroom_state SET counted = $1, messages = messages + $2, \
+     senders = senders + $3";
+
+/// Takes the search index, unless another replica has it.
+pub(super) const INDEX_FROM: &str = "SELECT indexed, (SELECT arrival_base FROM postroom_state) \
+     + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_search FOR UPDATE SKIP LOCKED";
+pub(super) const INDEX_TEXTS: &str = "SELECT arrival, text, text_exact FROM messages \
+     WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3";
+pub(super) const INDEX_INSERT: &str = "INSERT INTO postroom_texts (arrival, folded, grams) \
+     SELECT arrival, folded, grams::int[] FROM unnest($1::bigint[], $2::bytea[], $3::text[]) AS t (arrival, folded, grams) \
+     ON CONFLICT DO NOTHING";
+pub(super) const INDEXED: &str = "UPDATE postroom_search SET indexed = $1";
+
+/// Whether the table is there, whether writes can be taken, and what commits would wait for.
+pub(super) const HEALTH: &str = "SELECT to_regclass('messages') IS NOT NULL AND to_regclass('postroom_state') IS NOT NULL, \
+     pg_is_in_recovery(), current_setting('synchronous_standby_names')";
+/// Writes as much as a small batch, of what does not compress: a commit of nothing would succeed on a full disk.
+pub(super) const PROBE: &str = "WITH filler AS (SELECT string_agg(md5(random()::text), '') AS text \
+     FROM generate_series(1, 4096)), away AS (DELETE FROM postroom_probe) \
+     INSERT INTO postroom_probe SELECT convert_to(text, 'UTF8') FROM filler \
+     WHERE set_config('synchronous_commit', $1, true) <> ''";
+/// What `/metrics` tells of the database: bytes, and rows that wait to be counted and indexed.
+pub(super) const GAUGES: &str = "\
+    SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
+            WHERE oid IN (to_regclass('messages'), to_regclass('postroom_texts'), to_regclass('postroom_buckets'),
+                          to_regclass('postroom_senders'), to_regclass('postroom_sender_days'))),
+           (SELECT count(*) FROM messages WHERE arrival > (SELECT counted FROM postroom_state)),
+           (SELECT count(*) FROM messages WHERE arrival > (SELECT indexed FROM postroom_search))";

@@ -1,0 +1,212 @@
+//! What is known without counting: the counters that are kept in the background, and the short tail of rows that they do not
+//! hold yet, added up in the same snapshot. So every number is exact, and no row is fought over when messages are stored.
+
+use tokio_postgres::Client;
+
+use super::failure::Failure;
+use super::query::{Query, Value};
+use super::sql;
+use crate::domain::stats::TOP_SENDERS_MAX;
+use crate::domain::{Filter, SenderCount, Stats, Timestamp};
+
+/// Sorts behind every text that begins as the one before it does.
+const BEHIND: char = char::MAX;
+
+/// Where counting and indexing have come to, as a snapshot sees it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct State {
+    /// The counters hold rows up to this arrival.
+    pub counted: i64,
+    /// Messages and senders up to there.
+    messages: i64,
+    senders: i64,
+    /// The search index holds rows up to this arrival.
+    pub indexed: i64,
+    /// Every transaction that could add a row below this arrival has ended.
+    pub horizon: i64,
+}
+
+impl State {
+    pub async fn read(client: &Client) -> Result<Self, Failure> {
+        let row = client.query_typed_one(sql::STATE, &[]).await?;
+        Ok(Self {
+            counted: row.get(0),
+            messages: row.get(1),
+            senders: row.get(2),
+            indexed: row.get::<_, Option<i64>>(3).unwrap_or(0),
+            horizon: row.get(4),
+        })
+    }
+}
+
+/// How many rows the column parts of a filter let through.
+pub(super) async fn total(client: &Client, state: &State, filter: &Filter) -> Result<u64, Failure> {
+    let mut query = Query::default();
+    let counted = query.bind(Value::Number(state.counted));
+    query.text = match (&filter.from, &filter.since) {
+        (None, None) => {
+            format!("SELECT {} + count(*) FROM messages m WHERE m.arrival > {counted}", state.messages)
+        }
+        (Some(from), None) => {
+            let from = query.bind_text(from);
+            format!(
+                "SELECT coalesce((SELECT messages FROM postroom_senders WHERE from_msisdn = {from}), 0)
+                      + (SELECT count(*) FROM messages m WHERE m.arrival > {counted} AND m.from_msisdn = {from})"
+            )
+        }
+        (None, Some(since)) => {
+            let bounds = Bounds::bind(&mut query, since);
+            let Bounds { since, day, hour, minute, day_end, hour_end, minute_end } = bounds;
+            let sum = |level, from: &str, to: &str| {
+                let to = if to.is_empty() { String::new() } else { format!("AND bucket < {to}") };
+                format!(
+                    "coalesce((SELECT sum(messages) FROM postroom_buckets
+                               WHERE level = {level} AND bucket > {from} {to}), 0)::bigint"
+                )
+            };
+            let (days, hours, minutes) = (sum(10, &day, ""), sum(13, &hour, &day_end), sum(16, &minute, &hour_end));
+            format!(
+                "SELECT {days} + {hours} + {minutes}
+                      + (SELECT count(*) FROM messages m WHERE m.ts >= {since} AND m.ts < {minute_end})
+                      + (SELECT count(*) FROM messages m WHERE m.arrival > {counted} AND m.ts >= {minute_end})"
+            )
+        }
+        (Some(from), Some(since)) => {
+            let from = query.bind_text(from);
+            let Bounds { since, day, day_end, .. } = Bounds::of_day(&mut query, since);
+            format!(
+                "SELECT coalesce((SELECT sum(messages) FROM postroom_sender_days
+                                  WHERE from_msisdn = {from} AND bucket > {day}), 0)::bigint
+                      + (SELECT count(*) FROM messages m
+                         WHERE m.from_msisdn = {from} AND m.ts >= {since} AND m.ts < {day_end})
+                      + (SELECT count(*) FROM messages m
+                         WHERE m.arrival > {counted} AND m.from_msisdn = {from} AND m.ts >= {day_end})"
+            )
+        }
+    };
+    query.number(client).await
+}
+
+/// The places of a time's parts: day, hour and minute, and what sorts behind all of each.
+#[derive(Default)]
+struct Bounds {
+    since: String,
+    day: String,
+    hour: String,
+    minute: String,
+    day_end: String,
+    hour_end: String,
+    minute_end: String,
+}
+
+impl Bounds {
+    fn of_day(query: &mut Query, since: &Timestamp) -> Self {
+        let day = &since.as_str()[..10];
+        Self {
+            since: query.bind_text(since.as_str()),
+            day: query.bind_text(day),
+            day_end: query.bind_text(&format!("{day}{BEHIND}")),
+            ..Self::default()
+        }
+    }
+
+    fn bind(query: &mut Query, since: &Timestamp) -> Self {
+        let (hour, minute) = (&since.as_str()[..13], &since.as_str()[..16]);
+        Self {
+            hour: query.bind_text(hour),
+            minute: query.bind_text(minute),
+            hour_end: query.bind_text(&format!("{hour}{BEHIND}")),
+            minute_end: query.bind_text(&format!("{minute}{BEHIND}")),
+            ..Self::of_day(query, since)
+        }
+    }
+}
+
+/// A time to begin at and how many rows to skip from there, in place of skipping `offset` rows from the start.
+pub(super) struct Sought {
+    pub not_before: String,
+    pub skip: u64,
+}
+
+/// Finds the minute (of one sender: the day) in which the row at `offset` stands, by the counters. `total` is how many rows there
+/// are behind `filter.since`, which must be more than `offset`.
+pub(super) async fn seek(
+    client: &Client,
+    state: &State,
+    filter: &Filter,
+    offset: u64,
+    total_since: u64,
+) -> Result<Sought, Failure> {
+    let whole = Filter { since: None, ..filter.clone() };
+    let before = if filter.since.is_some() { total(client, state, &whole).await? - total_since } else { 0 };
+    let levels: &[usize] = if filter.from.is_some() { &[10] } else { &[10, 13, 16] };
+    let mut sought = Sought { not_before: String::new(), skip: offset + before };
+    for level in levels {
+        let mut query = Query::default();
+        let counted = query.bind(Value::Number(state.counted));
+        let (low, high) =
+            (query.bind_text(&sought.not_before), query.bind_text(&format!("{}{BEHIND}", sought.not_before)));
+        let (table, condition, tail) = match &filter.from {
+            Some(from) => {
+                let from = query.bind_text(from);
+                ("postroom_sender_days", format!("from_msisdn = {from}"), format!("AND from_msisdn = {from}"))
+            }
+            None => ("postroom_buckets", format!("level = {level}"), String::new()),
+        };
+        query.text = format!(
+            "SELECT bucket, sum(messages)::bigint FROM (
+                 SELECT bucket, messages FROM {table} WHERE {condition} AND bucket >= {low} AND bucket < {high}
+                 UNION ALL
+                 SELECT left(ts, {level}), count(*) FROM messages
+                 WHERE arrival > {counted} AND ts >= {low} AND ts < {high} {tail} GROUP BY 1
+             ) counts GROUP BY bucket ORDER BY bucket"
+        );
+        for row in query.rows(client).await? {
+            let here = u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
+            if sought.skip < here {
+                sought.not_before = row.get(0);
+                break;
+            }
+            sought.skip -= here;
+        }
+    }
+    Ok(sought)
+}
+
+/// The inbox in a few numbers.
+pub(super) async fn stats(client: &Client) -> Result<Stats, Failure> {
+    let state = State::read(client).await?;
+    let mut query = Query::default();
+    let counted = query.bind(Value::Number(state.counted));
+    query.text = format!(
+        "SELECT coalesce(sum(n), 0)::bigint, count(*) FILTER (WHERE s.from_msisdn IS NULL),
+                (SELECT min(ts) FROM messages), (SELECT max(ts) FROM messages)
+         FROM (SELECT from_msisdn, count(*) AS n FROM messages WHERE arrival > {counted} GROUP BY from_msisdn) t
+         LEFT JOIN postroom_senders s USING (from_msisdn)"
+    );
+    let row = client.query_typed_one(&query.text, &query.parameters()).await?;
+    // Whoever is among the first in the end is among the first of the counters, or has rows in the tail.
+    query.text = format!(
+        "WITH tail AS MATERIALIZED (
+             SELECT from_msisdn, count(*) AS n FROM messages WHERE arrival > {counted} GROUP BY from_msisdn
+         )
+         SELECT from_msisdn, n::bigint FROM (
+             SELECT t.from_msisdn, t.n + coalesce(s.messages, 0) AS n
+             FROM tail t LEFT JOIN postroom_senders s USING (from_msisdn)
+             UNION
+             SELECT * FROM (
+                 SELECT s.from_msisdn, s.messages + coalesce((SELECT t.n FROM tail t WHERE t.from_msisdn = s.from_msisdn), 0)
+                 FROM postroom_senders s ORDER BY s.messages DESC, s.from_msisdn LIMIT {TOP_SENDERS_MAX}
+             ) first
+         ) all_of_them ORDER BY n DESC, from_msisdn LIMIT {TOP_SENDERS_MAX}"
+    );
+    let senders = query.rows(client).await?;
+    let sum = |known: i64, more: i64| u64::try_from(known + more).unwrap_or(0);
+    Ok(Stats {
+        total_messages: sum(state.messages, row.get(0)),
+        senders_count: sum(state.senders, row.get(1)),
+        top_senders: senders.iter().map(|row| SenderCount { from: row.get(0), count: sum(row.get(1), 0) }).collect(),
+        first_ts: row.get(2),
+        last_ts: row.get(3),
+    })
+}

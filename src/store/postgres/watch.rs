@@ -1,0 +1,149 @@
+//! Whether the database is well: asked by readiness, and asked again by itself while it is not, so that everything comes back
+//! without an operator and without a message at stake.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::types::Type;
+
+use super::Shared;
+use super::failure::Failure;
+use super::session::{Connector, Session};
+use super::sql;
+use crate::store::Health;
+use crate::telemetry::metrics::Gauges;
+
+/// How long the database may take to say that it is well.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is asked while it is not.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// The task that looks, on a connection of its own, so that nothing else delays it.
+pub(super) struct Watch {
+    shared: Arc<Shared>,
+    connector: Connector,
+    looks: mpsc::Receiver<oneshot::Sender<Health>>,
+    sizes: mpsc::Receiver<oneshot::Sender<Gauges>>,
+    session: Option<Session>,
+}
+
+impl Watch {
+    pub fn new(
+        shared: Arc<Shared>,
+        connector: Connector,
+        looks: mpsc::Receiver<oneshot::Sender<Health>>,
+        sizes: mpsc::Receiver<oneshot::Sender<Gauges>>,
+    ) -> Self {
+        Self { shared, connector, looks, sizes, session: None }
+    }
+
+    /// Looks until nobody can ask any more.
+    pub async fn run(mut self) {
+        loop {
+            let is_well = self.shared.health() == Health::Ready;
+            tokio::select! {
+                look = self.looks.recv() => {
+                    let Some(first) = look else { return };
+                    let health = self.look().await;
+                    let _ = first.send(health);
+                    // Whoever asked meanwhile gets the same answer: probes do not pile up.
+                    while let Ok(other) = self.looks.try_recv() {
+                        let _ = other.send(health);
+                    }
+                }
+                size = self.sizes.recv() => {
+                    let Some(reply) = size else { return };
+                    let _ = reply.send(self.gauges().await);
+                }
+                () = tokio::time::sleep(INTERVAL), if !is_well => {
+                    self.look().await;
+                }
+            }
+        }
+    }
+
+    /// Asks the database, and has it write something if the last write failed.
+    async fn look(&mut self) -> Health {
+        let looked = match tokio::time::timeout(PATIENCE, self.try_look()).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.session = None;
+                Err(Failure::Lost(format!("no answer within {} s", PATIENCE.as_secs())))
+            }
+        };
+        match looked {
+            Ok(()) => self.shared.recovered(),
+            Err(failure) => {
+                self.session = None;
+                self.shared.trouble(&failure, 0);
+                if failure.health().is_none() {
+                    return Health::Broken;
+                }
+            }
+        }
+        self.shared.health()
+    }
+
+    async fn try_look(&mut self) -> Result<(), Failure> {
+        let mut first = true;
+        loop {
+            let session = self.session().await?;
+            let row = match session.client.query_typed_one(sql::HEALTH, &[]).await.map_err(Failure::from) {
+                // The connection may have died of old age; another one tells.
+                Err(Failure::Lost(_)) if std::mem::take(&mut first) => {
+                    self.session = None;
+                    continue;
+                }
+                row => row?,
+            };
+            let (has_tables, is_standby): (bool, bool) = (row.get(0), row.get(1));
+            session.server.synchronous_standby_names = row.get(2);
+            if !has_tables {
+                return Err(Failure::Broken("the tables are gone".to_owned()));
+            }
+            if is_standby {
+                return Err(Failure::Broken("the server is a standby, which takes no writes".to_owned()));
+            }
+            break;
+        }
+        let config = Arc::clone(&self.connector.config);
+        let is_well = self.shared.health() == Health::Ready;
+        let session = self.session().await?;
+        if config.require_sync_standby && !session.server.survives_promotion(&config) {
+            return Err(Failure::Broken(
+                "there is no synchronous standby, and POSTROOM_REQUIRE_SYNC_STANDBY asks for one".into(),
+            ));
+        }
+        if !is_well {
+            let commit = session.server.effective_commit(&config).name();
+            session.client.execute_typed(sql::PROBE, &[(&commit, Type::TEXT)]).await?;
+        }
+        Ok(())
+    }
+
+    async fn session(&mut self) -> Result<&mut Session, Failure> {
+        if !self.session.as_ref().is_some_and(Session::is_open) {
+            self.session = Some(self.connector.connect().await?);
+        }
+        Ok(self.session.as_mut().expect("opened above"))
+    }
+
+    async fn gauges(&mut self) -> Gauges {
+        let ready = self.look().await == Health::Ready;
+        let mut gauges = Gauges { ready, ..Gauges::default() };
+        let config = Arc::clone(&self.connector.config);
+        let Some(session) = self.session.as_ref().filter(|_| ready) else { return gauges };
+        gauges.survives_promotion = Some(session.server.survives_promotion(&config));
+        let measured = tokio::time::timeout(PATIENCE, session.client.query_typed_one(sql::GAUGES, &[])).await;
+        if let Ok(Ok(row)) = measured {
+            let number = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
+            gauges.database_bytes = number(0);
+            gauges.uncounted = number(1);
+            gauges.unindexed = number(2);
+        } else {
+            self.session = None;
+        }
+        gauges
+    }
+}

@@ -1,0 +1,228 @@
+//! The tasks that write. Each takes one job, then whatever queued during its last round trip (no timer), writes one statement,
+//! which is one transaction, then answers everyone in it. Several are in flight, on a connection each.
+
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::Shared;
+use super::batch::{Batch, Known, Stored, exact, storable};
+use super::failure::Failure;
+use super::queue::{Job, Reply};
+use super::session::{Connector, Session};
+use super::sql;
+use crate::store::{Receipt, StoreError};
+use crate::telemetry::log;
+
+/// Tries of one statement: after a lost connection, and when others were in the way.
+const TRIES_MAX: u32 = 4;
+
+/// Everybody's answer of one batch: one wake-up of the other runtime, which then wakes the requests itself.
+pub(super) type Answers = Vec<(Reply, Result<Receipt, StoreError>)>;
+
+/// One writing task.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    connector: Connector,
+    answers: mpsc::UnboundedSender<Answers>,
+    /// None after a failure, until it could be opened again.
+    session: Option<Session>,
+    /// The source of `ingest_id`.
+    chance: RandomState,
+    batches: u64,
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>, connector: Connector, answers: mpsc::UnboundedSender<Answers>) -> Self {
+        Self { shared, connector, answers, session: None, chance: RandomState::new(), batches: 0 }
+    }
+
+    /// Writes until the queue is closed and empty.
+    pub async fn run(mut self) {
+        let most = self.shared.config.batch_max.min(sql::BATCH_ROWS_MAX);
+        while let Some(jobs) = self.shared.queue.take(most).await {
+            self.file(jobs).await;
+        }
+    }
+
+    /// Writes a batch and answers everyone in it.
+    async fn file(&mut self, jobs: Vec<Job>) {
+        let mut batch = Batch::new(jobs);
+        let (started, messages) = (Instant::now(), batch.messages());
+        let written = if self.shared.gives_up() {
+            Err(Failure::Lost("the service stops, and the database is not there".to_owned()))
+        } else {
+            self.write(&mut batch).await
+        };
+        match written {
+            Ok(created) => {
+                if created > 0 {
+                    self.shared.metrics.batch_committed(messages, started.elapsed(), started.elapsed());
+                    self.shared.stored.send_modify(|count| *count += created as u64);
+                }
+                self.shared.recovered();
+            }
+            Err(failure) => {
+                self.shared.trouble(&failure, messages);
+                // A read that took too long says so itself; of a write only the effect matters.
+                let error = match failure {
+                    Failure::Deadline => StoreError::Unavailable(Failure::Deadline.to_string()),
+                    other => other.into(),
+                };
+                batch.open().into_iter().for_each(|at| batch.know(at, Known::Failed(error.clone())));
+            }
+        }
+        // Nobody listens any more only when the process is going.
+        let _ = self.answers.send(batch.answers());
+    }
+
+    /// Answers how many rows were created.
+    async fn write(&mut self, batch: &mut Batch) -> Result<usize, Failure> {
+        self.batches += 1;
+        let ingest_id = self.chance.hash_one(self.batches).cast_signed();
+        let (mut created, mut statements) = (0, 0);
+        // What the server refuses is looked for by halves, so that its neighbours are stored.
+        let mut ranges = Vec::from([0..batch.len()]);
+        while let Some(range) = ranges.pop().filter(|range| !range.is_empty()) {
+            statements += 1;
+            match self.insert(batch, range.clone(), ingest_id).await {
+                Ok(places) => {
+                    created += places.len();
+                    places.into_iter().for_each(|at| batch.know(at, Known::Created));
+                }
+                Err(Failure::Refused(why)) if range.len() == 1 => {
+                    log::warning("the database refuses a message")
+                        .text("message_id", batch.message(range.start).id.as_str())
+                        .text("error", &why)
+                        .emit();
+                    batch.know(range.start, Known::Failed(StoreError::Unavailable(why)));
+                }
+                Err(Failure::Refused(_)) => {
+                    let middle = range.start + range.len() / 2;
+                    ranges.extend([middle..range.end, range.start..middle]);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        // A row that stood in the way was committed before our statement ended, so our own commit, if there was one, waited
+        // for everything that the other one waits for.
+        let is_fenced = created > 0 && statements == 1;
+        if !batch.open().is_empty() {
+            self.read_back(batch, ingest_id, is_fenced).await?;
+        }
+        Ok(created)
+    }
+
+    /// Writes the distinct messages of `range`; answers which of them were not there before.
+    async fn insert(&mut self, batch: &Batch, range: Range<usize>, ingest_id: i64) -> Result<Vec<usize>, Failure> {
+        let rows: Vec<_> = range.clone().map(|at| batch.message(at)).collect();
+        let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref().map(storable)).collect();
+        let ids: Vec<_> = rows.iter().map(|row| row.id.as_str()).collect();
+        let senders: Vec<_> = rows.iter().map(|row| row.from.as_str()).collect();
+        let recipients: Vec<_> = rows.iter().map(|row| row.to.as_str()).collect();
+        let times: Vec<_> = rows.iter().map(|row| row.ts.as_str()).collect();
+        let plain: Vec<_> = texts.iter().map(|text| text.as_ref().map(|(text, _)| text.as_ref())).collect();
+        let bytes: Vec<_> = texts.iter().map(|text| text.as_ref().and_then(|(_, bytes)| *bytes)).collect();
+        let accepted: Vec<_> = rows.iter().map(|row| row.accepted_at.to_iso_micros()).collect();
+        let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
+            (&ids, Type::TEXT_ARRAY),
+            (&senders, Type::TEXT_ARRAY),
+            (&recipients, Type::TEXT_ARRAY),
+            (&times, Type::TEXT_ARRAY),
+            (&plain, Type::TEXT_ARRAY),
+            (&bytes, Type::BYTEA_ARRAY),
+            (&accepted, Type::TEXT_ARRAY),
+            (&ingest_id, Type::INT8),
+        ];
+        let rows = self.statement(sql::INSERT, &parameters).await?;
+        let place = |arrival: i64| range.start + (arrival & ((1 << sql::ARRIVAL_BITS) - 1)) as usize;
+        Ok(rows.iter().map(|row| place(row.get(0))).collect())
+    }
+
+    /// Finds out about the ids that the batch did not create: ours of a commit whose answer was lost, or others'.
+    async fn read_back(&mut self, batch: &mut Batch, ingest_id: i64, is_fenced: bool) -> Result<(), Failure> {
+        let ids: Vec<_> = batch.open().into_iter().map(|at| batch.message(at).id.as_str().to_owned()).collect();
+        let rows = self.statement(sql::STORED, &[(&ids, Type::TEXT_ARRAY)]).await?;
+        if !is_fenced {
+            self.statement(sql::FENCE, &[]).await?;
+        }
+        for row in rows {
+            let Some(at) = batch.find(row.get(0)) else { continue };
+            let known = if row.get::<_, Option<i64>>(6) == Some(ingest_id) {
+                Known::Created
+            } else {
+                let text = exact(row.get(4), row.get(5));
+                Known::Stored(Stored { from: row.get(1), to: row.get(2), ts: row.get(3), text })
+            };
+            batch.know(at, known);
+        }
+        Ok(())
+    }
+
+    /// Runs a statement to its commit, again where that may help. All of ours may be run twice.
+    async fn statement(
+        &mut self,
+        text: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<tokio_postgres::Row>, Failure> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.try_statement(text, parameters).await {
+                // Nothing is known of the commit; on a fresh connection the same statement finds what it left.
+                Err(Failure::Lost(_)) if tries < 2 => {}
+                Err(Failure::Retry(_)) if tries < TRIES_MAX => {
+                    let jitter = self.chance.hash_one(Instant::now()) % 8;
+                    tokio::time::sleep(Duration::from_millis((1 << tries) + jitter)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_statement(
+        &mut self,
+        text: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<tokio_postgres::Row>, Failure> {
+        let session = match self.session.take().filter(Session::is_open) {
+            Some(session) => session,
+            None => self.connector.connect().await?,
+        };
+        let commit = session.server.effective_commit(&self.connector.config).name();
+        let mut parameters = parameters.to_vec();
+        if text != sql::STORED {
+            parameters.push((&commit, Type::TEXT));
+        }
+        let (patience, warnings) = (self.connector.config.write_timeout, session.warnings());
+        match tokio::time::timeout(patience, session.client.query_typed(text, &parameters)).await {
+            Err(_) => {
+                session.cancel().await;
+                Err(Failure::Broken(format!("no commit within {} s", patience.as_secs())))
+            }
+            Ok(_) if session.warnings() > warnings => {
+                Err(Failure::Broken("the wait for a synchronous standby was given up".to_owned()))
+            }
+            Ok(Ok(rows)) => {
+                self.session = Some(session);
+                Ok(rows)
+            }
+            Ok(Err(error)) => {
+                let failure = Failure::from(error);
+                // After an error that is about the server, the next connection may lead to another one.
+                if failure.health().is_none() && failure != Failure::Deadline {
+                    self.session = Some(session);
+                }
+                Err(match failure {
+                    // Canceled by somebody else: by an operator, or by the server's own limit.
+                    Failure::Deadline => Failure::Broken("the statement was canceled".to_owned()),
+                    other => other,
+                })
+            }
+        }
+    }
+}
