@@ -103,6 +103,12 @@ impl PostgresConfig {
             let why = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
             complain(format!("is not a PostgreSQL URL{why}"))
         })?;
+        if !own.host.is_empty() && !connection.get_hosts().is_empty() {
+            return Err(complain("names hosts twice".to_owned()));
+        }
+        own.host.split(',').filter(|host| !host.is_empty()).for_each(|host| {
+            connection.host(host);
+        });
         if connection.get_hosts().is_empty() && connection.get_hostaddrs().is_empty() {
             connection.host("localhost");
         }
@@ -144,6 +150,8 @@ impl PostgresConfig {
 /// The parameters that the client library leaves to us.
 #[derive(Default)]
 struct Own {
+    /// Several, between commas, which the library takes in front of the database's name only.
+    host: String,
     sslmode: String,
     sslrootcert: String,
     passfile: String,
@@ -156,6 +164,7 @@ fn take_own_parameters(url: &str) -> Result<(String, Own), String> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let place = match name {
+            "host" => &mut own.host,
             "sslmode" => &mut own.sslmode,
             "sslrootcert" => &mut own.sslrootcert,
             "passfile" => &mut own.passfile,
@@ -290,6 +299,9 @@ mod tests {
         assert_eq!((config.writers, config.trust), (2, Trust::Anyone));
         let socket = load("postgresql://ada@/inbox?host=/run/postgresql&gssencmode=disable").unwrap();
         assert_eq!(socket.place(), "PostgreSQL /run/postgresql:5432/inbox");
+        let sockets = load("postgres://ada@/x?host=/run/a,%2Frun%2Fb").unwrap();
+        assert_eq!(sockets.place(), "PostgreSQL /run/a,/run/b:5432/x");
+        assert!(load("postgres://ada@a/x?host=b").unwrap_err().contains("hosts twice"));
         let two = load("postgres://ada@a:1,b:2/x?target_session_attrs=read-write").unwrap();
         assert_eq!(two.place(), "PostgreSQL a,b:1,2/x");
     }

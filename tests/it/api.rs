@@ -1,6 +1,6 @@
 //! The HTTP surface as a whole: paths and methods, tokens, and answers that keep to the document that describes them.
 
-mod random;
+pub mod random;
 
 use std::collections::BTreeSet;
 

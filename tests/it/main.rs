@@ -13,6 +13,7 @@ mod health;
 mod logs;
 mod messages;
 mod metrics;
+mod postgres;
 mod process;
 mod real_input;
 mod send;

@@ -86,7 +86,7 @@ impl Writer {
         let ingest_id = self.chance.hash_one(self.batches).cast_signed();
         let (mut created, mut statements) = (0, 0);
         // What the server refuses is looked for by halves, so that its neighbours are stored.
-        let mut ranges = Vec::from([0..batch.len()]);
+        let mut ranges: Vec<_> = std::iter::once(0..batch.len()).collect();
         while let Some(range) = ranges.pop().filter(|range| !range.is_empty()) {
             statements += 1;
             match self.insert(batch, range.clone(), ingest_id).await {

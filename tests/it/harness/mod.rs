@@ -1,9 +1,11 @@
 //! How the tests start the program, speak to it and look at what it left: refactors of the program leave the tests alone.
 
 pub mod client;
+pub mod cluster;
 pub mod database;
 pub mod load;
 pub mod message;
+pub mod proxy;
 pub mod random;
 pub mod running;
 pub mod server;

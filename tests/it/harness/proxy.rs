@@ -1,0 +1,109 @@
+//! A small proxy between the program and PostgreSQL, which breaks connections at chosen moments.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+/// What the proxy does with bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Hands them on.
+    Pass,
+    /// Hands an insertion on to the server, waits for its answer, and cuts the connection instead of handing that on.
+    CutAnswers,
+    /// Hands nothing on and keeps connections open.
+    Stall,
+}
+
+/// A proxy on a port of its own.
+pub struct Proxy {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    mode: Mutex<Mode>,
+    changed: Condvar,
+    cuts: AtomicUsize,
+}
+
+impl Proxy {
+    /// Hands connections on to the server whose socket lies in `folder`.
+    pub fn start(folder: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let shared = Shared { mode: Mutex::new(Mode::Pass), changed: Condvar::new(), cuts: AtomicUsize::new(0) };
+        let shared = Arc::new(shared);
+        let (socket, state) = (folder.join(".s.PGSQL.5432"), Arc::clone(&shared));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let (socket, state) = (socket.clone(), Arc::clone(&state));
+                std::thread::spawn(move || carry(client, socket, &state));
+            }
+        });
+        Self { address, shared }
+    }
+
+    pub fn set(&self, mode: Mode) {
+        *self.shared.mode.lock().unwrap() = mode;
+        self.shared.changed.notify_all();
+    }
+
+    /// Connections cut so far.
+    pub fn cuts(&self) -> usize {
+        self.shared.cuts.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    /// Waits while everything stands still, and answers what to do.
+    fn mode(&self) -> Mode {
+        let mut mode = self.mode.lock().unwrap();
+        while *mode == Mode::Stall {
+            mode = self.changed.wait(mode).unwrap();
+        }
+        *mode
+    }
+}
+
+/// Carries bytes both ways until one side ends.
+fn carry(client: TcpStream, socket: PathBuf, shared: &Arc<Shared>) {
+    let Ok(server) = UnixStream::connect(socket) else { return };
+    let wrote = Arc::new(AtomicUsize::new(0));
+    let up = {
+        let (mut client, mut server) = (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
+        let (shared, wrote) = (Arc::clone(shared), Arc::clone(&wrote));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 1 << 16];
+            while let Ok(count @ 1..) = client.read(&mut bytes) {
+                let mode = shared.mode();
+                let inserts = bytes[..count].windows(20).any(|window| window == b"INSERT INTO messages");
+                if mode == Mode::CutAnswers && inserts {
+                    wrote.store(1, Ordering::SeqCst);
+                }
+                if server.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+            let _ = server.shutdown(Shutdown::Both);
+        })
+    };
+    let (mut from, mut to) = (server, client);
+    let mut bytes = [0; 1 << 16];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        shared.mode();
+        if wrote.swap(0, Ordering::SeqCst) == 1 {
+            // The server answers an insertion after its commit, so that has happened.
+            shared.cuts.fetch_add(1, Ordering::SeqCst);
+            break;
+        }
+        if to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    let _ = up.join();
+}

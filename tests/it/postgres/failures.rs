@@ -1,0 +1,231 @@
+//! The database fails in every way that it can: answers are 503 or 507 while that lasts, readiness turns red and comes back by
+//! itself, and nothing acknowledged is missing.
+
+use super::{assert_holds, filed, on, own_cluster, wait_for_readiness};
+use crate::harness::cluster::{Cluster, sql};
+use crate::harness::load::Load;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::random::Random;
+use crate::harness::{Server, body, cluster, message, wait_until};
+
+/// The status of a post of that id.
+fn post(server: &Server, id: &str) -> u16 {
+    let reply = server.post(&body(&message(id)));
+    let waits = matches!(reply.status, 503 | 507);
+    assert_eq!(reply.header("retry-after").is_some(), waits, "whoever is refused is told when to come again");
+    reply.status
+}
+
+fn wait_for_status(server: &Server, id: &str, status: u16) {
+    wait_until("a post is answered so", || (post(server, id) == status).then_some(()));
+}
+
+#[test]
+fn a_restart_of_the_server_is_ridden_out() {
+    let Some(cluster) = own_cluster() else { return };
+    let mut random = Random::announced("restarts under load");
+    let url = cluster.database();
+    let server = on(&url).start();
+    let load = Load::start(server.address, 16, "m", &mut random);
+    for mode in ["immediate", "fast"] {
+        load.wait_for_acks(load.acks() + 200);
+        cluster.halt(mode);
+        wait_for_readiness(&server, 503);
+        assert_eq!(server.get("/health/live").status, 200);
+        assert_eq!(server.get("/messages").status, 503);
+        cluster.launch("");
+        wait_for_readiness(&server, 200);
+        load.wait_for_acks(load.acks() + 200);
+    }
+    let sent = load.finish();
+    assert!(sent.refused.keys().all(|status| *status == 503), "{:?}", sent.refused);
+    assert_holds(&url, &sent);
+    server.wait_for_line(|line| line["message"] == "the database works again");
+}
+
+fn through(cluster: &Cluster, proxy: &Proxy) -> String {
+    let url = cluster.database();
+    let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
+    format!("postgres://postroom@{}/{name}", proxy.address)
+}
+
+#[test]
+fn a_connection_that_is_cut_after_the_commit_costs_no_answer_and_the_outcome_is_right() {
+    let Some(cluster) = own_cluster() else { return };
+    let proxy = Proxy::start(cluster.folder());
+    let server = on(&through(&cluster, &proxy)).start();
+    server.store(&message("before"));
+    for round in 1..=20 {
+        proxy.set(Mode::CutAnswers);
+        let id = format!("m{round}");
+        let sender = {
+            let (address, id) = (server.address, id.clone());
+            std::thread::spawn(move || {
+                let bytes = body(&message(&id));
+                crate::harness::Client::connect(address).post(&bytes).status
+            })
+        };
+        wait_until("the answer is cut off", || (proxy.cuts() >= round).then_some(()));
+        proxy.set(Mode::Pass);
+        let status = sender.join().expect("the sender does not panic");
+        // A second cut may have hit the second try; then nothing was acknowledged, and the row is there all the same.
+        assert!(matches!(status, 200 | 503), "{status}");
+        if status == 200 {
+            assert_eq!(filed(&server, "duplicate"), 0.0, "our own row is no duplicate");
+        }
+        assert_eq!(server.get("/messages").json()["total"], round + 1);
+        if proxy.cuts() > round {
+            return;
+        }
+    }
+    assert_eq!(filed(&server, "created"), 21.0);
+}
+
+#[test]
+fn a_server_that_falls_silent_is_given_up_and_taken_back() {
+    let Some(cluster) = own_cluster() else { return };
+    let proxy = Proxy::start(cluster.folder());
+    let settings =
+        ["POSTROOM_POSTGRES_WRITE_SECONDS", "POSTROOM_POSTGRES_CONNECT_SECONDS", "POSTROOM_STORE_QUERY_SECONDS"];
+    let setup = settings.into_iter().fold(on(&through(&cluster, &proxy)), |setup, name| setup.env(name, 1));
+    let server = setup.start();
+    server.store(&message("m1"));
+    assert_eq!(server.get("/messages").status, 200);
+    proxy.set(Mode::Stall);
+    assert_eq!(post(&server, "m2"), 503);
+    assert_eq!(server.get("/messages").status, 503);
+    assert_eq!(server.get("/health/ready").status, 503);
+    assert_eq!(server.get("/health/live").status, 200);
+    proxy.set(Mode::Pass);
+    wait_for_readiness(&server, 200);
+    wait_for_status(&server, "m2", 200);
+    assert_eq!(server.get("/messages").json()["total"], 2);
+}
+
+#[test]
+fn a_full_disk_is_507_and_comes_back() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let server = on(&url).start();
+    server.store(&message("m1"));
+    // A stand-in that needs no mount: the server says exactly this when it cannot extend a file.
+    let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$;
+        CREATE TRIGGER full_disk BEFORE INSERT ON messages FOR EACH STATEMENT EXECUTE FUNCTION full_disk();
+        CREATE TRIGGER full_disk BEFORE INSERT ON postroom_probe FOR EACH STATEMENT EXECUTE FUNCTION full_disk()";
+    sql(&url, full);
+    assert_eq!(post(&server, "m2"), 507);
+    let ready = server.get("/health/ready");
+    assert_eq!((ready.status, ready.text().as_str()), (503, r#"{"status":"not ready","reason":"disk full"}"#));
+    assert_eq!(server.get("/messages").json()["total"], 1, "reading goes on");
+    sql(&url, "DROP TRIGGER full_disk ON messages; DROP TRIGGER full_disk ON postroom_probe");
+    wait_for_readiness(&server, 200);
+    assert_eq!(post(&server, "m2"), 200);
+}
+
+#[test]
+fn a_message_that_the_database_refuses_fails_alone() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let server = on(&url).start();
+    sql(&url, "ALTER TABLE messages ADD CONSTRAINT ours CHECK (message_id NOT LIKE 'bad%')");
+    std::thread::scope(|scope| {
+        for at in 0..24 {
+            let server = &server;
+            scope.spawn(move || {
+                let bad = at % 6 == 0;
+                let id = format!("{}{at}", if bad { "bad" } else { "good" });
+                assert_eq!(post(server, &id), if bad { 503 } else { 200 }, "{id}");
+            });
+        }
+    });
+    assert_eq!(super::ids(&url).len(), 20);
+    assert_eq!(server.get("/health/ready").status, 200, "nothing of ours is wrong");
+    server.wait_for_line(|line| line["message"] == "the database refuses a message" && line["message_id"] == "bad6");
+}
+
+#[test]
+fn locks_time_limits_and_read_only_servers_are_503_while_they_last() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let setup = on(&url).env("POSTROOM_POSTGRES_WRITE_SECONDS", 1).env("POSTROOM_STORE_QUERY_SECONDS", 1);
+    let server = setup.start();
+    server.store(&message("m1"));
+    let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
+    let restart_sessions = || {
+        let others = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}' \
+                              AND application_name = 'postroom'"
+        );
+        sql(cluster.url(), &others);
+    };
+    for (setting, reset) in [
+        ("statement_timeout = '1ms'", "statement_timeout"),
+        ("default_transaction_read_only = on", "default_transaction_read_only"),
+    ] {
+        sql(cluster.url(), &format!("ALTER DATABASE {name} SET {setting}"));
+        restart_sessions();
+        wait_for_status(&server, "m2", 503);
+        wait_for_readiness(&server, 503);
+        sql(cluster.url(), &format!("ALTER DATABASE {name} RESET {reset}"));
+        restart_sessions();
+        wait_for_readiness(&server, 200);
+        wait_for_status(&server, "m1", 200);
+    }
+    let lock = "BEGIN; LOCK TABLE messages IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(1000)";
+    let locker = {
+        let url = url.clone();
+        std::thread::spawn(move || cluster::try_sql(&url, lock))
+    };
+    wait_for_status(&server, "m3", 503);
+    wait_until("reads are given up", || (server.get("/messages").status == 503).then_some(()));
+    let unlock = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%' AND datname = '{}'";
+    sql(cluster.url(), &unlock.replace("{}", &name));
+    assert!(locker.join().expect("it ends").is_err());
+    wait_for_readiness(&server, 200);
+    wait_for_status(&server, "m3", 200);
+    assert_eq!(super::ids(&url).len(), if super::ids(&url).contains("m2") { 3 } else { 2 });
+}
+
+#[test]
+fn no_room_for_connections_is_503_while_it_lasts() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let role = format!("limited_{}", std::process::id());
+    let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
+    sql(&url, &format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}"));
+    let server = on(&url.replace("postroom@", &format!("{role}@"))).start();
+    server.store(&message("m1"));
+    sql(&url, &format!("ALTER ROLE {role} CONNECTION LIMIT 0"));
+    let end = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{role}' AND datname = '{name}'"
+    );
+    sql(&url, &end);
+    wait_for_readiness(&server, 503);
+    assert_eq!(post(&server, "m2"), 503);
+    assert_eq!(server.get("/messages").status, 503);
+    sql(&url, &format!("ALTER ROLE {role} CONNECTION LIMIT -1"));
+    wait_for_readiness(&server, 200);
+    wait_for_status(&server, "m2", 200);
+}
+
+#[test]
+fn without_the_standby_that_commits_wait_for_nothing_is_acknowledged() {
+    let Some(cluster) = own_cluster() else { return };
+    let url = cluster.database();
+    let server = on(&url).env("POSTROOM_POSTGRES_WRITE_SECONDS", 1).start();
+    server.store(&message("m1"));
+    sql(&url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    sql(&url, "SELECT pg_reload_conf()");
+    wait_for_status(&server, "m2", 503);
+    let stored = || super::ids(&url).contains("m2");
+    wait_until("the row is there, though no standby has it", || stored().then_some(()));
+    // A copy must not be acknowledged on the strength of a row that a promotion would lose.
+    assert_eq!(post(&server, "m2"), 503);
+    wait_for_readiness(&server, 503);
+    sql(&url, "ALTER SYSTEM RESET synchronous_standby_names");
+    sql(&url, "SELECT pg_reload_conf()");
+    wait_for_readiness(&server, 200);
+    wait_for_status(&server, "m2", 200);
+    assert_eq!(server.get("/messages").json()["total"], 2);
+}

@@ -1,0 +1,148 @@
+//! What cannot be used is told in one line that says what to do, never hangs, and shows no password.
+
+use std::net::TcpListener;
+
+use super::{on, own_cluster};
+use crate::harness::cluster::{self, Cluster, sql};
+use crate::harness::message;
+
+/// Starts it, expects a refusal, and answers its line.
+fn refusal(url: &str) -> String {
+    let setup = on(url).env("POSTROOM_POSTGRES_CONNECT_SECONDS", 1);
+    let (status, _, stderr) = setup.run();
+    assert_eq!(status.code(), Some(1), "{url}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let line: serde_json::Value = serde_json::from_str(&stderr).expect("a line of JSON");
+    let message = line["message"].as_str().expect("a text").to_owned();
+    assert!(message.starts_with("DATABASE_URL: PostgreSQL ") && !stderr.contains("hunter2"), "{stderr}");
+    message
+}
+
+fn assert_refused(url: &str, why: &str) {
+    let message = refusal(url);
+    assert!(message.contains(why), "{message}");
+}
+
+/// The same URL with another user.
+fn as_user(url: &str, user: &str) -> String {
+    url.replace("postroom@", &format!("{user}@"))
+}
+
+#[test]
+fn a_server_that_is_not_there_or_not_postgresql() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_refused(
+        &format!("postgres://ada:hunter2@/x?host={}", folder.path().display()),
+        "error connecting to server",
+    );
+    // Takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    assert_refused(&format!("postgres://ada:hunter2@{address}/x"), "no connection within 1 s");
+    drop(silent);
+    assert_refused(&format!("postgres://ada:hunter2@{address}/x"), "Connection refused");
+    assert_refused(
+        &format!("postgres://ada:hunter2@{address}/x?sslmode=verify-full&sslrootcert=/nowhere/ca.pem"),
+        "sslrootcert /nowhere/ca.pem cannot be read",
+    );
+}
+
+#[test]
+fn a_wrong_password_and_the_ways_to_give_the_right_one() {
+    let Some(cluster) = own_cluster() else { return };
+    let url = cluster.database();
+    sql(&url, "CREATE ROLE ada LOGIN PASSWORD 'hunter22'; GRANT CREATE ON SCHEMA public TO ada");
+    let rules = cluster.data().join("pg_hba.conf");
+    let open = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, format!("local all ada scram-sha-256\n{open}")).unwrap();
+    sql(&url, "SELECT pg_reload_conf()");
+    assert_refused(&as_user(&url, "ada:hunter2"), "password authentication failed for user \"ada\"");
+    assert_refused(&as_user(&url, "ada"), "password");
+    on(&as_user(&url, "ada:hunter22")).start().store(&message("m1"));
+    let bare = as_user(&url, "ada");
+    on(&bare).env("POSTROOM_POSTGRES_PASSWORD", "hunter22").start().store(&message("m2"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let secret = path("secret", "hunter22\n");
+    on(&bare).env("POSTROOM_POSTGRES_PASSWORD_FILE", secret).start().store(&message("m3"));
+    let pgpass = path("pgpass", "localhost:5432:*:ada:hunter22\n");
+    on(&format!("{bare}&passfile={pgpass}")).start().store(&message("m4"));
+    let whole = path("url", &as_user(&url, "ada:hunter22"));
+    let server = on("").without("DATABASE_URL").env("DATABASE_URL_FILE", whole).start();
+    assert_eq!(server.get("/stats").json()["total_messages"], 4);
+    let told = server.lines().iter().map(ToString::to_string).collect::<String>();
+    assert!(!told.contains("hunter22"), "{told}");
+}
+
+#[test]
+fn databases_that_cannot_be_used() {
+    let Some(cluster) = cluster::shared() else { return };
+    assert_refused(&cluster.url_of("nowhere"), "database \"nowhere\" does not exist");
+    let ascii = cluster.database_with("ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'");
+    assert_refused(&ascii, "encoding is SQL_ASCII; UTF8 is needed");
+    let foreign = cluster.database();
+    sql(&foreign, "CREATE TABLE messages (message_id TEXT PRIMARY KEY); INSERT INTO messages VALUES ('x')");
+    assert_refused(&foreign, "a table 'messages' that Postroom did not make");
+    let later = cluster.database();
+    on(&later).start();
+    sql(&later, "UPDATE postroom_schema SET version = 99");
+    assert_refused(&later, "schema 99 of a later Postroom");
+    let (status, stdout, _) = on(&later).arg("check").run();
+    assert!(!status.success() && stdout.contains("newer than this program knows"), "{stdout}");
+}
+
+#[test]
+fn a_role_needs_no_more_than_create_and_only_once() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let role = format!("plain_{}", std::process::id());
+    sql(&url, &format!("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE {role} LOGIN"));
+    let as_role = as_user(&url, &role);
+    assert_refused(&as_role, "the role needs the right to CREATE");
+    sql(&url, &format!("GRANT CREATE ON SCHEMA public TO {role}"));
+    let server = on(&as_role).start();
+    server.store(&message("m1"));
+    sql(&url, &format!("REVOKE CREATE ON SCHEMA public FROM {role}"));
+    server.kill();
+    let server = on(&as_role).start();
+    server.store(&message("m1"));
+    assert_eq!(server.get("/messages?q=hello").json()["total"], 1);
+    assert_eq!(server.get("/health/ready").status, 200);
+}
+
+#[test]
+fn a_standby_is_told_by_check_and_refused_by_serve() {
+    let Some(primary) = own_cluster() else { return };
+    let url = primary.database();
+    on(&url).start().store(&message("m1"));
+    let standby = standby_of(&primary);
+    let name = url.split(['/', '?']).nth(3).expect("a URL names a database");
+    let there = standby.url_of(name);
+    assert_refused(&there, "the server is a standby, which takes no writes");
+    let (status, stdout, _) = on(&there).arg("check").run();
+    assert!(!status.success() && stdout.contains("the server is a standby"), "{stdout}");
+    let (_, stdout, _) = on(&url).arg("check").run();
+    assert!(stdout.contains("not a promotion: no synchronous standby"), "{stdout}");
+    let (status, stdout, _) = on(&url).env("POSTROOM_REQUIRE_SYNC_STANDBY", "true").arg("check").run();
+    assert!(!status.success() && stdout.contains("POSTROOM_REQUIRE_SYNC_STANDBY asks for one"), "{stdout}");
+    // The first of two that takes writes is found.
+    let both = format!(
+        "postgres://postroom@/{name}?host={},{}&target_session_attrs=read-write",
+        standby.folder().display(),
+        primary.folder().display()
+    );
+    assert_eq!(on(&both).start().get("/stats").json()["total_messages"], 1);
+}
+
+/// A standby that streams from a primary.
+pub fn standby_of(primary: &Cluster) -> Cluster {
+    let standby = Cluster::empty();
+    let (from, to) = (primary.folder().display().to_string(), standby.data().display().to_string());
+    standby.run("pg_basebackup", &["-h", &from, "-U", "postroom", "-D", &to, "-R", "-X", "stream", "-c", "fast"]);
+    standby.launch("");
+    standby
+}

@@ -1,0 +1,125 @@
+//! Several replicas at once, each of which may die at any moment.
+
+use super::{assert_holds, filed, on};
+use crate::harness::load::{Load, Sent, message_of, post_id};
+use crate::harness::random::{Random, long_run};
+use crate::harness::{Client, body, cluster, message, sign, wait_until};
+
+#[test]
+fn replicas_that_start_at_once_make_the_tables_once() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let starts: Vec<_> = (0..4).map(|_| on(&url)).map(|setup| std::thread::spawn(|| setup.start())).collect();
+    let replicas: Vec<_> = starts.into_iter().map(|start| start.join().expect("it starts")).collect();
+    replicas[0].store(&message("m1"));
+    for replica in &replicas {
+        assert_eq!(replica.get("/messages").json()["total"], 1, "what one stored, all show");
+    }
+    assert_eq!(cluster::sql(&url, "SELECT version, upgraded_by IS NULL FROM postroom_schema"), "1|t");
+}
+
+#[test]
+fn copies_that_reach_three_replicas_at_once_make_one_row() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let replicas: Vec<_> = (0..3).map(|_| on(&url).start()).collect();
+    let (rounds, copies) = if long_run() { (2_000, 16) } else { (60, 16) };
+    let barrier = std::sync::Barrier::new(copies);
+    std::thread::scope(|scope| {
+        for at in 0..copies {
+            let (address, barrier) = (replicas[at % 3].address, &barrier);
+            scope.spawn(move || {
+                let mut client = Client::connect(address);
+                for round in 0..rounds {
+                    let mut message = message_of(&format!("m{round}"));
+                    message["text"] = format!("copy {at}").into();
+                    let bytes = body(&message);
+                    barrier.wait();
+                    let reply = client.request("POST", "/webhook", &[("X-Signature", &sign(&bytes))], &bytes);
+                    assert_eq!(reply.expect("an answer").status, 200);
+                }
+            });
+        }
+    });
+    let sum = |outcome| replicas.iter().map(|replica| filed(replica, outcome)).sum::<f64>();
+    assert_eq!((sum("created"), sum("duplicate")), (f64::from(rounds), 0.0));
+    assert_eq!(sum("conflict"), f64::from(rounds) * (copies as f64 - 1.0));
+    assert_eq!(replicas[1].get("/stats").json()["total_messages"], rounds);
+}
+
+#[test]
+fn every_acknowledged_message_survives_kill_9_of_replicas() {
+    let Some(cluster) = cluster::shared() else { return };
+    let mut random = Random::announced("kill -9 of replicas");
+    let (url, mut sent) = (cluster.database(), Sent::default());
+    let survivor = on(&url).start();
+    for round in 0..if long_run() { 200 } else { 8 } {
+        let replica = on(&url).start();
+        let loads = [("a", &survivor), ("b", &replica)]
+            .map(|(name, server)| Load::start(server.address, 16, &format!("{name}{round}"), &mut random));
+        loads[1].wait_for_acks(random.below(400) as usize);
+        replica.kill();
+        loads.into_iter().for_each(|load| sent.add(load.finish()));
+        assert!(sent.refused.is_empty(), "round {round}: {:?}", sent.refused);
+    }
+    assert_holds(&url, &sent);
+    // Whoever got no answer asks again, elsewhere.
+    let open: Vec<_> = sent.tried.difference(&sent.acked).cloned().collect();
+    let mut client = survivor.client();
+    for id in &open {
+        assert_eq!(post_id(&mut client, id).expect("an answer").status, 200);
+    }
+    assert_eq!(super::ids(&url), sent.tried);
+    assert_eq!(survivor.get("/stats").json()["total_messages"], sent.tried.len());
+}
+
+#[test]
+fn a_stop_under_load_is_clean() {
+    let Some(cluster) = cluster::shared() else { return };
+    let mut random = Random::announced("SIGTERM under load on PostgreSQL");
+    let url = cluster.database();
+    let server = on(&url).start();
+    let load = Load::start(server.address, 16, "m", &mut random);
+    load.wait_for_acks(300);
+    let (status, lines, stderr) = server.stop();
+    let sent = load.finish();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    assert!(lines.iter().any(|line| line["message"] == "stopped"));
+    assert_holds(&url, &sent);
+}
+
+#[test]
+fn another_program_may_insert_and_a_rebuild_changes_no_answer() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let server = on(&url).start();
+    for at in 0..40 {
+        server.store(&message_of(&format!("m{at}")));
+    }
+    let insert = "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at) \
+                  VALUES ('theirs', '+5', '+6', '2025-01-01T00:00:00Z', 'ÉCOLE', 'x')";
+    cluster::sql(&url, insert);
+    let answers = || {
+        let targets = [
+            "/stats",
+            "/messages?limit=100",
+            "/messages?q=%C3%A9cole",
+            "/messages?from=%2B5",
+            "/messages?q=hello&offset=3",
+        ];
+        targets.map(|target| server.get(target).text())
+    };
+    let before = answers();
+    assert_eq!(server.get("/messages?q=%C3%A9cole").json()["total"], 1);
+    let (status, stdout, stderr) = on(&url).arg("reindex").run();
+    assert!(status.success() && stdout.contains("41 messages"), "{stdout}{stderr}");
+    assert_eq!(answers(), before);
+    // Whatever replica is at it, it comes to an end.
+    wait_until("everything is counted", || (server.metric("postroom_postgres_uncounted")? == 0.0).then_some(()));
+    assert_eq!(answers(), before);
+    let (status, stdout, _) = on(&url).arg("check").arg("--data").run();
+    assert!(status.success(), "{stdout}");
+    cluster::sql(&url, "DELETE FROM messages WHERE message_id = 'theirs'");
+    let (status, stdout, _) = on(&url).arg("check").arg("--data").run();
+    assert!(!status.success() && stdout.contains("differ from a recount"), "{stdout}");
+}

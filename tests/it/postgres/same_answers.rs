@@ -1,0 +1,104 @@
+//! One history on both engines: every answer is the same, byte for byte.
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use serde_json::json;
+
+use super::on;
+use crate::api::random::{any_body, any_query, runner};
+use crate::harness::random::long_run;
+use crate::harness::{Client, Reply, Server, body, cluster, sign, wait_until};
+
+/// What a client sees of an answer, but for what differs between any two answers.
+fn seen(reply: &Reply) -> (u16, String, Vec<(String, String)>) {
+    let varies = |name: &str| matches!(name, "x-request-id" | "date");
+    (reply.status, reply.text(), reply.headers.iter().filter(|(name, _)| !varies(name)).cloned().collect())
+}
+
+/// Both engines, asked the same.
+struct Both(Client, Client);
+
+impl Both {
+    fn ask(&mut self, method: &str, target: &str, headers: &[(&str, &str)], bytes: &[u8]) -> Reply {
+        let one = self.0.request(method, target, headers, bytes).expect("an answer");
+        let other = self.1.request(method, target, headers, bytes).expect("an answer");
+        assert_eq!(seen(&one), seen(&other), "{method} {target} {}", String::from_utf8_lossy(bytes));
+        one
+    }
+}
+
+#[test]
+fn a_random_history_is_answered_alike() {
+    let Some(cluster) = cluster::shared() else { return };
+    let (one, other) = (Server::start(), on(&cluster.database()).start());
+    let mut both = Both(one.client(), other.client());
+    let mut runner = runner(1);
+    let steps = if long_run() { 3_000 } else { 400 };
+    let few = ("[a-d]{1,2}", "[a-cé明天%_\u{0} ]{0,6}", 0..4_u32, 0..3_u32).prop_map(|(id, text, sender, second)| {
+        json!({"message_id": id, "from": format!("+{sender}"), "to": "+9", "ts": format!("2025-01-15T10:0{second}:00Z"), "text": text})
+    });
+    let query = prop_oneof![
+        any_query(),
+        (
+            "(&from=%2B[0-4])?",
+            "(&since=2025-01-15T10:0[0-3]:00Z)?",
+            "(&q=(a|b|%C3%89|%E6%98%8E%E5%A4%A9|%00|%25|_|ab|%20c))?",
+            1..20_u32,
+            0..30_u32
+        )
+            .prop_map(|(from, since, q, limit, offset)| format!("limit={limit}&offset={offset}{from}{since}{q}")),
+    ];
+    for _ in 0..steps {
+        let message = few.new_tree(&mut runner).unwrap().current();
+        for bytes in [body(&message), any_body().new_tree(&mut runner).unwrap().current()] {
+            both.ask("POST", "/webhook", &[("X-Signature", &sign(&bytes))], &bytes);
+        }
+        let query = query.new_tree(&mut runner).unwrap().current();
+        both.ask("GET", &format!("/messages?{query}"), &[], b"");
+        both.ask("GET", "/stats", &[], b"");
+    }
+    for path in ["/health/live", "/health/ready", "/openapi.json", "/docs", "/", "/nowhere"] {
+        both.ask("GET", path, &[], b"");
+    }
+    both.ask("POST", "/webhook", &[("X-Signature", "00")], b"{}");
+    walk(&mut both, "order=ts&limit=7");
+    walk(&mut both, "limit=5&q=a&cursor=");
+    assert_eq!(filed(&one), filed(&other));
+    arrivals_are_the_same(&one, &other);
+}
+
+/// Follows the links of a listing to its end.
+fn walk(both: &mut Both, query: &str) {
+    let mut target = Some(format!("/messages?{query}"));
+    while let Some(here) = target {
+        let reply = both.ask("GET", &here, &[], b"");
+        target = reply.header("link").and_then(|link| Some(link.strip_prefix('<')?.split_once('>')?.0.to_owned()));
+    }
+}
+
+/// Ids in the order of arrival; where they stand is each store's own business, their order is not.
+fn arrivals_are_the_same(one: &Server, other: &Server) {
+    let ids = |server: &Server| {
+        let mut client = server.client();
+        let (mut ids, mut target) = (Vec::new(), "/messages?order=arrival&limit=100".to_owned());
+        loop {
+            let reply = client.get(&target);
+            let page = reply.json();
+            let data = page["data"].as_array().expect("a list");
+            if data.is_empty() {
+                return ids;
+            }
+            ids.extend(data.iter().map(|message| message["message_id"].as_str().unwrap_or_default().to_owned()));
+            let link = reply.header("link").expect("there is always a next page");
+            target = link.trim_start_matches('<').split_once('>').expect("a link").0.to_owned();
+        }
+    };
+    let expected = ids(one);
+    // What other transactions hold back for a moment comes.
+    wait_until("all have arrived", || (ids(other).len() == expected.len()).then_some(()));
+    assert_eq!(ids(other), expected);
+}
+
+fn filed(server: &Server) -> [f64; 3] {
+    ["created", "duplicate", "conflict"].map(|outcome| super::filed(server, outcome))
+}
