@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod client;
+mod copy;
 mod health;
 mod reindex;
 mod send;
@@ -53,6 +54,8 @@ enum Subcommands {
     Reindex(ServeArguments),
     /// Measure this program on this machine
     Bench(bench::Arguments),
+    /// Copy all messages to another database, and compare
+    Copy(copy::Arguments),
     /// Print completions for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Check(arguments)) => finish(check::run(flags, arguments)),
         Some(Subcommands::Reindex(arguments)) => finish(reindex::run(flags, arguments)),
         Some(Subcommands::Bench(arguments)) => finish(bench::run(&arguments)),
+        Some(Subcommands::Copy(arguments)) => finish(copy::run(&arguments)),
         Some(Subcommands::Completions { shell }) => {
             clap_complete::generate(shell, &mut command(), "postroom", &mut std::io::stdout());
             ExitCode::SUCCESS

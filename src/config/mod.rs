@@ -176,7 +176,7 @@ impl Config {
             sources: vec![original_door],
             server: server(inputs)?,
             access: access(inputs)?,
-            store: store(inputs)?,
+            store: store(inputs, inputs.value("DATABASE_URL")?)?,
         })
     }
 }
@@ -207,10 +207,15 @@ fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
     })
 }
 
-fn store(inputs: &Inputs) -> Result<StoreConfig, ConfigError> {
+/// The store at `url`, with the limits that the inputs say. `flag` is where the URL was given.
+pub fn store_of(inputs: &Inputs, url: &str, flag: &str) -> Result<StoreConfig, ConfigError> {
+    store(inputs, Given { value: url.to_owned(), said_by: flag.to_owned() })
+}
+
+fn store(inputs: &Inputs, url: Given) -> Result<StoreConfig, ConfigError> {
     let seconds = |name| inputs.number(name, 0, 3_600).map(Duration::from_secs);
     Ok(StoreConfig {
-        database: database(inputs.value("DATABASE_URL")?, inputs)?,
+        database: database(url, inputs)?,
         queue_max: inputs.number("POSTROOM_STORE_QUEUE_MAX", 1, 1 << 20)? as usize,
         batch_max: inputs.number("POSTROOM_STORE_BATCH_MAX", 1, 1 << 16)? as usize,
         lock_timeout: seconds("POSTROOM_STORE_LOCK_SECONDS")?,

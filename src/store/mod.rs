@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod contract;
+pub mod copy;
 mod index;
 pub mod postgres;
 mod queue;

@@ -124,7 +124,7 @@ impl Batch {
 }
 
 /// A text as the server can hold it, and its exact bytes where that is not the same.
-pub(super) fn storable(text: &str) -> (Cow<'_, str>, Option<&[u8]>) {
+pub(in crate::store) fn storable(text: &str) -> (Cow<'_, str>, Option<&[u8]>) {
     if text.contains('\0') {
         (text.replace('\0', "\u{FFFD}").into(), Some(text.as_bytes()))
     } else {
@@ -133,7 +133,7 @@ pub(super) fn storable(text: &str) -> (Cow<'_, str>, Option<&[u8]>) {
 }
 
 /// The text that was stored so.
-pub(super) fn exact(text: Option<String>, exact: Option<&[u8]>) -> Option<String> {
+pub(in crate::store) fn exact(text: Option<String>, exact: Option<&[u8]>) -> Option<String> {
     match exact {
         Some(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
         None => text,

@@ -7,7 +7,7 @@ use crate::store::{Health, StoreError};
 
 /// Why something was not done, with words for the log: one line, and nothing of what was to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(in crate::store) enum Failure {
     /// The server has no space.
     DiskFull(String),
     /// The server refuses this content, whoever tries.

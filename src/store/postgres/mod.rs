@@ -5,7 +5,7 @@
 //! for it. Requests hand in jobs and questions, and get answers by oneshots.
 
 mod audit;
-mod batch;
+pub(in crate::store) mod batch;
 mod derive;
 mod failure;
 mod grams;
@@ -15,7 +15,7 @@ mod queue;
 mod reader;
 mod schema;
 mod session;
-mod sql;
+pub(in crate::store) mod sql;
 mod statistics;
 mod tls;
 mod watch;
@@ -37,10 +37,10 @@ use crate::providers::Parsed;
 use crate::telemetry::metrics::Gauges;
 use crate::telemetry::{Metrics, log};
 pub use audit::{Audit, audit, rebuild};
-use failure::Failure;
+pub(in crate::store) use failure::Failure;
 use queue::{Job, Queue};
 use reader::{Question, Read, Reader};
-use session::Connector;
+pub(in crate::store) use session::{Connector, Session};
 use watch::Watch;
 use writer::{Answers, Writer};
 

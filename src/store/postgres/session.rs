@@ -20,13 +20,13 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How to connect.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(in crate::store) struct Connector {
     pub config: Arc<PostgresConfig>,
     tls: MakeRustlsConnect,
 }
 
 /// An open connection. Dropped, it takes its leave of the server and closes.
-pub(super) struct Session {
+pub(in crate::store) struct Session {
     pub client: Client,
     pub server: Server,
     /// Warnings so far: the only one that our statements can cause tells that a wait for a standby was given up.
@@ -37,7 +37,7 @@ pub(super) struct Session {
 
 /// What a server said of itself when we connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Server {
+pub(in crate::store) struct Server {
     pub version: i32,
     pub encoding: String,
     pub is_standby: bool,

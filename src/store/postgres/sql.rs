@@ -93,3 +93,22 @@ pub(super) const GAUGES: &str = "\
                           to_regclass('postroom_senders'), to_regclass('postroom_sender_days'))),
            (SELECT count(*) FROM messages WHERE arrival > (SELECT counted FROM postroom_state)),
            (SELECT count(*) FROM messages WHERE arrival > (SELECT indexed FROM postroom_search))";
+
+/// Up to where every transaction that could add a row has ended.
+pub(in crate::store) const HORIZON: &str = "SELECT arrival_base \
+     + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_state";
+/// Begins the transaction of a stretch that is copied.
+pub(in crate::store) const COPY_BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; \
+     CREATE TEMPORARY TABLE IF NOT EXISTS postroom_incoming (place BIGINT, message_id TEXT COLLATE \"C\", \
+     from_msisdn TEXT, to_msisdn TEXT, ts TEXT, created_at TEXT, text TEXT, text_exact BYTEA) ON COMMIT DELETE ROWS";
+pub(in crate::store) const COPY_IN: &str = "COPY postroom_incoming \
+     (place, message_id, from_msisdn, to_msisdn, ts, created_at, text, text_exact) FROM STDIN";
+/// Sorted like every batch, so that it waits for those of running replicas and never in a circle with them.
+pub(in crate::store) const COPY_INSERT: &str = "\
+    INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, created_at, text, text_exact, arrival)
+    SELECT i.message_id, i.from_msisdn, i.to_msisdn, i.ts, i.created_at, i.text, i.text_exact,
+           s.arrival_base + (pg_current_xact_id()::text::bigint << 20) + i.place
+    FROM postroom_incoming i, postroom_state s ORDER BY i.message_id
+    ON CONFLICT (message_id) DO NOTHING";
+pub(in crate::store) const COPY_POSITION: &str = "INSERT INTO postroom_copies (source, position) VALUES ($1, $2) \
+     ON CONFLICT (source) DO UPDATE SET position = excluded.position";

@@ -29,6 +29,11 @@ impl Running {
         self.wait()
     }
 
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         wait_until("the program ends", || self.0.try_wait().expect("the child can be asked"))

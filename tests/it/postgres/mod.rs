@@ -1,6 +1,7 @@
 //! Any number of replicas on one PostgreSQL database: the same answers and the same promises as on a file of one's own.
 
 mod failures;
+mod moving;
 mod refusals;
 mod replicas;
 mod same_answers;

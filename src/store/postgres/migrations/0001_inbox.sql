@@ -77,3 +77,9 @@ CREATE TABLE IF NOT EXISTS postroom_search (
 
 -- Where readiness finds out whether there is room.
 CREATE TABLE IF NOT EXISTS postroom_probe (filler BYTEA);
+
+-- How far `postroom copy` has come, by source: written with the rows, so it goes on where it stopped.
+CREATE TABLE IF NOT EXISTS postroom_copies (
+    source TEXT COLLATE "C" PRIMARY KEY,
+    position BIGINT NOT NULL
+);

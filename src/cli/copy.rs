@@ -1,0 +1,137 @@
+//! `postroom copy`: every message of one database into another, then a comparison.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::inputs_of_environment;
+use crate::config::store_of;
+use crate::store::copy::{Phase, Summary, copy};
+
+/// How often progress is told where there is no terminal.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
+/// Days that differ are told one by one, up to so many.
+const DAYS_TOLD_MAX: usize = 20;
+
+/// Copies all messages from one database to another, SQLite or PostgreSQL, and compares them afterwards.
+///
+/// Both may go on serving. An interrupted copy goes on where it stopped; made again, it takes what came since. What the target
+/// has under the same id stays. Exits 1 if anything differs or could not be copied.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where to read: a URL as for DATABASE_URL
+    #[arg(long, value_name = "URL")]
+    from: String,
+    /// Where to write
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// Begin anew, whatever was copied before
+    #[arg(long)]
+    from_start: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Copies and prints what was done and compared.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let inputs = inputs_of_environment()?;
+    let (from, to) = (store_of(&inputs, &arguments.from, "--from")?, store_of(&inputs, &arguments.to, "--to")?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut progress = Progress::new();
+    let started = Instant::now();
+    let place = format!("{} to {}", from.database, to.database);
+    let summary = runtime
+        .block_on(copy(&from, &to, arguments.from_start, |phase, done, all| progress.tell(phase, done, all)))
+        .with_context(|| format!("copying {place} stopped; it can be started again"))?;
+    progress.bar.finish_and_clear();
+    if arguments.json {
+        tell_json(&summary, started.elapsed())
+    } else {
+        tell(&place, &summary, started.elapsed())
+    }
+    let complete = summary.odd.0 == 0 && summary.tally.agrees();
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A bar on a terminal, lines elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    phase: Option<Phase>,
+    told: Instant,
+    on_terminal: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let template = "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}";
+        let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(template).expect("a valid template"));
+        Self { bar, phase: None, told: Instant::now(), on_terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn tell(&mut self, phase: Phase, done: u64, all: u64) {
+        let name = match phase {
+            Phase::Copying => "copying",
+            Phase::Verifying => "verifying",
+        };
+        if self.phase.replace(phase) != Some(phase) {
+            self.bar.reset();
+            self.bar.set_message(name);
+        }
+        self.bar.set_length(all);
+        self.bar.set_position(done);
+        if !self.on_terminal && self.told.elapsed() >= TELL_INTERVAL {
+            self.told = Instant::now();
+            eprintln!("{name}: {done} of {all}, {:.0}/s, {} s left", self.bar.per_sec(), self.bar.eta().as_secs());
+        }
+    }
+}
+
+fn tell(place: &str, summary: &Summary, elapsed: Duration) {
+    let Summary { read, created, .. } = summary;
+    println!("copied         {place}: {read} read, {created} new, in {:.1} s", elapsed.as_secs_f64());
+    let (odd, some) = &summary.odd;
+    if *odd > 0 {
+        println!("not copied     {odd} rows that are no text, such as {}", some.join(", "));
+    }
+    let whole = summary.tally.whole();
+    println!(
+        "compared       {} messages of {} days, all values: source {:016x}, target {:016x}",
+        whole.source_messages,
+        summary.tally.days.len(),
+        whole.source_sum,
+        whole.target_sum
+    );
+    for (name, day) in summary.tally.days.iter().filter(|(_, day)| !day.agrees()).take(DAYS_TOLD_MAX) {
+        println!(
+            "differs        {name}: source {} messages {:016x}, target {} messages {:016x}",
+            day.source_messages, day.source_sum, day.target_messages, day.target_sum
+        );
+    }
+    println!("{}", if summary.tally.agrees() { "equal          yes" } else { "equal          no" });
+}
+
+fn tell_json(summary: &Summary, elapsed: Duration) {
+    let days = summary.tally.days.iter().map(|(name, day)| {
+        json!({
+            "day": name,
+            "source_messages": day.source_messages,
+            "target_messages": day.target_messages,
+            "source_sum": format!("{:016x}", day.source_sum),
+            "target_sum": format!("{:016x}", day.target_sum),
+        })
+    });
+    let report = json!({
+        "read": summary.read,
+        "created": summary.created,
+        "not_copied": summary.odd.0,
+        "equal": summary.tally.agrees(),
+        "elapsed_seconds": elapsed.as_secs_f64(),
+        "days": days.collect::<Vec<_>>(),
+    });
+    println!("{report}");
+}

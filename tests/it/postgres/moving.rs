@@ -1,0 +1,125 @@
+//! `postroom copy`: from a file to a server and back, interrupted, repeated, beside a source that goes on receiving.
+
+use super::on;
+use crate::harness::load::{Load, message_of};
+use crate::harness::random::Random;
+use crate::harness::{Running, Server, Setup, body, cluster, wait_until};
+
+/// Copies and answers the exit code and the report.
+fn copy(from: &str, to: &str, more: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let setup =
+        more.iter().fold(Setup::new().without("DATABASE_URL").arg("copy"), |setup, argument| setup.arg(argument));
+    let (status, stdout, stderr) = setup.arg("--json").arg("--from").arg(from).arg("--to").arg(to).run();
+    (status.code(), serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}")))
+}
+
+fn url_of(server: &Server) -> String {
+    format!("sqlite:///{}", server.database().display())
+}
+
+/// Everything that a client can ask, so that two inboxes can be compared.
+fn answers(server: &Server) -> Vec<String> {
+    let targets = [
+        "/stats",
+        "/messages?limit=100",
+        "/messages?limit=100&offset=57",
+        "/messages?q=hello",
+        "/messages?from=%2B919876540003",
+    ];
+    targets.map(|target| server.get(target).text()).into()
+}
+
+#[test]
+fn there_and_back_changes_no_answer() {
+    let Some(cluster) = cluster::shared() else { return };
+    let file = Server::start();
+    for at in 0..150 {
+        file.store(&message_of(&format!("m{at}")));
+    }
+    let mut odd = message_of("odd");
+    odd["text"] = "tab\tline\nreturn\r back\\slash \0 nul \\N 明天".into();
+    file.store(&odd);
+    let database = cluster.database();
+    let (code, report) = copy(&url_of(&file), &database, &[]);
+    assert_eq!((code, &report["created"], &report["equal"]), (Some(0), &151.into(), &true.into()), "{report}");
+    let server = on(&database).start();
+    assert_eq!(answers(&server), answers(&file));
+    let folder = tempfile::tempdir().unwrap();
+    let back = format!("sqlite:///{}", folder.path().join("back.db").display());
+    wait_until("the last transaction elsewhere has ended", || {
+        (copy(&database, &back, &["--from-start"]).1["read"] == 151).then_some(())
+    });
+    let again = on(&back).start();
+    assert_eq!(answers(&again), answers(&file));
+    let created = "SELECT group_concat(message_id || created_at) FROM (SELECT * FROM messages ORDER BY rowid)";
+    let [one, other] = [file.sql(), crate::harness::database::open(&folder.path().join("back.db"))]
+        .map(|sql| sql.query_row(created, [], |row| row.get::<_, String>(0)).unwrap());
+    assert_eq!(one, other, "in the order of arrival, each with the time when it was accepted");
+}
+
+#[test]
+fn a_copy_made_again_takes_what_came_since_and_a_difference_is_told() {
+    let Some(cluster) = cluster::shared() else { return };
+    let (file, database) = (Server::start(), cluster.database());
+    for id in ["a", "b"] {
+        file.store(&message_of(id));
+    }
+    assert_eq!(copy(&url_of(&file), &database, &[]).1["created"], 2);
+    file.store(&message_of("c"));
+    let (code, report) = copy(&url_of(&file), &database, &[]);
+    assert_eq!((code, &report["read"], &report["created"]), (Some(0), &1.into(), &1.into()), "{report}");
+    assert_eq!(
+        report["days"].as_array().unwrap().iter().map(|day| day["target_messages"].as_u64().unwrap()).sum::<u64>(),
+        3
+    );
+    cluster::sql(&database, "UPDATE messages SET text = 'forged' WHERE message_id = 'b'");
+    let (code, report) = copy(&url_of(&file), &database, &["--from-start"]);
+    assert_eq!((code, &report["created"], &report["equal"]), (Some(1), &0.into(), &false.into()), "{report}");
+    file.sql().execute("INSERT INTO messages VALUES (x'ff00', '+1', '+2', 'ts', 'x', 'y')", []).unwrap();
+    cluster::sql(&database, "DELETE FROM messages WHERE message_id = 'b'");
+    let (code, report) = copy(&url_of(&file), &database, &["--from-start"]);
+    assert_eq!((code, &report["created"], &report["not_copied"]), (Some(1), &1.into(), &1.into()), "{report}");
+    let (status, _, stderr) = Setup::new().arg("copy").arg("--from").arg(&database).arg("--to").arg(&database).run();
+    assert!(status.code() == Some(1) && stderr.contains("the same database"), "{stderr}");
+    let (status, _, stderr) = Setup::new().arg("copy").arg("--from").arg("x").arg("--to").arg(&database).run();
+    assert!(status.code() == Some(2) && stderr.contains("--from must be of the form"), "{stderr}");
+}
+
+#[test]
+fn killed_at_any_moment_beside_a_busy_source_it_goes_on_where_it_was() {
+    let Some(cluster) = cluster::shared() else { return };
+    let mut random = Random::announced("kill -9 of a copy");
+    let (file, database) = (Server::start(), cluster.database());
+    {
+        let mut sql = file.sql();
+        let rows = sql.transaction().unwrap();
+        for at in 0..30_000 {
+            let values = (format!("old{at}"), format!("+{}", at % 50), format!("2025-01-{:02}T10:00:00Z", 1 + at % 28));
+            rows.execute("INSERT INTO messages VALUES (?1, ?2, '+1', ?3, 'Hello', 'x')", values).unwrap();
+        }
+        rows.commit().unwrap();
+    }
+    let load = Load::start(file.address, 4, "new", &mut random);
+    for _ in 0..4 {
+        let setup = Setup::new().arg("copy").arg("--from").arg(&url_of(&file)).arg("--to").arg(&database);
+        let mut copying = Running::spawn(&mut setup.command());
+        let copied = || cluster::try_sql(&database, "SELECT count(*) FROM messages").ok()?.parse::<u64>().ok();
+        let before = copied().unwrap_or(0);
+        let wanted = before + random.below(9_000);
+        wait_until("some rows are copied", || (copied()? >= wanted.min(30_000)).then_some(()));
+        copying.kill();
+        copying.wait();
+    }
+    let sent = load.finish();
+    let (code, report) = copy(&url_of(&file), &database, &[]);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report["read"].as_u64().unwrap() < 30_000 + sent.acked.len() as u64, "not from the start: {report}");
+    let stored = super::ids(&database);
+    assert_eq!(stored.len(), 30_000 + sent.acked.len());
+    assert!(sent.acked.is_subset(&stored));
+    let server = on(&database).start();
+    assert_eq!(server.get("/stats").text(), file.get("/stats").text());
+    let bytes = body(&message_of("old1"));
+    assert_eq!(server.post(&bytes).status, 200, "an id that was copied is known there");
+    assert_eq!(super::filed(&server, "created"), 0.0);
+}
