@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down destroy logs test test-long check fmt bench bench-micro fuzz release clean
+.PHONY: help run up down destroy logs test test-long check fmt bench bench-micro fuzz release clean drill bench-postgres
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: check ## Everything that CI runs: format, lints, all tests
 test-long: ## The crash, fault and schema tests at full length
 	POSTROOM_TEST_LONG=1 $(CARGO) test --locked --release -- --nocapture
 
+drill: ## Replicas, primary and standby of PostgreSQL die under load; a report of what was lost, and for how long nothing was taken
+	POSTROOM_TEST_LONG=1 $(CARGO) test --locked --test it -- --nocapture postgres::drill
+
 check: ## Format and lints only
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -42,6 +45,9 @@ bench: release ## Measure the service on this machine; ARGUMENTS="--profile 1m" 
 
 bench-micro: ## Measure the parts of a request, one at a time
 	$(CARGO) bench --locked --bench micro
+
+bench-postgres: ## The same on PostgreSQL with 1, 2 and 3 replicas, beside pgbench
+	./benches/postgres.sh
 
 fuzz: ## Fuzz every parser for a minute each (needs a nightly toolchain and cargo-fuzz)
 	./fuzz/run.sh

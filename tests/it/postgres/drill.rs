@@ -1,0 +1,247 @@
+//! The drill: a primary with a standby, three replicas, 64 connections, copies that reach two replicas at the same instant. Replicas
+//! are killed, the primary crashes and comes back, its way to the standby breaks down, it dies for good, and the standby
+//! takes over. With a synchronous standby nothing acknowledged may be missing. With an asynchronous one something must be, or the
+//! drill would prove nothing.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::{ids, on, own_cluster, wait_for_readiness};
+use crate::harness::cluster::{Cluster, programs, sql};
+use crate::harness::load::message_of;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::random::{Random, long_run};
+use crate::harness::{Client, Server, body, sign, wait_until};
+
+const CONNECTIONS: usize = 64;
+const REPLICAS: usize = 3;
+
+/// What came of it.
+struct Report {
+    acked: usize,
+    lost: usize,
+    unasked: usize,
+    refused: usize,
+    longest_pause: Duration,
+    kills: usize,
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_a_synchronous_standby_takes_over() {
+    let Some(report) = drill("synchronous") else { return };
+    assert_eq!((report.lost, report.unasked), (0, 0));
+    assert!(report.kills > 0 && report.acked > 0);
+}
+
+#[test]
+fn the_same_with_an_asynchronous_standby_loses_some() {
+    let Some(report) = drill("asynchronous") else { return };
+    assert!(report.lost > 0, "a drill that cannot fail proves nothing");
+}
+
+/// A standby whose way to the primary leads through a proxy.
+fn standby_through(proxy: &Proxy) -> Cluster {
+    let standby = Cluster::empty();
+    let (port, to) = (proxy.address.port().to_string(), standby.data().display().to_string());
+    standby.run(
+        "pg_basebackup",
+        &["-h", "127.0.0.1", "-p", &port, "-U", "postroom", "-D", &to, "-R", "-X", "stream", "-c", "fast"],
+    );
+    standby.launch("-c synchronous_standby_names= -c wal_retrieve_retry_interval=100ms");
+    standby
+}
+
+/// Waits until the standby has everything that the primary has now.
+fn wait_for_standby(primary: &Cluster) {
+    let now = sql(primary.url(), "SELECT pg_current_wal_lsn()");
+    let there = format!("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND replay_lsn >= '{now}'");
+    wait_until("the standby has caught up", || (sql(primary.url(), &there) == "1").then_some(()));
+}
+
+fn drill(kind: &str) -> Option<Report> {
+    programs()?;
+    let mut random = Random::announced(&format!("drill, {kind} standby"));
+    let primary = own_cluster()?;
+    let url = primary.database();
+    let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
+    let proxy = Proxy::start(primary.folder());
+    let standby = standby_through(&proxy);
+    let settings = if kind == "synchronous" { "-c synchronous_standby_names=*" } else { "" };
+    primary.halt("fast");
+    primary.launch(settings);
+    let both = format!(
+        "postgres://postroom@/{name}?host={},{}&target_session_attrs=read-write",
+        primary.folder().display(),
+        standby.folder().display()
+    );
+    let start = || on(&both).env("POSTROOM_POSTGRES_WRITE_SECONDS", 2).start();
+    let mut replicas: Vec<Server> = (0..REPLICAS).map(|_| start()).collect();
+    let load = Load::start(&replicas, &mut random);
+    let mut kills = 0;
+    for round in 0..if long_run() { 12 } else { 2 } {
+        load.wait_for_more(300);
+        let at = random.below(REPLICAS as u64) as usize;
+        // In its place another one, at another address, as an orchestrator would do.
+        std::mem::replace(&mut replicas[at], start()).kill();
+        load.addresses.lock().unwrap()[at] = replicas[at].address;
+        kills += 1;
+        if round % 2 == 1 {
+            load.wait_for_more(300);
+            primary.halt("immediate");
+            primary.launch(settings);
+        }
+    }
+    load.wait_for_more(300);
+    wait_for_standby(&primary);
+    // The standby hears nothing any more. Without it a synchronous primary acknowledges nothing; the other kind goes on.
+    proxy.set(Mode::Stall);
+    if kind == "synchronous" {
+        wait_until("writes are refused", || (replicas[0].get("/health/ready").status == 503).then_some(()));
+    } else {
+        load.wait_for_more(300);
+    }
+    primary.halt("immediate");
+    standby.promote();
+    replicas.iter().for_each(|replica| wait_for_readiness(replica, 200));
+    load.wait_for_more(300);
+    let sent = load.finish();
+    let url = standby.url_of(&name);
+    let stored = ids(&url);
+    let lost = sent.acked.difference(&stored).count();
+    let unasked = stored.difference(&sent.tried).count();
+    let (status, stdout, stderr) = on(&url).arg("check").arg("--data").run();
+    assert!(status.success() && stdout.contains("agree with a recount"), "{stdout}{stderr}");
+    let stats = replicas[0].get("/stats").json();
+    assert_eq!(stats["total_messages"], stored.len());
+    let report = Report {
+        acked: sent.acked.len(),
+        lost,
+        unasked,
+        refused: sent.refused,
+        longest_pause: sent.longest_pause,
+        kills,
+    };
+    println!(
+        "{kind} standby: {} acknowledged, {} lost, {} refused or without an answer, {} replicas killed, \
+         longest time without an acknowledgement {:.1} s",
+        report.acked,
+        report.lost,
+        report.refused,
+        report.kills,
+        report.longest_pause.as_secs_f64()
+    );
+    Some(report)
+}
+
+/// What was sent, by all connections.
+#[derive(Default)]
+struct Sent {
+    tried: BTreeSet<String>,
+    acked: BTreeSet<String>,
+    refused: usize,
+    longest_pause: Duration,
+}
+
+/// Connections that post to replicas wherever those are now.
+struct Load {
+    finish: Arc<AtomicBool>,
+    acks: Arc<AtomicUsize>,
+    addresses: Arc<Mutex<Vec<SocketAddr>>>,
+    threads: Vec<std::thread::JoinHandle<(Sent, Vec<Instant>)>>,
+}
+
+impl Load {
+    fn start(replicas: &[Server], random: &mut Random) -> Self {
+        let addresses = Arc::new(Mutex::new(replicas.iter().map(|replica| replica.address).collect::<Vec<_>>()));
+        let (finish, acks) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        // Each has a connection for its messages, and one for their copies.
+        let start = |at: usize| {
+            let (addresses, random) = (Arc::clone(&addresses), Random::new(random.next()));
+            let (finish, acks) = (Arc::clone(&finish), Arc::clone(&acks));
+            std::thread::spawn(move || post_until(at, &addresses, random, &finish, &acks))
+        };
+        let threads = (0..CONNECTIONS / 2).map(start).collect();
+        Self { finish, acks, addresses, threads }
+    }
+
+    fn wait_for_more(&self, count: usize) {
+        let wanted = self.acks.load(Ordering::SeqCst) + count;
+        wait_until("more is acknowledged", || (self.acks.load(Ordering::SeqCst) >= wanted).then_some(()));
+    }
+
+    fn finish(self) -> Sent {
+        self.finish.store(true, Ordering::SeqCst);
+        let (mut all, mut moments) = (Sent::default(), Vec::new());
+        for thread in self.threads {
+            let (sent, acked_at) = thread.join().expect("the load does not panic");
+            all.tried.extend(sent.tried);
+            all.acked.extend(sent.acked);
+            all.refused += sent.refused;
+            moments.extend(acked_at);
+        }
+        moments.sort_unstable();
+        all.longest_pause = moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
+        all
+    }
+}
+
+/// Posts ids until told to finish, each again and again until it is acknowledged; one in ten to two replicas at the same instant.
+fn post_until(
+    at: usize,
+    addresses: &Mutex<Vec<SocketAddr>>,
+    mut random: Random,
+    finish: &AtomicBool,
+    acks: &AtomicUsize,
+) -> (Sent, Vec<Instant>) {
+    let (mut sent, mut moments) = (Sent::default(), Vec::new());
+    let mut clients: [Option<Client>; 2] = [None, None];
+    let mut number = 0;
+    let mut open = None;
+    while !finish.load(Ordering::SeqCst) {
+        let id = open.take().unwrap_or_else(|| {
+            number += 1;
+            format!("c{at}-{number}")
+        });
+        sent.tried.insert(id.clone());
+        let bytes = body(&message_of(&id));
+        let signature = sign(&bytes);
+        let copies = 1 + usize::from(random.one_in(10));
+        // Both are sent before either is answered.
+        for (copy, client) in clients.iter_mut().enumerate().take(copies) {
+            let address = addresses.lock().unwrap()[(at + copy) % REPLICAS];
+            if client.is_none() {
+                *client = Client::try_connect(address).ok();
+            }
+            let posted =
+                client.as_mut().map(|client| client.send("POST", "/webhook", &[("X-Signature", &signature)], &bytes));
+            if !matches!(posted, Some(Ok(()))) {
+                *client = None;
+            }
+        }
+        for client in clients.iter_mut().take(copies) {
+            match client.as_mut().map(Client::receive) {
+                Some(Ok(reply)) if reply.status == 200 => {
+                    if sent.acked.insert(id.clone()) {
+                        acks.fetch_add(1, Ordering::SeqCst);
+                        moments.push(Instant::now());
+                    }
+                }
+                answer => {
+                    sent.refused += 1;
+                    if !matches!(answer, Some(Ok(_))) {
+                        *client = None;
+                    }
+                }
+            }
+        }
+        if !sent.acked.contains(&id) {
+            open = Some(id);
+            // As a polite client would, much shortened.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    (sent, moments)
+}
