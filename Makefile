@@ -25,12 +25,14 @@ logs: ## Follow the service's log
 	docker compose logs -f api
 
 test: check ## Everything that CI runs: format, lints, all tests
+	@./tests/have-postgresql.sh
 	$(CARGO) test --locked
 
 test-long: ## The crash, fault and schema tests at full length
 	POSTROOM_TEST_LONG=1 $(CARGO) test --locked --release -- --nocapture
 
-drill: ## Replicas, primary and standby of PostgreSQL die under load; a report of what was lost, and for how long nothing was taken
+drill: ## Kill replicas, primary and standby of PostgreSQL under load, and report what was lost
+	@./tests/have-postgresql.sh
 	POSTROOM_TEST_LONG=1 $(CARGO) test --locked --test it -- --nocapture postgres::drill
 
 check: ## Format and lints only

@@ -3,7 +3,7 @@
 # the same run. Then, with ROWS, how long reads take.
 #
 #   benches/postgres.sh                  # ROUNDS=3 SECONDS_EACH=5 CONNECTIONS=64
-#   ROWS=1000000 benches/postgres.sh     # fills the table first, and asks for pages, totals, searches and statistics
+#   ROUNDS=0 ROWS=1000000 benches/postgres.sh   # only fills a table, and asks for pages, totals, searches and statistics
 #
 # Needs PostgreSQL's programs (Debian: postgresql) and curl. The cluster is made for this run and removed afterwards; it syncs to disk.
 set -euo pipefail
@@ -82,13 +82,15 @@ for round in $(seq "$ROUNDS"); do
   two+=("$(measure 2 "$round")")
   three+=("$(measure 3 "$round")")
 done
-S=$(median "${single[@]}")
-echo "pgbench, one row a transaction, $CONNECTIONS clients: $S rows/s (${single[*]})"
-for name in one two three; do
-  declare -n figures=$name
-  M=$(median "${figures[@]}")
-  echo "postroom, $name replica(s), $CONNECTIONS connections over HTTP: $M messages/s (${figures[*]}), $(awk -v m="$M" -v s="$S" 'BEGIN { printf "%.2f", m / s }') times pgbench"
-done
+if [ "$ROUNDS" -gt 0 ]; then
+  S=$(median "${single[@]}")
+  echo "pgbench, one row a transaction, $CONNECTIONS clients: $S rows/s (${single[*]})"
+  for name in one two three; do
+    declare -n figures=$name
+    M=$(median "${figures[@]}")
+    echo "postroom, $name replica(s), $CONNECTIONS connections over HTTP: $M messages/s (${figures[*]}), $(awk -v m="$M" -v s="$S" 'BEGIN { printf "%.2f", m / s }') times pgbench"
+  done
+fi
 
 [ "$ROWS" -gt 0 ] || exit 0
 sql "CREATE DATABASE big"

@@ -17,8 +17,9 @@ use super::{grams, sql};
 
 /// How often rows are looked for that other replicas stored.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long rows gather before they are counted and indexed together.
-const GATHER: Duration = Duration::from_millis(100);
+/// How long rows gather before they are counted and indexed together: the longer, the fewer changes to one counter; what a
+/// read has to add up itself grows with it.
+const GATHER: Duration = Duration::from_millis(500);
 /// Most rows counted in one transaction.
 const COUNTED_MAX: i64 = if cfg!(test) { 3 } else { 20_000 };
 /// Most rows indexed in one transaction.
