@@ -82,7 +82,9 @@ impl Cluster {
     fn keeper(&self) -> Child {
         let folder = self.folder().to_str().expect("a plain path").to_owned();
         let programs = programs().expect("PostgreSQL is installed");
-        let script = "cat > /dev/null; \"$1/pg_ctl\" -D \"$0/data\" -m immediate -w stop; rm -rf \"$0\"";
+        // An interrupt at the terminal reaches this shell too, which must outlive it.
+        let script =
+            "trap '' INT TERM HUP; cat > /dev/null; \"$1/pg_ctl\" -D \"$0/data\" -m immediate -w stop; rm -rf \"$0\"";
         let mut command = self.unprivileged("sh");
         command.args(["-c", script, &folder]).arg(programs);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell runs")
