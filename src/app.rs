@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::{Config, Database};
+use crate::http::doors::Doors;
 use crate::http::{AppState, connection};
 use crate::store::Store;
 use crate::telemetry::{Metrics, log, process};
@@ -37,7 +38,7 @@ impl App {
         })?;
         tell_configuration(&config, listener.local_addr()?, started);
         let state = AppState {
-            sources: config.sources,
+            doors: Arc::new(Doors::new(config.sources)),
             access: config.access,
             body_room: Semaphore::new(config.server.bodies_bytes_max),
             limits: config.server,
@@ -51,6 +52,11 @@ impl App {
     /// The bound address.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// The doors, whose secrets can be exchanged while the service runs.
+    pub fn doors(&self) -> Arc<Doors> {
+        Arc::clone(&self.state.doors)
     }
 
     /// Serves until `shutdown` is done, then stops: not ready, no new connections, drain, close the queue, join the writer,

@@ -1,7 +1,10 @@
 //! What the operator said, made into valid types once, before anything else starts. Secrets redact themselves.
 
 mod inputs;
+mod network;
+mod rules;
 pub mod settings;
+pub mod sources;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,10 +12,11 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::domain::Secret;
+use crate::providers::Source;
 pub use crate::providers::signature::SigningKey;
-use crate::providers::{Source, original};
 use inputs::Given;
 pub use inputs::Inputs;
+pub use network::Network;
 
 /// A complaint about one setting, in one line that names it.
 #[derive(Debug, Error)]
@@ -108,6 +112,12 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// How long a stop waits for requests under way.
     pub grace: Duration,
+    /// Most bytes of a body at the doors of providers.
+    pub door_body_bytes_max: usize,
+    /// Scheme and host under which providers reach us.
+    pub public_base_url: Option<String>,
+    /// Proxies whose word is taken for that, and for who asks.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// Who may read what is stored.
@@ -151,26 +161,26 @@ pub enum Database {
 impl Config {
     /// Checks everything that was said. Reads secret files; touches nothing else.
     pub fn load(inputs: &Inputs) -> Result<Self, ConfigError> {
-        let secret = inputs.secret("WEBHOOK_SECRET")?.ok_or(ConfigError::NoSecret)?;
-        let original_door = Source {
-            name: original::SCHEME.kind.to_owned(),
-            scheme: &crate::providers::SCHEMES[0],
-            keys: vec![SigningKey::new(&secret)],
-        };
+        let server = server(inputs)?;
+        let base_url_known = server.public_base_url.is_some() || !server.trusted_proxies.is_empty();
         Ok(Self {
+            sources: sources::load(inputs, base_url_known)?,
             log_level: log_level(inputs.value("LOG_LEVEL")?)?,
-            sources: vec![original_door],
-            server: server(inputs)?,
+            server,
             access: access(inputs)?,
             store: store(inputs)?,
         })
     }
 }
 
-/// Only the secret of the original door, for commands that sign and need nothing else.
+/// Only the secret of the original door, for commands that need nothing else.
+pub fn webhook_secret(inputs: &Inputs) -> Result<Secret, ConfigError> {
+    inputs.secret("WEBHOOK_SECRET")?.ok_or(ConfigError::NoSecret)
+}
+
+/// The same, made ready for signing.
 pub fn signing_key(inputs: &Inputs) -> Result<SigningKey, ConfigError> {
-    let secret = inputs.secret("WEBHOOK_SECRET")?.ok_or(ConfigError::NoSecret)?;
-    Ok(SigningKey::new(&secret))
+    Ok(SigningKey::new(&webhook_secret(inputs)?))
 }
 
 fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
@@ -190,7 +200,28 @@ fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
         request_timeout: seconds("POSTROOM_SERVER_REQUEST_SECONDS", 1)?,
         connections_max: count("POSTROOM_SERVER_CONNECTIONS_MAX", 1, 1 << 20)?,
         grace: seconds("POSTROOM_SERVER_GRACE_SECONDS", 0)?,
+        door_body_bytes_max: count("POSTROOM_DOORS_BODY_BYTES_MAX", 1, 1 << 30)?,
+        public_base_url: public_base_url(inputs.value("PUBLIC_BASE_URL")?)?,
+        trusted_proxies: trusted_proxies(inputs.value("POSTROOM_SERVER_TRUSTED_PROXIES")?)?,
     })
+}
+
+fn public_base_url(given: Given) -> Result<Option<String>, ConfigError> {
+    match (given.value.trim(), sources::base_url(given.value.trim())) {
+        ("", _) => Ok(None),
+        (_, Some(url)) => Ok(Some(url)),
+        (_, None) => Err(complaint(given, |_| sources::BASE_URL_RULE.to_owned())),
+    }
+}
+
+fn trusted_proxies(given: Given) -> Result<Vec<Network>, ConfigError> {
+    let parts = given.value.split(',').map(str::trim).filter(|part| !part.is_empty());
+    match parts.map(Network::parse).collect::<Option<_>>() {
+        Some(networks) => Ok(networks),
+        None => {
+            Err(complaint(given, |value| format!("must be addresses such as 10.0.0.1 or 10.0.0.0/8, not '{value}'")))
+        }
+    }
 }
 
 fn store(inputs: &Inputs) -> Result<StoreConfig, ConfigError> {
@@ -254,6 +285,10 @@ fn database(given: Given) -> Result<Database, ConfigError> {
     Err(ConfigError::Setting { said_by: given.said_by, problem })
 }
 
+fn complaint_about(place: &str, problem: &str) -> ConfigError {
+    ConfigError::Setting { said_by: place.to_owned(), problem: problem.to_owned() }
+}
+
 fn complaint(given: Given, problem: impl FnOnce(&str) -> String) -> ConfigError {
     ConfigError::Setting { problem: problem(&given.value), said_by: given.said_by }
 }
@@ -295,7 +330,7 @@ mod tests {
         assert_eq!((config.log_level, config.server.body_bytes_max), (LogLevel::Info, 1 << 20));
         assert!(config.access.tokens.is_empty() && config.access.metrics_public);
         let expected = SigningKey::new(&Secret::new(" s ").unwrap()).sign(b"x");
-        assert_eq!(config.sources[0].keys[0].sign(b"x"), expected, "the secret is not trimmed");
+        assert_eq!(config.sources[0].keys[0].signing().sign(b"x"), expected, "the secret is not trimmed");
         assert!(!format!("{config:?}").contains(" s "));
     }
 
@@ -320,7 +355,7 @@ mod tests {
         std::fs::write(&path, "from file\n").unwrap();
         let config = load(&[("WEBHOOK_SECRET_FILE", path.to_str().unwrap())]).unwrap();
         let expected = SigningKey::new(&Secret::new("from file").unwrap()).sign(b"x");
-        assert_eq!(config.sources[0].keys[0].sign(b"x"), expected);
+        assert_eq!(config.sources[0].keys[0].signing().sign(b"x"), expected);
     }
 
     #[test]

@@ -38,7 +38,16 @@ const fn secret(name: &'static str, file_key: (&'static str, &'static str), abou
 
 /// Every setting, in the order of the documents.
 pub const SETTINGS: &[Setting] = &[
-    secret("WEBHOOK_SECRET", ("webhook", "secret_file"), "Secret that signs POST /webhook (HMAC-SHA256); required"),
+    secret(
+        "WEBHOOK_SECRET",
+        ("webhook", "secret_file"),
+        "Secret that signs POST /webhook (HMAC-SHA256); required unless another door has one",
+    ),
+    secret(
+        "WEBHOOK_SECRET_PREVIOUS",
+        ("webhook", "previous_secret_file"),
+        "The secret before it, which stays good until it is taken away",
+    ),
     setting(
         "DATABASE_URL",
         ("database", "url"),
@@ -49,6 +58,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("HOST", ("server", "host"), "0.0.0.0", "Address to listen on"),
     setting("PORT", ("server", "port"), "8000", "Port to listen on; 0 takes a free one and logs it"),
     setting("MAX_BODY_BYTES", ("server", "max_body_bytes"), "1048576", "Most bytes of a request body; more is 413"),
+    setting(
+        "PUBLIC_BASE_URL",
+        ("server", "public_base_url"),
+        "",
+        "Scheme and host under which providers reach us, for those that sign the URL: https://hooks.example.com",
+    ),
     secret("API_TOKEN", ("api", "token_file"), "Bearer tokens for reading, comma-separated; unset leaves reading open"),
     setting(
         "POSTROOM_METRICS_PUBLIC",
@@ -109,6 +124,18 @@ pub const SETTINGS: &[Setting] = &[
         ("server", "grace_seconds"),
         "10",
         "How long a stop waits for requests under way",
+    ),
+    setting(
+        "POSTROOM_SERVER_TRUSTED_PROXIES",
+        ("server", "trusted_proxies"),
+        "",
+        "Addresses or networks, comma-separated, whose X-Forwarded-* headers are believed; nobody's by default",
+    ),
+    setting(
+        "POSTROOM_DOORS_BODY_BYTES_MAX",
+        ("doors", "body_bytes_max"),
+        "4194304",
+        "Most bytes of a request body at the doors of providers (/webhook/{name}); more is 413",
     ),
     setting(
         "POSTROOM_STORE_QUEUE_MAX",

@@ -30,8 +30,17 @@ pub enum ApiError {
     BodyTooSlow,
     /// The bodies under way take all the memory that they may.
     BodiesTooLarge,
-    /// Not signed as the door wants it.
-    BadSignature(BadSignature),
+    /// Not signed as the door wants it. The status is what the provider takes for that.
+    BadSignature {
+        /// Why; only for log and metrics.
+        reason: BadSignature,
+        /// 401, or 403.
+        status: u16,
+    },
+    /// A handshake that is not the operator's.
+    BadHandshake,
+    /// A provider's id that several messages have.
+    Ambiguous(Vec<String>),
     /// Reading wants a token.
     NotAuthenticated,
     /// The service is stopping.
@@ -52,12 +61,6 @@ impl From<StoreError> for ApiError {
     }
 }
 
-impl From<BadSignature> for ApiError {
-    fn from(error: BadSignature) -> Self {
-        Self::BadSignature(error)
-    }
-}
-
 impl ApiError {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
@@ -68,7 +71,10 @@ impl ApiError {
             Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::BadSignature(_) | Self::NotAuthenticated => StatusCode::UNAUTHORIZED,
+            Self::NotAuthenticated => StatusCode::UNAUTHORIZED,
+            Self::BadSignature { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::UNAUTHORIZED),
+            Self::BadHandshake => StatusCode::FORBIDDEN,
+            Self::Ambiguous(_) => StatusCode::CONFLICT,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(StoreError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
             Self::BodiesTooLarge | Self::ShuttingDown | Self::RequestDeadline | Self::Store(_) => {
@@ -81,16 +87,14 @@ impl ApiError {
     /// What is counted, for everything but unknown paths, methods and invalid content.
     pub fn refusal(&self) -> Option<Refusal> {
         Some(match self {
-            Self::NotFound | Self::MethodNotAllowed(_) | Self::Invalid(_) => return None,
+            Self::NotFound | Self::MethodNotAllowed(_) | Self::Invalid(_) | Self::Ambiguous(_) => return None,
             Self::Malformed(_) => Refusal::MalformedRequest,
             Self::ContentEncoding => Refusal::ContentEncoding,
             Self::BodyTooLarge => Refusal::BodyTooLarge,
             Self::BodyTooSlow => Refusal::BodyTooSlow,
             Self::BodiesTooLarge => Refusal::BodiesTooLarge,
-            Self::BadSignature(BadSignature::MissingHeader) => Refusal::MissingHeader,
-            Self::BadSignature(BadSignature::DuplicateHeader) => Refusal::DuplicateHeader,
-            Self::BadSignature(BadSignature::Malformed) => Refusal::MalformedSignature,
-            Self::BadSignature(BadSignature::WrongSecret) => Refusal::WrongSecret,
+            Self::BadSignature { reason, .. } => signature_refusal(*reason),
+            Self::BadHandshake => Refusal::WrongVerifyToken,
             Self::NotAuthenticated => Refusal::NotAuthenticated,
             Self::ShuttingDown | Self::Store(StoreError::Closed) => Refusal::ShuttingDown,
             Self::RequestDeadline => Refusal::RequestDeadline,
@@ -123,7 +127,11 @@ impl ApiError {
         let status = self.status();
         let body = match self {
             Self::Invalid(errors) => views::json(&views::InvalidView::new(errors)),
-            Self::BadSignature(_) => views::detail("invalid signature"),
+            Self::BadSignature { .. } => views::detail("invalid signature"),
+            Self::BadHandshake => views::detail("invalid verify token"),
+            Self::Ambiguous(keys) => {
+                views::json(&views::AmbiguousView { detail: "several messages have this id", keys })
+            }
             Self::NotAuthenticated => views::detail("Not authenticated"),
             // Said in every framework of this kind; `hyper` names some of them otherwise.
             Self::BodyTooLarge => views::detail("Payload Too Large"),
@@ -146,5 +154,22 @@ impl ApiError {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
+    }
+}
+
+/// The label of a reason. The client learns only that the signature is invalid.
+pub fn signature_refusal(reason: BadSignature) -> Refusal {
+    match reason {
+        BadSignature::MissingHeader => Refusal::MissingHeader,
+        BadSignature::DuplicateHeader => Refusal::DuplicateHeader,
+        BadSignature::Malformed => Refusal::MalformedSignature,
+        BadSignature::WrongSecret => Refusal::WrongSecret,
+        BadSignature::MalformedTimestamp => Refusal::MalformedTimestamp,
+        BadSignature::StaleTimestamp => Refusal::StaleTimestamp,
+        BadSignature::FutureTimestamp => Refusal::FutureTimestamp,
+        BadSignature::WrongAlgorithm => Refusal::WrongAlgorithm,
+        BadSignature::BodyMismatch => Refusal::BodyMismatch,
+        BadSignature::UnknownUrl => Refusal::UnknownUrl,
+        BadSignature::WrongVerifyToken => Refusal::WrongVerifyToken,
     }
 }

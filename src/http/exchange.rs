@@ -1,6 +1,7 @@
 //! One request and its answer: every request goes through `respond`, is counted once and leaves one log line.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::LazyLock;
@@ -11,13 +12,14 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Request, StatusCode, Version};
+use hyper::{Method, Request, StatusCode, Version};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::error::ApiError;
 use super::{
-    Answer, AppState, Endpoint, Route, docs, find_route, health, index, messages, metrics, receive, stats, views,
+    Answer, AppState, Endpoint, Route, details, docs, find_route, health, index, messages, metrics, receive, stats,
+    views,
 };
 use crate::config::LogLevel;
 use crate::domain::{MessageId, Moment};
@@ -46,10 +48,29 @@ pub struct Record<'a> {
     pub result: Option<WebhookResult>,
     /// The copy differed from the first; the first was kept.
     pub conflict: bool,
+    /// What a request to a provider's door brought.
+    pub filed: Option<Filed>,
+}
+
+/// What became of everything in a request to a provider's door.
+#[derive(Debug)]
+pub struct Filed {
+    /// The door.
+    pub source: String,
+    /// Messages in it.
+    pub messages: usize,
+    /// Messages stored by it.
+    pub created: usize,
+    /// Messages stored before.
+    pub duplicates: usize,
+    /// New statuses.
+    pub statuses: usize,
+    /// New events.
+    pub events: usize,
 }
 
 /// Answers a request. `fault` is what the connection found wrong with its head. Never panics: a panic on the way is a 500.
-pub async fn respond(app: &AppState, fault: Option<&'static str>, request: Request<Incoming>) -> Answer {
+pub async fn respond(app: &AppState, peer: IpAddr, fault: Option<&'static str>, request: Request<Incoming>) -> Answer {
     let started = Instant::now();
     let (head, body) = request.into_parts();
     let route = find_route(head.uri.path());
@@ -64,9 +85,10 @@ pub async fn respond(app: &AppState, fault: Option<&'static str>, request: Reque
         message_id: None,
         result: None,
         conflict: false,
+        filed: None,
     };
     let work = async {
-        let work = dispatch(app, fault, route, &head, body, &mut record);
+        let work = dispatch(app, peer, fault, route, &head, body, &mut record);
         tokio::time::timeout(app.limits.request_timeout, work).await.unwrap_or(Err(ApiError::RequestDeadline))
     };
     let (mut answer, error) = match without_panic(work).await {
@@ -82,6 +104,7 @@ pub async fn respond(app: &AppState, fault: Option<&'static str>, request: Reque
 /// Finds out what is asked, and asks it of the right endpoint. The order of the checks is the contract's.
 async fn dispatch(
     app: &AppState,
+    peer: IpAddr,
     fault: Option<&'static str>,
     route: Option<&'static Route>,
     head: &Parts,
@@ -92,28 +115,40 @@ async fn dispatch(
         return Err(ApiError::Malformed(fault));
     }
     let route = route.ok_or(ApiError::NotFound)?;
+    let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+    let source = receive::door(app, route.endpoint, path)?;
+    if let (Some(source), &Method::GET) = (&source, &head.method)
+        && source.scheme.has_handshake()
+    {
+        return receive::shake_hands(source, query);
+    }
     if head.method != route.method {
         return Err(ApiError::MethodNotAllowed(&route.method));
     }
     authorize(app, route.endpoint, &head.headers)?;
-    let query = head.uri.query().unwrap_or_default();
+    if let Some(source) = &source {
+        return receive::receive(app, source, head, peer, body, record).await;
+    }
     match route.endpoint {
-        Endpoint::Webhook => receive::receive(app, &app.sources[0], &head.headers, body, record).await,
+        Endpoint::Webhook | Endpoint::Door => Err(ApiError::NotFound),
         Endpoint::Messages => messages::list(app, query).await,
-        Endpoint::Stats => stats::summarize(app).await,
+        Endpoint::Message => details::message(app, path, query).await,
+        Endpoint::Statuses => details::statuses(app, path).await,
+        Endpoint::Events => details::events(app, query).await,
+        Endpoint::Stats => stats::summarize(app, query).await,
         Endpoint::Live => Ok(health::live()),
         Endpoint::Ready => Ok(health::ready(app).await),
         Endpoint::Metrics => Ok(metrics::expose(app).await),
         Endpoint::Index => Ok(index::greet(&head.headers)),
         Endpoint::OpenApi => Ok(docs::openapi()),
-        Endpoint::Docs => docs::file(head.uri.path()).ok_or(ApiError::NotFound),
+        Endpoint::Docs => docs::file(path).ok_or(ApiError::NotFound),
     }
 }
 
 /// How a refusal counts among the results of the original door; most are not the door's own.
 fn refused_result(error: Option<&ApiError>) -> Option<WebhookResult> {
     match error? {
-        ApiError::BadSignature(_) => Some(WebhookResult::InvalidSignature),
+        ApiError::BadSignature { .. } => Some(WebhookResult::InvalidSignature),
         ApiError::Invalid(_) => Some(WebhookResult::ValidationError),
         _ => None,
     }
@@ -133,7 +168,7 @@ impl Record<'_> {
         let method = self.head.method.as_str();
         self.app.metrics.request_answered(self.label, method, status.as_u16(), latency, self.started + latency);
         let level = match error {
-            Some(ApiError::BadSignature(_)) => LogLevel::Error,
+            Some(ApiError::BadSignature { .. } | ApiError::BadHandshake) => LogLevel::Error,
             _ if status.is_server_error() => LogLevel::Error,
             _ if status.is_client_error() => LogLevel::Warning,
             _ => LogLevel::Info,
@@ -154,9 +189,19 @@ impl Record<'_> {
                 .text_if("message_id", self.message_id.as_ref().map(MessageId::as_str))
                 .value("dup", self.result == Some(WebhookResult::Duplicate))
                 .text_if("result", self.result.map(WebhookResult::label));
-            if self.conflict {
-                line = line.value("conflict", true);
-            }
+        }
+        if self.conflict {
+            line = line.value("conflict", true);
+        }
+        if let Some(filed) = &self.filed {
+            line = line
+                .text("source", &filed.source)
+                .text_if("message_id", self.message_id.as_ref().map(MessageId::as_str))
+                .value("messages", filed.messages)
+                .value("created", filed.created)
+                .value("duplicates", filed.duplicates)
+                .value("statuses", filed.statuses)
+                .value("events", filed.events);
         }
         line.text_if("reason", refusal.map(Refusal::label)).text_if("error", error).emit();
     }
@@ -185,9 +230,9 @@ fn head_fault(headers: &HeaderMap, version: Version) -> Option<&'static str> {
 /// Reading wants a token, if there are tokens. The pages that hold no data, the health probes and the doors do not.
 fn authorize(app: &AppState, endpoint: Endpoint, headers: &HeaderMap) -> Result<(), ApiError> {
     let guarded = match endpoint {
-        Endpoint::Messages | Endpoint::Stats => true,
+        Endpoint::Messages | Endpoint::Stats | Endpoint::Message | Endpoint::Statuses | Endpoint::Events => true,
         Endpoint::Metrics => !app.access.metrics_public,
-        Endpoint::Webhook | Endpoint::Live | Endpoint::Ready => false,
+        Endpoint::Webhook | Endpoint::Door | Endpoint::Live | Endpoint::Ready => false,
         Endpoint::Index | Endpoint::OpenApi | Endpoint::Docs => false,
     };
     if !guarded || app.access.tokens.is_empty() {

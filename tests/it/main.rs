@@ -6,6 +6,7 @@ mod api;
 mod bench;
 mod crash;
 mod docs;
+mod doors;
 mod edges;
 mod faults;
 mod fuzz;

@@ -271,6 +271,7 @@ mod tests {
             from: from.map(|from| from.to_string()),
             since: since.map(|since| Timestamp::parse(&time(since)).unwrap()),
             search: term.map(|term| Needle::new(&term)),
+            ..Filter::default()
         })
     }
 

@@ -200,6 +200,7 @@ fn any_request() -> impl Strategy<Value = PageRequest> {
             from: from.map(sender),
             since: since.map(|since| Timestamp::parse(&time(since)).unwrap()),
             search: term.map(|term| Needle::new(&term)),
+            ..Filter::default()
         },
         order: if by_time { Order::Time } else { Order::Arrival },
         limit,

@@ -29,6 +29,10 @@ const LOOKS_PER_CLOCK: u32 = 64;
 
 /// A page, by the index if that is there and right, else by the table alone.
 pub(super) fn page(snapshot: &Snapshot<'_>, request: &PageRequest, patience: Duration) -> rusqlite::Result<Page> {
+    // What the index does not know: recipients, ends, doors and kinds.
+    if request.filter.asks_more() {
+        return queries::page(snapshot.connection, request, patience);
+    }
     match by_index(snapshot, |covered| covered.page(request))? {
         Some(page) => Ok(page),
         None => queries::page(snapshot.connection, request, patience),
