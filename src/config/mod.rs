@@ -1,5 +1,6 @@
 //! What the operator said, made into valid types once, before anything else starts. Secrets redact themselves.
 
+mod access;
 mod inputs;
 mod network;
 mod rules;
@@ -11,9 +12,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::domain::Secret;
 use crate::providers::Source;
 pub use crate::providers::signature::SigningKey;
+pub use access::{AccessConfig, Token};
 use inputs::Given;
 pub use inputs::Inputs;
 pub use network::Network;
@@ -92,6 +93,8 @@ pub struct ServerConfig {
     pub host: String,
     /// Port to bind; 0 takes a free one.
     pub port: u16,
+    /// Where reading is served instead, so that only the doors face the network.
+    pub read_address: Option<(String, u16)>,
     /// Most bytes of a request body.
     pub body_bytes_max: usize,
     /// Most bytes of all bodies under way, beyond the first 16 KiB of each.
@@ -118,15 +121,6 @@ pub struct ServerConfig {
     pub public_base_url: Option<String>,
     /// Proxies whose word is taken for that, and for who asks.
     pub trusted_proxies: Vec<Network>,
-}
-
-/// Who may read what is stored.
-#[derive(Debug, Clone)]
-pub struct AccessConfig {
-    /// Bearer tokens, any of which opens; none leaves reading open to all.
-    pub tokens: Vec<Secret>,
-    /// Whether `/metrics` asks for no token.
-    pub metrics_public: bool,
 }
 
 /// The store and its limits.
@@ -167,7 +161,7 @@ impl Config {
             sources: sources::load(inputs, base_url_known)?,
             log_level: log_level(inputs.value("LOG_LEVEL")?)?,
             server,
-            access: access(inputs)?,
+            access: access::load(inputs)?,
             store: store(inputs)?,
         })
     }
@@ -189,6 +183,7 @@ fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
     Ok(ServerConfig {
         host: inputs.value("HOST")?.value,
         port: inputs.port()?,
+        read_address: read_address(inputs)?,
         body_bytes_max: count("MAX_BODY_BYTES", 1, 1 << 30)?,
         bodies_bytes_max: count("POSTROOM_SERVER_BODIES_BYTES_MAX", 0, 1 << 40)?,
         // Below 8 KiB hyper has no room to read into.
@@ -204,6 +199,15 @@ fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
         public_base_url: public_base_url(inputs.value("PUBLIC_BASE_URL")?)?,
         trusted_proxies: trusted_proxies(inputs.value("POSTROOM_SERVER_TRUSTED_PROXIES")?)?,
     })
+}
+
+/// None unless a port for reading is set.
+fn read_address(inputs: &Inputs) -> Result<Option<(String, u16)>, ConfigError> {
+    if inputs.value("POSTROOM_SERVER_READ_PORT")?.value.is_empty() {
+        return Ok(None);
+    }
+    let port = inputs.number("POSTROOM_SERVER_READ_PORT", 0, 65_535)? as u16;
+    Ok(Some((inputs.value("POSTROOM_SERVER_READ_HOST")?.value, port)))
 }
 
 fn public_base_url(given: Given) -> Result<Option<String>, ConfigError> {
@@ -235,27 +239,6 @@ fn store(inputs: &Inputs) -> Result<StoreConfig, ConfigError> {
         readers: inputs.number("POSTROOM_STORE_READERS", 1, 64)? as usize,
         checkpoint_pages: inputs.number("POSTROOM_STORE_CHECKPOINT_PAGES", 16, 1 << 20)? as u32,
     })
-}
-
-fn access(inputs: &Inputs) -> Result<AccessConfig, ConfigError> {
-    let mut tokens = Vec::new();
-    if let Some(list) = inputs.secret("API_TOKEN")? {
-        for token in list.expose().split(|byte| *byte == b',') {
-            let token = Secret::new(token.trim_ascii()).ok_or_else(|| ConfigError::Setting {
-                said_by: "API_TOKEN".to_owned(),
-                problem: "must not hold an empty token".to_owned(),
-            })?;
-            tokens.push(token);
-        }
-    }
-    let given = inputs.value("POSTROOM_METRICS_PUBLIC")?;
-    let metrics_public = match given.value.to_ascii_lowercase().as_str() {
-        "" => tokens.is_empty(),
-        "true" => true,
-        "false" => false,
-        _ => return Err(complaint(given, |value| format!("must be true or false, not '{value}'"))),
-    };
-    Ok(AccessConfig { tokens, metrics_public })
 }
 
 fn log_level(given: Given) -> Result<LogLevel, ConfigError> {
@@ -296,6 +279,7 @@ fn complaint(given: Given, problem: impl FnOnce(&str) -> String) -> ConfigError 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Secret;
     use std::collections::BTreeMap;
 
     fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {

@@ -64,7 +64,11 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Scheme and host under which providers reach us, for those that sign the URL: https://hooks.example.com",
     ),
-    secret("API_TOKEN", ("api", "token_file"), "Bearer tokens for reading, comma-separated; unset leaves reading open"),
+    secret(
+        "API_TOKEN",
+        ("api", "token_file"),
+        "Bearer tokens for reading, comma-separated, or sha256: and their digest; unset leaves reading open",
+    ),
     setting(
         "POSTROOM_METRICS_PUBLIC",
         ("metrics", "public"),
@@ -126,6 +130,30 @@ pub const SETTINGS: &[Setting] = &[
         "How long a stop waits for requests under way",
     ),
     setting(
+        "POSTROOM_SERVER_READ_PORT",
+        ("server", "read_port"),
+        "",
+        "Port for reading and metrics; the doors' port then answers nothing else but health. 0 takes a free one",
+    ),
+    setting(
+        "POSTROOM_SERVER_READ_HOST",
+        ("server", "read_host"),
+        "127.0.0.1",
+        "Address for reading, where it has a port of its own",
+    ),
+    setting(
+        "POSTROOM_SERVER_READS_PER_MINUTE",
+        ("server", "reads_per_minute"),
+        "0",
+        "Most reads a minute from one address; more are 429. 0 for no limit",
+    ),
+    setting(
+        "POSTROOM_SERVER_CORS_ORIGINS",
+        ("server", "cors_origins"),
+        "",
+        "Origins, comma-separated, whose pages may read with a browser: https://app.example.com; * for all; none by default",
+    ),
+    setting(
         "POSTROOM_SERVER_TRUSTED_PROXIES",
         ("server", "trusted_proxies"),
         "",
@@ -136,6 +164,12 @@ pub const SETTINGS: &[Setting] = &[
         ("doors", "body_bytes_max"),
         "4194304",
         "Most bytes of a request body at the doors of providers (/webhook/{name}); more is 413",
+    ),
+    setting(
+        "POSTROOM_DOORS_POSTS_PER_SECOND",
+        ("doors", "posts_per_second"),
+        "0",
+        "Most believed requests a second at each door; more are 429. 0 for no limit",
     ),
     setting(
         "POSTROOM_STORE_QUEUE_MAX",

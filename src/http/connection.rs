@@ -19,9 +19,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::AppState;
 use super::exchange::{refuse_unparsable, respond};
 use super::head::RequestScan;
+use super::{AppState, Face};
 use crate::config::ServerConfig;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Refusal;
@@ -35,7 +35,7 @@ const HEAD_AT_STOP: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts and serves until `stop` turns true, then waits for requests under way, at most `grace`.
-pub async fn serve(app: Arc<AppState>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: Face, mut stop: watch::Receiver<bool>) {
     let signal = stop.clone();
     let places = Arc::new(Semaphore::new(app.limits.connections_max));
     let mut connections = JoinSet::new();
@@ -59,7 +59,7 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, mut stop: watch::R
         };
         let (app, signal) = (Arc::clone(&app), signal.clone());
         connections.spawn(async move {
-            attend(&app, stream, peer, signal).await;
+            attend(&app, stream, (face, peer), signal).await;
             drop(place);
         });
         // Those that ended meanwhile are forgotten.
@@ -76,7 +76,7 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, mut stop: watch::R
 }
 
 /// Serves one connection to its end.
-async fn attend(app: &AppState, stream: TcpStream, peer: IpAddr, mut stop: watch::Receiver<bool>) {
+async fn attend(app: &AppState, stream: TcpStream, peer: (Face, IpAddr), mut stop: watch::Receiver<bool>) {
     let _counted = app.metrics.connection_opened();
     // Answers are small and whole: nothing is won by waiting for more.
     let _ = stream.set_nodelay(true);

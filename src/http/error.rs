@@ -1,5 +1,7 @@
 //! The single place that turns errors into answers: clients learn what to fix, operators (in the log) what broke.
 
+use std::time::Duration;
+
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
@@ -42,7 +44,12 @@ pub enum ApiError {
     /// A provider's id that several messages have.
     Ambiguous(Vec<String>),
     /// Reading wants a token.
-    NotAuthenticated,
+    NotAuthenticated {
+        /// Whether there was one, and it was wrong.
+        token_given: bool,
+    },
+    /// More often than the operator allows; it may be tried again after that time.
+    TooMany(Duration),
     /// The service is stopping.
     ShuttingDown,
     /// The answer did not come about in time.
@@ -71,7 +78,8 @@ impl ApiError {
             Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::NotAuthenticated => StatusCode::UNAUTHORIZED,
+            Self::NotAuthenticated { .. } => StatusCode::UNAUTHORIZED,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BadSignature { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::UNAUTHORIZED),
             Self::BadHandshake => StatusCode::FORBIDDEN,
             Self::Ambiguous(_) => StatusCode::CONFLICT,
@@ -95,7 +103,8 @@ impl ApiError {
             Self::BodiesTooLarge => Refusal::BodiesTooLarge,
             Self::BadSignature { reason, .. } => signature_refusal(*reason),
             Self::BadHandshake => Refusal::WrongVerifyToken,
-            Self::NotAuthenticated => Refusal::NotAuthenticated,
+            Self::NotAuthenticated { .. } => Refusal::NotAuthenticated,
+            Self::TooMany(_) => Refusal::TooMany,
             Self::ShuttingDown | Self::Store(StoreError::Closed) => Refusal::ShuttingDown,
             Self::RequestDeadline => Refusal::RequestDeadline,
             Self::Store(StoreError::QueueFull) => Refusal::QueueFull,
@@ -132,7 +141,7 @@ impl ApiError {
             Self::Ambiguous(keys) => {
                 views::json(&views::AmbiguousView { detail: "several messages have this id", keys })
             }
-            Self::NotAuthenticated => views::detail("Not authenticated"),
+            Self::NotAuthenticated { .. } => views::detail("Not authenticated"),
             // Said in every framework of this kind; `hyper` names some of them otherwise.
             Self::BodyTooLarge => views::detail("Payload Too Large"),
             _ => views::detail(status.canonical_reason().unwrap_or("Error")),
@@ -147,8 +156,18 @@ impl ApiError {
         if let Self::MethodNotAllowed(allowed) = self {
             headers.insert(ALLOW, HeaderValue::from_static(if **allowed == Method::POST { "POST" } else { "GET" }));
         }
-        if matches!(self, Self::NotAuthenticated) {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        match self {
+            Self::NotAuthenticated { token_given: false } => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // RFC 6750, §3.1.
+            Self::NotAuthenticated { token_given: true } => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""));
+            }
+            Self::TooMany(wait) => {
+                headers.insert(RETRY_AFTER, wait.as_secs().saturating_add(1).into());
+            }
+            _ => {}
         }
         if self.ends_connection() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -13,13 +13,12 @@ use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
-use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::error::ApiError;
 use super::{
-    Answer, AppState, Endpoint, Route, details, docs, find_route, health, index, messages, metrics, receive, stats,
-    views,
+    Answer, AppState, Endpoint, Face, Route, browser, details, docs, find_route, health, index, messages, metrics,
+    receive, stats, views,
 };
 use crate::config::LogLevel;
 use crate::domain::{MessageId, Moment};
@@ -70,10 +69,15 @@ pub struct Filed {
 }
 
 /// Answers a request. `fault` is what the connection found wrong with its head. Never panics: a panic on the way is a 500.
-pub async fn respond(app: &AppState, peer: IpAddr, fault: Option<&'static str>, request: Request<Incoming>) -> Answer {
+pub async fn respond(
+    app: &AppState,
+    (face, peer): (Face, IpAddr),
+    fault: Option<&'static str>,
+    request: Request<Incoming>,
+) -> Answer {
     let started = Instant::now();
     let (head, body) = request.into_parts();
-    let route = find_route(head.uri.path());
+    let route = find_route(head.uri.path()).filter(|route| app.shows(face, route.endpoint));
     let request_id = request_id(&head.headers);
     let mut record = Record {
         app,
@@ -97,6 +101,7 @@ pub async fn respond(app: &AppState, peer: IpAddr, fault: Option<&'static str>, 
     };
     record.answered(answer.status(), error.as_ref());
     drop(record);
+    browser::guard(&app.access, route.map(|route| route.endpoint), &head.headers, &mut answer);
     answer.headers_mut().insert(REQUEST_ID, request_id);
     answer
 }
@@ -122,10 +127,16 @@ async fn dispatch(
     {
         return receive::shake_hands(source, query);
     }
+    if let Some(answer) = browser::preflight(&app.access, route.endpoint, &head.method, &head.headers) {
+        return Ok(answer);
+    }
     if head.method != route.method {
         return Err(ApiError::MethodNotAllowed(&route.method));
     }
-    authorize(app, route.endpoint, &head.headers)?;
+    if is_guarded(app, route.endpoint) {
+        app.rates.read(peer).map_err(ApiError::TooMany)?;
+        authorize(app, &head.headers)?;
+    }
     if let Some(source) = &source {
         return receive::receive(app, source, head, peer, body, record).await;
     }
@@ -227,25 +238,29 @@ fn head_fault(headers: &HeaderMap, version: Version) -> Option<&'static str> {
     }
 }
 
-/// Reading wants a token, if there are tokens. The pages that hold no data, the health probes and the doors do not.
-fn authorize(app: &AppState, endpoint: Endpoint, headers: &HeaderMap) -> Result<(), ApiError> {
-    let guarded = match endpoint {
+/// Whether something stored is read. The pages that hold no data, the health probes and the doors ask for no token.
+fn is_guarded(app: &AppState, endpoint: Endpoint) -> bool {
+    match endpoint {
         Endpoint::Messages | Endpoint::Stats | Endpoint::Message | Endpoint::Statuses | Endpoint::Events => true,
         Endpoint::Metrics => !app.access.metrics_public,
         Endpoint::Webhook | Endpoint::Door | Endpoint::Live | Endpoint::Ready => false,
         Endpoint::Index | Endpoint::OpenApi | Endpoint::Docs => false,
-    };
-    if !guarded || app.access.tokens.is_empty() {
+    }
+}
+
+/// Reading wants a token, if there are tokens.
+fn authorize(app: &AppState, headers: &HeaderMap) -> Result<(), ApiError> {
+    if app.access.tokens.is_empty() {
         return Ok(());
     }
     let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     let token = match given.split_at_checked(7) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"Bearer ") => token.trim_ascii(),
-        _ => return Err(ApiError::NotAuthenticated),
+        _ => return Err(ApiError::NotAuthenticated { token_given: false }),
     };
     // Every token is compared, each in constant time.
-    let fits = app.access.tokens.iter().fold(false, |fits, known| bool::from(known.expose().ct_eq(token)) | fits);
-    if fits { Ok(()) } else { Err(ApiError::NotAuthenticated) }
+    let fits = app.access.tokens.iter().fold(false, |fits, known| known.matches(token) | fits);
+    if fits { Ok(()) } else { Err(ApiError::NotAuthenticated { token_given: true }) }
 }
 
 /// The client's id if it is sane (it goes into our log), else one of ours.

@@ -2,6 +2,7 @@
 //!
 //! HTTP/1.1 only; HTTP/2 and TLS belong to the proxy in front.
 
+mod browser;
 pub mod connection;
 mod cursor;
 mod details;
@@ -16,6 +17,7 @@ mod messages;
 mod metrics;
 pub mod openapi;
 pub mod params;
+pub mod rate;
 mod receive;
 mod stats;
 pub mod views;
@@ -42,6 +44,10 @@ pub struct AppState {
     pub doors: Arc<doors::Doors>,
     /// Who may read.
     pub access: AccessConfig,
+    /// How often.
+    pub rates: rate::Rates,
+    /// Whether reading has a listener of its own.
+    pub reads_apart: bool,
     /// Limits at the edge.
     pub limits: ServerConfig,
     /// Where messages are kept.
@@ -58,6 +64,26 @@ impl AppState {
     /// Whether the service is stopping.
     pub fn is_draining(&self) -> bool {
         *self.stop.borrow()
+    }
+}
+
+/// Which side of the service a listener shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    /// What providers see: the doors, and everything else unless reading has a listener of its own.
+    Doors,
+    /// What readers see: everything but the doors.
+    Reading,
+}
+
+impl AppState {
+    /// Whether an endpoint is to be seen there.
+    fn shows(&self, face: Face, endpoint: Endpoint) -> bool {
+        match endpoint {
+            Endpoint::Webhook | Endpoint::Door => face == Face::Doors,
+            Endpoint::Live | Endpoint::Ready => true,
+            _ => face == Face::Reading || !self.reads_apart,
+        }
     }
 }
 

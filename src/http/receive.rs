@@ -57,6 +57,8 @@ pub async fn receive(
     if draining {
         return Err(ApiError::ShuttingDown);
     }
+    // After the signature: whoever has no secret cannot use up what those have who do.
+    app.rates.post(&source.name).map_err(ApiError::TooMany)?;
     app.store.has_room()?;
     let parsed = read(source, &body, now).await.map_err(|refusal| {
         record.message_id = refusal.message_id;

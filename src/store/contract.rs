@@ -1,6 +1,8 @@
 //! What every store must do, whatever the engine: one suite, written against `Store` alone, and a model that it must agree
 //! with after any history. A new behaviour starts as a case here.
 
+mod details;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

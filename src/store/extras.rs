@@ -49,7 +49,8 @@ pub struct PackedPayload {
 /// Takes a request apart: its messages, and the rest if there is any.
 pub async fn split(parsed: Parsed) -> (Vec<NewMessage>, Option<Box<Extras>>) {
     let Parsed { messages, statuses, events, payload, .. } = parsed;
-    if statuses.is_empty() && events.is_empty() && payload.is_none() {
+    let has_details = messages.iter().any(|message| message.details.is_some());
+    if statuses.is_empty() && events.is_empty() && payload.is_none() && !has_details {
         return (messages, None);
     }
     let payload = match payload {

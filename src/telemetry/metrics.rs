@@ -130,6 +130,8 @@ labels! {
         WrongVerifyToken = "wrong_verify_token",
         /// 401: reading wants a token.
         NotAuthenticated = "not_authenticated",
+        /// 429: more often than the operator allows.
+        TooMany = "too_many",
         /// 503: the writer's queue, or the readers', is full.
         QueueFull = "queue_full",
         /// 503: the service is stopping.
@@ -150,7 +152,7 @@ labels! {
 }
 
 /// The statuses that Postroom answers with.
-const STATUSES: [u16; 17] = [200, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503, 507];
+const STATUSES: [u16; 18] = [200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503, 507];
 /// The method label: what routes know, and everything else.
 const METHODS: [&str; 3] = ["GET", "POST", "other"];
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];

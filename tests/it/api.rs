@@ -135,7 +135,7 @@ fn with_tokens_reading_wants_one_of_them() {
         for authorization in wrong {
             let reply = ask(path, authorization);
             assert_eq!(said(&reply), detail(401, "Not authenticated"), "{path} {authorization:?}");
-            assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
+            assert!(reply.header("www-authenticate").unwrap().starts_with("Bearer"));
         }
     }
     for authorization in ["Bearer first-token", "bearer first-token", "Bearer second/token="] {

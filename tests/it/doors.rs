@@ -2,6 +2,7 @@
 
 mod samples;
 mod settings;
+mod tools;
 mod trust;
 
 use serde_json::{Value, json};

@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod access;
 mod api;
 mod bench;
 mod crash;

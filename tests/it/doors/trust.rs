@@ -160,6 +160,40 @@ fn waha_signs_with_sha512() {
     assert_eq!(check_body(&waha, &[("X-Webhook-Hmac", &good[..64]), sha512], body), Err(BadSignature::Malformed));
 }
 
+/// Requests that the providers' own libraries signed, or that their documentation publishes; see `made_with` in the file.
+#[test]
+fn what_the_official_libraries_sign_is_believed_and_nothing_else() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/vectors.json");
+    let vectors: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert!(vectors.len() > 15);
+    for vector in vectors {
+        let text = |name: &str| vector[name].as_str().unwrap();
+        let scheme = postroom::providers::Scheme::find(text("provider")).unwrap();
+        let key = |secret: &str| scheme.secret.read("x", &postroom::domain::Secret::new(secret).unwrap()).unwrap();
+        let door = |secret: &str| Source::new("x", scheme, vec![key(secret)]);
+        let pairs = vector["headers"].as_object().unwrap().iter();
+        let pairs: Vec<_> = pairs.map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
+        let (url, at, body) = ((text("base_url"), text("target")), vector["at"].as_i64().unwrap(), text("body"));
+        let name = format!("{} {}", text("provider"), text("made_with"));
+        let source = door(text("secret"));
+        assert_eq!(check(&source, &pairs, body.as_bytes(), url, at), Ok(()), "{name}");
+        if vector["unsigned_body"] != true {
+            let forged = format!("{body}&forged=1");
+            assert!(check(&source, &pairs, forged.as_bytes(), url, at).is_err(), "{name}: another body");
+        }
+        if source.needs_url() {
+            assert!(check(&source, &pairs, body.as_bytes(), ("https://other.example", url.1), at).is_err(), "{name}");
+            let unknown = Request { headers: &headers(&pairs), body: body.as_bytes(), base_url: None, target: url.1 };
+            let verdict = source.verify(&unknown, body.to_owned().into(), Moment::from_microseconds(at * 1_000_000));
+            assert_eq!(verdict.map(drop), Err(BadSignature::UnknownUrl), "{name}");
+        }
+        if scheme.secret == postroom::providers::SecretForm::Text {
+            let wrong = door(&format!("{}x", text("secret")));
+            assert_eq!(check(&wrong, &pairs, body.as_bytes(), url, at), Err(BadSignature::WrongSecret), "{name}");
+        }
+    }
+}
+
 #[test]
 fn static_secrets_are_compared_whole() {
     let telegram = source(&[("TELEGRAM_SECRET_TOKEN", "tokeN_-1")]);

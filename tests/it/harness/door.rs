@@ -26,7 +26,7 @@ impl Door {
     /// The door of that name.
     pub fn of(setup: &Setup, name: &str) -> Self {
         let source = setup.config().sources.into_iter().find(|source| source.name == name).expect("the door is there");
-        let forms = matches!(source.scheme.kind, "twilio" | "plivo");
+        let forms = ["twilio", "plivo"].contains(&source.scheme.kind);
         let media_type = if forms { "application/x-www-form-urlencoded" } else { "application/json" };
         Self { path: format!("/webhook/{name}"), source, media_type }
     }
@@ -55,8 +55,15 @@ impl Door {
 /// The base URL of every test server.
 pub const BASE_URL: &str = "https://hooks.example.com";
 
-/// The settings that open a door of each kind that has a variable.
+/// The settings that open a door of each kind: the common ones by their variables, the others by a file.
 pub fn all_doors(mut setup: Setup) -> Setup {
+    let others = ["360dialog", "vonage", "messagebird", "bird", "line", "slack", "plivo", "github", "stripe"];
+    let doors = others.map(|kind| format!("[source.{kind}]\nprovider = \"{kind}\"\nsecret_env = \"OTHER_SECRET\"\n"));
+    let generic =
+        "[source.generic]\nprovider = \"generic\"\nsecret_env = \"OTHER_SECRET\"\nsignature_header = \"x-own\"\n";
+    let path = setup.path().join("doors.toml");
+    std::fs::write(&path, doors.concat() + generic).expect("the file can be written");
+    setup = setup.env("POSTROOM_CONFIG", path.display()).env("OTHER_SECRET", "other-secret");
     let secrets = [
         ("WHATSAPP_APP_SECRET", "app-secret"),
         ("WHATSAPP_VERIFY_TOKEN", "verify me"),
