@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::{Config, Database};
 use crate::http::doors::Doors;
 use crate::http::rate::Rates;
-use crate::http::{AppState, Face, connection};
+use crate::http::{AppState, Face, Quarantine, connection};
 use crate::store::Store;
 use crate::telemetry::{Metrics, log, process};
 
@@ -53,6 +53,7 @@ impl App {
         let state = AppState {
             doors: Arc::new(Doors::new(config.sources)),
             rates: Rates::new(&config.access),
+            quarantine: Quarantine::new(config.quarantine),
             access: config.access,
             reads_apart: reading.is_some(),
             body_room: Semaphore::new(config.server.bodies_bytes_max),

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod client;
 mod health;
+mod quarantine;
 mod reindex;
 mod reparse;
 mod sample;

@@ -9,7 +9,8 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::sign::read;
-use super::{ServeArguments, source_named};
+use super::{ServeArguments, quarantine, source_named};
+use crate::config::{Config, Inputs};
 use crate::domain::Moment;
 use crate::providers::{BadSignature, Request, Source};
 
@@ -21,11 +22,17 @@ pub struct Arguments {
     #[command(flatten)]
     serve: ServeArguments,
     /// The door's name (postroom is the original one)
-    #[arg(long, value_name = "NAME")]
-    source: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "quarantine")]
+    source: Option<String>,
     /// The file with exactly the body's bytes; - reads standard input
-    #[arg(long, value_name = "FILE")]
-    body: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "quarantine")]
+    body: Option<PathBuf>,
+    /// Look at the refused requests that were kept, instead of one of your own
+    #[arg(long)]
+    quarantine: bool,
+    /// With --quarantine: store those that would be believed now
+    #[arg(long, requires = "quarantine")]
+    readmit: bool,
     /// A header as it came, such as 'X-Hub-Signature-256: sha256=…'; may be given several times
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -39,8 +46,13 @@ pub struct Arguments {
 
 /// Prints the verdict and what may be done about it.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let (source, config) = source_named(flags, arguments.serve.config, &arguments.source)?;
-    let body = read(&arguments.body)?;
+    if arguments.quarantine {
+        let config = Config::load(&Inputs::gather(flags, arguments.serve.config)?)?;
+        return quarantine::run(config, arguments.readmit);
+    }
+    let (Some(name), Some(body)) = (arguments.source, arguments.body) else { bail!("--source and --body are needed") };
+    let (source, config) = source_named(flags, arguments.serve.config, &name)?;
+    let body = read(&body)?;
     let headers = parse_headers(&arguments.headers)?;
     let target = arguments.target.unwrap_or_else(|| format!("/webhook/{}", source.name));
     ensure!(target.starts_with('/'), "--target must begin with /");
@@ -79,18 +91,18 @@ fn parse_headers(lines: &[String]) -> anyhow::Result<HeaderMap> {
 }
 
 /// A captured request.
-struct Case<'a> {
-    source: &'a Source,
-    headers: HeaderMap,
-    body: Vec<u8>,
-    base_url: Option<String>,
-    target: String,
-    now: Moment,
+pub struct Case<'a> {
+    pub source: &'a Source,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    pub base_url: Option<String>,
+    pub target: String,
+    pub now: Moment,
 }
 
 impl Case<'_> {
     /// The label of the secret that vouches for it.
-    fn verdict(&self) -> Result<String, BadSignature> {
+    pub fn verdict(&self) -> Result<String, BadSignature> {
         self.ask(self.source, &self.body, &self.target, self.now)
     }
 
@@ -103,7 +115,7 @@ impl Case<'_> {
     }
 
     /// What is known of the reason, and what was found out by trying.
-    fn hints(&self, reason: BadSignature) -> Vec<String> {
+    pub fn hints(&self, reason: BadSignature) -> Vec<String> {
         let mut hints = vec![meaning(reason).to_owned()];
         if reason != BadSignature::WrongSecret {
             return hints;

@@ -97,7 +97,7 @@ mod tests {
         let hex = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
         for text in ["test".to_owned(), format!("sha256:{hex}")] {
             let token = Token::parse(text.as_bytes()).unwrap();
-            assert!(token.matches(b"test") && !token.matches(b"tesu") && !token.matches(text[1..].as_bytes()));
+            assert!(token.matches(b"test") && !token.matches(b"tesu") && !token.matches(&text.as_bytes()[1..]));
             assert_eq!(format!("{token:?}"), "Token(…)");
         }
         for bad in [format!("sha256:{}", &hex[1..]), format!("sha256:{}", hex.to_uppercase()), "sha256:".to_owned()] {

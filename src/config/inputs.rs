@@ -163,7 +163,8 @@ fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
 /// Kubernetes puts beside services of our name, such as `POSTROOM_METRICS_SERVICE_HOST` and `POSTROOM_PORT_8000_TCP`.
 fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(), ConfigError> {
     for name in environment.keys() {
-        let sections = ["POSTROOM_SERVER_", "POSTROOM_DOORS_", "POSTROOM_STORE_", "POSTROOM_METRICS_"];
+        let sections =
+            ["POSTROOM_SERVER_", "POSTROOM_DOORS_", "POSTROOM_QUARANTINE_", "POSTROOM_STORE_", "POSTROOM_METRICS_"];
         let injected = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"].iter().any(|part| name.contains(part));
         let ours = sections.iter().any(|start| name.starts_with(start)) && !injected && !name.ends_with("_PORT");
         if ours && find(name).is_none() && find(name.trim_end_matches("_FILE")).is_none() {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::domain::Secret;
 use crate::providers::Source;
 pub use crate::providers::signature::SigningKey;
 pub use access::{AccessConfig, Token};
@@ -56,6 +57,17 @@ pub struct Config {
     pub access: AccessConfig,
     /// Where and how messages are kept.
     pub store: StoreConfig,
+    /// Where refused requests are kept; nowhere by default.
+    pub quarantine: Option<QuarantineConfig>,
+}
+
+/// The last refused requests.
+#[derive(Debug, Clone)]
+pub struct QuarantineConfig {
+    /// The folder for their files.
+    pub folder: PathBuf,
+    /// How many at most; then the oldest is overwritten.
+    pub requests_max: u32,
 }
 
 /// Levels, least first.
@@ -163,6 +175,7 @@ impl Config {
             server,
             access: access::load(inputs)?,
             store: store(inputs)?,
+            quarantine: quarantine(inputs)?,
         })
     }
 }
@@ -241,6 +254,12 @@ fn store(inputs: &Inputs) -> Result<StoreConfig, ConfigError> {
     })
 }
 
+fn quarantine(inputs: &Inputs) -> Result<Option<QuarantineConfig>, ConfigError> {
+    let folder = inputs.value("POSTROOM_QUARANTINE_FOLDER")?.value;
+    let requests_max = inputs.number("POSTROOM_QUARANTINE_REQUESTS_MAX", 1, 99_999)? as u32;
+    Ok((!folder.is_empty()).then(|| QuarantineConfig { folder: PathBuf::from(folder), requests_max }))
+}
+
 fn log_level(given: Given) -> Result<LogLevel, ConfigError> {
     let levels = [LogLevel::Debug, LogLevel::Info, LogLevel::Warning, LogLevel::Error, LogLevel::Critical];
     let found = levels.into_iter().find(|level| level.name().eq_ignore_ascii_case(given.value.trim()));
@@ -279,7 +298,6 @@ fn complaint(given: Given, problem: impl FnOnce(&str) -> String) -> ConfigError 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Secret;
     use std::collections::BTreeMap;
 
     fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {

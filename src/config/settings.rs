@@ -172,6 +172,18 @@ pub const SETTINGS: &[Setting] = &[
         "Most believed requests a second at each door; more are 429. 0 for no limit",
     ),
     setting(
+        "POSTROOM_QUARANTINE_FOLDER",
+        ("quarantine", "folder"),
+        "",
+        "Folder that keeps the last refused requests for `postroom verify --quarantine`; unset keeps none",
+    ),
+    setting(
+        "POSTROOM_QUARANTINE_REQUESTS_MAX",
+        ("quarantine", "requests_max"),
+        "100",
+        "How many refused requests are kept, each up to 64 KiB; then the oldest is overwritten",
+    ),
+    setting(
         "POSTROOM_STORE_QUEUE_MAX",
         ("store", "queue_max"),
         "8192",

@@ -17,6 +17,7 @@ mod messages;
 mod metrics;
 pub mod openapi;
 pub mod params;
+mod quarantine;
 pub mod rate;
 mod receive;
 mod stats;
@@ -33,6 +34,7 @@ use crate::config::{AccessConfig, ServerConfig};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::PathLabel;
+pub use quarantine::Quarantine;
 
 /// An answer: headers, and a body that is whole from the start.
 pub type Answer = Response<Full<Bytes>>;
@@ -46,6 +48,8 @@ pub struct AppState {
     pub access: AccessConfig,
     /// How often.
     pub rates: rate::Rates,
+    /// Where refused requests are kept, if anywhere.
+    pub quarantine: Quarantine,
     /// Whether reading has a listener of its own.
     pub reads_apart: bool,
     /// Limits at the edge.

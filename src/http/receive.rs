@@ -138,7 +138,10 @@ async fn verify(
     let base_url = if source.needs_url() { base_url(&app.limits, &head.headers, peer) } else { None };
     if body.len() < LARGE_BODY_BYTES {
         let request = Request { headers: &head.headers, body: &body, base_url: base_url.as_deref(), target };
-        return source.verify(&request, body.clone(), now).map_err(refuse);
+        return source.verify(&request, body.clone(), now).map_err(|reason| {
+            app.quarantine.keep(source, &request, reason, now);
+            refuse(reason)
+        });
     }
     let (own, headers, target) = (Arc::clone(source), head.headers.clone(), target.to_owned());
     let work = move || {

@@ -77,7 +77,10 @@ fn redact(body: &[u8]) -> Option<Vec<u8>> {
         let value = &rest[skipped + 1..];
         let mut escaped = false;
         let end = value.iter().position(|byte| match (escaped, byte) {
-            (true, _) => std::mem::take(&mut escaped) && false,
+            (true, _) => {
+                escaped = false;
+                false
+            }
             (false, b'\\') => {
                 escaped = true;
                 false

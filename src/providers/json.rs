@@ -79,7 +79,7 @@ pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
 }
 
 /// The members of an object, without those that are null.
-pub fn members<'a>(value: &'a Value) -> impl Iterator<Item = (&'a String, &'a Value)> {
+pub fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null())
 }
 

@@ -75,12 +75,13 @@ pub struct Scheme {
     /// Signs a request as the provider would, for trying out.
     sign: Option<Sign>,
     /// Takes out of a body what must not be kept, where there is any.
-    redact: Option<fn(&[u8]) -> Option<Vec<u8>>>,
+    redact: Option<Redact>,
 }
 
 type Verify = fn(&Source, &Request<'_>, Moment) -> Result<usize, BadSignature>;
 type Parse = fn(&Source, &VerifiedBody, Moment) -> Result<Parsed, InvalidBody>;
 type Handshake = fn(&Source, &str) -> Result<Challenge, BadSignature>;
+type Redact = fn(&[u8]) -> Option<Vec<u8>>;
 type Sign = fn(&Source, &Request<'_>, &str, Moment) -> Option<HeaderMap>;
 
 impl Scheme {

@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Output;
 
 use super::{envelope, start, text_message};
-use crate::harness::Setup;
 use crate::harness::door::{all_doors, now};
+use crate::harness::{Setup, wait_until};
 
 /// Runs a subcommand with all doors configured; files stand in its folder.
 fn run(files: &[(&str, &[u8])], arguments: &[&str]) -> (bool, String) {
@@ -144,4 +144,40 @@ fn what_could_not_be_read_is_read_again_after_an_upgrade() {
         all_doors(Setup::in_folder(server.folder())).arg("reparse").arg("--all").command().output().unwrap();
     let told = String::from_utf8_lossy(&all.stdout).into_owned();
     assert!(told.contains("bodies     1 read again") && told.contains("messages   0 new"), "{told}");
+}
+
+#[test]
+fn refused_requests_are_kept_if_asked_and_stored_once_the_secret_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = || fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let setup = || Setup::new().env("POSTROOM_QUARANTINE_FOLDER", folder.path().display());
+    let server = setup().env("WHATSAPP_APP_SECRET", "the-wrong-one").start();
+    let (_, door) = start();
+    let body = envelope(&[text_message("a", "x")]);
+    let mut headers = door("whatsapp").headers(&body, "1", now());
+    headers.insert("authorization", "Bearer secret-token".parse().unwrap());
+    assert_eq!(door("whatsapp").post_with(&server, &body, &headers).status, 401);
+    let path = wait_until("it is kept", || kept().pop());
+    let text = wait_until("it is written", || fs::read_to_string(&path).ok().filter(|text| text.ends_with('}')));
+    assert!(text.contains("x-hub-signature-256") && !text.contains("secret-token"), "{text}");
+    let verify = |secret: &str, arguments: &[&str]| {
+        let mut setup = Setup::in_folder(server.folder())
+            .env("POSTROOM_QUARANTINE_FOLDER", folder.path().display())
+            .env("WHATSAPP_APP_SECRET", secret)
+            .arg("verify")
+            .arg("--quarantine");
+        for argument in arguments {
+            setup = setup.arg(argument);
+        }
+        let (status, stdout, stderr) = setup.run();
+        assert!(status.success(), "{stderr}");
+        stdout
+    };
+    assert!(verify("the-wrong-one", &[]).contains("the secret is another one"));
+    assert!(verify("app-secret", &[]).contains("1 kept, 1 would be believed now"));
+    assert!(verify("app-secret", &["--readmit"]).contains("stored"));
+    assert_eq!((server.rows(), kept().len()), (1, 0));
+    let off = Setup::new().start();
+    assert_eq!(off.client().request("POST", "/webhook", &[], b"{}").unwrap().status, 401);
+    assert!(kept().is_empty());
 }
