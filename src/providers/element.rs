@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::Source;
 use super::encoding::encode_hex;
-use super::json::as_scalar;
+use super::json::{as_scalar, read};
+use super::{Parsed, Source, VerifiedBody};
 use crate::domain::event::UNREADABLE;
 use crate::domain::message::MESSAGE_ID_BYTES_MAX;
 use crate::domain::{Address, Details, Event, Kind, MessageId, Moment, NewMessage, Timestamp};
@@ -111,6 +111,14 @@ pub fn event(source: &Source, kind: &str, id: Option<&str>, body: &Value, now: M
 /// A part of a body that should be a message or a status, and is not. Its neighbours are stored all the same.
 pub fn unreadable(source: &Source, why: &str, part: &Value, now: Moment) -> Event {
     event(source, UNREADABLE, None, &serde_json::json!({ "why": why, "part": part }), now)
+}
+
+/// The body as JSON; or else what becomes of it, for a parser to return.
+pub fn read_json(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Value, Parsed> {
+    read(body.as_bytes()).map_err(|why| {
+        let events = vec![unreadable_body(source, body.as_bytes(), &why, now)];
+        Parsed { events, ..Parsed::default() }
+    })
 }
 
 /// A body that could not be read at all.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::algorithm::same_secret;
 use super::element::{self, Content, message_key};
 use super::header::{bearer, single};
-use super::json::{list, owned, read, scalar, text};
+use super::json::{list, owned, scalar, text};
 use super::rule::first_fitting;
 use super::signature::BadSignature;
 use super::{InvalidBody, Parsed, Request, Scheme, Source, VerifiedBody, jid, jwt};
@@ -95,14 +95,11 @@ fn redact(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let mut parsed = Parsed::default();
-    let mut envelope = match read(body.as_bytes()) {
+    let mut envelope = match element::read_json(source, body, now) {
         Ok(envelope) => envelope,
-        Err(why) => {
-            parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now));
-            return Ok(parsed);
-        }
+        Err(unreadable) => return Ok(unreadable),
     };
+    let mut parsed = Parsed::default();
     if let Some(fields) = envelope.as_object_mut() {
         fields.shift_remove("apikey");
     }

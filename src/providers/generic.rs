@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::element::{self, Content};
 use super::header::form;
-use super::json::{as_scalar, read, text};
+use super::json::{as_scalar, text};
 use super::rule::Text;
 use super::twilio::kind_of_media;
 use super::{InvalidBody, Parsed, Scheme, Source, VerifiedBody};
@@ -76,21 +76,15 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
 
 /// Reads a body by a mapping. What is no message by it becomes an event.
 pub fn parse_mapped(source: &Source, mapping: &Mapping, body: &VerifiedBody, now: Moment) -> Parsed {
-    let mut parsed = Parsed::default();
     let whole = match mapping.is_form {
-        true => Ok(form(body.as_bytes())
-            .into_iter()
-            .map(|(name, value)| (name.into_owned(), Value::from(value.into_owned())))
-            .collect()),
-        false => read(body.as_bytes()),
+        true => Ok(form_as_object(body.as_bytes())),
+        false => element::read_json(source, body, now),
     };
-    let whole: Value = match whole {
+    let whole = match whole {
         Ok(whole) => whole,
-        Err(why) => {
-            parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now));
-            return parsed;
-        }
+        Err(unreadable) => return unreadable,
     };
+    let mut parsed = Parsed::default();
     let parts = match &mapping.messages {
         None => std::slice::from_ref(&whole),
         Some(pointer) => whole.pointer(pointer).and_then(Value::as_array).map_or(&[][..], Vec::as_slice),
@@ -105,6 +99,11 @@ pub fn parse_mapped(source: &Source, mapping: &Mapping, body: &VerifiedBody, now
         parsed.events.push(element::event(source, event_kind(&whole), None, &whole, now));
     }
     parsed
+}
+
+/// A form's parameters as members of one object; of a repeated one the last counts.
+fn form_as_object(body: &[u8]) -> Value {
+    form(body).into_iter().map(|(name, value)| (name.into_owned(), Value::from(value.into_owned()))).collect()
 }
 
 /// Most providers name what happened in one of these.

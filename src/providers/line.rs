@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::algorithm::Algorithm;
 use super::element::{self, Content};
 use super::encoding::Encoding;
-use super::json::{list, read, scalar, text};
+use super::json::{list, scalar, text};
 use super::{InvalidBody, Parsed, Rule, Scheme, Source, VerifiedBody};
 use crate::domain::{Address, Kind, Media, Moment, NewMessage};
 
@@ -19,14 +19,11 @@ pub const SCHEME: Scheme = Scheme {
 };
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let mut parsed = Parsed::default();
-    let envelope = match read(body.as_bytes()) {
+    let envelope = match element::read_json(source, body, now) {
         Ok(envelope) => envelope,
-        Err(why) => {
-            parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now));
-            return Ok(parsed);
-        }
+        Err(unreadable) => return Ok(unreadable),
     };
+    let mut parsed = Parsed::default();
     for event in list(&envelope, "events") {
         match message(source, &envelope, event, now) {
             Some(message) => parsed.messages.push(message),

@@ -7,7 +7,7 @@ use super::element;
 use super::encoding::Encoding;
 use super::generic::{Mapping, NOTHING_MAPPED, parse_mapped};
 use super::header::{TOLERANCE_SECONDS, TimeUnit};
-use super::json::{read, text as text_of};
+use super::json::text as text_of;
 use super::rule::{List, Part, Proof, Time, TimePlace};
 use super::{Parsed, Rule, Scheme, Source, VerifiedBody, text, whatsapp};
 use crate::domain::Moment;
@@ -91,23 +91,13 @@ const BIRD_MAPPING: Mapping = Mapping {
 pub const BIRD: Scheme = Scheme {
     kind: "bird",
     title: "Bird (channels)",
-    rule: Some(Rule {
-        header: text("messagebird-signature"),
-        prefix: text(""),
-        prefix_optional: false,
-        list: None,
-        proof: Proof::Signature {
-            algorithm: Algorithm::HmacSha256,
-            encoding: Encoding::Base64,
-            template: Cow::Borrowed(BIRD_TEMPLATE),
-        },
-        time: Some(Time {
-            place: TimePlace::Header(text("messagebird-request-timestamp")),
-            unit: TimeUnit::Seconds,
-            tolerance_seconds: TOLERANCE_SECONDS,
-        }),
-        id_header: None,
-    }),
+    rule: Some(Rule::with_time(
+        ("messagebird-signature", ""),
+        Algorithm::HmacSha256,
+        Encoding::Base64,
+        BIRD_TEMPLATE,
+        "messagebird-request-timestamp",
+    )),
     needs_url: true,
     parse: |source, body, now| Ok(parse_mapped(source, &BIRD_MAPPING, body, now)),
     ..Scheme::BASE
@@ -115,12 +105,11 @@ pub const BIRD: Scheme = Scheme {
 
 /// A body as one event, of a kind and under an id that stand in headers, or else within it.
 fn events(source: &Source, body: &VerifiedBody, kind: Option<&str>, id: Option<&str>, now: Moment) -> Parsed {
-    let event = match read(body.as_bytes()) {
-        Err(why) => element::unreadable_body(source, body.as_bytes(), &why, now),
-        Ok(value) => {
-            let kind = kind.or_else(|| text_of(&value, "type")).unwrap_or("event");
-            element::event(source, kind, id.or_else(|| text_of(&value, "id")), &value, now)
-        }
+    let value = match element::read_json(source, body, now) {
+        Ok(value) => value,
+        Err(unreadable) => return unreadable,
     };
+    let kind = kind.or_else(|| text_of(&value, "type")).unwrap_or("event");
+    let event = element::event(source, kind, id.or_else(|| text_of(&value, "id")), &value, now);
     Parsed { events: vec![event], ..Parsed::default() }
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::Request;
 use super::algorithm::{Algorithm, same_secret};
 use super::encoding::Encoding;
-use super::header::{TimeUnit, check_time, single, sorted_form};
+use super::header::{TOLERANCE_SECONDS, TimeUnit, check_time, single, sorted_form};
 use super::key::Key;
 use super::signature::BadSignature;
 use crate::domain::Moment;
@@ -131,6 +131,29 @@ impl Rule {
             list: None,
             proof: Proof::Signature { algorithm, encoding, template: Cow::Borrowed(&[Part::Body]) },
             time: None,
+            id_header: None,
+        }
+    }
+
+    /// A signature of a template in one header, and its time in another.
+    pub const fn with_time(
+        (header, prefix): (&'static str, &'static str),
+        algorithm: Algorithm,
+        encoding: Encoding,
+        template: &'static [Part],
+        time_header: &'static str,
+    ) -> Self {
+        Self {
+            header: Cow::Borrowed(header),
+            prefix: Cow::Borrowed(prefix),
+            prefix_optional: false,
+            list: None,
+            proof: Proof::Signature { algorithm, encoding, template: Cow::Borrowed(template) },
+            time: Some(Time {
+                place: TimePlace::Header(Cow::Borrowed(time_header)),
+                unit: TimeUnit::Seconds,
+                tolerance_seconds: TOLERANCE_SECONDS,
+            }),
             id_header: None,
         }
     }

@@ -1,15 +1,12 @@
 //! Slack's Events API: one event a request, signed with a time; its first request wants a challenge back.
 
-use std::borrow::Cow;
-
 use serde_json::Value;
 
 use super::algorithm::Algorithm;
 use super::element::{self, Content};
 use super::encoding::Encoding;
-use super::header::{TOLERANCE_SECONDS, TimeUnit};
-use super::json::{list, owned, read, text};
-use super::rule::{Part, Proof, Time, TimePlace};
+use super::json::{list, owned, text};
+use super::rule::Part;
 use super::twilio::kind_of_media;
 use super::{Challenge, InvalidBody, Parsed, Rule, Scheme, Source, VerifiedBody};
 use crate::domain::{Address, Kind, Media, Moment, NewMessage};
@@ -20,36 +17,23 @@ const TEMPLATE: &[Part] = &[Part::Text(super::text("v0:")), Part::Timestamp, Par
 pub const SCHEME: Scheme = Scheme {
     kind: "slack",
     title: "Slack Events API",
-    rule: Some(Rule {
-        header: super::text("x-slack-signature"),
-        prefix: super::text("v0="),
-        prefix_optional: false,
-        list: None,
-        proof: Proof::Signature {
-            algorithm: Algorithm::HmacSha256,
-            encoding: Encoding::Hex,
-            template: Cow::Borrowed(TEMPLATE),
-        },
-        time: Some(Time {
-            place: TimePlace::Header(super::text("x-slack-request-timestamp")),
-            unit: TimeUnit::Seconds,
-            tolerance_seconds: TOLERANCE_SECONDS,
-        }),
-        id_header: None,
-    }),
+    rule: Some(Rule::with_time(
+        ("x-slack-signature", "v0="),
+        Algorithm::HmacSha256,
+        Encoding::Hex,
+        TEMPLATE,
+        "x-slack-request-timestamp",
+    )),
     parse,
     ..Scheme::BASE
 };
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let mut parsed = Parsed::default();
-    let envelope = match read(body.as_bytes()) {
+    let envelope = match element::read_json(source, body, now) {
         Ok(envelope) => envelope,
-        Err(why) => {
-            parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now));
-            return Ok(parsed);
-        }
+        Err(unreadable) => return Ok(unreadable),
     };
+    let mut parsed = Parsed::default();
     if text(&envelope, "type") == Some("url_verification") {
         parsed.challenge = owned(&envelope, "challenge").map(Challenge);
     } else if let Some(message) = message(source, &envelope, now) {

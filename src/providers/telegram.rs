@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::element::{self, Content};
-use super::json::{list, members, owned, read, scalar, text};
+use super::json::{list, members, owned, scalar, text};
 use super::rule::Proof;
 use super::{AnswerStyle, InvalidBody, Parsed, Rule, Scheme, Source, VerifiedBody};
 use crate::domain::{Address, Details, Kind, Media, Moment, NewMessage};
@@ -40,14 +40,11 @@ const MESSAGES: [(&str, bool); 6] = [
 ];
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let mut parsed = Parsed::default();
-    let update = match read(body.as_bytes()) {
+    let update = match element::read_json(source, body, now) {
         Ok(update) => update,
-        Err(why) => {
-            parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now));
-            return Ok(parsed);
-        }
+        Err(unreadable) => return Ok(unreadable),
     };
+    let mut parsed = Parsed::default();
     let number = scalar(&update, "update_id");
     let held = MESSAGES.iter().find_map(|(name, is_edit)| Some((*name, update.get(*name)?, *is_edit)));
     match held.and_then(|(name, part, is_edit)| message(source, name, part, is_edit, now)) {

@@ -1,15 +1,12 @@
 //! Telnyx messaging: signed with Ed25519, so that Postroom holds a public key and no secret.
 
-use std::borrow::Cow;
-
 use serde_json::Value;
 
 use super::algorithm::Algorithm;
 use super::element::{self, Content, message_key};
 use super::encoding::Encoding;
-use super::header::{TOLERANCE_SECONDS, TimeUnit};
-use super::json::{list, owned, read, scalar, text};
-use super::rule::{Part, Proof, Time, TimePlace};
+use super::json::{list, owned, scalar, text};
+use super::rule::Part;
 use super::twilio::kind_of_media;
 use super::{InvalidBody, Parsed, Rule, Scheme, SecretForm, Source, VerifiedBody};
 use crate::domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdate};
@@ -21,37 +18,24 @@ pub const SCHEME: Scheme = Scheme {
     kind: "telnyx",
     title: "Telnyx Messaging",
     secret: SecretForm::PublicKey,
-    rule: Some(Rule {
-        header: super::text("telnyx-signature-ed25519"),
-        prefix: super::text(""),
-        prefix_optional: false,
-        list: None,
-        proof: Proof::Signature {
-            algorithm: Algorithm::Ed25519,
-            encoding: Encoding::Base64,
-            template: Cow::Borrowed(TEMPLATE),
-        },
-        time: Some(Time {
-            place: TimePlace::Header(super::text("telnyx-timestamp")),
-            unit: TimeUnit::Seconds,
-            tolerance_seconds: TOLERANCE_SECONDS,
-        }),
-        id_header: None,
-    }),
+    rule: Some(Rule::with_time(
+        ("telnyx-signature-ed25519", ""),
+        Algorithm::Ed25519,
+        Encoding::Base64,
+        TEMPLATE,
+        "telnyx-timestamp",
+    )),
     sign: None,
     parse,
     ..Scheme::BASE
 };
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let mut parsed = Parsed::default();
-    let envelope = match read(body.as_bytes()) {
+    let envelope = match element::read_json(source, body, now) {
         Ok(envelope) => envelope,
-        Err(why) => {
-            parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now));
-            return Ok(parsed);
-        }
+        Err(unreadable) => return Ok(unreadable),
     };
+    let mut parsed = Parsed::default();
     let data = &envelope["data"];
     let kind = text(data, "event_type").unwrap_or("event");
     match kind {
@@ -134,4 +118,38 @@ fn statuses(source: &Source, data: &Value, now: Moment) -> Vec<StatusUpdate> {
         })
     };
     list(payload, "to").iter().filter_map(status).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::fuzz::door;
+
+    fn read(body: &str) -> Parsed {
+        let source = door(&SCHEME_ROW);
+        source.parse(&source.reopen(body.into(), Vec::new()), Moment::from_microseconds(0)).unwrap()
+    }
+
+    static SCHEME_ROW: Scheme = SCHEME;
+
+    #[test]
+    fn messages_come_with_their_files_and_statuses_per_recipient() {
+        let received = r#"{"data":{"event_type":"message.received","id":"e1","occurred_at":"2025-01-15T10:00:00.5Z","payload":{
+            "id":"m1","type":"MMS","messaging_profile_id":"p1","received_at":"2025-01-15T10:00:00.000+00:00","text":"hi",
+            "from":{"phone_number":"12345"},"to":[{"phone_number":"+15550783881"}],
+            "media":[{"url":"https://media.example/1","content_type":"image/png","size":10}]}}}"#;
+        let message = read(received).messages.remove(0);
+        assert_eq!((message.id.as_str(), message.from.as_str()), ("telnyx:p1:m1", "short:12345"));
+        assert_eq!((message.to.as_str(), message.ts.as_str()), ("+15550783881", "2025-01-15T10:00:00Z"));
+        let details = message.details.unwrap();
+        assert_eq!((details.kind, details.media[0].bytes), (Kind::Image, Some(10)));
+        let finalized = r#"{"data":{"event_type":"message.finalized","occurred_at":"2025-01-15T10:00:01Z","payload":{"id":"out",
+            "to":[{"phone_number":"+1","status":"delivered"},{"phone_number":"+2","status":"delivery_failed"}],
+            "errors":[{"code":"40008","title":"Undeliverable"}]}}}"#;
+        let states: Vec<_> =
+            read(finalized).statuses.into_iter().map(|one| (one.recipient, one.state, one.error)).collect();
+        let error = Some("40008 Undeliverable".to_owned());
+        assert_eq!(states, [("+1".to_owned(), State::Delivered, None), ("+2".to_owned(), State::Failed, error)]);
+        assert_eq!(read(r#"{"data":{"event_type":"call.hangup","id":"e2"}}"#).events[0].kind, "call.hangup");
+    }
 }

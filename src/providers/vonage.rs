@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::element::{self, Content, message_key};
 use super::encoding::encode_hex;
 use super::header::bearer;
-use super::json::{owned, read, scalar, text};
+use super::json::{owned, scalar, text};
 use super::signature::BadSignature;
 use super::{InvalidBody, Parsed, Request, Scheme, Source, VerifiedBody, jwt};
 use crate::domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdate};
@@ -43,14 +43,11 @@ fn sign(source: &Source, request: &Request<'_>, id: &str, now: Moment) -> Option
 }
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let mut parsed = Parsed::default();
-    let value = match read(body.as_bytes()) {
+    let value = match element::read_json(source, body, now) {
         Ok(value) => value,
-        Err(why) => {
-            parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now));
-            return Ok(parsed);
-        }
+        Err(unreadable) => return Ok(unreadable),
     };
+    let mut parsed = Parsed::default();
     match (status(source, &value, now), message(source, &value, now)) {
         (Some(status), _) => parsed.statuses.push(status),
         (None, Some(message)) => parsed.messages.push(message),

@@ -6,7 +6,7 @@ use super::algorithm::Algorithm;
 use super::element::{self, Content, message_key};
 use super::encoding::Encoding;
 use super::header::single;
-use super::json::{list, owned, read, scalar, text};
+use super::json::{list, owned, scalar, text};
 use super::signature::BadSignature;
 use super::twilio::kind_of_media;
 use super::{InvalidBody, Parsed, Request, Rule, Scheme, Source, VerifiedBody, jid};
@@ -32,14 +32,11 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
 }
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let mut parsed = Parsed::default();
-    let envelope = match read(body.as_bytes()) {
+    let envelope = match element::read_json(source, body, now) {
         Ok(envelope) => envelope,
-        Err(why) => {
-            parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now));
-            return Ok(parsed);
-        }
+        Err(unreadable) => return Ok(unreadable),
     };
+    let mut parsed = Parsed::default();
     let event = text(&envelope, "event").unwrap_or("unknown");
     let own = envelope["payload"]["fromMe"] == true;
     let read = match event {

@@ -8,7 +8,7 @@ use super::algorithm::{Algorithm, same_secret};
 use super::element::{self, Content, message_key};
 use super::encoding::Encoding;
 use super::header::form;
-use super::json::{list, owned, read, scalar, text};
+use super::json::{list, owned, scalar, text};
 use super::signature::BadSignature;
 use super::{Challenge, InvalidBody, Parsed, Rule, Scheme, SecretForm, Source, VerifiedBody};
 use crate::domain::{Address, Moment, NewMessage, State, StatusUpdate};
@@ -48,14 +48,11 @@ pub fn handshake(source: &Source, query: &str) -> Result<Challenge, BadSignature
 
 /// Reads an envelope. Also of relays that pass it on.
 pub fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let mut parsed = Parsed::default();
-    let envelope = match read(body.as_bytes()) {
+    let envelope = match element::read_json(source, body, now) {
         Ok(envelope) => envelope,
-        Err(why) => {
-            parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now));
-            return Ok(parsed);
-        }
+        Err(unreadable) => return Ok(unreadable),
     };
+    let mut parsed = Parsed::default();
     for entry in list(&envelope, "entry") {
         for change in list(entry, "changes") {
             if parsed.len() >= ELEMENTS_MAX {

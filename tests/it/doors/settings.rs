@@ -119,6 +119,25 @@ fn the_file_declares_doors_with_names_of_their_own() {
 }
 
 #[test]
+fn a_further_door_of_the_original_kind_keeps_its_ids_apart_and_its_422() {
+    let (setup, _) = with_file(Setup::new(), "[source.second]\nprovider = \"postroom\"\nsecret_env = \"SECOND\"");
+    let server = setup.env("SECOND", crate::harness::SECRET).start();
+    let post = |path: &str, body: &[u8]| {
+        let signature = crate::harness::sign(body);
+        server.client().request("POST", path, &[("X-Signature", &signature)], body).unwrap().status
+    };
+    let body = crate::harness::body(&message("m1"));
+    assert_eq!(
+        (post("/webhook", &body), post("/webhook/second", &body), post("/webhook/second", b"{}")),
+        (200, 200, 422)
+    );
+    assert_eq!(post("/webhook/postroom", &body), 404, "the original door has no name");
+    let ids = server.get("/messages").json();
+    let ids: Vec<_> = ids["data"].as_array().unwrap().iter().map(|one| one["message_id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["m1", "postroom:second:m1"]);
+}
+
+#[test]
 fn what_the_file_gets_wrong_is_named() {
     let ask = |text: &str| {
         let (setup, _) = with_file(Setup::new().env("S", "secret"), text);

@@ -283,6 +283,17 @@ fn nothing_forged_is_stored_and_each_reason_is_counted() {
 }
 
 #[test]
+fn the_token_in_evolutions_bodies_is_not_kept() {
+    let (server, door) = start();
+    let (_, body) = samples("evolution").into_iter().find(|(name, _)| name == "text.json").unwrap();
+    assert!(String::from_utf8_lossy(&body).contains("s3cret-instance-token"));
+    assert_eq!(door("evolution").post(&server, &body, "1").status, 200);
+    let raw = server.get("/messages/EVO0001?raw=1").text();
+    assert!(raw.contains(r#""apikey": "[redacted]""#) && !raw.contains("s3cret-instance-token"), "{raw}");
+    assert!(!server.get("/messages/EVO0001").text().contains("s3cret"));
+}
+
+#[test]
 fn large_bodies_are_taken_up_to_the_doors_own_limit() {
     let (server, door) = start();
     let door = door("whatsapp");
