@@ -6,7 +6,7 @@ use memchr::memmem;
 use serde_json::{Value, json};
 
 use super::algorithm::same_secret;
-use super::element::{self, Content, message_key};
+use super::element::{self, Content, ELEMENTS_MAX, message_key};
 use super::header::{bearer, single};
 use super::json::{list, owned, scalar, text};
 use super::rule::first_fitting;
@@ -108,7 +108,8 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
         Value::Array(parts) => parts.as_slice(),
         part => std::slice::from_ref(part),
     };
-    for part in parts {
+    parsed.events.extend(element::too_many(source, body, parts.len(), now));
+    for part in parts.iter().take(ELEMENTS_MAX) {
         let own = part["key"]["fromMe"] == true;
         let message = (event == "messages.upsert" && !own).then(|| message(source, &envelope, part, now)).flatten();
         let status = (event == "messages.update").then(|| status(source, &envelope, part, now)).flatten();

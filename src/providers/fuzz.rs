@@ -65,3 +65,33 @@ pub fn fuzz_verify(data: &[u8]) {
         assert!(!matches!(verdict, Err(BadSignature::MissingHeader | BadSignature::DuplicateHeader)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::element::ELEMENTS_MAX;
+    use crate::providers::generic::{Mapping, NOTHING_MAPPED};
+
+    #[test]
+    fn a_body_of_tiny_parts_does_not_fill_the_memory_and_says_so() {
+        let parts = "{},".repeat(ELEMENTS_MAX + 50);
+        let parts = parts.trim_end_matches(',');
+        let change =
+            format!(r#"{{"field":"messages","value":{{"metadata":{{"phone_number_id":"1"}},"messages":[{parts}]}}}}"#);
+        let bodies = [
+            ("whatsapp", format!(r#"{{"entry":[{{"changes":[{change},{change}]}}]}}"#)),
+            ("whatsapp", format!(r#"{{"entry":[{{"changes":[{parts}]}}]}}"#)),
+            ("line", format!(r#"{{"events":[{parts}]}}"#)),
+            ("evolution", format!(r#"{{"event":"messages.upsert","data":[{parts}]}}"#)),
+            ("generic", format!(r#"{{"list":[{parts}]}}"#)),
+        ];
+        for (kind, body) in bodies {
+            let mut source = door(Scheme::find(kind).unwrap());
+            source.options.mapping = Some(Mapping { messages: Some("/list".into()), ..NOTHING_MAPPED });
+            let parsed = source.parse(&source.reopen(body.into(), Vec::new()), Moment::from_microseconds(0)).unwrap();
+            assert_eq!(parsed.len(), ELEMENTS_MAX + 1, "{kind}");
+            let told = parsed.events.iter().filter(|event| event.body.as_ref().unwrap().contains("more than 10000"));
+            assert_eq!(told.count(), 1, "{kind}");
+        }
+    }
+}

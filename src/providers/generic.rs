@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::element::{self, Content};
+use super::element::{self, Content, ELEMENTS_MAX};
 use super::header::form;
 use super::json::{as_scalar, text};
 use super::rule::Text;
@@ -89,12 +89,13 @@ pub fn parse_mapped(source: &Source, mapping: &Mapping, body: &VerifiedBody, now
         None => std::slice::from_ref(&whole),
         Some(pointer) => whole.pointer(pointer).and_then(Value::as_array).map_or(&[][..], Vec::as_slice),
     };
-    for part in parts.iter().take(super::whatsapp::ELEMENTS_MAX) {
+    for part in parts.iter().take(ELEMENTS_MAX) {
         match read_part(source, mapping, &whole, part, now) {
             Some(message) => parsed.messages.push(message),
             None => parsed.events.push(element::event(source, event_kind(part), None, part, now)),
         }
     }
+    parsed.events.extend(element::too_many(source, body, parts.len(), now));
     if parsed.is_empty() {
         parsed.events.push(element::event(source, event_kind(&whole), None, &whole, now));
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::algorithm::Algorithm;
-use super::element::{self, Content};
+use super::element::{self, Content, ELEMENTS_MAX};
 use super::encoding::Encoding;
 use super::json::{list, scalar, text};
 use super::{InvalidBody, Parsed, Rule, Scheme, Source, VerifiedBody};
@@ -24,7 +24,9 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
         Err(unreadable) => return Ok(unreadable),
     };
     let mut parsed = Parsed::default();
-    for event in list(&envelope, "events") {
+    let events = list(&envelope, "events");
+    parsed.events.extend(element::too_many(source, body, events.len(), now));
+    for event in events.iter().take(ELEMENTS_MAX) {
         match message(source, &envelope, event, now) {
             Some(message) => parsed.messages.push(message),
             None => {

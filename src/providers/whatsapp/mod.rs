@@ -5,16 +5,13 @@ mod content;
 use serde_json::{Value, json};
 
 use super::algorithm::{Algorithm, same_secret};
-use super::element::{self, Content, message_key};
+use super::element::{self, Content, ELEMENTS_MAX, message_key};
 use super::encoding::Encoding;
 use super::header::form;
 use super::json::{list, owned, scalar, text};
 use super::signature::BadSignature;
 use super::{Challenge, InvalidBody, Parsed, Rule, Scheme, SecretForm, Source, VerifiedBody};
 use crate::domain::{Address, Moment, NewMessage, State, StatusUpdate};
-
-/// Elements of one body that are stored one by one. Meta sends at most 1,000; beyond this the raw body has to do.
-pub const ELEMENTS_MAX: usize = 10_000;
 
 /// The row of `SCHEMES`.
 pub const SCHEME: Scheme = Scheme {
@@ -53,46 +50,48 @@ pub fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed
         Err(unreadable) => return Ok(unreadable),
     };
     let mut parsed = Parsed::default();
+    let mut count = 0;
     for entry in list(&envelope, "entry") {
         for change in list(entry, "changes") {
-            if parsed.len() >= ELEMENTS_MAX {
-                let why = "too many elements in one body";
-                parsed.events.push(element::unreadable_body(source, body.as_bytes(), why, now));
-                return Ok(parsed);
-            }
-            read_change(source, entry, change, now, &mut parsed);
+            count += read_change(source, entry, change, now, &mut parsed);
         }
     }
+    parsed.events.extend(element::too_many(source, body, count, now));
     Ok(parsed)
 }
 
-/// One change: messages and statuses of a number, or something about the account.
-fn read_change(source: &Source, entry: &Value, change: &Value, now: Moment, parsed: &mut Parsed) {
+/// One change: messages and statuses of a number, or something about the account. Answers how many elements it has; what is
+/// beyond the limit of a body is left out.
+fn read_change(source: &Source, entry: &Value, change: &Value, now: Moment, parsed: &mut Parsed) -> usize {
     let field = text(change, "field").unwrap_or("unknown");
     let value = &change["value"];
+    let room = |parsed: &Parsed| ELEMENTS_MAX.saturating_sub(parsed.len());
     let number = scalar(&value["metadata"], "phone_number_id");
     let (Some(number), "messages") = (number, field) else {
-        // Account events have no number and no id of their own: the whole change says which it is.
-        let whole = json!({ "entry": entry["id"], "time": entry["time"], "change": change });
-        parsed.events.push(element::event(source, field, None, &whole, now));
-        return;
+        if room(parsed) > 0 {
+            // Account events have no number and no id of their own: the whole change says which it is.
+            let whole = json!({ "entry": entry["id"], "time": entry["time"], "change": change });
+            parsed.events.push(element::event(source, field, None, &whole, now));
+        }
+        return 1;
     };
-    let room = ELEMENTS_MAX.saturating_sub(parsed.len());
-    for part in list(value, "messages").iter().take(room) {
+    let (messages, statuses, errors) = (list(value, "messages"), list(value, "statuses"), list(value, "errors"));
+    for part in messages.iter().take(room(parsed)) {
         match read_message(source, value, &number, part, now) {
             Some(message) => parsed.messages.push(message),
             None => parsed.events.push(element::unreadable(source, "a message without an id", part, now)),
         }
     }
-    for part in list(value, "statuses").iter().take(ELEMENTS_MAX.saturating_sub(parsed.len())) {
+    for part in statuses.iter().take(room(parsed)) {
         match read_status(source, &number, part, now) {
             Some(status) => parsed.statuses.push(status),
             None => parsed.events.push(element::unreadable(source, "an unknown status", part, now)),
         }
     }
-    for error in list(value, "errors").iter().take(room) {
+    for error in errors.iter().take(room(parsed)) {
         parsed.events.push(element::event(source, "errors", None, error, now));
     }
+    messages.len() + statuses.len() + errors.len()
 }
 
 fn read_message(source: &Source, value: &Value, number: &str, part: &Value, now: Moment) -> Option<NewMessage> {
