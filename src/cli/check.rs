@@ -54,10 +54,7 @@ fn tell_door(source: &Source, base_url: Option<&str>) {
     let base_url = source.options.base_url.as_deref().or(base_url).unwrap_or("https://YOUR-HOST");
     println!("door           {path} ({})", source.scheme.title);
     println!("  callback     {base_url}{path}");
-    match source.rule() {
-        Some(rule) => println!("  expects      {}", rule.describe()),
-        None => println!("  expects      see docs/providers/{}.md", source.scheme.kind),
-    }
+    println!("  expects      {}", source.expects());
     let labels: Vec<&str> = source.keys.iter().map(|key| key.label.as_str()).collect();
     println!("  secrets      {} (any of them)", labels.join(", "));
     if source.scheme.has_handshake() {

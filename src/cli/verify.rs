@@ -62,9 +62,7 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     };
     let case = Case { source: &source, headers, body, base_url: config.server.public_base_url, target, now };
     println!("door      {} ({})", source.name, source.scheme.title);
-    if let Some(rule) = source.rule() {
-        println!("expects   {}", rule.describe());
-    }
+    println!("expects   {}", source.expects());
     match case.verdict() {
         Ok(key) => {
             println!("verdict   believed, by the secret of {key}");

@@ -124,10 +124,10 @@ pub fn unreadable(source: &Source, why: &str, part: &Value, now: Moment) -> Even
 }
 
 /// The body as JSON; or else what becomes of it, for a parser to return.
-pub fn read_json(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Value, Parsed> {
+pub fn read_json(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Value, Box<Parsed>> {
     read(body.as_bytes()).map_err(|why| {
         let events = vec![unreadable_body(source, body.as_bytes(), &why, now)];
-        Parsed { events, ..Parsed::default() }
+        Box::new(Parsed { events, ..Parsed::default() })
     })
 }
 

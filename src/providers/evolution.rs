@@ -19,6 +19,7 @@ pub const SCHEME: Scheme = Scheme {
     kind: "evolution",
     title: "Evolution API v2 (self-hosted WhatsApp bridge)",
     variable: Some("EVOLUTION_JWT_KEY"),
+    expects: Some("authorization: Bearer <JWT of HS256 with app evolution and action webhook>"),
     caution: Some(
         "the body is not signed: whoever sees one request can send others for ten minutes (or for ever, with a \
         static header). Keep the bridge and Postroom on one private network",
@@ -97,7 +98,7 @@ fn redact(body: &[u8]) -> Option<Vec<u8>> {
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let mut envelope = match element::read_json(source, body, now) {
         Ok(envelope) => envelope,
-        Err(unreadable) => return Ok(unreadable),
+        Err(unreadable) => return Ok(*unreadable),
     };
     let mut parsed = Parsed::default();
     if let Some(fields) = envelope.as_object_mut() {

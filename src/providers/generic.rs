@@ -82,7 +82,7 @@ pub fn parse_mapped(source: &Source, mapping: &Mapping, body: &VerifiedBody, now
     };
     let whole = match whole {
         Ok(whole) => whole,
-        Err(unreadable) => return unreadable,
+        Err(unreadable) => return *unreadable,
     };
     let mut parsed = Parsed::default();
     let parts = match &mapping.messages {

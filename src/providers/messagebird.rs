@@ -30,6 +30,7 @@ const MAPPING: Mapping = Mapping {
 pub const SCHEME: Scheme = Scheme {
     kind: "messagebird",
     title: "MessageBird Conversations",
+    expects: Some("messagebird-signature-jwt: <JWT of HS256, HS384 or HS512 with url_hash and payload_hash>"),
     needs_url: true,
     verify,
     parse: |source, body, now| Ok(parse_mapped(source, &MAPPING, body, now)),

@@ -58,6 +58,8 @@ pub struct Scheme {
     pub refusal_status: u16,
     /// The signature scheme, where it is nothing but a rule.
     pub rule: Option<Rule>,
+    /// What proves a request, in words, where it is more than a rule.
+    pub expects: Option<&'static str>,
     /// Whether the URL is part of what is signed.
     pub needs_url: bool,
     /// What the operator has to know before relying on this protocol, if it is weaker than a signature of the body.
@@ -94,6 +96,7 @@ impl Scheme {
         answer: AnswerStyle::Json,
         refusal_status: 401,
         rule: None,
+        expects: None,
         needs_url: false,
         caution: None,
         takes_suffix: false,
@@ -292,6 +295,15 @@ impl Source {
     /// The signature scheme: what the configuration says, or else the protocol.
     pub fn rule(&self) -> Option<&Rule> {
         self.options.rule.as_ref().or(self.scheme.rule.as_ref())
+    }
+
+    /// What proves a request here, in words that people find again in dashboards.
+    pub fn expects(&self) -> String {
+        match (&self.options.header, self.rule(), self.scheme.expects) {
+            (Some(header), ..) => format!("{header}: <the secret itself>"),
+            (None, Some(rule), _) => rule.describe(),
+            (None, None, words) => words.unwrap_or("a proof of its own").to_owned(),
+        }
     }
 
     /// Whether requests can only be verified with the URL known.

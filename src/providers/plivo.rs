@@ -27,6 +27,7 @@ const MAPPING: Mapping = Mapping {
 pub const SCHEME: Scheme = Scheme {
     kind: "plivo",
     title: "Plivo Messaging",
+    expects: Some("x-plivo-signature-v3: <HMAC-SHA256 of {url}{sorted_form}.{nonce}, in base64>"),
     needs_url: true,
     caution: Some(
         "nothing in a request is dated: an old one that was seen once is believed again (and is a duplicate then)",

@@ -107,7 +107,7 @@ pub const BIRD: Scheme = Scheme {
 fn events(source: &Source, body: &VerifiedBody, kind: Option<&str>, id: Option<&str>, now: Moment) -> Parsed {
     let value = match element::read_json(source, body, now) {
         Ok(value) => value,
-        Err(unreadable) => return unreadable,
+        Err(unreadable) => return *unreadable,
     };
     let kind = kind.or_else(|| text_of(&value, "type")).unwrap_or("event");
     let event = element::event(source, kind, id.or_else(|| text_of(&value, "id")), &value, now);

@@ -31,7 +31,7 @@ pub const SCHEME: Scheme = Scheme {
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let envelope = match element::read_json(source, body, now) {
         Ok(envelope) => envelope,
-        Err(unreadable) => return Ok(unreadable),
+        Err(unreadable) => return Ok(*unreadable),
     };
     let mut parsed = Parsed::default();
     if text(&envelope, "type") == Some("url_verification") {

@@ -42,7 +42,7 @@ const MESSAGES: [(&str, bool); 6] = [
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let update = match element::read_json(source, body, now) {
         Ok(update) => update,
-        Err(unreadable) => return Ok(unreadable),
+        Err(unreadable) => return Ok(*unreadable),
     };
     let mut parsed = Parsed::default();
     let number = scalar(&update, "update_id");

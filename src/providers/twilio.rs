@@ -24,6 +24,7 @@ pub const SCHEME: Scheme = Scheme {
     variable: Some("TWILIO_AUTH_TOKEN"),
     answer: AnswerStyle::EmptyTwiml,
     refusal_status: 403,
+    expects: Some("x-twilio-signature: <HMAC-SHA1 (SHA256 with key_ids) of {url}{sorted_form}, in base64>"),
     needs_url: true,
     kept_headers: &["content-type"],
     verify,

@@ -17,6 +17,7 @@ use crate::domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdat
 pub const SCHEME: Scheme = Scheme {
     kind: "vonage",
     title: "Vonage Messages API",
+    expects: Some("authorization: Bearer <JWT of HS256 with the body's SHA-256 in payload_hash>"),
     // Vonage sometimes sends a request unsigned, and signs the next try after a failure of ours.
     refusal_status: 503,
     verify,
@@ -45,7 +46,7 @@ fn sign(source: &Source, request: &Request<'_>, id: &str, now: Moment) -> Option
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let value = match element::read_json(source, body, now) {
         Ok(value) => value,
-        Err(unreadable) => return Ok(unreadable),
+        Err(unreadable) => return Ok(*unreadable),
     };
     let mut parsed = Parsed::default();
     match (status(source, &value, now), message(source, &value, now)) {

@@ -34,7 +34,7 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let envelope = match element::read_json(source, body, now) {
         Ok(envelope) => envelope,
-        Err(unreadable) => return Ok(unreadable),
+        Err(unreadable) => return Ok(*unreadable),
     };
     let mut parsed = Parsed::default();
     let event = text(&envelope, "event").unwrap_or("unknown");

@@ -47,7 +47,7 @@ pub fn handshake(source: &Source, query: &str) -> Result<Challenge, BadSignature
 pub fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let envelope = match element::read_json(source, body, now) {
         Ok(envelope) => envelope,
-        Err(unreadable) => return Ok(unreadable),
+        Err(unreadable) => return Ok(*unreadable),
     };
     let mut parsed = Parsed::default();
     let mut count = 0;

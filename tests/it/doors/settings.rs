@@ -203,6 +203,8 @@ fn check_tells_what_each_door_expects_and_no_secret() {
         "x-hub-signature-256: sha256=<HMAC-SHA256 of {body}, in lower-case hexadecimal>",
         "WHATSAPP_APP_SECRET",
         "webhook-signature: v1,<HMAC-SHA256 of {id}.{timestamp}.{body}, in base64>",
+        "x-twilio-signature: <HMAC-SHA1",
+        "x-plivo-signature-v3: ",
         "the body is not signed",
     ] {
         assert!(stdout.contains(told), "{told}\n{stdout}");
