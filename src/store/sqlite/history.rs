@@ -27,6 +27,8 @@ struct Values {
     text: Option<String>,
 }
 
+// A few hundred bytes each, of a few hundred at a time: boxing one of them would only make the cases longer.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone)]
 enum Deed {
     Ours(Vec<Values>),
