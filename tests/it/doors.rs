@@ -171,6 +171,54 @@ fn a_batch_of_a_thousand_with_a_bad_part_survives_a_kill() {
 }
 
 #[test]
+fn batches_under_way_at_a_kill_are_whole_or_not_there() {
+    let mut setup = all_doors(Setup::new());
+    let doors = all_doors(Setup::new());
+    let mut acked = Vec::new();
+    for round in 0..4 {
+        let (server, door) = (setup.start(), Door::of(&doors, "whatsapp"));
+        let folder = std::thread::scope(|scope| {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let (address, door) = (server.address, &door);
+            scope.spawn(move || {
+                for batch in 0.. {
+                    let key = format!("r{round}b{batch}");
+                    let mut messages: Vec<_> = (0..30).map(|at| text_message(&format!("{key}m{at}"), "x")).collect();
+                    messages.insert(15, json!({"type": "text", "batch": key}));
+                    let body = envelope(&messages);
+                    let headers = door.headers(&body, "1", crate::harness::door::now());
+                    let headers: Vec<_> =
+                        headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+                    let Ok(mut client) = crate::harness::Client::try_connect(address) else { return };
+                    match client.request("POST", &door.path, &headers, &body) {
+                        Ok(reply) if reply.status == 200 => sender.send(key).unwrap_or_default(),
+                        _ => return,
+                    }
+                }
+            });
+            // Killed while the next one is on its way.
+            acked.extend(receiver.iter().take(10 + 7 * round));
+            let folder = server.kill();
+            acked.extend(receiver.iter());
+            folder
+        });
+        setup = all_doors(Setup::in_folder(folder));
+    }
+    let server = setup.start();
+    let sql = server.sql();
+    let ids = crate::harness::database::ids(&sql);
+    for key in &acked {
+        assert!((0..30).all(|at| ids.contains(&format!("whatsapp:7:{key}m{at}"))), "{key} was acknowledged");
+    }
+    assert_eq!(ids.len() % 30, 0, "a batch is one commit");
+    let count = |text: &str| -> i64 { sql.query_row(text, [], |row| row.get(0)).unwrap() };
+    let batches = ids.len() as i64 / 30;
+    assert_eq!(count("SELECT count(*) FROM postroom_events WHERE kind = 'unreadable'"), batches, "with its bad part");
+    assert_eq!(count("SELECT count(*) FROM postroom_details"), 30 * batches, "and its details");
+    assert_eq!(count("SELECT count(*) FROM postroom_payloads"), batches, "and its raw body");
+}
+
+#[test]
 fn the_log_tells_of_a_batch_without_its_content() {
     let (server, door) = start();
     door("whatsapp").post(&server, &envelope(&[text_message("a", "private words"), text_message("b", "x")]), "1");

@@ -173,39 +173,17 @@ fn forget_unreadable(connection: &Connection, extras: &Extras, payload: i64) -> 
 impl SqliteStore {
     /// See `Store::message`.
     pub async fn message(&self, id: String) -> Result<Lookup<FullMessage>, StoreError> {
-        self.read(move |snapshot| {
-            let connection = snapshot.connection;
-            if let Some(found) = full_message(connection, &id)? {
-                return Ok(Lookup::Found(found));
-            }
-            let sql = "SELECT message_id FROM postroom_details AS details WHERE provider_id = ?1
-                           AND EXISTS (SELECT 1 FROM messages WHERE messages.message_id = details.message_id)
-                       ORDER BY message_id LIMIT ?2";
-            match keys(connection, sql, &id)?.as_slice() {
-                [] => Ok(Lookup::Absent),
-                [key] => Ok(full_message(connection, key)?.map_or(Lookup::Absent, Lookup::Found)),
-                several => Ok(Lookup::Ambiguous(several.to_vec())),
-            }
-        })
-        .await
+        let sql = "SELECT message_id FROM postroom_details AS details WHERE provider_id = ?1
+                       AND EXISTS (SELECT 1 FROM messages WHERE messages.message_id = details.message_id)
+                   ORDER BY message_id LIMIT ?2";
+        self.read(move |snapshot| look_up(snapshot.connection, &id, sql, full_message)).await
     }
 
     /// See `Store::statuses`.
     pub async fn statuses(&self, id: String) -> Result<Lookup<MessageStatus>, StoreError> {
-        self.read(move |snapshot| {
-            let connection = snapshot.connection;
-            if let Some(found) = message_status(connection, &id)? {
-                return Ok(Lookup::Found(found));
-            }
-            let sql = "SELECT DISTINCT message_id FROM postroom_statuses WHERE provider_id = ?1
-                       ORDER BY message_id LIMIT ?2";
-            match keys(connection, sql, &id)?.as_slice() {
-                [] => Ok(Lookup::Absent),
-                [key] => Ok(message_status(connection, key)?.map_or(Lookup::Absent, Lookup::Found)),
-                several => Ok(Lookup::Ambiguous(several.to_vec())),
-            }
-        })
-        .await
+        let sql = "SELECT DISTINCT message_id FROM postroom_statuses WHERE provider_id = ?1
+                   ORDER BY message_id LIMIT ?2";
+        self.read(move |snapshot| look_up(snapshot.connection, &id, sql, message_status)).await
     }
 
     /// See `Store::payload`.
@@ -288,10 +266,24 @@ impl SqliteStore {
     }
 }
 
-/// At most so many keys that an id stands for.
-fn keys(connection: &Connection, sql: &str, id: &str) -> rusqlite::Result<Vec<String>> {
+/// What has this key; or else what is meant by a provider's id, whose keys `sql` finds.
+fn look_up<T>(
+    connection: &Connection,
+    id: &str,
+    sql: &str,
+    find: impl Fn(&Connection, &str) -> rusqlite::Result<Option<T>>,
+) -> rusqlite::Result<Lookup<T>> {
+    if let Some(found) = find(connection, id)? {
+        return Ok(Lookup::Found(found));
+    }
     let mut statement = connection.prepare_cached(sql)?;
-    statement.query_map(params![id, CANDIDATES_MAX], |row| row.get(0))?.collect()
+    let keys = statement.query_map(params![id, CANDIDATES_MAX], |row| row.get(0))?;
+    let keys: Vec<String> = keys.collect::<Result<_, _>>()?;
+    match keys.as_slice() {
+        [] => Ok(Lookup::Absent),
+        [key] => Ok(find(connection, key)?.map_or(Lookup::Absent, Lookup::Found)),
+        _ => Ok(Lookup::Ambiguous(keys)),
+    }
 }
 
 fn full_message(connection: &Connection, key: &str) -> rusqlite::Result<Option<FullMessage>> {
