@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::ServeArguments;
+use crate::config::sources::VERIFY_TOKEN_VARIABLE;
 use crate::config::{Config, Database, Inputs};
+use crate::providers::{Source, original};
 use crate::store::sqlite::{IndexAudit, audit};
 
 /// Checks every setting and opens the database for reading. Exits 0 if all is well, 2 if a setting is not, 1 for the rest.
@@ -23,6 +25,9 @@ pub struct Arguments {
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Inputs::gather(flags, arguments.serve.config)?)?;
     println!("configuration  ok");
+    for source in &config.sources {
+        tell_door(source, config.server.public_base_url.as_deref());
+    }
     let Database::Sqlite { path } = &config.store.database;
     if !path.exists() {
         println!("database       {} does not exist yet; the first start makes it", path.display());
@@ -42,4 +47,29 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
         println!("data           integrity ok");
     }
     Ok(if audit.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What has to stand in the provider's dashboard, and what a request has to bring. Never a secret itself.
+fn tell_door(source: &Source, base_url: Option<&str>) {
+    let path = match source.name == original::SCHEME.kind {
+        true => "/webhook".to_owned(),
+        false => format!("/webhook/{}", source.name),
+    };
+    let base_url = source.options.base_url.as_deref().or(base_url).unwrap_or("https://YOUR-HOST");
+    println!("door           {path} ({})", source.scheme.title);
+    println!("  callback     {base_url}{path}");
+    println!("  expects      {}", source.expects());
+    let labels: Vec<&str> = source.keys.iter().map(|key| key.label.as_str()).collect();
+    println!("  secrets      {} (any of them)", labels.join(", "));
+    if source.scheme.has_handshake() {
+        match source.options.verify_token {
+            Some(_) => println!("  handshake    answered, with the verify token that is configured"),
+            None => println!(
+                "problem        no verify token is set ({VERIFY_TOKEN_VARIABLE}, or verify_token_env): the handshake is refused"
+            ),
+        }
+    }
+    if let Some(caution) = source.scheme.caution {
+        println!("  caution      {caution}");
+    }
 }

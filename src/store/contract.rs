@@ -1,6 +1,8 @@
 //! What every store must do, whatever the engine: one suite, written against `Store` alone, and a model that it must agree
 //! with after any history. A new behaviour starts as a case here.
 
+mod details;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,11 +66,16 @@ fn message(id: &str, from: &str, ts: &str, text: Option<&str>) -> NewMessage {
         ts: Timestamp::parse(ts).unwrap(),
         text: text.map(str::to_owned),
         accepted_at: Moment::from_microseconds(0),
+        details: None,
     }
 }
 
+fn brought(messages: Vec<NewMessage>) -> Parsed {
+    Parsed { messages, ..Parsed::default() }
+}
+
 async fn file(store: &Store, messages: Vec<NewMessage>) -> Vec<Outcome> {
-    store.append(Parsed { messages }).await.unwrap().outcomes().to_vec()
+    store.append(brought(messages)).await.unwrap().outcomes().to_vec()
 }
 
 fn all(limit: u32) -> PageRequest {
@@ -136,8 +143,7 @@ fn fifty_copies_at_once_make_one_row() {
 #[test]
 fn a_full_queue_says_so_and_loses_nothing() {
     with_store(async |store: &Store| {
-        let posts =
-            (0..200).map(|at| store.append(Parsed { messages: vec![message(&format!("{at}"), "+1", NOON, None)] }));
+        let posts = (0..200).map(|at| store.append(brought(vec![message(&format!("{at}"), "+1", NOON, None)])));
         let results = futures_join(posts).await;
         let stored = results.iter().filter(|result| result.is_ok()).count();
         assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(StoreError::QueueFull))));
@@ -249,6 +255,8 @@ fn lets_through(filter: &Filter, message: &NewMessage) -> bool {
     let contains = |needle: &Needle| message.text.as_ref().is_some_and(|text| needle.is_in(text, &mut String::new()));
     filter.from.as_ref().is_none_or(|from| from == message.from.as_str())
         && filter.since.is_none_or(|since| message.ts >= since)
+        && filter.until.is_none_or(|until| message.ts < until)
+        && filter.to.as_ref().is_none_or(|to| to == message.to.as_str())
         && filter.search.as_ref().is_none_or(contains)
 }
 
@@ -288,11 +296,14 @@ fn any_message() -> impl Strategy<Value = NewMessage> {
 }
 
 fn any_page_request() -> impl Strategy<Value = PageRequest> {
-    let filter = (prop::option::of("\\+[1-9][0-4]?"), prop::option::of(any_timestamp()), prop::option::of(any_text()))
-        .prop_map(|(from, since, q)| {
+    let times = (prop::option::of(any_timestamp()), prop::option::weighted(0.2, any_timestamp()));
+    let to = prop::option::weighted(0.1, "\\+[12]");
+    let filter = (prop::option::of("\\+[1-9][0-4]?"), times, prop::option::of(any_text()), to).prop_map(
+        |(from, (since, until), q, to)| {
             let search = q.filter(|q| !q.is_empty()).map(|q| Needle::new(&q));
-            Filter { from, since, search }
-        });
+            Filter { from, since, search, to, until, ..Filter::default() }
+        },
+    );
     let offset = prop_oneof![4 => 0..12u64, 1 => Just(i64::MAX as u64)];
     (filter, 1..8u32, offset, any::<bool>()).prop_map(|(filter, limit, offset, bounded_total)| PageRequest {
         filter,
