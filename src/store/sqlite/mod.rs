@@ -9,6 +9,7 @@ mod file;
 #[cfg(test)]
 mod history;
 mod indexer;
+mod joined;
 mod listing;
 mod merger;
 mod queries;
