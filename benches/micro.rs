@@ -9,7 +9,7 @@ use postroom::domain::{Message, Moment, Needle, Page, Secret, Timestamp, fold};
 use postroom::http::head::RequestScan;
 use postroom::http::views::{PageView, json};
 use postroom::providers::original::SIGNATURE_HEADER;
-use postroom::providers::{SCHEMES, SigningKey, Source};
+use postroom::providers::{Key, Request, SCHEMES, Source};
 
 /// 250 bytes, as most messages are.
 const BODY: &str = r#"{"message_id":"wamid.3f9c1b7e5a2d48806c1e9f0a7b3d5e21","from":"+919876543210","to":"+14155550100","ts":"2026-11-01T10:00:00Z","text":"Good morning, is my order still on its way? The number is 48213077 and I will be at home from nine until noon."}"#;
@@ -20,22 +20,28 @@ fn main() {
 
 /// The original door, and a body that is signed for it.
 fn signed() -> (Source, HeaderMap, Bytes) {
-    let key = SigningKey::new(&Secret::new("benchmark").expect("not empty"));
-    let signature = key.sign(BODY.as_bytes()).parse().expect("hexadecimal");
+    let key = Key::new("benchmark", Secret::new("benchmark").expect("not empty"));
+    let signature = key.signing().sign(BODY.as_bytes()).parse().expect("hexadecimal");
     let headers = HeaderMap::from_iter([(SIGNATURE_HEADER.parse().expect("a header name"), signature)]);
-    (Source { name: "benchmark".to_owned(), scheme: &SCHEMES[0], keys: vec![key] }, headers, Bytes::from(BODY))
+    (Source::new(SCHEMES[0].kind, &SCHEMES[0], vec![key]), headers, Bytes::from(BODY))
+}
+
+fn request<'a>(headers: &'a HeaderMap, body: &'a [u8]) -> Request<'a> {
+    Request { headers, body, base_url: None, target: "/webhook" }
 }
 
 #[divan::bench]
 fn verify(bencher: Bencher) {
     let (source, headers, body) = signed();
-    bencher.bench(|| source.verify(black_box(&headers), body.clone()));
+    let now = Moment::from_microseconds(0);
+    bencher.bench(|| source.verify(&request(black_box(&headers), &body), body.clone(), now));
 }
 
 #[divan::bench]
 fn parse(bencher: Bencher) {
     let (source, headers, body) = signed();
-    let (body, now) = (source.verify(&headers, body).expect("it is signed"), Moment::from_microseconds(0));
+    let now = Moment::from_microseconds(0);
+    let body = source.verify(&request(&headers, &body), body.clone(), now).expect("it is signed");
     bencher.bench(|| source.parse(black_box(&body), now));
 }
 

@@ -10,7 +10,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
-use crate::http::{AppState, connection};
+use crate::http::doors::Doors;
+use crate::http::rate::Rates;
+use crate::http::{AppState, Face, Quarantine, connection};
 use crate::store::Store;
 use crate::telemetry::{Metrics, log, process};
 
@@ -19,6 +21,8 @@ use crate::telemetry::{Metrics, log, process};
 pub struct App {
     state: Arc<AppState>,
     listener: TcpListener,
+    /// For reading, where that has an address of its own.
+    reading: Option<TcpListener>,
 }
 
 impl App {
@@ -29,21 +33,34 @@ impl App {
         let (host, port) = (config.server.host.as_str(), config.server.port);
         let listener = TcpListener::bind((host, port)).await;
         let listener = listener.with_context(|| format!("cannot listen on HOST {host}, PORT {port}"))?;
+        let reading = match &config.server.read_address {
+            None => None,
+            Some((host, port)) => {
+                let listener = TcpListener::bind((host.as_str(), *port)).await;
+                let place =
+                    || format!("cannot listen on POSTROOM_SERVER_READ_HOST {host}, POSTROOM_SERVER_READ_PORT {port}");
+                Some(listener.with_context(place)?)
+            }
+        };
         let sources = config.sources.iter().map(|source| source.name.clone()).collect();
         let metrics = Arc::new(Metrics::new(sources, config.store.queue_max, config.server.connections_max));
         let store = Store::open(&config.store, Arc::clone(&metrics))
             .with_context(|| format!("DATABASE_URL: {}", config.store.database))?;
-        tell_configuration(&config, store.durability(), listener.local_addr()?, started);
+        let read_address = reading.as_ref().map(TcpListener::local_addr).transpose()?;
+        tell_configuration(&config, store.durability(), (listener.local_addr()?, read_address), started);
         let state = AppState {
-            sources: config.sources,
+            doors: Arc::new(Doors::new(config.sources)),
+            rates: Rates::new(&config.access),
+            quarantine: Quarantine::new(config.quarantine),
             access: config.access,
+            reads_apart: reading.is_some(),
             body_room: Semaphore::new(config.server.bodies_bytes_max),
             limits: config.server,
             store,
             metrics,
             stop: watch::Sender::new(false),
         };
-        Ok(Self { state: Arc::new(state), listener })
+        Ok(Self { state: Arc::new(state), listener, reading })
     }
 
     /// The bound address.
@@ -51,13 +68,28 @@ impl App {
         self.listener.local_addr()
     }
 
+    /// The doors, whose secrets can be exchanged while the service runs.
+    pub fn doors(&self) -> Arc<Doors> {
+        Arc::clone(&self.state.doors)
+    }
+
     /// Serves until `shutdown` is done, then stops: not ready, no new connections, drain, close the queue, join the writer,
     /// checkpoint.
     pub async fn run_until(self, shutdown: impl Future<Output = &'static str>) -> anyhow::Result<()> {
-        let Self { state, listener } = self;
-        let mut serving = std::pin::pin!(connection::serve(Arc::clone(&state), listener, state.stop.subscribe()));
+        let Self { state, listener, reading } = self;
+        let serve = |listener, face| connection::serve(Arc::clone(&state), listener, face, state.stop.subscribe());
+        let doors = serve(listener, Face::Doors);
+        let reads = reading.map(|listener| serve(listener, Face::Reading));
+        let both = async {
+            tokio::join!(doors, async {
+                if let Some(reads) = reads {
+                    reads.await
+                }
+            })
+        };
+        let mut serving = std::pin::pin!(both);
         let reason = tokio::select! {
-            () = serving.as_mut() => unreachable!("serving ends only after a stop"),
+            _ = serving.as_mut() => unreachable!("serving ends only after a stop"),
             reason = shutdown => reason,
         };
         let began = Instant::now();
@@ -84,11 +116,17 @@ fn connections_possible() -> usize {
 }
 
 /// The start line: the effective configuration, without secrets.
-fn tell_configuration(config: &Config, durability: &str, address: SocketAddr, started: Instant) {
+fn tell_configuration(
+    config: &Config,
+    durability: &str,
+    (address, read_address): (SocketAddr, Option<SocketAddr>),
+    started: Instant,
+) {
     let (server, store) = (&config.server, &config.store);
     log::info("postroom is serving")
         .text("version", env!("CARGO_PKG_VERSION"))
         .text("address", &address.to_string())
+        .text_if("read_address", read_address.map(|address| address.to_string()).as_deref())
         .text("database", &config.store.database.to_string())
         .text("durability", durability)
         .text("log_level", config.log_level.name())
@@ -104,6 +142,11 @@ fn tell_configuration(config: &Config, durability: &str, address: SocketAddr, st
         .value("grace_seconds", server.grace.as_secs())
         .value("startup_seconds", format_args!("{:.3}", started.elapsed().as_secs_f64()))
         .emit();
+    for source in &config.sources {
+        if let Some(caution) = source.scheme.caution {
+            log::warning(caution).text("source", &source.name).text("provider", source.scheme.kind).emit();
+        }
+    }
     if config.access.tokens.is_empty() {
         log::warning("reading is open to everyone who reaches this address; set API_TOKEN to guard it").emit();
     }

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::ServeArguments;
+use crate::config::sources::VERIFY_TOKEN_VARIABLE;
 use crate::config::{Config, Database, Inputs, PostgresConfig};
+use crate::providers::{Source, original};
 use crate::store::postgres;
 use crate::store::sqlite::{IndexAudit, audit};
 
@@ -24,6 +26,9 @@ pub struct Arguments {
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Inputs::gather(flags, arguments.serve.config)?)?;
     println!("configuration  ok");
+    for source in &config.sources {
+        tell_door(source, config.server.public_base_url.as_deref());
+    }
     let path = match &config.store.database {
         Database::Sqlite { path } => path,
         Database::Postgres(server) => return check_postgres(server, arguments.data),
@@ -64,4 +69,29 @@ fn check_postgres(server: &PostgresConfig, thorough: bool) -> anyhow::Result<Exi
         println!("data           counters and search index agree with a recount");
     }
     Ok(if audit.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What has to stand in the provider's dashboard, and what a request has to bring. Never a secret itself.
+fn tell_door(source: &Source, base_url: Option<&str>) {
+    let path = match source.name == original::SCHEME.kind {
+        true => "/webhook".to_owned(),
+        false => format!("/webhook/{}", source.name),
+    };
+    let base_url = source.options.base_url.as_deref().or(base_url).unwrap_or("https://YOUR-HOST");
+    println!("door           {path} ({})", source.scheme.title);
+    println!("  callback     {base_url}{path}");
+    println!("  expects      {}", source.expects());
+    let labels: Vec<&str> = source.keys.iter().map(|key| key.label.as_str()).collect();
+    println!("  secrets      {} (any of them)", labels.join(", "));
+    if source.scheme.has_handshake() {
+        match source.options.verify_token {
+            Some(_) => println!("  handshake    answered, with the verify token that is configured"),
+            None => println!(
+                "problem        no verify token is set ({VERIFY_TOKEN_VARIABLE}, or verify_token_env): the handshake is refused"
+            ),
+        }
+    }
+    if let Some(caution) = source.scheme.caution {
+        println!("  caution      {caution}");
+    }
 }

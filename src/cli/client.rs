@@ -19,6 +19,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// Path and query.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Takes an URL apart; `default_path` stands for a missing one.
     pub fn parse(url: &str, default_path: &str) -> anyhow::Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("'{url}' is not a URL"))?;

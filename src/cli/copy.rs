@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         tell(&place, &summary, started.elapsed())
     }
-    let complete = summary.odd.0 == 0 && summary.tally.agrees();
+    let complete = summary.odd.0 == 0 && summary.left_behind == 0 && summary.tally.agrees();
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -98,6 +98,10 @@ fn tell(place: &str, summary: &Summary, elapsed: Duration) {
     if *odd > 0 {
         println!("not copied     {odd} rows that are no text, such as {}", some.join(", "));
     }
+    if summary.left_behind > 0 {
+        let count = summary.left_behind;
+        println!("left behind    {count} details, statuses and events of providers' doors: only messages are copied");
+    }
     let whole = summary.tally.whole();
     println!(
         "compared       {} messages of {} days, all values: source {:016x}, target {:016x}",
@@ -129,6 +133,7 @@ fn tell_json(summary: &Summary, elapsed: Duration) {
         "read": summary.read,
         "created": summary.created,
         "not_copied": summary.odd.0,
+        "left_behind": summary.left_behind,
         "equal": summary.tally.agrees(),
         "elapsed_seconds": elapsed.as_secs_f64(),
         "days": days.collect::<Vec<_>>(),

@@ -5,10 +5,14 @@ mod check;
 mod client;
 mod copy;
 mod health;
+mod quarantine;
 mod reindex;
+mod reparse;
+mod sample;
 mod send;
 mod serve;
 mod sign;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +21,8 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::settings::SETTINGS;
-use crate::config::{ConfigError, Inputs};
+use crate::config::{Config, ConfigError, Inputs};
+use crate::providers::Source;
 
 /// The exit code of a configuration that cannot be used, as of a wrong command line.
 const EXIT_CONFIGURATION: u8 = 2;
@@ -50,6 +55,10 @@ enum Subcommands {
     Health(health::Arguments),
     /// Check the configuration and the database
     Check(check::Arguments),
+    /// Explain whether a captured request would be believed
+    Verify(verify::Arguments),
+    /// Read stored bodies again that could not be read when they came
+    Reparse(reparse::Arguments),
     /// Build everything that is derived from the messages anew
     Reindex(ServeArguments),
     /// Measure this program on this machine
@@ -83,6 +92,8 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Send(arguments)) => finish(send::run(&arguments)),
         Some(Subcommands::Health(arguments)) => finish(health::run(&arguments)),
         Some(Subcommands::Check(arguments)) => finish(check::run(flags, arguments)),
+        Some(Subcommands::Verify(arguments)) => finish(verify::run(flags, arguments)),
+        Some(Subcommands::Reparse(arguments)) => finish(reparse::run(flags, arguments)),
         Some(Subcommands::Reindex(arguments)) => finish(reindex::run(flags, arguments)),
         Some(Subcommands::Bench(arguments)) => finish(bench::run(&arguments)),
         Some(Subcommands::Copy(arguments)) => finish(copy::run(&arguments)),
@@ -110,6 +121,8 @@ fn command() -> Command {
         .mut_subcommand("serve", with_settings)
         .mut_subcommand("check", with_settings)
         .mut_subcommand("reindex", with_settings)
+        .mut_subcommand("reparse", with_settings)
+        .mut_subcommand("verify", with_settings)
 }
 
 /// The settings that were given as flags, by environment name.
@@ -135,6 +148,22 @@ fn long_version() -> &'static str {
 /// Settings for commands that take none as flags.
 fn inputs_of_environment() -> anyhow::Result<Inputs> {
     Ok(Inputs::gather(BTreeMap::new(), None)?)
+}
+
+/// A door by its name, and the settings that it stands in.
+fn source_named(
+    flags: BTreeMap<&'static str, String>,
+    config_file: Option<PathBuf>,
+    name: &str,
+) -> anyhow::Result<(Source, Config)> {
+    let mut config = Config::load(&Inputs::gather(flags, config_file)?)?;
+    match config.sources.iter().position(|source| source.name == name) {
+        Some(at) => Ok((config.sources.swap_remove(at), config)),
+        None => {
+            let known: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
+            anyhow::bail!("there is no door '{name}'; those with a secret are: {}", known.join(", "))
+        }
+    }
 }
 
 /// Success, or one line on stderr that a person can act on.

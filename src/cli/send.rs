@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::client::{Client, Reply, Target};
 use super::inputs_of_environment;
+use super::sample::{self, Wanted};
 use crate::config::{SigningKey, signing_key};
 use crate::providers::original::SIGNATURE_HEADER;
 use crate::telemetry::histogram::Spread;
@@ -39,11 +40,19 @@ const TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// duplicates are answered 200 too. Exits 1 if anything was refused or could not be delivered.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The file, one JSON message a line; .gz and .zst are unpacked; - reads standard input
-    file: PathBuf,
-    /// Where to post
-    #[arg(long, default_value = "http://127.0.0.1:8000/webhook")]
+    /// The file, one JSON message a line; .gz and .zst are unpacked; - reads standard input. With --as: one body, or the name of a
+    /// sample
+    #[arg(required_unless_present = "door")]
+    file: Option<PathBuf>,
+    /// Where to post [default: http://127.0.0.1:8000 and the door's path]
+    #[arg(long, default_value = "http://127.0.0.1:8000", hide_default_value = true)]
     url: String,
+    /// Post one body as this provider would sign it, to its door: whatsapp, twilio, … (or a door's name)
+    #[arg(long = "as", value_name = "DOOR")]
+    door: Option<String>,
+    /// A TOML file with settings, for --as (also POSTROOM_CONFIG)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Connections, and so requests under way at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     concurrency: u16,
@@ -87,10 +96,15 @@ struct Courier {
 
 /// Posts everything and prints a summary.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(door) = &arguments.door {
+        let (body, config) = (arguments.file.clone(), arguments.config.clone());
+        return sample::send(Wanted { door, body, url: &arguments.url, config });
+    }
+    let file = arguments.file.as_deref().context("name a file, or - for standard input")?;
     let key = signing_key(&inputs_of_environment()?)?;
     let target = Target::parse(&arguments.url, "/webhook")?;
     ensure!(arguments.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()), "--rate must be above zero");
-    let input = open(&arguments.file)?;
+    let input = open(file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, lines) = mpsc::channel(LINES_AHEAD);
     let rate = arguments.rate;
@@ -117,7 +131,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     courier.progress.bar.finish_and_clear();
     let read = reader.join().expect("the reading thread does not panic");
     let all_stored = courier.summarize(elapsed, arguments.json);
-    read.with_context(|| format!("reading {} stopped early", arguments.file.display()))?;
+    read.with_context(|| format!("reading {} stopped early", file.display()))?;
     Ok(if all_stored { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::EXIT_CONFIGURATION;
 use crate::app::App;
 use crate::config::{Config, ConfigError, Inputs, LogLevel};
+use crate::http::doors::Doors;
 use crate::telemetry::log;
 
 /// How long the last log lines wait for a slow reader.
@@ -18,7 +19,8 @@ const LOG_PATIENCE: Duration = Duration::from_secs(2);
 /// Runs until a signal. 0 after a clean stop, 2 for settings that cannot be used, 1 for anything else that prevents a start.
 pub fn run(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) -> ExitCode {
     log::install_panic_hook();
-    let config = match Inputs::gather(flags, config_file).and_then(|inputs| Config::load(&inputs)) {
+    let read = move || Inputs::gather(flags.clone(), config_file.clone()).and_then(|inputs| Config::load(&inputs));
+    let config = match read() {
         Ok(config) => config,
         Err(error) => return refuse_configuration(&error),
     };
@@ -28,7 +30,7 @@ pub fn run(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) 
         Ok(runtime) => runtime,
         Err(error) => return refuse_start(&error.into()),
     };
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, read));
     writer.stop(LOG_PATIENCE);
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,13 +38,19 @@ pub fn run(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) 
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, read: impl Fn() -> Result<Config, ConfigError>) -> anyhow::Result<()> {
     // A write beyond the file-size limit shall fail like any other, not kill the process.
     let _file_size_signal = signal(SignalKind::from_raw(libc_sigxfsz()))?;
     let mut signals = Signals::install()?;
     let app = tokio::select! {
         app = App::build(config) => app?,
         name = signals.next() => anyhow::bail!("stopped by {name} before serving"),
+    };
+    let (doors, mut hang_ups) = (app.doors(), signal(SignalKind::hangup())?);
+    let reloads = async {
+        while hang_ups.recv().await.is_some() {
+            reload(&doors, read());
+        }
     };
     let (told, first) = tokio::sync::oneshot::channel();
     let stop = async { first.await.unwrap_or("lost signals") };
@@ -52,11 +60,29 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     tokio::select! {
         result = app.run_until(stop) => result,
+        // Only when the runtime can deliver no signals any more; then nothing is left to do here.
+        () = async { reloads.await; std::future::pending().await } => Ok(()),
         // Whoever asks twice means at once. What was acknowledged is on disk, so nothing needs to be finished.
         name = second => {
             log::write_to_stderr(LogLevel::Critical, "stopped at once", &[("reason", name)]);
             std::process::exit(130)
         }
+    }
+}
+
+/// Takes over secrets that were exchanged in their files, and what the configuration file says of doors. What cannot be used
+/// leaves everything as it is.
+fn reload(doors: &Doors, read: Result<Config, ConfigError>) {
+    match read {
+        Ok(config) => {
+            let count = config.sources.len();
+            let unknown = doors.replace(config.sources);
+            log::info("read the secrets again").value("doors", count).emit();
+            for name in unknown {
+                log::warning("a door was added or taken away; that needs a new start").text("source", &name).emit();
+            }
+        }
+        Err(error) => log::error("the secrets were not read again: the old ones hold").cause(&error).emit(),
     }
 }
 
@@ -69,23 +95,17 @@ fn libc_sigxfsz() -> i32 {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
 }
 
 impl Signals {
     fn install() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hang_up.recv() => "SIGHUP",
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Inputs {
     environment: BTreeMap<String, OsString>,
     file: BTreeMap<&'static str, String>,
     file_name: String,
+    /// The file's `[source.NAME]` tables.
+    sources: BTreeMap<String, toml::Table>,
 }
 
 /// A value and who said it, so that a complaint can name the right place.
@@ -44,7 +46,7 @@ impl Inputs {
         let mut inputs = Self { flags, environment, ..Self::default() };
         if let Some(path) = config_file.or(named) {
             inputs.file_name = path.display().to_string();
-            inputs.file = read_file(&path)?;
+            (inputs.file, inputs.sources) = read_file(&path)?;
         }
         Ok(inputs)
     }
@@ -61,7 +63,7 @@ impl Inputs {
             return Ok(Given { value, said_by: name.to_owned() });
         }
         if let Some(value) = self.file.get(name) {
-            return Ok(Given { value: value.clone(), said_by: self.file_place(setting) });
+            return Ok(Given { value: value.clone(), said_by: self.setting_place(setting) });
         }
         Ok(Given { value: setting.default.to_owned(), said_by: name.to_owned() })
     }
@@ -87,7 +89,7 @@ impl Inputs {
         let (bytes, said_by) = match (self.environment_or_its_file(name)?, self.file.get(name)) {
             (Some(bytes), _) => (bytes, name.to_owned()),
             (None, Some(path)) => {
-                let said_by = self.file_place(setting);
+                let said_by = self.setting_place(setting);
                 (read_secret_file(path, &said_by)?, said_by)
             }
             (None, None) => return Ok(None),
@@ -114,8 +116,31 @@ impl Inputs {
         }
     }
 
-    fn file_place(&self, setting: &Setting) -> String {
-        format!("{}: {}.{}", self.file_name, setting.file_key.0, setting.file_key.1)
+    /// A secret of the environment that is no setting of the table: the variable, or the file that `<NAME>_FILE` names. `None`
+    /// where it was not given at all; given and empty is an error.
+    pub(super) fn environment_secret(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
+        let Some(bytes) = self.environment_or_its_file(name)? else { return Ok(None) };
+        Secret::new(bytes).map(Some).ok_or_else(|| super::complaint_about(name, "must not be empty"))
+    }
+
+    /// The secret in a file.
+    pub(super) fn file_secret(&self, path: &str, said_by: &str) -> Result<Secret, ConfigError> {
+        let bytes = read_secret_file(path, said_by)?;
+        Secret::new(bytes).ok_or_else(|| super::complaint_about(said_by, "names an empty file"))
+    }
+
+    /// The doors of the file, by name.
+    pub(super) fn sources(&self) -> impl Iterator<Item = (&str, &toml::Table)> {
+        self.sources.iter().map(|(name, table)| (name.as_str(), table))
+    }
+
+    fn setting_place(&self, setting: &Setting) -> String {
+        self.file_place(&format!("{}.{}", setting.file_key.0, setting.file_key.1))
+    }
+
+    /// A key of the file, for complaints.
+    pub(super) fn file_place(&self, key: &str) -> String {
+        format!("{}: {key}", self.file_name)
     }
 }
 
@@ -138,7 +163,14 @@ fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
 /// Kubernetes puts beside services of our name, such as `POSTROOM_METRICS_SERVICE_HOST` and `POSTROOM_PORT_8000_TCP`.
 fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(), ConfigError> {
     for name in environment.keys() {
-        let sections = ["POSTROOM_SERVER_", "POSTROOM_STORE_", "POSTROOM_METRICS_", "POSTROOM_POSTGRES_"];
+        let sections = [
+            "POSTROOM_SERVER_",
+            "POSTROOM_DOORS_",
+            "POSTROOM_QUARANTINE_",
+            "POSTROOM_STORE_",
+            "POSTROOM_METRICS_",
+            "POSTROOM_POSTGRES_",
+        ];
         let injected = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"].iter().any(|part| name.contains(part));
         let ours = sections.iter().any(|start| name.starts_with(start)) && !injected && !name.ends_with("_PORT");
         if ours && find(name).is_none() && find(name.trim_end_matches("_FILE")).is_none() {
@@ -149,18 +181,30 @@ fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(
     Ok(())
 }
 
-/// The values of a configuration file, by environment name.
-fn read_file(path: &Path) -> Result<BTreeMap<&'static str, String>, ConfigError> {
+/// The values of a configuration file by environment name, and its doors by theirs.
+type FileContent = (BTreeMap<&'static str, String>, BTreeMap<String, toml::Table>);
+
+/// Reads a configuration file.
+fn read_file(path: &Path) -> Result<FileContent, ConfigError> {
     let file_name = path.display().to_string();
     let complain = |problem: String| ConfigError::Setting { said_by: file_name.clone(), problem };
     let text = std::fs::read_to_string(path).map_err(|error| complain(format!("cannot be read: {error}")))?;
     let document: toml::Table =
         text.parse().map_err(|error: toml::de::Error| complain(format!("is not TOML: {}", error.message())))?;
-    let mut values = BTreeMap::new();
+    let (mut values, mut sources) = (BTreeMap::new(), BTreeMap::new());
     for (section, content) in document {
         let toml::Value::Table(content) = content else {
             return Err(unknown_key(&file_name, &section));
         };
+        if section == "source" {
+            for (name, table) in content {
+                let toml::Value::Table(table) = table else {
+                    return Err(complain(format!("source.{name} must be a table: [source.NAME] and its keys below")));
+                };
+                sources.insert(name, table);
+            }
+            continue;
+        }
         for (key, value) in content {
             let setting = SETTINGS
                 .iter()
@@ -175,7 +219,7 @@ fn read_file(path: &Path) -> Result<BTreeMap<&'static str, String>, ConfigError>
             values.insert(setting.name, value);
         }
     }
-    Ok(values)
+    Ok((values, sources))
 }
 
 fn unknown_key(file_name: &str, typed: &str) -> ConfigError {

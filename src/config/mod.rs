@@ -1,8 +1,12 @@
 //! What the operator said, made into valid types once, before anything else starts. Secrets redact themselves.
 
+mod access;
 mod inputs;
+mod network;
 mod postgres;
+mod rules;
 pub mod settings;
+pub mod sources;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,8 +16,10 @@ use thiserror::Error;
 use crate::domain::Secret;
 pub use crate::providers::signature::SigningKey;
 use crate::providers::{Source, original};
+pub use access::{AccessConfig, Token};
 use inputs::Given;
 pub use inputs::Inputs;
+pub use network::Network;
 pub use postgres::{PostgresConfig, Roots, SynchronousCommit, Trust};
 
 /// A complaint about one setting, in one line that names it.
@@ -53,6 +59,17 @@ pub struct Config {
     pub access: AccessConfig,
     /// Where and how messages are kept.
     pub store: StoreConfig,
+    /// Where refused requests are kept; nowhere by default.
+    pub quarantine: Option<QuarantineConfig>,
+}
+
+/// The last refused requests.
+#[derive(Debug, Clone)]
+pub struct QuarantineConfig {
+    /// The folder for their files.
+    pub folder: PathBuf,
+    /// How many at most; then the oldest is overwritten.
+    pub requests_max: u32,
 }
 
 /// Levels, least first.
@@ -90,6 +107,8 @@ pub struct ServerConfig {
     pub host: String,
     /// Port to bind; 0 takes a free one.
     pub port: u16,
+    /// Where reading is served instead, so that only the doors face the network.
+    pub read_address: Option<(String, u16)>,
     /// Most bytes of a request body.
     pub body_bytes_max: usize,
     /// Most bytes of all bodies under way, beyond the first 16 KiB of each.
@@ -110,15 +129,12 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// How long a stop waits for requests under way.
     pub grace: Duration,
-}
-
-/// Who may read what is stored.
-#[derive(Debug, Clone)]
-pub struct AccessConfig {
-    /// Bearer tokens, any of which opens; none leaves reading open to all.
-    pub tokens: Vec<Secret>,
-    /// Whether `/metrics` asks for no token.
-    pub metrics_public: bool,
+    /// Most bytes of a body at the doors of providers.
+    pub door_body_bytes_max: usize,
+    /// Scheme and host under which providers reach us.
+    pub public_base_url: Option<String>,
+    /// Proxies whose word is taken for that, and for who asks.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// The store and its limits.
@@ -165,26 +181,48 @@ impl std::fmt::Display for Database {
 impl Config {
     /// Checks everything that was said. Reads secret files; touches nothing else.
     pub fn load(inputs: &Inputs) -> Result<Self, ConfigError> {
-        let secret = inputs.secret("WEBHOOK_SECRET")?.ok_or(ConfigError::NoSecret)?;
-        let original_door = Source {
-            name: original::SCHEME.kind.to_owned(),
-            scheme: &crate::providers::SCHEMES[0],
-            keys: vec![SigningKey::new(&secret)],
-        };
+        let server = server(inputs)?;
+        let base_url_known = server.public_base_url.is_some() || !server.trusted_proxies.is_empty();
+        let sources = sources::load(inputs, base_url_known)?;
+        let store = store(inputs, inputs.value("DATABASE_URL")?)?;
+        check_doors(&sources, &store.database, inputs)?;
         Ok(Self {
+            sources,
             log_level: log_level(inputs.value("LOG_LEVEL")?)?,
-            sources: vec![original_door],
-            server: server(inputs)?,
-            access: access(inputs)?,
-            store: store(inputs, inputs.value("DATABASE_URL")?)?,
+            server,
+            access: access::load(inputs)?,
+            store,
+            quarantine: quarantine(inputs)?,
         })
     }
 }
 
-/// Only the secret of the original door, for commands that sign and need nothing else.
+/// Where only messages are kept, and nothing of what providers tell beyond them, only the original door may be open.
+fn check_doors(sources: &[Source], database: &Database, inputs: &Inputs) -> Result<(), ConfigError> {
+    let is_other = |source: &&Source| source.name != original::SCHEME.kind;
+    let Some(source) = sources.iter().find(is_other).filter(|_| matches!(database, Database::Postgres(_))) else {
+        return Ok(());
+    };
+    let name = &source.name;
+    let place = match inputs.sources().any(|(other, _)| other == name) {
+        true => inputs.file_place(&format!("source.{name}")),
+        false => source.keys.first().map_or_else(|| name.clone(), |key| key.label.clone()),
+    };
+    let problem = format!(
+        "opens the door '{name}', but doors of providers need SQLite for now; with a PostgreSQL DATABASE_URL there is only \
+         POST /webhook, with WEBHOOK_SECRET"
+    );
+    Err(complaint_about(&place, &problem))
+}
+
+/// Only the secret of the original door, for commands that need nothing else.
+pub fn webhook_secret(inputs: &Inputs) -> Result<Secret, ConfigError> {
+    inputs.secret("WEBHOOK_SECRET")?.ok_or(ConfigError::NoSecret)
+}
+
+/// The same, made ready for signing.
 pub fn signing_key(inputs: &Inputs) -> Result<SigningKey, ConfigError> {
-    let secret = inputs.secret("WEBHOOK_SECRET")?.ok_or(ConfigError::NoSecret)?;
-    Ok(SigningKey::new(&secret))
+    Ok(SigningKey::new(&webhook_secret(inputs)?))
 }
 
 fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
@@ -193,6 +231,7 @@ fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
     Ok(ServerConfig {
         host: inputs.value("HOST")?.value,
         port: inputs.port()?,
+        read_address: read_address(inputs)?,
         body_bytes_max: count("MAX_BODY_BYTES", 1, 1 << 30)?,
         bodies_bytes_max: count("POSTROOM_SERVER_BODIES_BYTES_MAX", 0, 1 << 40)?,
         // Below 8 KiB hyper has no room to read into.
@@ -204,7 +243,37 @@ fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
         request_timeout: seconds("POSTROOM_SERVER_REQUEST_SECONDS", 1)?,
         connections_max: count("POSTROOM_SERVER_CONNECTIONS_MAX", 1, 1 << 20)?,
         grace: seconds("POSTROOM_SERVER_GRACE_SECONDS", 0)?,
+        door_body_bytes_max: count("POSTROOM_DOORS_BODY_BYTES_MAX", 1, 1 << 30)?,
+        public_base_url: public_base_url(inputs.value("PUBLIC_BASE_URL")?)?,
+        trusted_proxies: trusted_proxies(inputs.value("POSTROOM_SERVER_TRUSTED_PROXIES")?)?,
     })
+}
+
+/// None unless a port for reading is set.
+fn read_address(inputs: &Inputs) -> Result<Option<(String, u16)>, ConfigError> {
+    if inputs.value("POSTROOM_SERVER_READ_PORT")?.value.is_empty() {
+        return Ok(None);
+    }
+    let port = inputs.number("POSTROOM_SERVER_READ_PORT", 0, 65_535)? as u16;
+    Ok(Some((inputs.value("POSTROOM_SERVER_READ_HOST")?.value, port)))
+}
+
+fn public_base_url(given: Given) -> Result<Option<String>, ConfigError> {
+    match (given.value.trim(), sources::base_url(given.value.trim())) {
+        ("", _) => Ok(None),
+        (_, Some(url)) => Ok(Some(url)),
+        (_, None) => Err(complaint(given, |_| sources::BASE_URL_RULE.to_owned())),
+    }
+}
+
+fn trusted_proxies(given: Given) -> Result<Vec<Network>, ConfigError> {
+    let parts = given.value.split(',').map(str::trim).filter(|part| !part.is_empty());
+    match parts.map(Network::parse).collect::<Option<_>>() {
+        Some(networks) => Ok(networks),
+        None => {
+            Err(complaint(given, |value| format!("must be addresses such as 10.0.0.1 or 10.0.0.0/8, not '{value}'")))
+        }
+    }
 }
 
 /// The store at `url`, with the limits that the inputs say. `flag` is where the URL was given.
@@ -225,25 +294,10 @@ fn store(inputs: &Inputs, url: Given) -> Result<StoreConfig, ConfigError> {
     })
 }
 
-fn access(inputs: &Inputs) -> Result<AccessConfig, ConfigError> {
-    let mut tokens = Vec::new();
-    if let Some(list) = inputs.secret("API_TOKEN")? {
-        for token in list.expose().split(|byte| *byte == b',') {
-            let token = Secret::new(token.trim_ascii()).ok_or_else(|| ConfigError::Setting {
-                said_by: "API_TOKEN".to_owned(),
-                problem: "must not hold an empty token".to_owned(),
-            })?;
-            tokens.push(token);
-        }
-    }
-    let given = inputs.value("POSTROOM_METRICS_PUBLIC")?;
-    let metrics_public = match given.value.to_ascii_lowercase().as_str() {
-        "" => tokens.is_empty(),
-        "true" => true,
-        "false" => false,
-        _ => return Err(complaint(given, |value| format!("must be true or false, not '{value}'"))),
-    };
-    Ok(AccessConfig { tokens, metrics_public })
+fn quarantine(inputs: &Inputs) -> Result<Option<QuarantineConfig>, ConfigError> {
+    let folder = inputs.value("POSTROOM_QUARANTINE_FOLDER")?.value;
+    let requests_max = inputs.number("POSTROOM_QUARANTINE_REQUESTS_MAX", 1, 99_999)? as u32;
+    Ok((!folder.is_empty()).then(|| QuarantineConfig { folder: PathBuf::from(folder), requests_max }))
 }
 
 fn log_level(given: Given) -> Result<LogLevel, ConfigError> {
@@ -278,6 +332,10 @@ fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
         },
     };
     Err(ConfigError::Setting { said_by: given.said_by, problem })
+}
+
+fn complaint_about(place: &str, problem: &str) -> ConfigError {
+    ConfigError::Setting { said_by: place.to_owned(), problem: problem.to_owned() }
 }
 
 fn complaint(given: Given, problem: impl FnOnce(&str) -> String) -> ConfigError {
@@ -321,7 +379,7 @@ mod tests {
         assert_eq!((config.log_level, config.server.body_bytes_max), (LogLevel::Info, 1 << 20));
         assert!(config.access.tokens.is_empty() && config.access.metrics_public);
         let expected = SigningKey::new(&Secret::new(" s ").unwrap()).sign(b"x");
-        assert_eq!(config.sources[0].keys[0].sign(b"x"), expected, "the secret is not trimmed");
+        assert_eq!(config.sources[0].keys[0].signing().sign(b"x"), expected, "the secret is not trimmed");
         assert!(!format!("{config:?}").contains(" s "));
     }
 
@@ -346,7 +404,29 @@ mod tests {
         std::fs::write(&path, "from file\n").unwrap();
         let config = load(&[("WEBHOOK_SECRET_FILE", path.to_str().unwrap())]).unwrap();
         let expected = SigningKey::new(&Secret::new("from file").unwrap()).sign(b"x");
-        assert_eq!(config.sources[0].keys[0].sign(b"x"), expected);
+        assert_eq!(config.sources[0].keys[0].signing().sign(b"x"), expected);
+    }
+
+    #[test]
+    fn on_postgresql_there_is_only_the_original_door() {
+        let url = ("DATABASE_URL", "postgres://ada@db/inbox");
+        let refusal = |place: &str, door: &str| {
+            format!(
+                "{place} opens the door '{door}', but doors of providers need SQLite for now; with a PostgreSQL \
+                 DATABASE_URL there is only POST /webhook, with WEBHOOK_SECRET"
+            )
+        };
+        assert!(load(&[("WEBHOOK_SECRET", "s"), url]).is_ok());
+        assert_eq!(complaint_of(&[url, ("TELEGRAM_SECRET_TOKEN", "t")]), refusal("TELEGRAM_SECRET_TOKEN", "telegram"));
+        assert_eq!(
+            load(&[url, ("TELEGRAM_SECRET_TOKEN", "t")]).unwrap_err().to_string(),
+            refusal("TELEGRAM_SECRET_TOKEN", "telegram")
+        );
+        let file = Some("[source.bot]\nprovider = \"telegram\"\nsecret_env = \"BOT\"\n");
+        let environment = [("WEBHOOK_SECRET", "s"), ("BOT", "t"), url];
+        let told = load_with(&[], &environment, file).unwrap_err().to_string();
+        assert!(told.ends_with(&refusal("postroom.toml: source.bot", "bot")), "{told}");
+        assert!(load_with(&[], &environment[..2], file).is_ok());
     }
 
     #[test]

@@ -38,7 +38,16 @@ const fn secret(name: &'static str, file_key: (&'static str, &'static str), abou
 
 /// Every setting, in the order of the documents.
 pub const SETTINGS: &[Setting] = &[
-    secret("WEBHOOK_SECRET", ("webhook", "secret_file"), "Secret that signs POST /webhook (HMAC-SHA256); required"),
+    secret(
+        "WEBHOOK_SECRET",
+        ("webhook", "secret_file"),
+        "Secret that signs POST /webhook (HMAC-SHA256); required unless another door has one",
+    ),
+    secret(
+        "WEBHOOK_SECRET_PREVIOUS",
+        ("webhook", "previous_secret_file"),
+        "The secret before it, which stays good until it is taken away",
+    ),
     setting(
         "DATABASE_URL",
         ("database", "url"),
@@ -49,7 +58,17 @@ pub const SETTINGS: &[Setting] = &[
     setting("HOST", ("server", "host"), "0.0.0.0", "Address to listen on"),
     setting("PORT", ("server", "port"), "8000", "Port to listen on; 0 takes a free one and logs it"),
     setting("MAX_BODY_BYTES", ("server", "max_body_bytes"), "1048576", "Most bytes of a request body; more is 413"),
-    secret("API_TOKEN", ("api", "token_file"), "Bearer tokens for reading, comma-separated; unset leaves reading open"),
+    setting(
+        "PUBLIC_BASE_URL",
+        ("server", "public_base_url"),
+        "",
+        "Scheme and host under which providers reach us, for those that sign the URL: https://hooks.example.com",
+    ),
+    secret(
+        "API_TOKEN",
+        ("api", "token_file"),
+        "Bearer tokens for reading, comma-separated, or sha256: and their digest; unset leaves reading open",
+    ),
     setting(
         "POSTROOM_METRICS_PUBLIC",
         ("metrics", "public"),
@@ -109,6 +128,60 @@ pub const SETTINGS: &[Setting] = &[
         ("server", "grace_seconds"),
         "10",
         "How long a stop waits for requests under way",
+    ),
+    setting(
+        "POSTROOM_SERVER_READ_PORT",
+        ("server", "read_port"),
+        "",
+        "Port for reading and metrics; the doors' port then answers nothing else but health. 0 takes a free one",
+    ),
+    setting(
+        "POSTROOM_SERVER_READ_HOST",
+        ("server", "read_host"),
+        "127.0.0.1",
+        "Address for reading, where it has a port of its own",
+    ),
+    setting(
+        "POSTROOM_SERVER_READS_PER_MINUTE",
+        ("server", "reads_per_minute"),
+        "0",
+        "Most reads a minute from one address; more are 429. 0 for no limit",
+    ),
+    setting(
+        "POSTROOM_SERVER_CORS_ORIGINS",
+        ("server", "cors_origins"),
+        "",
+        "Origins, comma-separated, whose pages may read with a browser: https://app.example.com; * for all; none by default",
+    ),
+    setting(
+        "POSTROOM_SERVER_TRUSTED_PROXIES",
+        ("server", "trusted_proxies"),
+        "",
+        "Addresses or networks, comma-separated, whose X-Forwarded-* headers are believed; nobody's by default",
+    ),
+    setting(
+        "POSTROOM_DOORS_BODY_BYTES_MAX",
+        ("doors", "body_bytes_max"),
+        "4194304",
+        "Most bytes of a request body at the doors of providers (/webhook/{name}); more is 413",
+    ),
+    setting(
+        "POSTROOM_DOORS_POSTS_PER_SECOND",
+        ("doors", "posts_per_second"),
+        "0",
+        "Most believed requests a second at each door; more are 429. 0 for no limit",
+    ),
+    setting(
+        "POSTROOM_QUARANTINE_FOLDER",
+        ("quarantine", "folder"),
+        "",
+        "Folder that keeps the last refused requests for `postroom verify --quarantine`; unset keeps none",
+    ),
+    setting(
+        "POSTROOM_QUARANTINE_REQUESTS_MAX",
+        ("quarantine", "requests_max"),
+        "100",
+        "How many refused requests are kept, each up to 64 KiB; then the oldest is overwritten",
     ),
     setting(
         "POSTROOM_STORE_QUEUE_MAX",

@@ -1,5 +1,7 @@
 //! Who sent a message, or to whom it went.
 
+use sha2::{Digest, Sha256};
+
 use super::Invalid;
 
 /// Most characters of an address.
@@ -24,6 +26,32 @@ impl Address {
         Ok(Self(raw.to_owned()))
     }
 
+    /// A phone number written in any way: with or without `+`, with blanks, dots, hyphens and brackets. None if it is anything else.
+    pub fn loose_phone(raw: &str) -> Option<Self> {
+        let mut phone = String::with_capacity(raw.len() + 1);
+        phone.push('+');
+        for character in raw.strip_prefix('+').unwrap_or(raw).chars() {
+            match character {
+                '0'..='9' => phone.push(character),
+                ' ' | '-' | '.' | '(' | ')' | '\u{a0}' => {}
+                _ => return None,
+            }
+        }
+        Self::phone(&phone).ok()
+    }
+
+    /// Somebody without a phone number: `tag:id`. The tag says which platform's id it is. An id that is too long is cut, and a
+    /// digest of the whole stands for the rest, so that different ids stay different; the details keep the whole.
+    pub fn tagged(tag: &str, id: &str) -> Self {
+        let whole = format!("{tag}:{}", id.replace('\0', "\u{fffd}"));
+        if whole.chars().count() <= ADDRESS_CHARACTERS_MAX {
+            return Self(whole);
+        }
+        let digest = Sha256::digest(&whole);
+        let kept: String = whole.chars().take(ADDRESS_CHARACTERS_MAX - 17).collect();
+        Self(digest[..8].iter().fold(kept + "~", |address, byte| format!("{address}{byte:02x}")))
+    }
+
     /// The address as it is stored and shown.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -43,5 +71,26 @@ mod tests {
             assert!(matches!(Address::phone(bad), Err(Invalid::Rule(_))), "{bad:?}");
         }
         assert!(matches!(Address::phone(&format!("+{}", "9".repeat(64))), Err(Invalid::TooLong { most: 64, .. })));
+    }
+
+    #[test]
+    fn providers_write_numbers_in_many_ways() {
+        for good in ["15550783881", "+1 (555) 078-3881", "1.555.078.3881"] {
+            assert_eq!(Address::loose_phone(good).unwrap().as_str(), "+15550783881", "{good}");
+        }
+        for bad in ["", "+", "++1", "1+2", "US.123", "+1x", "१२३", &"9".repeat(64)] {
+            assert!(Address::loose_phone(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_without_a_number_carry_a_tag_and_stay_different_when_cut() {
+        assert_eq!(Address::tagged("bsuid", "US.13491208655302741918").as_str(), "bsuid:US.13491208655302741918");
+        assert_eq!(Address::tagged("alpha", "A\0B").as_str(), "alpha:A\u{fffd}B");
+        let long = "é".repeat(100);
+        let (one, other) = (Address::tagged("lid", &format!("{long}1")), Address::tagged("lid", &format!("{long}2")));
+        assert_eq!(one.as_str().chars().count(), ADDRESS_CHARACTERS_MAX);
+        assert_ne!(one, other);
+        assert_eq!(one, Address::tagged("lid", &format!("{long}1")));
     }
 }

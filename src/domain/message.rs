@@ -1,6 +1,6 @@
 //! A message, before it is stored (`NewMessage`, valid by construction) and after (`Message`, served as it lies in the file).
 
-use super::{Address, Invalid, Moment, Timestamp};
+use super::{Address, Details, Invalid, Moment, Timestamp};
 
 /// Most bytes of UTF-8 in a message id.
 pub const MESSAGE_ID_BYTES_MAX: usize = 1024;
@@ -34,7 +34,7 @@ impl MessageId {
 }
 
 /// A message on its way in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NewMessage {
     /// Unique key.
     pub id: MessageId,
@@ -48,6 +48,16 @@ pub struct NewMessage {
     pub text: Option<String>,
     /// When the request that brought it was accepted.
     pub accepted_at: Moment,
+    /// What the provider tells beyond that; none at the original door.
+    pub details: Option<Box<Details>>,
+}
+
+impl NewMessage {
+    /// The time that counts when two copies are compared: none if the sender gave none, and `ts` is when this copy came.
+    pub fn compared_ts(&self) -> Option<Timestamp> {
+        let given = self.details.as_ref().is_none_or(|details| details.provider_ts.is_some());
+        given.then_some(self.ts)
+    }
 }
 
 /// Checks the length of a text at the original door.
@@ -72,6 +82,19 @@ pub struct Message {
     pub ts: String,
     /// What it says.
     pub text: Option<String>,
+}
+
+/// A stored message with everything that is known of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FullMessage {
+    /// The six columns, but for the last.
+    pub message: Message,
+    /// When it was accepted.
+    pub created_at: String,
+    /// What its provider told; none for messages of the original door and of other programs.
+    pub details: Option<serde_json::Map<String, serde_json::Value>>,
+    /// The stored payload that brought it.
+    pub payload: Option<i64>,
 }
 
 #[cfg(test)]

@@ -2,19 +2,27 @@
 //! `async`; outside data becomes one of these types once, at the edge, through one constructor.
 
 pub mod address;
+pub mod details;
+pub mod event;
 pub mod fold;
 pub mod invalid;
 pub mod message;
+pub mod payload;
 pub mod query;
 pub mod secret;
 pub mod stats;
+pub mod status;
 pub mod timestamp;
 
 pub use address::Address;
+pub use details::{Details, Kind, Media};
+pub use event::Event;
 pub use fold::Needle;
 pub use invalid::{FieldError, Invalid};
 pub use message::{Message, MessageId, NewMessage};
+pub use payload::Payload;
 pub use query::{Filter, Order, Page, PageRequest, Position, Start, Stored};
 pub use secret::Secret;
 pub use stats::{SenderCount, Stats};
+pub use status::{State, StatusUpdate};
 pub use timestamp::{Moment, Timestamp};

@@ -1,6 +1,6 @@
 //! What `/messages` can be asked.
 
-use super::{Message, Needle, Timestamp};
+use super::{Kind, Message, Needle, Timestamp};
 
 /// Most messages on a page.
 pub const LIMIT_MAX: u32 = 100;
@@ -18,6 +18,21 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Text that contains this, whatever the case.
     pub search: Option<Needle>,
+    /// Exactly this recipient.
+    pub to: Option<String>,
+    /// Before this time, compared as text: with `since` of one request as `until` of another, nothing is listed twice.
+    pub until: Option<Timestamp>,
+    /// Of the door of this name. Messages without details are those of the original door.
+    pub source: Option<String>,
+    /// Of this sort. Messages without details are texts.
+    pub kind: Option<Kind>,
+}
+
+impl Filter {
+    /// Whether anything is asked that only a message's details tell.
+    pub fn asks_details(&self) -> bool {
+        self.source.is_some() || self.kind.is_some()
+    }
 }
 
 /// The order of a listing.

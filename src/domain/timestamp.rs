@@ -34,6 +34,12 @@ impl Timestamp {
         Ok(Self(bytes))
     }
 
+    /// The second that lies so many seconds after 1970. None outside the years 1 to 9999.
+    pub fn from_unix_seconds(seconds: i64) -> Option<Self> {
+        let text = jiff::Timestamp::from_second(seconds).ok()?.to_string();
+        Self::parse(&text).ok()
+    }
+
     /// The timestamp as it was written.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("only ASCII was let in")
@@ -56,10 +62,21 @@ impl Moment {
         Self(jiff::Timestamp::now())
     }
 
+    /// A date and time with an offset, as RFC 3339 writes them.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+
     /// A known moment, in microseconds since 1970, for tests and replays. Beyond the years -9999 to 9999 the nearest end counts.
     pub fn from_microseconds(microseconds: i64) -> Self {
         let end = if microseconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
         Self(jiff::Timestamp::from_microsecond(microseconds).unwrap_or(end))
+    }
+
+    /// The contract's form, without the fraction of a second.
+    pub fn to_timestamp(self) -> Timestamp {
+        let clamped = self.unix_seconds().clamp(-62_135_596_800, 253_402_207_200);
+        Timestamp::from_unix_seconds(clamped).expect("within the years 1 to 9999")
     }
 
     /// Whole seconds since 1970, for metrics.
@@ -127,6 +144,21 @@ mod tests {
             "0000-01-01T00:00:00Z",
         ] {
             assert_eq!(rule(bad), "timestamp must be a real date and time", "{bad}");
+        }
+    }
+
+    #[test]
+    fn seconds_since_1970_become_the_contracts_form() {
+        let text = |seconds| Timestamp::from_unix_seconds(seconds).map(|timestamp| timestamp.as_str().to_owned());
+        assert_eq!(text(1_736_935_200).unwrap(), "2025-01-15T10:00:00Z");
+        assert_eq!(text(0).unwrap(), "1970-01-01T00:00:00Z");
+        assert_eq!(text(-62_135_596_800).unwrap(), "0001-01-01T00:00:00Z");
+        for beyond in [i64::MIN, -62_135_596_801, 253_402_300_800, i64::MAX] {
+            assert_eq!(text(beyond), None, "{beyond}");
+        }
+        assert_eq!(Moment::from_microseconds(1_999_999).to_timestamp().as_str(), "1970-01-01T00:00:01Z");
+        for far in [i64::MIN, i64::MAX] {
+            Moment::from_microseconds(far).to_timestamp();
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
@@ -18,9 +19,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::AppState;
 use super::exchange::{refuse_unparsable, respond};
 use super::head::RequestScan;
+use super::{AppState, Face};
 use crate::config::ServerConfig;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Refusal;
@@ -34,7 +35,7 @@ const HEAD_AT_STOP: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts and serves until `stop` turns true, then waits for requests under way, at most `grace`.
-pub async fn serve(app: Arc<AppState>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: Face, mut stop: watch::Receiver<bool>) {
     let signal = stop.clone();
     let places = Arc::new(Semaphore::new(app.limits.connections_max));
     let mut connections = JoinSet::new();
@@ -44,11 +45,11 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, mut stop: watch::R
             let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
             (place, listener.accept().await)
         };
-        let (place, stream) = tokio::select! {
+        let (place, (stream, peer)) = tokio::select! {
             biased;
             _ = &mut stopping => break,
             (place, accepted) = accepted => match accepted {
-                Ok((stream, _)) => (place, stream),
+                Ok((stream, peer)) => (place, (stream, peer.ip())),
                 Err(error) => {
                     log::error("cannot accept a connection").cause(&error).emit();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -58,7 +59,7 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, mut stop: watch::R
         };
         let (app, signal) = (Arc::clone(&app), signal.clone());
         connections.spawn(async move {
-            attend(&app, stream, signal).await;
+            attend(&app, stream, (face, peer), signal).await;
             drop(place);
         });
         // Those that ended meanwhile are forgotten.
@@ -75,14 +76,14 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, mut stop: watch::R
 }
 
 /// Serves one connection to its end.
-async fn attend(app: &AppState, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+async fn attend(app: &AppState, stream: TcpStream, peer: (Face, IpAddr), mut stop: watch::Receiver<bool>) {
     let _counted = app.metrics.connection_opened();
     // Answers are small and whole: nothing is won by waiting for more.
     let _ = stream.set_nodelay(true);
     let pulse = Pulse::new();
     let service = service_fn(|request| async {
         let fault = pulse.request_began();
-        let answer = respond(app, fault, request).await;
+        let answer = respond(app, peer, fault, request).await;
         pulse.answer_ready(answer.headers().contains_key(CONNECTION));
         Ok::<_, Infallible>(answer)
     });

@@ -1,5 +1,7 @@
 //! The single place that turns errors into answers: clients learn what to fix, operators (in the log) what broke.
 
+use std::time::Duration;
+
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
@@ -30,10 +32,24 @@ pub enum ApiError {
     BodyTooSlow,
     /// The bodies under way take all the memory that they may.
     BodiesTooLarge,
-    /// Not signed as the door wants it.
-    BadSignature(BadSignature),
+    /// Not signed as the door wants it. The status is what the provider takes for that.
+    BadSignature {
+        /// Why; only for log and metrics.
+        reason: BadSignature,
+        /// 401, or 403.
+        status: u16,
+    },
+    /// A handshake that is not the operator's.
+    BadHandshake,
+    /// A provider's id that several messages have.
+    Ambiguous(Vec<String>),
     /// Reading wants a token.
-    NotAuthenticated,
+    NotAuthenticated {
+        /// Whether there was one, and it was wrong.
+        token_given: bool,
+    },
+    /// More often than the operator allows; it may be tried again after that time.
+    TooMany(Duration),
     /// The service is stopping.
     ShuttingDown,
     /// The answer did not come about in time.
@@ -52,12 +68,6 @@ impl From<StoreError> for ApiError {
     }
 }
 
-impl From<BadSignature> for ApiError {
-    fn from(error: BadSignature) -> Self {
-        Self::BadSignature(error)
-    }
-}
-
 impl ApiError {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
@@ -68,7 +78,11 @@ impl ApiError {
             Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::BadSignature(_) | Self::NotAuthenticated => StatusCode::UNAUTHORIZED,
+            Self::NotAuthenticated { .. } => StatusCode::UNAUTHORIZED,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::BadSignature { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::UNAUTHORIZED),
+            Self::BadHandshake => StatusCode::FORBIDDEN,
+            Self::Ambiguous(_) => StatusCode::CONFLICT,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(StoreError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
             Self::BodiesTooLarge | Self::ShuttingDown | Self::RequestDeadline | Self::Store(_) => {
@@ -81,17 +95,16 @@ impl ApiError {
     /// What is counted, for everything but unknown paths, methods and invalid content.
     pub fn refusal(&self) -> Option<Refusal> {
         Some(match self {
-            Self::NotFound | Self::MethodNotAllowed(_) | Self::Invalid(_) => return None,
+            Self::NotFound | Self::MethodNotAllowed(_) | Self::Invalid(_) | Self::Ambiguous(_) => return None,
             Self::Malformed(_) => Refusal::MalformedRequest,
             Self::ContentEncoding => Refusal::ContentEncoding,
             Self::BodyTooLarge => Refusal::BodyTooLarge,
             Self::BodyTooSlow => Refusal::BodyTooSlow,
             Self::BodiesTooLarge => Refusal::BodiesTooLarge,
-            Self::BadSignature(BadSignature::MissingHeader) => Refusal::MissingHeader,
-            Self::BadSignature(BadSignature::DuplicateHeader) => Refusal::DuplicateHeader,
-            Self::BadSignature(BadSignature::Malformed) => Refusal::MalformedSignature,
-            Self::BadSignature(BadSignature::WrongSecret) => Refusal::WrongSecret,
-            Self::NotAuthenticated => Refusal::NotAuthenticated,
+            Self::BadSignature { reason, .. } => signature_refusal(*reason),
+            Self::BadHandshake => Refusal::WrongVerifyToken,
+            Self::NotAuthenticated { .. } => Refusal::NotAuthenticated,
+            Self::TooMany(_) => Refusal::TooMany,
             Self::ShuttingDown | Self::Store(StoreError::Closed) => Refusal::ShuttingDown,
             Self::RequestDeadline => Refusal::RequestDeadline,
             Self::Store(StoreError::QueueFull) => Refusal::QueueFull,
@@ -123,8 +136,12 @@ impl ApiError {
         let status = self.status();
         let body = match self {
             Self::Invalid(errors) => views::json(&views::InvalidView::new(errors)),
-            Self::BadSignature(_) => views::detail("invalid signature"),
-            Self::NotAuthenticated => views::detail("Not authenticated"),
+            Self::BadSignature { .. } => views::detail("invalid signature"),
+            Self::BadHandshake => views::detail("invalid verify token"),
+            Self::Ambiguous(keys) => {
+                views::json(&views::AmbiguousView { detail: "several messages have this id", keys })
+            }
+            Self::NotAuthenticated { .. } => views::detail("Not authenticated"),
             // Said in every framework of this kind; `hyper` names some of them otherwise.
             Self::BodyTooLarge => views::detail("Payload Too Large"),
             _ => views::detail(status.canonical_reason().unwrap_or("Error")),
@@ -139,12 +156,39 @@ impl ApiError {
         if let Self::MethodNotAllowed(allowed) = self {
             headers.insert(ALLOW, HeaderValue::from_static(if **allowed == Method::POST { "POST" } else { "GET" }));
         }
-        if matches!(self, Self::NotAuthenticated) {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        match self {
+            Self::NotAuthenticated { token_given: false } => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // RFC 6750, §3.1.
+            Self::NotAuthenticated { token_given: true } => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""));
+            }
+            Self::TooMany(wait) => {
+                headers.insert(RETRY_AFTER, wait.as_secs().saturating_add(1).into());
+            }
+            _ => {}
         }
         if self.ends_connection() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
+    }
+}
+
+/// The label of a reason. The client learns only that the signature is invalid.
+pub fn signature_refusal(reason: BadSignature) -> Refusal {
+    match reason {
+        BadSignature::MissingHeader => Refusal::MissingHeader,
+        BadSignature::DuplicateHeader => Refusal::DuplicateHeader,
+        BadSignature::Malformed => Refusal::MalformedSignature,
+        BadSignature::WrongSecret => Refusal::WrongSecret,
+        BadSignature::MalformedTimestamp => Refusal::MalformedTimestamp,
+        BadSignature::StaleTimestamp => Refusal::StaleTimestamp,
+        BadSignature::FutureTimestamp => Refusal::FutureTimestamp,
+        BadSignature::WrongAlgorithm => Refusal::WrongAlgorithm,
+        BadSignature::BodyMismatch => Refusal::BodyMismatch,
+        BadSignature::UnknownUrl => Refusal::UnknownUrl,
+        BadSignature::WrongVerifyToken => Refusal::WrongVerifyToken,
     }
 }

@@ -1,6 +1,7 @@
 //! One request and its answer: every request goes through `respond`, is counted once and leaves one log line.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::LazyLock;
@@ -11,13 +12,13 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Request, StatusCode, Version};
-use subtle::ConstantTimeEq;
+use hyper::{Method, Request, StatusCode, Version};
 use uuid::Uuid;
 
 use super::error::ApiError;
 use super::{
-    Answer, AppState, Endpoint, Route, docs, find_route, health, index, messages, metrics, receive, stats, views,
+    Answer, AppState, Endpoint, Face, Route, browser, details, docs, find_route, health, index, messages, metrics,
+    receive, stats, views,
 };
 use crate::config::LogLevel;
 use crate::domain::{MessageId, Moment};
@@ -46,13 +47,37 @@ pub struct Record<'a> {
     pub result: Option<WebhookResult>,
     /// The copy differed from the first; the first was kept.
     pub conflict: bool,
+    /// What a request to a provider's door brought.
+    pub filed: Option<Filed>,
+}
+
+/// What became of everything in a request to a provider's door.
+#[derive(Debug)]
+pub struct Filed {
+    /// The door.
+    pub source: String,
+    /// Messages in it.
+    pub messages: usize,
+    /// Messages stored by it.
+    pub created: usize,
+    /// Messages stored before.
+    pub duplicates: usize,
+    /// New statuses.
+    pub statuses: usize,
+    /// New events.
+    pub events: usize,
 }
 
 /// Answers a request. `fault` is what the connection found wrong with its head. Never panics: a panic on the way is a 500.
-pub async fn respond(app: &AppState, fault: Option<&'static str>, request: Request<Incoming>) -> Answer {
+pub async fn respond(
+    app: &AppState,
+    (face, peer): (Face, IpAddr),
+    fault: Option<&'static str>,
+    request: Request<Incoming>,
+) -> Answer {
     let started = Instant::now();
     let (head, body) = request.into_parts();
-    let route = find_route(head.uri.path());
+    let route = find_route(head.uri.path()).filter(|route| app.shows(face, route.endpoint));
     let request_id = request_id(&head.headers);
     let mut record = Record {
         app,
@@ -64,9 +89,10 @@ pub async fn respond(app: &AppState, fault: Option<&'static str>, request: Reque
         message_id: None,
         result: None,
         conflict: false,
+        filed: None,
     };
     let work = async {
-        let work = dispatch(app, fault, route, &head, body, &mut record);
+        let work = dispatch(app, peer, fault, route, &head, body, &mut record);
         tokio::time::timeout(app.limits.request_timeout, work).await.unwrap_or(Err(ApiError::RequestDeadline))
     };
     let (mut answer, error) = match without_panic(work).await {
@@ -75,6 +101,7 @@ pub async fn respond(app: &AppState, fault: Option<&'static str>, request: Reque
     };
     record.answered(answer.status(), error.as_ref());
     drop(record);
+    browser::guard(&app.access, route.map(|route| route.endpoint), &head.headers, &mut answer);
     answer.headers_mut().insert(REQUEST_ID, request_id);
     answer
 }
@@ -82,6 +109,7 @@ pub async fn respond(app: &AppState, fault: Option<&'static str>, request: Reque
 /// Finds out what is asked, and asks it of the right endpoint. The order of the checks is the contract's.
 async fn dispatch(
     app: &AppState,
+    peer: IpAddr,
     fault: Option<&'static str>,
     route: Option<&'static Route>,
     head: &Parts,
@@ -92,28 +120,46 @@ async fn dispatch(
         return Err(ApiError::Malformed(fault));
     }
     let route = route.ok_or(ApiError::NotFound)?;
+    let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+    let source = receive::door(app, route.endpoint, path)?;
+    if let (Some(source), &Method::GET) = (&source, &head.method)
+        && source.scheme.has_handshake()
+    {
+        return receive::shake_hands(source, query);
+    }
+    if let Some(answer) = browser::preflight(&app.access, route.endpoint, &head.method, &head.headers) {
+        return Ok(answer);
+    }
     if head.method != route.method {
         return Err(ApiError::MethodNotAllowed(&route.method));
     }
-    authorize(app, route.endpoint, &head.headers)?;
-    let query = head.uri.query().unwrap_or_default();
+    if is_guarded(app, route.endpoint) {
+        app.rates.read(peer).map_err(ApiError::TooMany)?;
+        authorize(app, &head.headers)?;
+    }
+    if let Some(source) = &source {
+        return receive::receive(app, source, head, peer, body, record).await;
+    }
     match route.endpoint {
-        Endpoint::Webhook => receive::receive(app, &app.sources[0], &head.headers, body, record).await,
+        Endpoint::Webhook | Endpoint::Door => Err(ApiError::NotFound),
         Endpoint::Messages => messages::list(app, query).await,
-        Endpoint::Stats => stats::summarize(app).await,
+        Endpoint::Message => details::message(app, path, query).await,
+        Endpoint::Statuses => details::statuses(app, path).await,
+        Endpoint::Events => details::events(app, query).await,
+        Endpoint::Stats => stats::summarize(app, query).await,
         Endpoint::Live => Ok(health::live()),
         Endpoint::Ready => Ok(health::ready(app).await),
         Endpoint::Metrics => Ok(metrics::expose(app).await),
         Endpoint::Index => Ok(index::greet(&head.headers)),
         Endpoint::OpenApi => Ok(docs::openapi()),
-        Endpoint::Docs => docs::file(head.uri.path()).ok_or(ApiError::NotFound),
+        Endpoint::Docs => docs::file(path).ok_or(ApiError::NotFound),
     }
 }
 
 /// How a refusal counts among the results of the original door; most are not the door's own.
 fn refused_result(error: Option<&ApiError>) -> Option<WebhookResult> {
     match error? {
-        ApiError::BadSignature(_) => Some(WebhookResult::InvalidSignature),
+        ApiError::BadSignature { .. } => Some(WebhookResult::InvalidSignature),
         ApiError::Invalid(_) => Some(WebhookResult::ValidationError),
         _ => None,
     }
@@ -133,7 +179,7 @@ impl Record<'_> {
         let method = self.head.method.as_str();
         self.app.metrics.request_answered(self.label, method, status.as_u16(), latency, self.started + latency);
         let level = match error {
-            Some(ApiError::BadSignature(_)) => LogLevel::Error,
+            Some(ApiError::BadSignature { .. } | ApiError::BadHandshake) => LogLevel::Error,
             _ if status.is_server_error() => LogLevel::Error,
             _ if status.is_client_error() => LogLevel::Warning,
             _ => LogLevel::Info,
@@ -154,9 +200,19 @@ impl Record<'_> {
                 .text_if("message_id", self.message_id.as_ref().map(MessageId::as_str))
                 .value("dup", self.result == Some(WebhookResult::Duplicate))
                 .text_if("result", self.result.map(WebhookResult::label));
-            if self.conflict {
-                line = line.value("conflict", true);
-            }
+        }
+        if self.conflict {
+            line = line.value("conflict", true);
+        }
+        if let Some(filed) = &self.filed {
+            line = line
+                .text("source", &filed.source)
+                .text_if("message_id", self.message_id.as_ref().map(MessageId::as_str))
+                .value("messages", filed.messages)
+                .value("created", filed.created)
+                .value("duplicates", filed.duplicates)
+                .value("statuses", filed.statuses)
+                .value("events", filed.events);
         }
         line.text_if("reason", refusal.map(Refusal::label)).text_if("error", error).emit();
     }
@@ -182,25 +238,29 @@ fn head_fault(headers: &HeaderMap, version: Version) -> Option<&'static str> {
     }
 }
 
-/// Reading wants a token, if there are tokens. The pages that hold no data, the health probes and the doors do not.
-fn authorize(app: &AppState, endpoint: Endpoint, headers: &HeaderMap) -> Result<(), ApiError> {
-    let guarded = match endpoint {
-        Endpoint::Messages | Endpoint::Stats => true,
+/// Whether something stored is read. The pages that hold no data, the health probes and the doors ask for no token.
+fn is_guarded(app: &AppState, endpoint: Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Messages | Endpoint::Stats | Endpoint::Message | Endpoint::Statuses | Endpoint::Events => true,
         Endpoint::Metrics => !app.access.metrics_public,
-        Endpoint::Webhook | Endpoint::Live | Endpoint::Ready => false,
+        Endpoint::Webhook | Endpoint::Door | Endpoint::Live | Endpoint::Ready => false,
         Endpoint::Index | Endpoint::OpenApi | Endpoint::Docs => false,
-    };
-    if !guarded || app.access.tokens.is_empty() {
+    }
+}
+
+/// Reading wants a token, if there are tokens.
+fn authorize(app: &AppState, headers: &HeaderMap) -> Result<(), ApiError> {
+    if app.access.tokens.is_empty() {
         return Ok(());
     }
     let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     let token = match given.split_at_checked(7) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"Bearer ") => token.trim_ascii(),
-        _ => return Err(ApiError::NotAuthenticated),
+        _ => return Err(ApiError::NotAuthenticated { token_given: false }),
     };
     // Every token is compared, each in constant time.
-    let fits = app.access.tokens.iter().fold(false, |fits, known| bool::from(known.expose().ct_eq(token)) | fits);
-    if fits { Ok(()) } else { Err(ApiError::NotAuthenticated) }
+    let fits = app.access.tokens.iter().fold(false, |fits, known| known.matches(token) | fits);
+    if fits { Ok(()) } else { Err(ApiError::NotAuthenticated { token_given: true }) }
 }
 
 /// The client's id if it is sane (it goes into our log), else one of ours.

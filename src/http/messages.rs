@@ -20,6 +20,13 @@ use crate::domain::{Position, Start};
             example = "2025-01-15T09:30:00Z"),
         ("q" = Option<String>, Query, description = "Text that contains this, whatever the case; every character is literal; \
             at most 1,024 bytes", max_length = 1024),
+        ("to" = Option<String>, Query, description = "Exactly this recipient"),
+        ("until" = Option<String>, Query, description = "Before this time, which is not included: YYYY-MM-DDTHH:MM:SSZ",
+            pattern = r"^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?$"),
+        ("source" = Option<String>, Query, description = "Of the door of this name; postroom is the original one"),
+        ("kind" = Option<String>, Query, description = "Of this sort; messages of the original door are texts",
+            pattern = "^(text|image|video|audio|document|sticker|location|contacts|interactive|button|reaction|order|system\
+                |edit|revoke|poll|unsupported|unknown)?$"),
         ("order" = Option<String>, Query, description = "By time (ts, the default) or by when the store took them (arrival)",
             pattern = "^(ts|arrival)?$"),
         ("cursor" = Option<String>, Query, description = "Where to go on: from the Link header of the page before; empty for \

@@ -15,6 +15,6 @@ use super::{Answer, AppState};
 pub async fn expose(app: &AppState) -> Answer {
     let mut gauges = app.store.gauges().await;
     gauges.ready &= !app.is_draining();
-    let text = app.metrics.encode(gauges);
+    let text = app.metrics.encode(gauges, &app.doors.secret_uses());
     with_type(text.into(), HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"))
 }

@@ -2,9 +2,12 @@
 //!
 //! HTTP/1.1 only; HTTP/2 and TLS belong to the proxy in front.
 
+mod browser;
 pub mod connection;
 mod cursor;
+mod details;
 mod docs;
+pub mod doors;
 mod error;
 mod exchange;
 pub mod head;
@@ -14,6 +17,8 @@ mod messages;
 mod metrics;
 pub mod openapi;
 pub mod params;
+mod quarantine;
+pub mod rate;
 mod receive;
 mod stats;
 pub mod views;
@@ -26,10 +31,10 @@ use hyper::{Method, Response};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::{AccessConfig, ServerConfig};
-use crate::providers::Source;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::PathLabel;
+pub use quarantine::Quarantine;
 
 /// An answer: headers, and a body that is whole from the start.
 pub type Answer = Response<Full<Bytes>>;
@@ -38,9 +43,15 @@ pub type Answer = Response<Full<Bytes>>;
 #[derive(Debug)]
 pub struct AppState {
     /// The doors.
-    pub sources: Vec<Source>,
+    pub doors: Arc<doors::Doors>,
     /// Who may read.
     pub access: AccessConfig,
+    /// How often.
+    pub rates: rate::Rates,
+    /// Where refused requests are kept, if anywhere.
+    pub quarantine: Quarantine,
+    /// Whether reading has a listener of its own.
+    pub reads_apart: bool,
     /// Limits at the edge.
     pub limits: ServerConfig,
     /// Where messages are kept.
@@ -60,6 +71,26 @@ impl AppState {
     }
 }
 
+/// Which side of the service a listener shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    /// What providers see: the doors, and everything else unless reading has a listener of its own.
+    Doors,
+    /// What readers see: everything but the doors.
+    Reading,
+}
+
+impl AppState {
+    /// Whether an endpoint is to be seen there.
+    fn shows(&self, face: Face, endpoint: Endpoint) -> bool {
+        match endpoint {
+            Endpoint::Webhook | Endpoint::Door => face == Face::Doors,
+            Endpoint::Live | Endpoint::Ready => true,
+            _ => face == Face::Reading || !self.reads_apart,
+        }
+    }
+}
+
 /// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
@@ -67,8 +98,16 @@ pub enum Endpoint {
     Index,
     /// The original door.
     Webhook,
+    /// A provider's door.
+    Door,
     /// The listing.
     Messages,
+    /// One message with its details.
+    Message,
+    /// How far a sent message came.
+    Statuses,
+    /// What is neither message nor status.
+    Events,
     /// The inbox in a few numbers.
     Stats,
     /// Whether the process runs.
@@ -86,9 +125,9 @@ pub enum Endpoint {
 /// One line of the table.
 #[derive(Debug)]
 pub struct Route {
-    /// The path, without a trailing slash.
+    /// The path, without a trailing slash; a part in braces stands for anything.
     pub path: &'static str,
-    /// The one method that the path knows.
+    /// The one method that the path knows. (Doors may also know GET, for a handshake.)
     pub method: Method,
     /// Where it leads.
     pub endpoint: Endpoint,
@@ -100,10 +139,18 @@ const fn route(method: Method, path: &'static str, endpoint: Endpoint, label: Pa
     Route { path, method, endpoint, label }
 }
 
+const DOOR: &str = "/webhook/{source}";
+const MESSAGE: &str = "/messages/{id}";
+const STATUSES: &str = "/messages/{id}/statuses";
+
 /// Every path that answers something other than 404.
 pub const ROUTES: &[Route] = &[
     route(Method::POST, "/webhook", Endpoint::Webhook, PathLabel::Webhook),
+    route(Method::POST, DOOR, Endpoint::Door, PathLabel::Door),
     route(Method::GET, "/messages", Endpoint::Messages, PathLabel::Messages),
+    route(Method::GET, MESSAGE, Endpoint::Message, PathLabel::Message),
+    route(Method::GET, STATUSES, Endpoint::Statuses, PathLabel::Statuses),
+    route(Method::GET, "/events", Endpoint::Events, PathLabel::Events),
     route(Method::GET, "/stats", Endpoint::Stats, PathLabel::Stats),
     route(Method::GET, "/health/live", Endpoint::Live, PathLabel::Live),
     route(Method::GET, "/health/ready", Endpoint::Ready, PathLabel::Ready),
@@ -124,7 +171,20 @@ pub fn find_route(path: &str) -> Option<&'static Route> {
         Some("") | None => path,
         Some(shorter) => shorter,
     };
-    ROUTES.iter().find(|route| route.path == path)
+    let pattern = pattern_of(path);
+    ROUTES.iter().find(|route| route.path == pattern)
+}
+
+/// The path as the table has it, with braces for what may be anything. A message's id may hold slashes.
+fn pattern_of(path: &str) -> &str {
+    let below = |parent: &str| path.strip_prefix(parent).filter(|rest| !rest.is_empty() && !rest.starts_with('/'));
+    match (below("/webhook/"), below("/messages/")) {
+        (Some(_), _) => DOOR,
+        (_, Some(id)) if id.ends_with("/statuses") => STATUSES,
+        (_, Some(_)) => MESSAGE,
+        (None, None) if path.contains('{') => "",
+        (None, None) => path,
+    }
 }
 
 #[cfg(test)]
@@ -137,9 +197,13 @@ mod tests {
         assert_eq!(endpoint("/"), Some(Endpoint::Index));
         assert_eq!(endpoint("/webhook/"), Some(Endpoint::Webhook));
         assert_eq!(endpoint("/docs/docs.css"), Some(Endpoint::Docs));
-        for unknown in ["", "/webhook//", "/Webhook", "/docs/a/b", "/health", "*", "/messages/x", "/docs/x"] {
+        for unknown in ["", "/webhook//", "/Webhook", "/docs/a/b", "/health", "*", "/messages//", "/docs/x", "/{id}"] {
             assert_eq!(endpoint(unknown), None, "{unknown}");
         }
         assert_eq!(endpoint("/docs/"), Some(Endpoint::Docs));
+        assert_eq!(endpoint("/webhook/meta/"), Some(Endpoint::Door));
+        assert_eq!(endpoint("/messages/a/b%2Fc"), Some(Endpoint::Message));
+        assert_eq!(endpoint("/messages/a/statuses/"), Some(Endpoint::Statuses));
+        assert_eq!(endpoint("/messages/{id}"), Some(Endpoint::Message));
     }
 }

@@ -3,7 +3,7 @@
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{docs, health, index, messages, metrics, receive, stats, views};
+use super::{details, docs, health, index, messages, metrics, receive, stats, views};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -14,10 +14,10 @@ use super::{docs, health, index, messages, metrics, receive, stats, views};
         license(name = "MIT", identifier = "MIT"),
     ),
     paths(
-        receive::receive, messages::list, stats::summarize, health::live, health::ready, metrics::expose, index::greet,
+        receive::receive, receive::receive_at_door, messages::list, details::message, details::statuses, details::events, stats::summarize, health::live, health::ready, metrics::expose, index::greet,
         docs::openapi, docs::page,
     ),
-    components(schemas(views::DetailView, views::InvalidView)),
+    components(schemas(views::DetailView, views::InvalidView, views::StatusCountsView)),
     tags(
         (name = "messages", description = "Receiving, listing and counting messages"),
         (name = "operations", description = "For orchestrators and Prometheus"),

@@ -1,12 +1,15 @@
 //! The query string of `/messages`: every parameter is optional, the last of a repeated one counts, unknown ones are ignored,
 //! and all that are wrong are told at once.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::cursor;
+use crate::domain::event::EventRequest;
 use crate::domain::invalid::Place;
 use crate::domain::query::{LIMIT_DEFAULT, LIMIT_MAX, SEARCH_BYTES_MAX};
-use crate::domain::{FieldError, Filter, Invalid, Needle, Order, PageRequest, Position, Start, Timestamp};
+use crate::domain::{FieldError, Filter, Invalid, Kind, Needle, Order, PageRequest, Position, Start, Timestamp};
 
 /// Reads a query string (without the question mark).
 pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
@@ -21,6 +24,10 @@ pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
             "order" => &mut given.order,
             "cursor" => &mut given.cursor,
             "total" => &mut given.total,
+            "to" => &mut given.to,
+            "until" => &mut given.until,
+            "source" => &mut given.source,
+            "kind" => &mut given.kind,
             _ => continue,
         };
         *place = Some(value.into_owned());
@@ -40,20 +47,34 @@ pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
         (_, Err(_), _) => Ok(Start::Offset(0)),
     };
     let bounded = given.total.as_deref().map_or(Ok(false), bounded);
-    match (limit, offset, since, search, order, start, bounded) {
-        (Ok(limit), Ok(_), Ok(since), Ok(search), Ok(order), Ok(start), Ok(bounded_total)) => Ok(PageRequest {
-            filter: Filter { from: given.from.filter(|text| !text.is_empty()).map(sender), since, search },
-            order,
-            limit: limit as u32,
-            start,
-            bounded_total,
-        }),
-        (limit, offset, since, search, order, start, bounded) => {
+    let until = Given::text(&given.until).map(Timestamp::parse).transpose();
+    let kind = Given::text(&given.kind).map(kind).transpose();
+    match (limit, offset, (since, until), search, (order, kind), start, bounded) {
+        (Ok(limit), Ok(_), (Ok(since), Ok(until)), Ok(search), (Ok(order), Ok(kind)), Ok(start), Ok(bounded_total)) => {
+            Ok(PageRequest {
+                filter: Filter {
+                    from: Given::text(&given.from).map(sender),
+                    since,
+                    search,
+                    to: Given::text(&given.to).map(sender),
+                    until,
+                    source: Given::text(&given.source).map(str::to_owned),
+                    kind,
+                },
+                order,
+                limit: limit as u32,
+                start,
+                bounded_total,
+            })
+        }
+        (limit, offset, (since, until), search, (order, kind), start, bounded) => {
             let errors = [
                 ("limit", limit.err(), given.limit),
                 ("offset", offset.err(), given.offset),
                 ("since", since.err(), given.since),
+                ("until", until.err(), given.until),
                 ("q", search.err(), given.q),
+                ("kind", kind.err(), given.kind),
                 ("order", order.err(), given.order),
                 ("cursor", start.err(), given.cursor),
                 ("total", bounded.err(), given.total),
@@ -78,6 +99,22 @@ struct Given {
     order: Option<String>,
     cursor: Option<String>,
     total: Option<String>,
+    to: Option<String>,
+    until: Option<String>,
+    source: Option<String>,
+    kind: Option<String>,
+}
+
+impl Given {
+    /// What was given and is not empty.
+    fn text(value: &Option<String>) -> Option<&str> {
+        value.as_deref().filter(|text| !text.is_empty())
+    }
+}
+
+fn kind(text: &str) -> Result<Kind, Invalid> {
+    Kind::named(text)
+        .ok_or(Invalid::Rule("kind must be text, image, video, audio, document, or another that API.md lists"))
 }
 
 fn order(text: &str) -> Result<Order, Invalid> {
@@ -125,11 +162,49 @@ fn integer(text: &str, least: i64, most: i64) -> Result<i64, Invalid> {
 }
 
 /// An unescaped `+` arrives as a space. No sender begins with a space, and people type `?from=+4479…`.
-fn sender(text: String) -> String {
+fn sender(text: &str) -> String {
     match text.strip_prefix(' ') {
         Some(rest) => format!("+{rest}"),
-        None => text,
+        None => text.to_owned(),
     }
+}
+
+/// Reads the query string of `/events`.
+pub fn event_request(query: &str) -> Result<EventRequest, Vec<FieldError>> {
+    let last = |name: &str| last_value(query, name);
+    let (limit, before) = (last("limit"), last("before"));
+    let wanted = limit.as_deref().map_or(Ok(i64::from(LIMIT_DEFAULT)), |text| integer(text, 1, i64::from(LIMIT_MAX)));
+    let below = before.as_deref().map(|text| integer(text, 0, i64::MAX)).transpose();
+    match (wanted, below) {
+        (Ok(limit), Ok(before)) => {
+            Ok(EventRequest { source: last("source"), kind: last("kind"), limit: limit as u32, before })
+        }
+        (wanted, below) => {
+            let errors = [("limit", wanted.err(), limit), ("before", below.err(), before)];
+            let error = |(name, invalid, input): (_, Option<Invalid>, Option<String>)| {
+                let input = Value::String(input.unwrap_or_default());
+                Some(FieldError { place: Place::QueryParameter(name), invalid: invalid?, input })
+            };
+            Err(errors.into_iter().filter_map(error).collect())
+        }
+    }
+}
+
+/// Whether a parameter is `1` or `true`; the last of a repeated one counts.
+pub fn flag(query: &str, name: &str) -> bool {
+    last_value(query, name).is_some_and(|value| matches!(value.as_str(), "1" | "true"))
+}
+
+/// The value of a parameter, the last of a repeated one; an empty one is none.
+pub fn last_value(query: &str, name: &str) -> Option<String> {
+    let values = form_urlencoded::parse(query.as_bytes()).filter(|(own, _)| own == name);
+    values.last().map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
+}
+
+/// The id in the path of a message, without `suffix`. A key may hold anything, so it comes percent-encoded (RFC 3986, §2.1).
+pub fn path_id(path: &str, suffix: &str) -> Option<String> {
+    let id = path.strip_suffix('/').unwrap_or(path).strip_prefix("/messages/")?.strip_suffix(suffix)?;
+    percent_encoding::percent_decode_str(id).decode_utf8().ok().map(Cow::into_owned).filter(|id| !id.is_empty())
 }
 
 fn needle(text: &str) -> Result<Needle, Invalid> {
@@ -193,6 +268,32 @@ mod tests {
         assert!(matches!(invalid("since=yesterday")[0].1, Invalid::Rule(_)));
         assert!(matches!(invalid(&format!("q={}", "a".repeat(1025)))[0].1, Invalid::TooLong { most: 1024, .. }));
         assert!(page_request("q=%ff%fe").is_ok(), "broken UTF-8 becomes U+FFFD");
+        let more = filter("to=+1&until=2025-01-15T09:30:00Z&source=meta&kind=image");
+        assert_eq!(
+            (more.to.as_deref(), more.source.as_deref(), more.kind),
+            (Some("+1"), Some("meta"), Some(Kind::Image))
+        );
+        assert!(more.until.is_some() && more.asks_details() && !filter("to=&until=&source=&kind=").asks_details());
+        assert_eq!(invalid("until=now&kind=Image").len(), 2);
+    }
+
+    #[test]
+    fn ids_in_paths_are_decoded() {
+        assert_eq!(path_id("/messages/a%2Fb%3D/statuses", "/statuses").as_deref(), Some("a/b="));
+        assert_eq!(path_id("/messages/whatsapp:1:wamid.A/B=", "").as_deref(), Some("whatsapp:1:wamid.A/B="));
+        assert_eq!(path_id("/messages/%E2%98%83/", "").as_deref(), Some("☃"));
+        for bad in ["/messages/", "/messages/%ff", "/messages//statuses"] {
+            assert_eq!(path_id(bad, if bad.ends_with('s') { "/statuses" } else { "" }), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn events_are_asked_for_by_limit_and_number() {
+        let request = event_request("limit=7&before=9&source=a&kind=b&source=").unwrap();
+        assert_eq!((request.limit, request.before, request.source), (7, Some(9), None));
+        assert_eq!(event_request("").unwrap().limit, 50);
+        assert_eq!(event_request("limit=0&before=-1").unwrap_err().len(), 2);
+        assert!(flag("raw=0&raw=1", "raw") && !flag("raw=1&raw=0", "raw") && !flag("", "raw"));
     }
 
     proptest::proptest! {

@@ -1,17 +1,23 @@
-//! `POST /webhook`: the way of a message, from bytes to receipt.
+//! `POST /webhook` and `POST /webhook/{name}`: the way of a message, from bytes to receipt.
+
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_ENCODING, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use tokio::sync::SemaphorePermit;
 
+use super::doors::base_url;
 use super::error::ApiError;
-use super::exchange::Record;
-use super::views::{DetailView, InvalidView, NewMessageView, StoredView, ok};
-use super::{Answer, AppState};
+use super::exchange::{Filed, Record};
+use super::views::{DetailView, InvalidView, NewMessageView, StoredView, ok, with_type};
+use super::{Answer, AppState, Endpoint};
 use crate::domain::Moment;
-use crate::providers::{AnswerStyle, Parsed, Source};
+use crate::providers::{AnswerStyle, Challenge, InvalidBody, Parsed, Request, Source, VerifiedBody};
 use crate::store::Receipt;
 use crate::telemetry::metrics::{Outcome, WebhookResult};
 
@@ -36,49 +42,161 @@ use crate::telemetry::metrics::{Outcome, WebhookResult};
     ))]
 pub async fn receive(
     app: &AppState,
-    source: &Source,
-    headers: &HeaderMap,
+    source: &Arc<Source>,
+    head: &Parts,
+    peer: IpAddr,
     body: Incoming,
     record: &mut Record<'_>,
 ) -> Result<Answer, ApiError> {
     // Whoever came before the stop began is still served.
     let draining = app.is_draining();
-    refuse_encoded(headers)?;
-    let (body, room) = read_body(app, body).await?;
+    refuse_encoded(&head.headers)?;
+    let (body, room) = read_body(app, body, body_bytes_max(app, source)).await?;
     let now = Moment::now();
-    let body = source.verify(headers, body)?;
+    let body = verify(app, source, head, peer, body, now).await?;
     if draining {
         return Err(ApiError::ShuttingDown);
     }
+    // After the signature: whoever has no secret cannot use up what those have who do.
+    app.rates.post(&source.name).map_err(ApiError::TooMany)?;
     app.store.has_room()?;
-    let parsed = source.parse(&body, now).map_err(|refusal| {
+    let parsed = read(source, &body, now).await.map_err(|refusal| {
         record.message_id = refusal.message_id;
         ApiError::Invalid(refusal.errors)
     })?;
-    // What waits for the writer is the message, not the bytes that it came in.
-    drop((body, room));
-    record.remember(&parsed);
-    let receipt = app.store.append(parsed).await?;
-    record.file(app, source, &receipt);
-    Ok(answer(source.scheme.answer))
+    // What waits for the writer is the message, not the bytes that it came in; unless they are kept.
+    let room = if source.keeps_payload() { Some(room) } else { None };
+    drop(body);
+    record.remember(source, &parsed);
+    let challenge = parsed.challenge.clone();
+    if !parsed.is_empty() {
+        let receipt = app.store.append(parsed).await?;
+        record.file(app, source, &receipt);
+    }
+    drop(room);
+    Ok(challenge.map_or_else(|| answer(source.scheme.answer), |challenge| plain_text(&challenge)))
 }
 
-/// What the provider wants to hear. Only called with a receipt in hand.
+/// As `receive`, for the doors of providers.
+#[utoipa::path(post, path = "/webhook/{source}", tag = "messages", operation_id = "receive_at_door",
+    description = "Takes what a provider posts, in its own format and with its own signature. Each message is stored under its \
+        own id; what is not understood is kept and listed under /events. The answer is what the provider wants to hear.",
+    params(("source" = String, Path, description = "The door's name")),
+    request_body(content = String, description = "The provider's body, at most 4 MiB", content_type = "*/*"),
+    responses(
+        (status = 200, description = "Everything in it is stored, now or before"),
+        (status = 401, description = "Not signed as the door wants it", body = DetailView),
+        (status = 403, description = "The same, at Twilio's door", body = DetailView),
+        (status = 404, description = "There is no such door", body = DetailView),
+        (status = 413, description = "The body is too long", body = DetailView),
+        (status = 503, description = "Not stored; try again (Retry-After)", body = DetailView),
+        (status = 507, description = "Not stored: the disk is full; try again (Retry-After)", body = DetailView),
+    ))]
+#[allow(dead_code)]
+pub fn receive_at_door() {}
+
+/// The door that a path leads to; none if it leads elsewhere. What stands behind a door's name is the bridge's own.
+pub fn door(app: &AppState, endpoint: Endpoint, path: &str) -> Result<Option<Arc<Source>>, ApiError> {
+    let source = match endpoint {
+        Endpoint::Webhook => app.doors.original(),
+        Endpoint::Door => {
+            let rest = path.strip_prefix("/webhook/").unwrap_or_default();
+            let (name, behind) = rest.split_once('/').unwrap_or((rest, ""));
+            app.doors.named(name).filter(|source| behind.is_empty() || source.scheme.takes_suffix)
+        }
+        _ => return Ok(None),
+    };
+    source.map(Some).ok_or(ApiError::NotFound)
+}
+
+/// Answers a provider that makes sure that the door is ours.
+pub fn shake_hands(source: &Source, query: &str) -> Result<Answer, ApiError> {
+    match source.handshake(query) {
+        Some(Ok(challenge)) => Ok(plain_text(&challenge)),
+        _ => Err(ApiError::BadHandshake),
+    }
+}
+
+fn body_bytes_max(app: &AppState, source: &Source) -> usize {
+    let usual = if source.keeps_payload() { app.limits.door_body_bytes_max } else { app.limits.body_bytes_max };
+    source.options.body_bytes_max.unwrap_or(usual)
+}
+
+/// A body from here on is verified and read on a thread for such work: some milliseconds in which nobody else would be served.
+const LARGE_BODY_BYTES: usize = 64 << 10;
+
+async fn verify(
+    app: &AppState,
+    source: &Arc<Source>,
+    head: &Parts,
+    peer: IpAddr,
+    body: Bytes,
+    now: Moment,
+) -> Result<VerifiedBody, ApiError> {
+    let refuse = |reason| ApiError::BadSignature { reason, status: source.scheme.refusal_status };
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let base_url = if source.needs_url() { base_url(&app.limits, &head.headers, peer) } else { None };
+    if body.len() < LARGE_BODY_BYTES {
+        let request = Request { headers: &head.headers, body: &body, base_url: base_url.as_deref(), target };
+        return source.verify(&request, body.clone(), now).map_err(|reason| {
+            app.quarantine.keep(source, &request, reason, now);
+            refuse(reason)
+        });
+    }
+    let (own, headers, target) = (Arc::clone(source), head.headers.clone(), target.to_owned());
+    let work = move || {
+        let request = Request { headers: &headers, body: &body, base_url: base_url.as_deref(), target: &target };
+        own.verify(&request, body.clone(), now)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Panic)?.map_err(refuse)
+}
+
+async fn read(source: &Arc<Source>, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
+    if !source.keeps_payload() {
+        return source.parse(body, now);
+    }
+    let (own, whole) = (Arc::clone(source), body.clone());
+    // A body that our parser fails on is not the provider's fault: it is kept, and can be read when the parser is better.
+    let guarded = move || catch_unwind(AssertUnwindSafe(|| own.parse(&whole, now)));
+    let parsed = match body.as_bytes().len() < LARGE_BODY_BYTES {
+        true => guarded(),
+        false => tokio::task::spawn_blocking(guarded).await.unwrap_or_else(|error| Err(Box::new(error))),
+    };
+    parsed.unwrap_or_else(|_| Ok(source.unreadable(body, "the parser failed", now)))
+}
+
+/// What the provider wants to hear. Only called with everything stored.
 fn answer(style: AnswerStyle) -> Answer {
     match style {
         AnswerStyle::Json => ok(&StoredView { status: "ok" }),
+        AnswerStyle::EmptyTwiml => with_type(
+            Bytes::from_static(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>"),
+            HeaderValue::from_static("text/xml; charset=utf-8"),
+        ),
+        AnswerStyle::Empty => Answer::default(),
     }
 }
 
+/// The provider chose the text, or whoever claims to be it: no browser shall make anything else of it.
+fn plain_text(Challenge(text): &Challenge) -> Answer {
+    let mut answer = with_type(text.clone().into(), HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    answer
+}
+
 impl Record<'_> {
-    /// Keeps for the log line which message a request brought.
-    fn remember(&mut self, parsed: &Parsed) {
+    /// Keeps for the log line what a request brought.
+    fn remember(&mut self, source: &Source, parsed: &Parsed) {
         if let [message] = parsed.messages.as_slice() {
             self.message_id = Some(message.id.clone());
         }
+        if source.keeps_payload() {
+            let (source, messages) = (source.name.clone(), parsed.messages.len());
+            self.filed = Some(Filed { source, messages, created: 0, duplicates: 0, statuses: 0, events: 0 });
+        }
     }
 
-    /// Counts and notes what became of each message.
+    /// Counts and notes what became of each element.
     fn file(&mut self, app: &AppState, source: &Source, receipt: &Receipt) {
         for outcome in receipt.outcomes() {
             app.metrics.message_filed(&source.name, *outcome);
@@ -88,7 +206,15 @@ impl Record<'_> {
                 Outcome::Created => WebhookResult::Created,
                 Outcome::Duplicate | Outcome::Conflict => WebhookResult::Duplicate,
             });
-            self.conflict = *outcome == Outcome::Conflict;
+        }
+        self.conflict = receipt.outcomes().contains(&Outcome::Conflict);
+        if let Some(filed) = &mut self.filed {
+            let created =
+                |outcomes: &[Outcome]| outcomes.iter().filter(|outcome| **outcome == Outcome::Created).count();
+            filed.created = created(receipt.outcomes());
+            filed.duplicates = receipt.outcomes().len() - filed.created;
+            (filed.statuses, filed.events) = (created(receipt.statuses()), created(receipt.events()));
+            app.metrics.extras_filed(&source.name, filed.statuses, filed.events);
         }
     }
 }
@@ -105,8 +231,7 @@ const SMALL_BODY_BYTES: usize = 16 << 10;
 /// Reads a whole body, within the limits of length, time and memory. A declared length that is too great is refused before
 /// anything is read; a stream is cut at the limit, whatever it declared. What large bodies take of the common room is given
 /// back with the permit.
-async fn read_body(app: &AppState, mut body: Incoming) -> Result<(Bytes, SemaphorePermit<'_>), ApiError> {
-    let most = app.limits.body_bytes_max;
+async fn read_body(app: &AppState, mut body: Incoming, most: usize) -> Result<(Bytes, SemaphorePermit<'_>), ApiError> {
     if body.size_hint().lower() > most as u64 {
         return Err(ApiError::BodyTooLarge);
     }

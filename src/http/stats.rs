@@ -1,11 +1,14 @@
 //! `GET /stats`: the inbox in a few numbers.
 
 use super::error::ApiError;
-use super::views::{DetailView, StatsView, ok};
-use super::{Answer, AppState};
+use super::views::{DetailView, StatsView, StatusCountView, StatusCountsView, ok};
+use super::{Answer, AppState, params};
+use crate::domain::State;
 
 /// Totals, top senders, first and last time, of one snapshot.
 #[utoipa::path(get, path = "/stats", tag = "messages", operation_id = "stats",
+    description = "Totals, top senders, first and last time. by=status: how far sent messages came, instead (StatusCounts).",
+    params(("by" = Option<String>, Query, description = "status: counts of sent messages by state, by recipient")),
     responses(
         (status = 200, description = "The inbox in a few numbers", body = StatsView),
         (status = 400, description = "Not HTTP as it should be", body = DetailView),
@@ -13,7 +16,12 @@ use super::{Answer, AppState};
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]
-pub async fn summarize(app: &AppState) -> Result<Answer, ApiError> {
+pub async fn summarize(app: &AppState, query: &str) -> Result<Answer, ApiError> {
+    if params::last_value(query, "by").as_deref() == Some("status") {
+        let counts = app.store.status_counts().await?;
+        let view = |(state, count): (State, u64)| StatusCountView { status: state.name(), count };
+        return Ok(ok(&StatusCountsView { messages_per_status: counts.into_iter().map(view).collect() }));
+    }
     let stats = app.store.stats().await?;
     Ok(ok(&StatsView::new(&stats)))
 }

@@ -3,28 +3,42 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use hyper::HeaderMap;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::signature::{BadSignature, SigningKey, verify_hex_header};
-use super::{AnswerStyle, InvalidBody, Parsed, Scheme, VerifiedBody};
+use super::element::message_key;
+use super::signature::{BadSignature, verify_hex_header};
+use super::{InvalidBody, Parsed, Request, Rule, Scheme, Source, VerifiedBody};
 use crate::domain::invalid::Place;
 use crate::domain::message::check_text;
 use crate::domain::{Address, FieldError, Invalid, MessageId, Moment, NewMessage, Timestamp};
+use crate::providers::algorithm::Algorithm;
+use crate::providers::encoding::Encoding;
 
 /// The header that holds the signature.
 pub const SIGNATURE_HEADER: &str = "x-signature";
 
 /// The row of `SCHEMES`.
-pub const SCHEME: Scheme = Scheme { kind: "postroom", answer: AnswerStyle::Json, verify, parse };
+pub const SCHEME: Scheme = Scheme {
+    kind: "postroom",
+    title: "Postroom's own format",
+    rule: Some(Rule::of_body(SIGNATURE_HEADER, "", Algorithm::HmacSha256, Encoding::Hex)),
+    verify,
+    parse,
+    ..Scheme::BASE
+};
 
-fn verify(headers: &HeaderMap, body: &[u8], keys: &[SigningKey]) -> Result<(), BadSignature> {
-    verify_hex_header(headers, SIGNATURE_HEADER, body, keys)
+fn verify(source: &Source, request: &Request<'_>, _: Moment) -> Result<usize, BadSignature> {
+    verify_hex_header(request.headers, SIGNATURE_HEADER, request.body, &source.keys)
 }
 
-fn parse(body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    parse_message(body.as_bytes(), now).map(|message| Parsed { messages: vec![message] })
+fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
+    let mut message = parse_message(body.as_bytes(), now)?;
+    // The original door stores ids as they were sent; every other one keeps its own apart.
+    if source.name != SCHEME.kind {
+        message.id = message_key(SCHEME.kind, source.account(), message.id.as_str());
+    }
+    Ok(Parsed { messages: vec![message], ..Parsed::default() })
 }
 
 /// Reads one message. All invalid fields are reported at once, in field order.
@@ -49,7 +63,7 @@ fn parse_message(body: &[u8], now: Moment) -> Result<NewMessage, InvalidBody> {
     match (id, from, to, ts, text) {
         (Ok(id), Ok(from), Ok(to), Ok(ts), Ok(_)) => {
             let text = fields.text.into_text();
-            Ok(NewMessage { id, from, to, ts, text, accepted_at: now })
+            Ok(NewMessage { id, from, to, ts, text, accepted_at: now, details: None })
         }
         (id, from, to, ts, text) => {
             // Only a refusal pays for a second reading, which keeps the refused values for the answer.

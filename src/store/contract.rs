@@ -1,6 +1,8 @@
 //! What every store must do, whatever the engine: one suite, written against `Store` alone, and a model that it must agree
 //! with after any history. A new behaviour starts as a case here.
 
+mod details;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +10,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{Health, Store, StoreError};
+use super::{Health, Lookup, Store, StoreError};
 use crate::config::{Config, Database, Inputs, StoreConfig};
+use crate::domain::event::EventRequest;
+use crate::domain::message::FullMessage;
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{
-    Address, Filter, Message, MessageId, Moment, Needle, NewMessage, Order, Page, PageRequest, Position, SenderCount,
-    Start, Stats, Stored, Timestamp,
+    Address, Filter, Kind, Message, MessageId, Moment, Needle, NewMessage, Order, Page, PageRequest, Position,
+    SenderCount, Start, State, Stats, Stored, Timestamp,
 };
 use crate::providers::Parsed;
 use crate::telemetry::Metrics;
@@ -96,6 +100,7 @@ on_both_engines!(
     a_full_queue_says_so_and_loses_nothing,
     what_is_stored_is_there_after_a_close,
     after_any_history_a_store_agrees_with_the_model,
+    messages_without_details_are_texts_of_the_original_door,
 );
 
 fn message(id: &str, from: &str, ts: &str, text: Option<&str>) -> NewMessage {
@@ -106,11 +111,16 @@ fn message(id: &str, from: &str, ts: &str, text: Option<&str>) -> NewMessage {
         ts: Timestamp::parse(ts).unwrap(),
         text: text.map(str::to_owned),
         accepted_at: Moment::from_microseconds(0),
+        details: None,
     }
 }
 
+fn brought(messages: Vec<NewMessage>) -> Parsed {
+    Parsed { messages, ..Parsed::default() }
+}
+
 async fn file(store: &Store, messages: Vec<NewMessage>) -> Vec<Outcome> {
-    store.append(Parsed { messages }).await.unwrap().outcomes().to_vec()
+    store.append(brought(messages)).await.unwrap().outcomes().to_vec()
 }
 
 fn all(limit: u32) -> PageRequest {
@@ -173,8 +183,7 @@ fn fifty_copies_at_once_make_one_row(engine: Engine) {
 
 fn a_full_queue_says_so_and_loses_nothing(engine: Engine) {
     with_store(engine, async |store: &Store| {
-        let posts =
-            (0..200).map(|at| store.append(Parsed { messages: vec![message(&format!("{at}"), "+1", NOON, None)] }));
+        let posts = (0..200).map(|at| store.append(brought(vec![message(&format!("{at}"), "+1", NOON, None)])));
         let results = futures_join(posts).await;
         let stored = results.iter().filter(|result| result.is_ok()).count();
         assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(StoreError::QueueFull))));
@@ -197,6 +206,37 @@ fn what_is_stored_is_there_after_a_close(engine: Engine) {
         assert_eq!(page.messages[0].text.as_deref(), Some("a\0b"), "NUL in a text comes back");
         assert_eq!(store.stats().await.unwrap(), stats);
         store.close();
+    });
+}
+
+fn messages_without_details_are_texts_of_the_original_door(engine: Engine) {
+    with_store(engine, async |store: &Store| {
+        let mut sent = message("a/b é", "+1", NOON, Some("x\0y"));
+        sent.accepted_at = Moment::from_microseconds(1_736_942_400_000_001);
+        file(store, vec![sent, message("other", "+1", NOON, None)]).await;
+        let Lookup::Found(found) = store.message("a/b é".to_owned()).await.unwrap() else { panic!("it is there") };
+        let FullMessage { message, created_at, details, payload } = found;
+        assert_eq!((message.id.as_str(), message.from.as_str(), message.to.as_str()), ("a/b é", "+1", "+1"));
+        assert_eq!((message.ts.as_str(), message.text.as_deref()), (NOON, Some("x\0y")));
+        assert_eq!(created_at, "2025-01-15T12:00:00.000001Z");
+        assert_eq!((details, payload), (None, None));
+        for id in ["a/b", "a", "", "a\0b"] {
+            assert_eq!(store.message(id.to_owned()).await.unwrap(), Lookup::Absent, "{id}");
+        }
+        assert_eq!(store.statuses("other".to_owned()).await.unwrap(), Lookup::Absent);
+        assert!(store.status_counts().await.unwrap().iter().all(|(_, count)| *count == 0));
+        assert_eq!(store.status_counts().await.unwrap().len(), State::ALL.len());
+        let all_events = EventRequest { source: None, kind: None, limit: 9, before: None };
+        assert!(store.events(all_events).await.unwrap().is_empty());
+        assert_eq!(store.payload(1).await.unwrap(), None);
+        assert!(store.unreadable_payloads(0, true, 9).await.unwrap().is_empty());
+        let total = async |source: Option<&str>, kind: Option<Kind>| {
+            let filter = Filter { source: source.map(str::to_owned), kind, ..Filter::default() };
+            store.page(PageRequest { filter, ..all(1) }).await.unwrap().total
+        };
+        assert_eq!(total(Some("postroom"), Some(Kind::Text)).await, 2);
+        assert_eq!(total(Some("meta"), None).await, 0);
+        assert_eq!(total(None, Some(Kind::Image)).await, 0);
     });
 }
 
@@ -285,6 +325,8 @@ fn lets_through(filter: &Filter, message: &NewMessage) -> bool {
     let contains = |needle: &Needle| message.text.as_ref().is_some_and(|text| needle.is_in(text, &mut String::new()));
     filter.from.as_ref().is_none_or(|from| from == message.from.as_str())
         && filter.since.is_none_or(|since| message.ts >= since)
+        && filter.until.is_none_or(|until| message.ts < until)
+        && filter.to.as_ref().is_none_or(|to| to == message.to.as_str())
         && filter.search.as_ref().is_none_or(contains)
 }
 
@@ -324,11 +366,14 @@ fn any_message() -> impl Strategy<Value = NewMessage> {
 }
 
 fn any_page_request() -> impl Strategy<Value = PageRequest> {
-    let filter = (prop::option::of("\\+[1-9][0-4]?"), prop::option::of(any_timestamp()), prop::option::of(any_text()))
-        .prop_map(|(from, since, q)| {
+    let times = (prop::option::of(any_timestamp()), prop::option::weighted(0.2, any_timestamp()));
+    let to = prop::option::weighted(0.1, "\\+[12]");
+    let filter = (prop::option::of("\\+[1-9][0-4]?"), times, prop::option::of(any_text()), to).prop_map(
+        |(from, (since, until), q, to)| {
             let search = q.filter(|q| !q.is_empty()).map(|q| Needle::new(&q));
-            Filter { from, since, search }
-        });
+            Filter { from, since, search, to, until, ..Filter::default() }
+        },
+    );
     let offset = prop_oneof![4 => 0..12u64, 1 => Just(i64::MAX as u64)];
     (filter, 1..8u32, offset, any::<bool>()).prop_map(|(filter, limit, offset, bounded_total)| PageRequest {
         filter,

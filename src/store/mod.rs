@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod contract;
 pub mod copy;
+mod extras;
 mod index;
 pub mod postgres;
 mod queue;
@@ -14,7 +15,11 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::config::{Database, StoreConfig};
-use crate::domain::{Page, PageRequest, Stats};
+use crate::domain::event::{EventRequest, StoredEvent};
+use crate::domain::message::FullMessage;
+use crate::domain::payload::StoredPayload;
+use crate::domain::status::MessageStatus;
+use crate::domain::{Page, PageRequest, State, Stats};
 use crate::providers::Parsed;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Gauges, Outcome};
@@ -22,9 +27,11 @@ use postgres::PostgresStore;
 use sqlite::SqliteStore;
 
 /// Proof that a commit which survives power loss has happened, with the outcome of each message, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Receipt {
     outcomes: Vec<Outcome>,
+    statuses: Vec<Outcome>,
+    events: Vec<Outcome>,
 }
 
 impl Receipt {
@@ -33,10 +40,31 @@ impl Receipt {
         &self.outcomes
     }
 
+    /// What became of each status: created, or a duplicate.
+    pub fn statuses(&self) -> &[Outcome] {
+        &self.statuses
+    }
+
+    /// What became of each event: created, or a duplicate.
+    pub fn events(&self) -> &[Outcome] {
+        &self.events
+    }
+
     /// Whether anything was written for it.
     fn has_created(&self) -> bool {
-        self.outcomes.contains(&Outcome::Created)
+        [&self.outcomes, &self.statuses, &self.events].iter().any(|outcomes| outcomes.contains(&Outcome::Created))
     }
+}
+
+/// What was found under an id: a key, or a provider's id, which may stand for several messages.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Lookup<T> {
+    /// This.
+    Found(T),
+    /// Nothing.
+    Absent,
+    /// Several, with these keys; at most ten are told.
+    Ambiguous(Vec<String>),
 }
 
 /// Why the store did not do what it was asked. Nothing was acknowledged; asking again is safe.
@@ -137,6 +165,59 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.stats().await,
             Self::Postgres(store) => store.stats().await,
+        }
+    }
+
+    /// A message with its details, by its key, or by the provider's id if only one message has it.
+    pub async fn message(&self, id: String) -> Result<Lookup<FullMessage>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.message(id).await,
+            Self::Postgres(store) => store.message(id).await,
+        }
+    }
+
+    /// How far a message came, by its key, or by the provider's id if only one message has it.
+    pub async fn statuses(&self, id: String) -> Result<Lookup<MessageStatus>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.statuses(id).await,
+            Self::Postgres(store) => store.statuses(id),
+        }
+    }
+
+    /// How many messages are in each state, by recipient, in the order of the states.
+    pub async fn status_counts(&self) -> Result<Vec<(State, u64)>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.status_counts().await,
+            Self::Postgres(store) => store.status_counts(),
+        }
+    }
+
+    /// Events, the newest first.
+    pub async fn events(&self, request: EventRequest) -> Result<Vec<StoredEvent>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.events(request).await,
+            Self::Postgres(store) => store.events(request),
+        }
+    }
+
+    /// A raw body.
+    pub async fn payload(&self, number: i64) -> Result<Option<StoredPayload>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.payload(number).await,
+            Self::Postgres(store) => store.payload(number),
+        }
+    }
+
+    /// Raw bodies of which something could not be read (or all), by number, behind a number.
+    pub async fn unreadable_payloads(
+        &self,
+        after: i64,
+        all: bool,
+        limit: u32,
+    ) -> Result<Vec<StoredPayload>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.unreadable_payloads(after, all, limit).await,
+            Self::Postgres(store) => store.unreadable_payloads(after, all, limit),
         }
     }
 

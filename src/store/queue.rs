@@ -6,13 +6,24 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::extras::Extras;
 use super::{Receipt, StoreError};
 use crate::domain::NewMessage;
 
 /// What one request wants stored, and where its answer goes.
 pub(super) struct Job {
     pub messages: Vec<NewMessage>,
+    /// What else it brought.
+    pub extras: Option<Box<Extras>>,
     pub reply: oneshot::Sender<Result<Receipt, StoreError>>,
+}
+
+impl Job {
+    /// How much of the queue and of a batch it takes.
+    pub fn elements(&self) -> usize {
+        let extras = self.extras.as_ref().map_or(0, |extras| extras.statuses.len() + extras.events.len());
+        self.messages.len() + extras
+    }
 }
 
 /// Jobs in the order of their arrival. The limit counts messages.
@@ -55,8 +66,9 @@ impl Queue {
     /// Adds a job, or refuses it without waiting. A job larger than the whole queue is taken when the queue is empty.
     pub fn push(&self, job: Job) -> Result<(), StoreError> {
         let mut state = self.lock();
-        Self::room(&state, job.messages.len(), self.limit)?;
-        state.messages += job.messages.len();
+        let elements = job.elements();
+        Self::room(&state, elements, self.limit)?;
+        state.messages += elements;
         state.jobs.push_back(job);
         let wake = std::mem::take(&mut state.writer_waits);
         drop(state);
@@ -102,12 +114,12 @@ impl Queue {
         }
         let mut messages = 0;
         let fits = |job: &&Job| {
-            messages += job.messages.len();
+            messages += job.elements();
             messages <= most
         };
         let count = state.jobs.iter().take_while(fits).count().max(1);
         let jobs: Vec<Job> = state.jobs.drain(..count).collect();
-        state.messages -= jobs.iter().map(|job| job.messages.len()).sum::<usize>();
+        state.messages -= jobs.iter().map(Job::elements).sum::<usize>();
         Taken::Jobs(jobs)
     }
 

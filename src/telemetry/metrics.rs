@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::histogram::{Histogram, Window};
+use super::secret_use::{SecretUse, encode_secrets};
 use super::{log, process};
 use crate::domain::Moment;
 
@@ -35,8 +36,16 @@ labels! {
         Root = "/",
         /// `/webhook`
         Webhook = "/webhook",
+        /// The doors of providers, whatever their names.
+        Door = "/webhook/{source}",
         /// `/messages`
         Messages = "/messages",
+        /// `/messages/` and an id
+        Message = "/messages/{id}",
+        /// `/messages/`, an id and `/statuses`
+        Statuses = "/messages/{id}/statuses",
+        /// `/events`
+        Events = "/events",
         /// `/stats`
         Stats = "/stats",
         /// `/health/live`
@@ -105,8 +114,24 @@ labels! {
         MalformedSignature = "malformed_signature",
         /// 401: a signature by another secret, or of other bytes.
         WrongSecret = "wrong_secret",
+        /// 401: a signed time that is not of the form of times.
+        MalformedTimestamp = "malformed_timestamp",
+        /// 401: signed too long ago.
+        StaleTimestamp = "stale_timestamp",
+        /// 401: signed with a time too far ahead.
+        FutureTimestamp = "future_timestamp",
+        /// 401: signed by an algorithm that the door does not take.
+        WrongAlgorithm = "wrong_algorithm",
+        /// 401: the signed digest is that of another body or URL.
+        BodyMismatch = "body_mismatch",
+        /// 401: it is not known under which URL the request was sent.
+        UnknownUrl = "unknown_url",
+        /// 403: a handshake with another verify token.
+        WrongVerifyToken = "wrong_verify_token",
         /// 401: reading wants a token.
         NotAuthenticated = "not_authenticated",
+        /// 429: more often than the operator allows.
+        TooMany = "too_many",
         /// 503: the writer's queue, or the readers', is full.
         QueueFull = "queue_full",
         /// 503: the service is stopping.
@@ -127,7 +152,7 @@ labels! {
 }
 
 /// The statuses that Postroom answers with.
-const STATUSES: [u16; 14] = [200, 400, 401, 404, 405, 408, 413, 414, 415, 422, 431, 500, 503, 507];
+const STATUSES: [u16; 18] = [200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503, 507];
 /// The method label: what routes know, and everything else.
 const METHODS: [&str; 3] = ["GET", "POST", "other"];
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
@@ -149,6 +174,8 @@ pub struct Metrics {
     /// The doors' names, and one counter per door and outcome.
     sources: Vec<String>,
     messages: Vec<AtomicU64>,
+    statuses: Vec<AtomicU64>,
+    events: Vec<AtomicU64>,
     queue_limit: u64,
     batch_messages: Histogram,
     commit_seconds: Histogram,
@@ -178,8 +205,6 @@ pub struct Gauges {
     pub index_bytes: u64,
     /// On PostgreSQL: rows that the counters do not hold yet.
     pub uncounted: u64,
-    /// On PostgreSQL: rows that the search index does not hold yet.
-    pub unindexed: u64,
     /// On PostgreSQL: whether commits wait for a standby.
     pub survives_promotion: Option<bool>,
 }
@@ -197,6 +222,8 @@ impl Metrics {
             webhook_results: Default::default(),
             refusals: Default::default(),
             messages: zeros(sources.len() * Outcome::ALL.len()),
+            statuses: zeros(sources.len()),
+            events: zeros(sources.len()),
             sources,
             queue_limit: queue_limit as u64,
             batch_messages: Histogram::new(BATCH_MESSAGES),
@@ -251,6 +278,14 @@ impl Metrics {
         }
     }
 
+    /// So many new statuses and events of the door `source` were stored.
+    pub fn extras_filed(&self, source: &str, statuses: usize, events: usize) {
+        if let Some(source_at) = self.sources.iter().position(|name| name == source) {
+            self.statuses[source_at].fetch_add(statuses as u64, Relaxed);
+            self.events[source_at].fetch_add(events as u64, Relaxed);
+        }
+    }
+
     /// A batch was committed: how many messages, how long from its first statement, and how long the COMMIT itself.
     pub fn batch_committed(&self, messages: usize, whole: Duration, sync: Duration) {
         self.batch_messages.observe(messages as f64);
@@ -273,10 +308,11 @@ impl Metrics {
     /// The exposition in the text format 0.0.4.
     ///
     /// Source: Prometheus, "Exposition formats", text-based format.
-    pub fn encode(&self, gauges: Gauges) -> String {
+    pub fn encode(&self, gauges: Gauges, secrets: &[SecretUse]) -> String {
         let mut out = Exposition(String::with_capacity(16 << 10));
         self.encode_contract(&mut out);
         self.encode_ingest(&mut out, gauges);
+        encode_secrets(&mut out, secrets);
         self.encode_store(&mut out, gauges);
         self.encode_process(&mut out);
         out.0
@@ -342,6 +378,16 @@ impl Metrics {
                 out.sample("postroom_messages_total", &[("source", source), ("outcome", outcome.label())], count);
             }
         }
+        let others = [
+            ("postroom_statuses_total", "New statuses of sent messages, by door.", &self.statuses),
+            ("postroom_events_total", "New events that are neither message nor status, by door.", &self.events),
+        ];
+        for (name, help, counters) in others {
+            out.family(name, "counter", help);
+            for (source, counter) in self.sources.iter().zip(counters) {
+                out.sample(name, &[("source", source)], counter.load(Relaxed));
+            }
+        }
         out.family("postroom_refused_total", "counter", "Requests refused, by reason.");
         for refusal in Refusal::ALL {
             let count = self.refusals[*refusal as usize].load(Relaxed);
@@ -382,7 +428,6 @@ impl Metrics {
             let help = "1 while commits wait for a synchronous standby.";
             out.single("postroom_postgres_synchronous_standby", "gauge", help, u8::from(survives));
             out.single("postroom_postgres_uncounted", "gauge", "Rows that wait to be counted.", gauges.uncounted);
-            out.single("postroom_postgres_unindexed", "gauge", "Rows that wait to be indexed.", gauges.unindexed);
         }
     }
 
@@ -420,14 +465,14 @@ impl Drop for ConnectionGuard<'_> {
     }
 }
 
-struct Exposition(String);
+pub(super) struct Exposition(String);
 
 impl Exposition {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         self.0.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
             let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");

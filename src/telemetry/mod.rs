@@ -4,5 +4,6 @@ pub mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod process;
+pub mod secret_use;
 
 pub use metrics::Metrics;

@@ -32,7 +32,6 @@ fn paths_that_do_not_exist_are_404() {
         "/webhook//",
         "//webhook",
         "/Messages",
-        "/messages/m1",
         "/messages.json",
         "/health",
         "/health/",
@@ -136,7 +135,7 @@ fn with_tokens_reading_wants_one_of_them() {
         for authorization in wrong {
             let reply = ask(path, authorization);
             assert_eq!(said(&reply), detail(401, "Not authenticated"), "{path} {authorization:?}");
-            assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
+            assert!(reply.header("www-authenticate").unwrap().starts_with("Bearer"));
         }
     }
     for authorization in ["Bearer first-token", "bearer first-token", "Bearer second/token="] {
@@ -219,7 +218,7 @@ fn every_documented_operation_answers_as_documented() {
     open.store(&message("m1"));
     let guarded = Setup::new().env("API_TOKEN", "token").start();
     let paths = document.0["paths"].as_object().unwrap();
-    assert_eq!(paths.keys().map(String::as_str).collect::<BTreeSet<_>>().len(), READ_PATHS.len() + 1);
+    assert_eq!(paths.keys().map(String::as_str).collect::<BTreeSet<_>>().len(), READ_PATHS.len() + 5);
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys().map(|method| method.to_ascii_uppercase()) {
             for server in [&open, &guarded] {

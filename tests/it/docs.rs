@@ -31,6 +31,10 @@ fn the_root_answers_json_to_programs_and_a_page_to_browsers() {
         assert_eq!((index["name"].as_str(), index["docs"].as_str()), (Some("postroom"), Some("/docs")));
         for endpoint in index["endpoints"].as_array().unwrap() {
             let (method, path) = endpoint.as_str().unwrap().split_once(' ').unwrap();
+            // What stands in braces is the caller's.
+            if path.contains('{') {
+                continue;
+            }
             let status = server.client().request(method, path, &[], b"").unwrap().status;
             assert!(status == 200 || (method == "POST" && status == 401), "{endpoint} answers {status}");
         }

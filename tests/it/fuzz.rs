@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 4] = [
+const TARGETS: [(&str, Target); 6] = [
     ("body", postroom::providers::original::fuzz_parse),
     ("signature", postroom::providers::signature::fuzz_verify),
+    ("provider_body", postroom::providers::fuzz::fuzz_parse),
+    ("provider_signature", postroom::providers::fuzz::fuzz_verify),
     ("query", postroom::http::params::fuzz_page_request),
     ("head", postroom::http::head::fuzz_scan),
 ];

@@ -2,10 +2,12 @@
 
 mod harness;
 
+mod access;
 mod api;
 mod bench;
 mod crash;
 mod docs;
+mod doors;
 mod edges;
 mod faults;
 mod fuzz;

@@ -171,13 +171,17 @@ fn hostile_paths_and_methods_neither_add_series_nor_break_the_exposition() {
     let known = [
         "/",
         "/docs",
+        "/events",
         "/health/live",
         "/health/ready",
         "/messages",
+        "/messages/{id}",
+        "/messages/{id}/statuses",
         "/metrics",
         "/openapi.json",
         "/stats",
         "/webhook",
+        "/webhook/{source}",
         "unknown",
     ];
     assert_eq!(paths.iter().map(String::as_str).collect::<Vec<_>>(), known);

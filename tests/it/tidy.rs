@@ -103,6 +103,21 @@ fn the_example_file_and_the_readme_name_every_setting() {
 }
 
 #[test]
+fn every_provider_has_a_page_and_samples() {
+    let overview = read("docs/providers/README.md");
+    for scheme in postroom::providers::SCHEMES.iter().filter(|scheme| scheme.kind != "postroom") {
+        assert!(root().join(format!("docs/providers/{}.md", scheme.kind)).exists(), "{}", scheme.kind);
+        assert!(overview.contains(&format!("({}.md)", scheme.kind)), "{}", scheme.kind);
+        if let Some(variable) = scheme.variable {
+            assert!(overview.contains(variable), "{variable}");
+        }
+        // Only Telnyx itself can sign for its door; its bodies are read in unit tests.
+        let samples = root().join("testdata/providers").join(scheme.kind);
+        assert!(samples.is_dir() || scheme.kind == "telnyx", "{}", scheme.kind);
+    }
+}
+
+#[test]
 fn the_example_file_is_one_that_the_program_takes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("postroom.toml");

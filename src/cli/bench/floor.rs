@@ -19,13 +19,13 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use crate::config::SigningKey;
-use crate::domain::Moment;
-use crate::providers::{SCHEMES, Source};
+use crate::domain::{Moment, Secret};
+use crate::providers::{self, Key, SCHEMES, Source};
 
 /// Serves until standard input ends. The first line on stdout holds the address and says what this is.
-pub fn run(key: SigningKey) -> anyhow::Result<()> {
-    let source = Source { name: "floor".to_owned(), scheme: &SCHEMES[0], keys: vec![key] };
+pub fn run(secret: Secret) -> anyhow::Result<()> {
+    let scheme = &SCHEMES[0];
+    let source = Source::new(scheme.kind, scheme, vec![Key::new("WEBHOOK_SECRET", secret)]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -58,10 +58,12 @@ async fn answer(source: &Source, request: Request<Incoming>) -> Response<Full<By
     let Ok(body) = body.collect().await else {
         return reply(StatusCode::BAD_REQUEST, br#"{"detail":"Bad Request"}"#);
     };
-    let Ok(body) = source.verify(&head.headers, body.to_bytes()) else {
+    let (body, now) = (body.to_bytes(), Moment::now());
+    let asked = providers::Request { headers: &head.headers, body: &body, base_url: None, target: "/webhook" };
+    let Ok(body) = source.verify(&asked, body.clone(), now) else {
         return reply(StatusCode::UNAUTHORIZED, br#"{"detail":"invalid signature"}"#);
     };
-    match source.parse(&body, Moment::now()) {
+    match source.parse(&body, now) {
         Ok(_) => reply(StatusCode::OK, br#"{"status":"ok"}"#),
         Err(_) => reply(StatusCode::UNPROCESSABLE_ENTITY, br#"{"detail":"Unprocessable Entity"}"#),
     }

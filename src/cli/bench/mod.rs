@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::inputs_of_environment;
-use crate::config::{SigningKey, signing_key};
+use crate::config::{SigningKey, webhook_secret};
 use crate::domain::Secret;
 use data::Inbox;
 use load::{Prepared, Requests, Writer};
@@ -80,7 +80,7 @@ impl Bench {
 /// Measures and prints.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(Part::Floor) = arguments.part {
-        floor::run(signing_key(&inputs_of_environment()?)?)?;
+        floor::run(webhook_secret(&inputs_of_environment()?)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let options = &arguments.options;

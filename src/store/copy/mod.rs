@@ -69,6 +69,8 @@ pub struct Summary {
     pub created: u64,
     /// How many rows could not be copied, and some of them.
     pub odd: (u64, Vec<String>),
+    /// What the source holds beside messages, and is not copied: details, statuses and events.
+    pub left_behind: u64,
     /// What was compared afterwards.
     pub tally: Tally,
 }
@@ -115,6 +117,7 @@ pub async fn copy(
         position = end;
         tell(Phase::Copying, summary.read, total.max(summary.read));
     }
+    summary.left_behind = source.beside_messages()?;
     verify(&mut source, &mut target, position, &mut summary, &mut tell).await?;
     Ok(summary)
 }
@@ -167,6 +170,14 @@ impl End {
         match self {
             Self::Sqlite(end) => end.count_behind(position),
             Self::Postgres(end) => end.count_behind(position).await,
+        }
+    }
+
+    /// How much the source holds that is no message. Only SQLite keeps such things.
+    fn beside_messages(&self) -> Result<u64, CopyError> {
+        match self {
+            Self::Sqlite(end) => end.beside_messages(),
+            Self::Postgres(_) => Ok(0),
         }
     }
 

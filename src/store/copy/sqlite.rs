@@ -39,6 +39,19 @@ impl SqliteEnd {
         Ok(self.connection.query_row(sql, [position], |row| row.get(0))?)
     }
 
+    /// Details, statuses and events. A file of an earlier version has no tables for them.
+    pub fn beside_messages(&self) -> Result<u64, CopyError> {
+        let mut count = 0;
+        for table in ["postroom_details", "postroom_statuses", "postroom_events"] {
+            let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+            if self.connection.query_row(sql, [table], |row| row.get::<_, bool>(0))? {
+                let sql = format!("SELECT count(*) FROM {table}");
+                count += self.connection.query_row(&sql, [], |row| row.get::<_, u64>(0))?;
+            }
+        }
+        Ok(count)
+    }
+
     pub fn read(&self, position: i64, last: i64) -> Result<Chunk, CopyError> {
         let sql = format!(
             "SELECT {COLUMNS}, rowid FROM messages WHERE rowid > ?1 AND rowid <= ?2 ORDER BY rowid LIMIT {CHUNK_ROWS}"

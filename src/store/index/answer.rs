@@ -253,6 +253,7 @@ mod tests {
             row: number as i64 + 1,
             place: place(Value::Text(time(message.ts).as_bytes()), Value::Text(id.as_bytes())),
             sender: single(Value::Text(&[message.from + b'0'])),
+            recipient: single(Value::Text(if message.from < 2 { b"+1" } else { b"+2" })),
             text: message.text.clone(),
         }
     }
@@ -263,10 +264,15 @@ mod tests {
 
     fn any_filter() -> impl Strategy<Value = Filter> {
         let term = prop::option::of("[abAB明天 ]{1,5}");
-        (prop::option::of(0u8..5), prop::option::of(0u8..7), term).prop_map(|(from, since, term)| Filter {
+        let times = prop::array::uniform2(prop::option::of(0u8..7));
+        let to = prop::option::of("\\+[12]");
+        (prop::option::of(0u8..5), to, times, term).prop_map(|(from, to, [since, until], term)| Filter {
             from: from.map(|from| from.to_string()),
+            to,
             since: since.map(|since| Timestamp::parse(&time(since)).unwrap()),
+            until: until.map(|until| Timestamp::parse(&time(until)).unwrap()),
             search: term.map(|term| Needle::new(&term)),
+            ..Filter::default()
         })
     }
 
@@ -312,6 +318,8 @@ mod tests {
             let lets_through = |row: &&Row| {
                 filter.from.as_ref().is_none_or(|from| row.sender == single(Value::Text(from.as_bytes())))
                     && filter.since.is_none_or(|since| row.place >= single(Value::Text(since.as_str().as_bytes())))
+                    && filter.until.is_none_or(|until| row.place < single(Value::Text(until.as_str().as_bytes())))
+                    && filter.to.as_ref().is_none_or(|to| row.recipient == single(Value::Text(to.as_bytes())))
                     && contains(row)
             };
             let mut expected: Vec<Loose> = alive.iter().filter(lets_through)

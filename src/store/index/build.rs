@@ -18,6 +18,8 @@ pub struct Row {
     pub place: Vec<u8>,
     /// Who sent it, of `key::single`.
     pub sender: Vec<u8>,
+    /// To whom it went, likewise.
+    pub recipient: Vec<u8>,
     /// What it says.
     pub text: Option<String>,
 }
@@ -26,7 +28,7 @@ pub struct Row {
 pub fn build<W: Write>(mut rows: Vec<Row>, to: W) -> io::Result<W> {
     rows.sort_unstable_by(|a, b| (&a.place, a.row).cmp(&(&b.place, b.row)));
     let mut writer = SegmentWriter::new(to);
-    let mut senders = Lists::default();
+    let (mut senders, mut recipients) = (Lists::default(), Lists::default());
     let mut grams = Lists::default();
     let mut folded = String::new();
     for row in &rows {
@@ -34,9 +36,11 @@ pub fn build<W: Write>(mut rows: Vec<Row>, to: W) -> io::Result<W> {
         fold_into(row.text.as_deref().unwrap_or_default(), &mut folded);
         let rank = writer.message(&row.place, row.row, row.text.as_ref().map(|_| folded.as_bytes()))?;
         senders.add(row.sender.as_slice(), rank);
+        recipients.add(row.recipient.as_slice(), rank);
         grams::of_text(&folded, |gram| grams.add(gram, rank));
     }
     senders.each(|sender, ranks| writer.list(Section::Senders, sender, ranks))?;
+    recipients.each(|recipient, ranks| writer.list(Section::Recipients, recipient, ranks))?;
     grams.each(|gram: &Gram, ranks| writer.list(Section::Grams, &grams::key(*gram), ranks))?;
     writer.finish()
 }

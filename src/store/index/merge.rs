@@ -36,7 +36,7 @@ const READ_AHEAD: usize = 64 << 10;
 pub fn merge<W: Write>(members: &[Member], to: W) -> io::Result<W> {
     let mut writer = SegmentWriter::new(to);
     let ranks = merge_messages(members, &mut writer)?;
-    for section in [Section::Senders, Section::Grams] {
+    for section in Section::ALL {
         merge_lists(members, &ranks, section, &mut writer)?;
     }
     writer.finish()

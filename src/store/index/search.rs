@@ -14,8 +14,12 @@ use crate::domain::Filter;
 pub struct Question {
     /// The sender, of `key::single`.
     from: Option<Vec<u8>>,
+    /// The recipient, likewise.
+    to: Option<Vec<u8>>,
     /// The least place.
     since: Option<Vec<u8>>,
+    /// What all places are less than.
+    until: Option<Vec<u8>>,
     /// What the text must contain.
     term: Option<Lookup>,
     /// So many texts are looked at in each segment at most: no list is read to spare more.
@@ -44,7 +48,9 @@ impl Question {
         let text = |text: &str| key::single(key::Value::Text(text.as_bytes()));
         Self {
             from: filter.from.as_deref().map(text),
+            to: filter.to.as_deref().map(text),
             since: filter.since.map(|since| text(since.as_str())),
+            until: filter.until.map(|until| text(until.as_str())),
             term: filter.search.as_ref().map(|needle| grams::of_term(needle.folded())),
             looks_max: if bounded { LOOKS_FOR_BOUND } else { u64::MAX },
         }
@@ -53,14 +59,17 @@ impl Question {
     /// Looks into a segment.
     pub fn ask<'a>(&self, member: &'a Member) -> io::Result<Candidates<'a>> {
         let segment = &*member.segment;
-        let first = match &self.since {
-            Some(since) => segment.entries().lower_bound(since)? as u32,
-            None => 0,
+        let bound = |place: &Option<Vec<u8>>, absent: u32| match place {
+            Some(place) => segment.entries().lower_bound(place).map(|rank| rank as u32),
+            None => Ok(absent),
         };
-        let range = Ranks::Range(first, segment.count(), &member.dead);
-        let mut search = Search { segment, first, reader: ListReader::default(), found: None };
-        if let Some(from) = &self.from {
-            match search.list(from, Section::Senders)? {
+        let first = bound(&self.since, 0)?;
+        let last = bound(&self.until, segment.count())?.max(first);
+        let range = Ranks::Range(first, last, &member.dead);
+        let mut search = Search { segment, first, last, reader: ListReader::default(), found: None };
+        for (key, section) in [(&self.from, Section::Senders), (&self.to, Section::Recipients)] {
+            let Some(key) = key else { continue };
+            match search.list(key, section)? {
                 Some(list) => search.narrow(&list)?,
                 None => return Ok(Candidates::none()),
             }
@@ -133,6 +142,7 @@ type Unread = [u64; 3];
 struct Search<'a> {
     segment: &'a Segment,
     first: u32,
+    last: u32,
     reader: ListReader,
     /// What is left, once anything was excluded by a list.
     found: Option<Vec<u32>>,
@@ -160,8 +170,8 @@ impl Search<'_> {
     fn keep(&mut self, mut ranks: Vec<u32>) {
         self.found = Some(match self.found.take() {
             None => {
-                let below = ranks.partition_point(|rank| *rank < self.first);
-                ranks.drain(..below);
+                ranks.truncate(ranks.partition_point(|rank| *rank < self.last));
+                ranks.drain(..ranks.partition_point(|rank| *rank < self.first));
                 ranks
             }
             Some(mut found) => {

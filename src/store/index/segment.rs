@@ -10,17 +10,19 @@ use super::source::{CHECKSUM_BYTES, Form, Sink, Source, damaged, put_number, rea
 use super::table::{Fences, Table, TableWriter};
 
 /// The form of the bytes; a segment of another form is built anew.
-const FORM: Form = *b"pr-seg\0\x02";
+const FORM: Form = *b"pr-seg\0\x03";
 /// Row numbers in a part.
 const ROWS_IN_PART: usize = 1024;
 /// Texts in a part: few, since looking at one reads all of them.
 const TEXTS_IN_PART: usize = 32;
 
-/// The two kinds of lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The kinds of lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Section {
     /// By sender, a key of `key::single`.
     Senders,
+    /// By recipient, likewise.
+    Recipients,
     /// By gram, a key of `grams::key`.
     Grams,
 }
@@ -30,8 +32,7 @@ pub enum Section {
 pub struct SegmentWriter<W> {
     sink: Sink<W>,
     entries: TableWriter,
-    senders: TableWriter,
-    grams: TableWriter,
+    lists: [TableWriter; Section::ALL.len()],
     rows: Vec<i64>,
     row_parts: Vec<u64>,
     texts: Vec<u8>,
@@ -42,14 +43,18 @@ pub struct SegmentWriter<W> {
     greatest_row: i64,
 }
 
+impl Section {
+    /// In the order of the segment's end.
+    pub const ALL: [Self; 3] = [Self::Senders, Self::Recipients, Self::Grams];
+}
+
 impl<W: Write> SegmentWriter<W> {
     /// An empty segment.
     pub fn new(to: W) -> Self {
         Self {
             sink: Sink::new(to),
             entries: TableWriter::new(0),
-            senders: TableWriter::new(3),
-            grams: TableWriter::new(3),
+            lists: Section::ALL.map(|_| TableWriter::new(3)),
             rows: Vec::with_capacity(ROWS_IN_PART),
             row_parts: Vec::new(),
             texts: Vec::new(),
@@ -99,11 +104,7 @@ impl<W: Write> SegmentWriter<W> {
         pack(ranks, &mut self.packed);
         let offset = self.sink.offset();
         let length = self.sink.write_checked(&self.packed)?;
-        let table = match section {
-            Section::Senders => &mut self.senders,
-            Section::Grams => &mut self.grams,
-        };
-        table.push(key, &[ranks.len() as u64, offset, length as u64], &mut self.sink)
+        self.lists[section as usize].push(key, &[ranks.len() as u64, offset, length as u64], &mut self.sink)
     }
 
     /// Writes what leads to all of it.
@@ -115,7 +116,7 @@ impl<W: Write> SegmentWriter<W> {
             self.end_text_part()?;
         }
         let mut end = Vec::new();
-        for table in [self.entries, self.senders, self.grams] {
+        for table in [self.entries].into_iter().chain(self.lists) {
             table.finish(&mut self.sink)?.encode(&mut end);
         }
         let mut before = 0;
@@ -141,8 +142,7 @@ impl<W: Write> SegmentWriter<W> {
 pub struct Segment {
     source: Source,
     entries: Fences,
-    senders: Fences,
-    grams: Fences,
+    lists: [Fences; Section::ALL.len()],
     row_parts: Vec<u64>,
     text_parts: Vec<(u64, u32)>,
     row_range: RangeInclusive<i64>,
@@ -153,8 +153,8 @@ impl Segment {
     pub fn open(source: Source) -> io::Result<Self> {
         let end = read_end(&source, FORM)?;
         let mut rest = end.as_slice();
-        let (entries, senders) = (Fences::decode(&mut rest)?, Fences::decode(&mut rest)?);
-        let grams = Fences::decode(&mut rest)?;
+        let entries = Fences::decode(&mut rest)?;
+        let lists = [Fences::decode(&mut rest)?, Fences::decode(&mut rest)?, Fences::decode(&mut rest)?];
         let mut at = 0;
         let parts = entries.keys().div_ceil(ROWS_IN_PART as u64);
         let row_parts = (0..parts).map(|_| {
@@ -170,7 +170,7 @@ impl Segment {
         });
         let text_parts = text_parts.collect::<io::Result<_>>()?;
         let mut row = || take_bytes(&mut rest, 8).map(|row| i64::from_le_bytes(row.try_into().expect("eight bytes")));
-        Ok(Self { row_range: row()?..=row()?, source, entries, senders, grams, row_parts, text_parts })
+        Ok(Self { row_range: row()?..=row()?, source, entries, lists, row_parts, text_parts })
     }
 
     /// How many messages it holds, dead ones included.
@@ -190,11 +190,7 @@ impl Segment {
 
     /// The lists of a section by their keys.
     pub fn lists(&self, section: Section) -> Table<'_> {
-        let fences = match section {
-            Section::Senders => &self.senders,
-            Section::Grams => &self.grams,
-        };
-        Table::new(fences, &self.source)
+        Table::new(&self.lists[section as usize], &self.source)
     }
 
     /// Appends the list that a table's numbers lead to.

@@ -31,6 +31,7 @@ pub fn compare<E: From<io::Error>>(
             continue;
         };
         expected.add(Section::Senders, &message.sender, rank);
+        expected.add(Section::Recipients, &message.recipient, rank);
         folded.clear();
         fold_into(message.text.as_deref().unwrap_or_default(), &mut folded);
         if texts.text(rank)? != message.text.as_ref().map(|_| folded.as_bytes()) {
@@ -44,7 +45,7 @@ pub fn compare<E: From<io::Error>>(
     }
     let mut found = Sum::default();
     let (mut reader, mut ranks) = (ListReader::ahead(READ_AHEAD), Vec::new());
-    for section in [Section::Senders, Section::Grams] {
+    for section in Section::ALL {
         let mut lists = member.segment.lists(section);
         for place in 0..lists.len() {
             let (key, numbers) = lists.at(place)?;
@@ -68,7 +69,7 @@ struct Sum {
 impl Sum {
     fn add(&mut self, section: Section, key: &[u8], rank: u32) {
         let mut hasher = DefaultHasher::new();
-        (section == Section::Grams, key, rank).hash(&mut hasher);
+        (section, key, rank).hash(&mut hasher);
         self.entries += 1;
         self.hashes = self.hashes.wrapping_add(hasher.finish());
     }

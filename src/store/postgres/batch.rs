@@ -44,7 +44,7 @@ impl Stored {
     fn is_copied_by(&self, message: &NewMessage) -> bool {
         self.from == message.from.as_str()
             && self.to == message.to.as_str()
-            && self.ts == message.ts.as_str()
+            && message.compared_ts().is_none_or(|ts| self.ts == ts.as_str())
             && self.text == message.text
     }
 }
@@ -103,7 +103,7 @@ impl Batch {
     /// One message that failed fails its request: the sender tries again, and what was stored is a duplicate then.
     fn result(&self, job: usize) -> Result<Receipt, StoreError> {
         let outcomes = self.jobs[job].messages.iter().enumerate().map(|(at, message)| self.outcome((job, at), message));
-        Ok(Receipt { outcomes: outcomes.collect::<Result<_, _>>()? })
+        Ok(Receipt { outcomes: outcomes.collect::<Result<_, _>>()?, ..Receipt::default() })
     }
 
     fn outcome(&self, place: (usize, usize), message: &NewMessage) -> Result<Outcome, StoreError> {
@@ -112,8 +112,8 @@ impl Batch {
         let is_copy = match &self.known[at] {
             Known::Created if self.first[at] == place => return Ok(Outcome::Created),
             Known::Created => {
-                (&first.from, &first.to, first.ts, &first.text)
-                    == (&message.from, &message.to, message.ts, &message.text)
+                (&first.from, &first.to, &first.text) == (&message.from, &message.to, &message.text)
+                    && message.compared_ts().is_none_or(|ts| ts == first.ts)
             }
             Known::Stored(stored) => stored.is_copied_by(message),
             Known::Failed(error) => return Err(error.clone()),
@@ -154,6 +154,7 @@ mod tests {
             ts: Timestamp::parse("2025-01-15T10:00:00Z").unwrap(),
             text: Some((*text).to_owned()),
             accepted_at: Moment::from_microseconds(0),
+            details: None,
         };
         Job { messages: ids.iter().map(message).collect(), reply: oneshot::channel().0 }
     }

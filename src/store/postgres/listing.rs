@@ -11,7 +11,9 @@ use super::failure::Failure;
 use super::grams;
 use super::query::{Query, Value};
 use super::statistics::{self, State};
-use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, Start, Stored};
+use crate::domain::message::FullMessage;
+use crate::domain::{Filter, Kind, Message, Needle, Order, Page, PageRequest, Position, Start, Stored};
+use crate::providers::original;
 
 /// Rows that are skipped one by one; from there on the counters tell where to begin.
 const SKIPPED_MAX: u64 = if cfg!(test) { 2 } else { 1_000 };
@@ -39,8 +41,7 @@ impl Found {
 
 /// A page and its total. `patience` is how long counting may take where the request is content with a lower bound.
 pub(super) async fn page(client: &Client, request: &PageRequest, patience: Duration) -> Result<Page, Failure> {
-    if request.filter.from.as_ref().is_some_and(|from| from.contains('\0')) {
-        // Nobody is called so: the server could not even hold the name.
+    if excludes_all(&request.filter) {
         return Ok(Page::default());
     }
     let state = State::read(client).await?;
@@ -75,6 +76,16 @@ pub(super) async fn page(client: &Client, request: &PageRequest, patience: Durat
     Ok(page)
 }
 
+/// Whether nothing can match, whatever is stored: all that is here came through the original door, which takes texts; and nobody
+/// has a name with NUL, which the server could not even hold.
+fn excludes_all(filter: &Filter) -> bool {
+    let is_nobody = |name: &Option<String>| name.as_ref().is_some_and(|name| name.contains('\0'));
+    is_nobody(&filter.from)
+        || is_nobody(&filter.to)
+        || filter.source.as_ref().is_some_and(|source| source != original::SCHEME.kind)
+        || filter.kind.is_some_and(|kind| kind != Kind::Text)
+}
+
 /// The rows of a page, and one more where there is one.
 async fn rows(
     client: &Client,
@@ -86,10 +97,10 @@ async fn rows(
     let mut query = Query::default();
     let (mut condition, mut skip) = (String::from("true"), offset);
     match found {
-        Found::ByColumns(total) => {
-            if offset > SKIPPED_MAX && request.order == Order::Time {
+        Found::ByColumns(_) => {
+            if offset > SKIPPED_MAX && request.order == Order::Time && request.filter.to.is_none() {
                 // Counted from the first of all rows, so those before `since` are among the skipped ones.
-                let sought = statistics::seek(client, state, &request.filter, offset, *total).await?;
+                let sought = statistics::seek(client, state, &request.filter, offset).await?;
                 condition = format!("m.ts >= {}", query.bind_text(&sought.not_before));
                 condition.push_str(&query.columns(&Filter { since: None, ..request.filter.clone() }));
                 skip = sought.skip;
@@ -219,6 +230,20 @@ async fn matches_of_tail(
         }
     }
     Ok(matches)
+}
+
+/// The message with this key; no details are kept here.
+pub(super) async fn full_message(client: &Client, id: &str) -> Result<Option<FullMessage>, Failure> {
+    if id.contains('\0') {
+        return Ok(None);
+    }
+    let mut query = Query::default();
+    let id = query.bind_text(id);
+    query.text = format!(
+        "SELECT message_id, from_msisdn, to_msisdn, ts, text, text_exact, created_at FROM messages WHERE message_id = {id}"
+    );
+    let row = query.rows(client).await?.into_iter().next();
+    Ok(row.map(|row| FullMessage { created_at: row.get(6), message: message(row), details: None, payload: None }))
 }
 
 /// A stored text of a cursor. One that came from another kind of store may be no text here; then the nearest will do.

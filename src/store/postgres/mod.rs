@@ -7,6 +7,7 @@
 mod audit;
 pub(in crate::store) mod batch;
 mod derive;
+mod details;
 mod failure;
 mod grams;
 mod listing;
@@ -165,6 +166,7 @@ impl PostgresStore {
 
     /// See `Store::append`.
     pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
+        details::check_absent(&parsed)?;
         let (reply, receipt) = oneshot::channel();
         self.shared.queue.push(Job { messages: parsed.messages, reply })?;
         receipt.await.unwrap_or(Err(StoreError::Closed))

@@ -44,6 +44,12 @@ impl Query {
         if let Some(since) = &filter.since {
             terms = format!("{terms} AND m.ts >= {}", self.bind_text(since.as_str()));
         }
+        if let Some(to) = &filter.to {
+            terms = format!("{terms} AND m.to_msisdn = {}", self.bind_text(to));
+        }
+        if let Some(until) = &filter.until {
+            terms = format!("{terms} AND m.ts < {}", self.bind_text(until.as_str()));
+        }
         terms
     }
 

@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use super::failure::Failure;
 use super::session::{Connector, Session};
 use super::{listing, statistics};
+use crate::domain::message::FullMessage;
 use crate::domain::{Page, PageRequest, Stats};
 use crate::store::StoreError;
 
@@ -26,6 +27,7 @@ pub(super) struct Read {
 pub(super) enum Question {
     Page(Box<PageRequest>, oneshot::Sender<Result<Page, StoreError>>),
     Stats(oneshot::Sender<Result<Stats, StoreError>>),
+    Message(String, oneshot::Sender<Result<Option<FullMessage>, StoreError>>),
 }
 
 /// One reading task.
@@ -47,6 +49,12 @@ impl Reader {
                         let patience = deadline.saturating_duration_since(Instant::now()) / 2;
                         listing::page(&session.client, &request, patience).await
                     });
+                    let answer = tokio::select! { answer = read => Some(answer), () = reply.closed() => None };
+                    self.finish(answer, reply).await;
+                }
+                Question::Message(id, mut reply) => {
+                    let read = self
+                        .read(deadline, async |session: &Session| listing::full_message(&session.client, &id).await);
                     let answer = tokio::select! { answer = read => Some(answer), () = reply.closed() => None };
                     self.finish(answer, reply).await;
                 }

@@ -41,6 +41,26 @@ impl State {
 
 /// How many rows the column parts of a filter let through.
 pub(super) async fn total(client: &Client, state: &State, filter: &Filter) -> Result<u64, Failure> {
+    if filter.to.is_some() {
+        // No counter tells recipients apart.
+        let mut query = Query::default();
+        let columns = query.columns(filter);
+        query.text = format!("SELECT count(*) FROM messages m WHERE true{columns}");
+        return query.number(client).await;
+    }
+    let total = total_since(client, state, filter).await?;
+    match filter.until {
+        None => Ok(total),
+        // What is behind one end, without what is behind the other.
+        Some(until) => {
+            let behind = Filter { since: filter.since.max(Some(until)), ..filter.clone() };
+            Ok(total.saturating_sub(total_since(client, state, &behind).await?))
+        }
+    }
+}
+
+/// The same without `to` and `until`.
+async fn total_since(client: &Client, state: &State, filter: &Filter) -> Result<u64, Failure> {
     let mut query = Query::default();
     let counted = query.bind(Value::Number(state.counted));
     query.text = match (&filter.from, &filter.since) {
@@ -128,17 +148,17 @@ pub(super) struct Sought {
     pub skip: u64,
 }
 
-/// Finds the minute (of one sender: the day) in which the row at `offset` stands, by the counters. `total` is how many rows there
-/// are behind `filter.since`, which must be more than `offset`.
-pub(super) async fn seek(
-    client: &Client,
-    state: &State,
-    filter: &Filter,
-    offset: u64,
-    total_since: u64,
-) -> Result<Sought, Failure> {
+/// Finds the minute (of one sender: the day) in which the row at `offset` stands, by the counters. The filter's `to`
+/// must be absent; the rows behind `filter.since` must be more than `offset`.
+pub(super) async fn seek(client: &Client, state: &State, filter: &Filter, offset: u64) -> Result<Sought, Failure> {
     let whole = Filter { since: None, ..filter.clone() };
-    let before = if filter.since.is_some() { total(client, state, &whole).await? - total_since } else { 0 };
+    let before = match filter.since {
+        Some(_) => {
+            let all = total_since(client, state, &whole).await?;
+            all.saturating_sub(total_since(client, state, filter).await?)
+        }
+        None => 0,
+    };
     let levels: &[usize] = if filter.from.is_some() { &[10] } else { &[10, 13, 16] };
     let mut sought = Sought { not_before: String::new(), skip: offset + before };
     for level in levels {

@@ -140,7 +140,7 @@ impl Watch {
             let number = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
             gauges.database_bytes = number(0);
             gauges.uncounted = number(1);
-            gauges.unindexed = number(2);
+            gauges.index_lag = number(2);
         } else {
             self.session = None;
         }

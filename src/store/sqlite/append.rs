@@ -3,7 +3,8 @@
 
 use rusqlite::{Connection, ErrorCode, params};
 
-use crate::domain::NewMessage;
+use super::details;
+use crate::domain::{NewMessage, Timestamp};
 use crate::store::queue::Job;
 use crate::store::{Receipt, StoreError};
 use crate::telemetry::log;
@@ -83,7 +84,13 @@ pub(super) fn append(
             }
         }
         results.push(match refused {
-            None => Ok(Receipt { outcomes }),
+            None => {
+                let mut receipt = Receipt { outcomes, ..Receipt::default() };
+                if let Some(extras) = &job.extras {
+                    details::write(connection, &job.messages, extras, &mut receipt)?;
+                }
+                Ok(receipt)
+            }
             Some(error) => {
                 log::error("the database refused a message").cause(&error).emit();
                 Err(StoreError::Unavailable("the database refused a message".to_owned()))
@@ -123,8 +130,11 @@ fn insert(connection: &Connection, rows: &mut Rows, message: &NewMessage) -> rus
         return Ok(Outcome::Created);
     }
     let mut compare = connection.prepare_cached(
-        "SELECT from_msisdn IS ?2 AND to_msisdn IS ?3 AND ts IS ?4 AND text IS ?5 FROM messages WHERE message_id = ?1",
+        "SELECT from_msisdn IS ?2 AND to_msisdn IS ?3 AND (?4 IS NULL OR ts IS ?4) AND text IS ?5
+         FROM messages WHERE message_id = ?1",
     )?;
+    let ts = message.compared_ts();
+    let ts = ts.as_ref().map(Timestamp::as_str);
     let same: bool = compare.query_row(params![id, from, to, ts, message.text], |row| row.get(0))?;
     Ok(if same { Outcome::Duplicate } else { Outcome::Conflict })
 }

@@ -94,8 +94,8 @@ fn file_numbers(path: &Path) -> (u64, u64) {
 fn compare(connection: &Connection, state: &State) -> Result<Option<String>, Failure> {
     let (dead, changes) = dead_by_notes(connection, state)?;
     let members = state.without(&dead);
-    let mut statement =
-        connection.prepare("SELECT rowid, ts, message_id, from_msisdn, text FROM messages WHERE rowid = ?1")?;
+    let mut statement = connection
+        .prepare("SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text FROM messages WHERE rowid = ?1")?;
     let mut row = |number: i64| -> Result<Option<Row>, Failure> {
         let mut rows = statement.query([number])?;
         Ok(rows.next()?.map(message).transpose()?)

@@ -320,7 +320,7 @@ impl Keeper {
         let (dead, changes) = dead_by_notes(connection, state)?;
         state.members = state.without(&dead);
         state.senders.apply(&changes)?;
-        let sql = "SELECT rowid, ts, message_id, from_msisdn, text FROM messages
+        let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text FROM messages
                    WHERE rowid IN (SELECT row FROM postroom_changes WHERE change > ?1 AND row <= ?2)";
         let mut statement = connection.prepare_cached(sql)?;
         let mut rows = statement.query([state.note, state.row])?;
@@ -379,7 +379,7 @@ impl Keeper {
 
 /// The next rows behind a row.
 fn tail(connection: &Connection, row: i64, count: usize) -> rusqlite::Result<Vec<Row>> {
-    let sql = "SELECT rowid, ts, message_id, from_msisdn, text FROM messages WHERE rowid > ?1 ORDER BY rowid LIMIT ?2";
+    let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text FROM messages WHERE rowid > ?1 ORDER BY rowid LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([row, count as i64])?;
     let mut found = Vec::new();
@@ -389,14 +389,15 @@ fn tail(connection: &Connection, row: i64, count: usize) -> rusqlite::Result<Vec
     Ok(found)
 }
 
-/// A message: columns row, ts, message_id, from_msisdn, text.
+/// A message: columns row, ts, message_id, from_msisdn, to_msisdn, text.
 pub(super) fn message(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let get = |column: usize| row.get_ref(column);
     Ok(Row {
         row: row.get(0)?,
         place: key::place(value(get(1)?), value(get(2)?)),
         sender: key::single(value(get(3)?)),
-        text: shown(get(4)?).map(|text| text.into_owned()),
+        recipient: key::single(value(get(4)?)),
+        text: shown(get(5)?).map(|text| text.into_owned()),
     })
 }
 

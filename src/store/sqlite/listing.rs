@@ -28,6 +28,10 @@ const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(20);
 
 /// A page, by the index if that is there and right, else by the table alone.
 pub(super) fn page(snapshot: &Snapshot<'_>, request: &PageRequest, patience: Duration) -> rusqlite::Result<Page> {
+    // What the index does not know: doors and kinds.
+    if request.filter.asks_details() {
+        return queries::page(snapshot.connection, request, patience);
+    }
     match by_index(snapshot, |covered| covered.page(request))? {
         Some(page) => Ok(page),
         None => queries::page(snapshot.connection, request, patience),
@@ -124,8 +128,8 @@ impl Covered<'_> {
             (Start::Offset(offset), Order::Time) => Begin::Offset(*offset),
             (Start::Offset(offset), Order::Arrival) => Begin::Arrivals(*offset),
         };
-        let Filter { from, search, .. } = &request.filter;
-        if request.order == Order::Arrival && from.is_none() && search.is_none() {
+        let Filter { from, to, search, .. } = &request.filter;
+        if request.order == Order::Arrival && from.is_none() && to.is_none() && search.is_none() {
             // The table lies in this order, and needs no index but for the total.
             let part = self.part(&view, request, Begin::Offset(0), 0)?;
             let mut page = Page { total: part.total, ..Page::default() };

@@ -3,11 +3,13 @@
 mod append;
 mod audit;
 mod covered;
+mod details;
 mod failure;
 mod file;
 #[cfg(test)]
 mod history;
 mod indexer;
+mod joined;
 mod listing;
 mod merger;
 mod queries;
@@ -23,6 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::extras;
 use super::index::Index;
 use super::index::folder::Folder;
 use super::queue::{Job, Queue};
@@ -156,8 +159,9 @@ impl SqliteStore {
 
     /// See `Store::append`.
     pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
+        let (messages, extras) = extras::split(parsed).await;
         let (reply, receipt) = oneshot::channel();
-        self.shared.queue.push(Job { messages: parsed.messages, reply })?;
+        self.shared.queue.push(Job { messages, extras, reply })?;
         receipt.await.unwrap_or(Err(StoreError::Closed))
     }
 

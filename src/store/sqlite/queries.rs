@@ -167,6 +167,28 @@ pub(super) fn condition(filter: &Filter) -> (String, Vec<Value>) {
         terms.push("ts >= ?");
         values.push(Value::Text(since.as_str().to_owned()));
     }
+    if let Some(until) = &filter.until {
+        terms.push("ts < ?");
+        values.push(Value::Text(until.as_str().to_owned()));
+    }
+    if let Some(to) = &filter.to {
+        terms.push("to_msisdn = ?");
+        values.push(Value::Text(to.clone()));
+    }
+    if let Some(source) = &filter.source {
+        terms.push(
+            "ifnull((SELECT source FROM postroom_details AS details WHERE details.message_id = messages.message_id),
+                    'postroom') = ?",
+        );
+        values.push(Value::Text(source.clone()));
+    }
+    if let Some(kind) = &filter.kind {
+        terms.push(
+            "ifnull((SELECT kind FROM postroom_details AS details WHERE details.message_id = messages.message_id),
+                    'text') = ?",
+        );
+        values.push(Value::Text(kind.name().to_owned()));
+    }
     if let Some(search) = &filter.search {
         terms.push("postroom_contains(text, ?)");
         values.push(Value::Text(search.folded().to_owned()));

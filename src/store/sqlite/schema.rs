@@ -15,12 +15,14 @@ use crate::config::StoreConfig;
 use crate::telemetry::log;
 
 /// The version of our objects that this program makes and understands.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
 /// Makes what version 2 has of any file, whatever came before.
 const NOTES: &str = include_str!("migrations/0002_notes.sql");
+/// What is not derived from the table: made where it is absent, never dropped.
+const DETAILS: &str = include_str!("migrations/0003_details.sql");
 /// One of these is in every file that we opened, whichever version of ours did.
 const OURS: [&str; 2] = ["postroom_index", "postroom_totals"];
 /// One of our objects that goes when the table goes.
@@ -110,6 +112,7 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
         // Another process reads an older state; then the log itself is synced.
         std::fs::File::open(wal_path(path)).and_then(|log| log.sync_all()).map_err(OpenError::Folder)?;
     }
+    super::joined::join_log_writes(&connection);
     // Our own triggers need not fire for us: the writer only appends, beyond every rowid that was ever used. Somebody else's on
     // this table must.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, has_foreign_triggers(&connection)?)?;
@@ -227,8 +230,9 @@ fn needs_upgrade(connection: &Connection) -> rusqlite::Result<bool> {
 
 /// The names of everything that the migration creates, read off its text.
 fn created_names() -> Vec<&'static str> {
-    NOTES
-        .lines()
+    [NOTES, DETAILS]
+        .into_iter()
+        .flat_map(str::lines)
         .filter(|line| line.starts_with("CREATE "))
         .filter_map(|line| line.split_once("IF NOT EXISTS ")?.1.split_ascii_whitespace().next())
         .collect()
@@ -278,6 +282,7 @@ pub(super) fn rebuild_key(
 /// which a row once had that is gone, need not be avoided any longer.
 fn build(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(NOTES)?;
+    transaction.execute_batch(DETAILS)?;
     transaction.execute_batch(
         "DELETE FROM postroom_changes;
          UPDATE postroom_index SET

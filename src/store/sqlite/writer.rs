@@ -302,7 +302,7 @@ impl Writer {
 }
 
 fn count_messages(jobs: &[Job]) -> usize {
-    jobs.iter().map(|job| job.messages.len()).sum()
+    jobs.iter().map(Job::elements).sum()
 }
 
 fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {

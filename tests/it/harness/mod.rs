@@ -3,6 +3,7 @@
 pub mod client;
 pub mod cluster;
 pub mod database;
+pub mod door;
 pub mod load;
 pub mod message;
 pub mod proxy;
@@ -12,6 +13,7 @@ pub mod server;
 pub mod snapshot;
 
 pub use client::{Client, Reply};
+pub use door::Door;
 pub use message::{body, message, sign};
 pub use running::Running;
 pub use server::{Server, Setup, wait_until};

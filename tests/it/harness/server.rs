@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use postroom::config::{Config, Inputs};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -91,6 +92,13 @@ impl Setup {
 
     pub fn database(&self) -> PathBuf {
         self.folder.path().join("app.db")
+    }
+
+    /// What the program makes of this environment.
+    pub fn config(&self) -> Config {
+        let environment = self.environment.iter().map(|(name, value)| (name.clone(), value.into())).collect();
+        let inputs = Inputs::new(BTreeMap::new(), environment, None).expect("the environment can be read");
+        Config::load(&inputs).expect("the settings can be used")
     }
 
     /// The command, with nothing of the test's own environment but what finds programs.

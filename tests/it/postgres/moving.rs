@@ -30,6 +30,21 @@ fn answers(server: &Server) -> Vec<String> {
 }
 
 #[test]
+fn what_is_no_message_is_told_to_be_left_behind() {
+    let Some(cluster) = cluster::shared() else { return };
+    let file = Setup::new().env("TELEGRAM_SECRET_TOKEN", "token").start();
+    file.store(&message_of("m"));
+    let update =
+        br#"{"update_id":1,"message":{"message_id":1,"date":1736942400,"chat":{"id":5,"type":"private"},"text":"x"}}"#;
+    let headers = [("X-Telegram-Bot-Api-Secret-Token", "token"), ("Content-Type", "application/json")];
+    let reply = file.client().request("POST", "/webhook/telegram", &headers, update).expect("an answer");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let (code, report) = copy(&url_of(&file), &cluster.database(), &[]);
+    assert_eq!((code, &report["created"], &report["equal"]), (Some(1), &2.into(), &true.into()), "{report}");
+    assert_eq!(report["left_behind"], 1, "the details of one message");
+}
+
+#[test]
 fn there_and_back_changes_no_answer() {
     let Some(cluster) = cluster::shared() else { return };
     let file = Server::start();

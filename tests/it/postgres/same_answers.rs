@@ -47,6 +47,19 @@ fn a_random_history_is_answered_alike() {
             0..30_u32
         )
             .prop_map(|(from, since, q, limit, offset)| format!("limit={limit}&offset={offset}{from}{since}{q}")),
+        (
+            "(&from=%2B[0-4])?",
+            "(&since=2025-01-15T10:0[0-2]:00Z)?",
+            "(&until=2025-01-15T10:0[0-3]:00Z)?",
+            "(&to=(%2B9|%2B8|%00))?",
+            "(&source=(postroom|other))?",
+            "(&kind=(text|image))?",
+            "(&q=(a|%C3%89))?",
+            0..9_u32
+        )
+            .prop_map(|(from, since, until, to, source, kind, q, offset)| {
+                format!("limit=5&offset={offset}{from}{since}{until}{to}{source}{kind}{q}")
+            }),
     ];
     for _ in 0..steps {
         let message = few.new_tree(&mut runner).unwrap().current();
@@ -56,6 +69,17 @@ fn a_random_history_is_answered_alike() {
         let query = query.new_tree(&mut runner).unwrap().current();
         both.ask("GET", &format!("/messages?{query}"), &[], b"");
         both.ask("GET", "/stats", &[], b"");
+        let id = message["message_id"].as_str().expect("a text");
+        both.ask("GET", &format!("/messages/{id}/statuses"), &[], b"");
+        both.ask("GET", &format!("/messages/{id}?raw=1"), &[], b"");
+        let full = both.0.get(&format!("/messages/{id}")).json();
+        let other = both.1.get(&format!("/messages/{id}")).json();
+        for field in ["message_id", "from", "to", "ts", "text", "kind", "details", "source", "payload"] {
+            assert_eq!(full[field], other[field], "{field} of {id}");
+        }
+    }
+    for path in ["/events?limit=5", "/stats?by=status"] {
+        both.ask("GET", path, &[], b"");
     }
     for path in ["/health/live", "/health/ready", "/openapi.json", "/docs", "/", "/nowhere"] {
         both.ask("GET", path, &[], b"");

@@ -1,0 +1,126 @@
+//! `postroom verify --quarantine`: looks at the requests that were refused, and lets those in that would be believed now.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
+use serde_json::Value;
+
+use super::verify::Case;
+use crate::config::Config;
+use crate::domain::Moment;
+use crate::providers::encoding::Encoding;
+use crate::providers::{Request, Source};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// Prints a verdict for each kept request; with `readmit`, stores the believed ones and removes their files.
+pub fn run(config: Config, readmit: bool) -> anyhow::Result<ExitCode> {
+    let folder = config.quarantine.as_ref().map(|quarantine| quarantine.folder.clone());
+    let folder = folder.context("POSTROOM_QUARANTINE_FOLDER is not set: nothing is kept")?;
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    paths.sort();
+    let mut believed = Vec::new();
+    for path in &paths {
+        let Some(kept) = Kept::read(path) else {
+            println!("{}: cannot be read", path.display());
+            continue;
+        };
+        let Some(source) = config.sources.iter().find(|source| source.name == kept.source) else {
+            println!("{}: there is no door '{}' any more", path.display(), kept.source);
+            continue;
+        };
+        let base_url = kept.base_url.clone().or_else(|| config.server.public_base_url.clone());
+        let (headers, body, target) = (kept.headers, kept.body, kept.target);
+        let case = Case { source, headers, body, base_url, target, now: kept.at };
+        match case.verdict() {
+            Ok(key) => {
+                println!(
+                    "{}: refused as {}, would be believed now, by the secret of {key}",
+                    path.display(),
+                    kept.reason
+                );
+                believed.push((path, source, case));
+            }
+            Err(reason) => {
+                println!("{}: refused as {}", path.display(), kept.reason);
+                for hint in case.hints(reason) {
+                    println!("  hint  {hint}");
+                }
+            }
+        }
+    }
+    println!("{} kept, {} would be believed now", paths.len(), believed.len());
+    if readmit && !believed.is_empty() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let metrics = Arc::new(Metrics::new(Vec::new(), config.store.queue_max, 1));
+            let store = Store::open(&config.store, metrics)?;
+            let result = admit(&store, &believed).await;
+            tokio::task::spawn_blocking(move || store.close()).await?;
+            result
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn admit(store: &Store, believed: &[(&std::path::PathBuf, &Source, Case<'_>)]) -> anyhow::Result<()> {
+    for (path, source, case) in believed {
+        let request = Request {
+            headers: &case.headers,
+            body: &case.body,
+            base_url: case.base_url.as_deref(),
+            target: &case.target,
+        };
+        let body = source.verify(&request, case.body.clone().into(), case.now)?;
+        match source.parse(&body, case.now) {
+            Ok(parsed) if !parsed.is_empty() => drop(store.append(parsed).await?),
+            Ok(_) => {}
+            Err(_) => {
+                println!("{}: believed, but not a message", path.display());
+                continue;
+            }
+        }
+        std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+        println!("{}: stored", path.display());
+    }
+    Ok(())
+}
+
+/// A kept request.
+struct Kept {
+    source: String,
+    reason: String,
+    at: Moment,
+    base_url: Option<String>,
+    target: String,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Kept {
+    fn read(path: &Path) -> Option<Self> {
+        let value: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        let text = |name: &str| value[name].as_str().map(str::to_owned);
+        let mut headers = HeaderMap::new();
+        for (name, value) in value["headers"].as_object()? {
+            headers.append(HeaderName::try_from(name.as_str()).ok()?, HeaderValue::try_from(value.as_str()?).ok()?);
+        }
+        let encoded = text("body")?;
+        let length = encoded.len() / 4 * 3 - encoded.bytes().rev().take_while(|byte| *byte == b'=').count();
+        Some(Self {
+            source: text("source")?,
+            reason: text("reason")?,
+            at: Moment::from_microseconds(value["at"].as_i64()?.saturating_mul(1_000_000)),
+            base_url: text("base_url"),
+            target: text("target")?,
+            headers,
+            body: Encoding::Base64.decode(encoded.as_bytes(), length)?,
+        })
+    }
+}

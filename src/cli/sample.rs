@@ -1,0 +1,96 @@
+//! `postroom send --as PROVIDER`: posts a realistic sample as the provider would sign it, for whoever wants to see one arrive.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+
+use super::client::{Client, Target};
+use super::source_named;
+use crate::domain::Moment;
+use crate::providers::Request;
+
+/// A sample: provider, name, bytes.
+type Sample = (&'static str, &'static str, &'static [u8]);
+
+macro_rules! samples {
+    ($($provider:literal: $($name:literal),+;)+) => {
+        &[$($(($provider, $name, include_bytes!(concat!("../../testdata/providers/", $provider, "/", $name)))),+),+]
+    };
+}
+
+/// The first of each provider is what is sent when no sample is named.
+const SAMPLES: &[Sample] = samples! {
+    "whatsapp": "image.json", "text.json", "audio-voice.json", "location.json", "reaction.json", "interactive-button.json",
+        "statuses.json", "batch-with-bad-parts.json", "account-update.json";
+    "twilio": "whatsapp-image.form", "sms.form", "mms.form", "status-delivered.form";
+    "standard": "message.json", "event.json";
+    "telegram": "photo.json", "text.json", "text-in-group.json", "edited.json";
+    "waha": "image.json", "text.json", "group.json", "ack.json";
+    "evolution": "image.json", "text.json", "opaque-without-number.json";
+    "360dialog": "image.json";
+    "vonage": "image.json", "text.json", "status-delivered.json";
+    "messagebird": "received.json";
+    "bird": "whatsapp-inbound.json";
+    "line": "text.json", "sticker.json";
+    "slack": "message.json", "url-verification.json";
+    "plivo": "sms.form", "mms.form";
+    "github": "issue-opened.json";
+    "stripe": "event.json";
+};
+
+/// What was asked for.
+pub struct Wanted<'a> {
+    /// The door's name; also that of the provider, unless a file says otherwise.
+    pub door: &'a str,
+    /// The sample's name, or a file of the caller's.
+    pub body: Option<PathBuf>,
+    /// Where to post; the door's path is appended if the URL has none.
+    pub url: &'a str,
+    /// The settings file.
+    pub config: Option<PathBuf>,
+}
+
+/// Signs and posts the sample, and prints the answer.
+pub fn send(wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
+    let (source, config) = source_named(BTreeMap::new(), wanted.config, wanted.door)?;
+    let kind = source.scheme.kind;
+    let of_kind: Vec<&Sample> = SAMPLES.iter().filter(|(provider, ..)| *provider == kind).collect();
+    let named = wanted.body.as_deref().and_then(|path| path.to_str());
+    let sample = of_kind
+        .iter()
+        .find(|(_, name, _)| named.is_none_or(|wanted| *name == wanted || name.starts_with(&format!("{wanted}."))));
+    let (name, body) = match (sample, wanted.body) {
+        (Some((_, name, bytes)), _) => ((*name).to_owned(), Bytes::from_static(bytes)),
+        (None, Some(path)) => {
+            let known: Vec<&str> = of_kind.iter().map(|(_, name, _)| *name).collect();
+            let bytes = std::fs::read(&path).with_context(|| {
+                format!("{} is neither a file nor a sample of {kind} ({})", path.display(), known.join(", "))
+            })?;
+            (path.display().to_string(), bytes.into())
+        }
+        (None, None) => anyhow::bail!("there is no sample of {kind}; name a file"),
+    };
+    let path = format!("/webhook/{}", source.name);
+    let target = Target::parse(wanted.url, &path)?;
+    let mut own = HeaderMap::new();
+    let media_type = if name.ends_with(".form") { "application/x-www-form-urlencoded" } else { "application/json" };
+    own.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    let base_url = config.server.public_base_url;
+    let request = Request { headers: &own, body: &body, base_url: base_url.as_deref(), target: target.path() };
+    let now = Moment::now();
+    let id = format!("postroom-{}", now.unix_millis());
+    let headers = source.sign(&request, &id, now).with_context(|| match source.needs_url() && base_url.is_none() {
+        true => "PUBLIC_BASE_URL is not set, and the URL is part of the signature".to_owned(),
+        false => format!("only {} itself can sign for this door", source.scheme.title),
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let reply = runtime.block_on(Client::new(target).request("POST", headers, body))?;
+    println!("{name} to {path}: {} {}", reply.status.as_u16(), String::from_utf8_lossy(&reply.body));
+    ensure!(reply.status == StatusCode::OK, "it was not taken");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,55 @@
+//! Addresses and networks, for lists of whom to believe.
+
+use std::net::IpAddr;
+
+/// An address, or all that begin with the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    /// `10.0.0.1`, `10.0.0.0/8`, `::1` or `fd00::/8`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Some(most), |bits| bits.parse().ok()).filter(|bits| *bits <= most)?;
+        Some(Self { address, bits })
+    }
+
+    /// Whether the address is one of it. An IPv4 address that is written as IPv6 is the same address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let shift = 32 - u32::from(self.bits);
+                own.to_bits().checked_shr(shift).unwrap_or(0) == other.to_bits().checked_shr(shift).unwrap_or(0)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let shift = 128 - u32::from(self.bits);
+                own.to_bits().checked_shr(shift).unwrap_or(0) == other.to_bits().checked_shr(shift).unwrap_or(0)
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_contain_what_begins_with_their_bits() {
+        let contains =
+            |network: &str, address: &str| Network::parse(network).unwrap().contains(address.parse().unwrap());
+        assert!(contains("10.0.0.1", "10.0.0.1") && contains("10.0.0.0/8", "10.255.0.1"));
+        assert!(contains("10.0.0.1", "::ffff:10.0.0.1") && contains("::1", "::1") && contains("fd00::/8", "fdff::1"));
+        assert!(contains("0.0.0.0/0", "1.2.3.4") && contains("::/0", "2001:db8::1"));
+        assert!(!contains("10.0.0.1", "10.0.0.2") && !contains("10.0.0.0/8", "11.0.0.1"));
+        assert!(!contains("0.0.0.0/0", "::1") && !contains("fd00::/8", "fe00::1"));
+        for bad in ["", "10.0.0", "10.0.0.1/33", "10.0.0.1/x", "::1/129", "example.com", "10.0.0.1/"] {
+            assert_eq!(Network::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Signature schemes and field mappings as the configuration file writes them, for the generic provider and for those that only
+//! differ in a detail.
+
+use std::borrow::Cow;
+
+use toml::{Table, Value};
+
+use super::ConfigError;
+use crate::providers::Scheme;
+use crate::providers::algorithm::Algorithm;
+use crate::providers::encoding::Encoding;
+use crate::providers::generic::{self, Mapping};
+use crate::providers::header::{TOLERANCE_SECONDS, TimeUnit};
+use crate::providers::rule::{List, Part, Proof, Rule, Text, Time, TimePlace};
+
+/// How a complaint about a key of the file is made.
+type Complain<'a> = &'a dyn Fn(&str, &str) -> ConfigError;
+
+/// Keys that change how a signature is looked for.
+const RULE_KEYS: &[&str] = &[
+    "signature_header",
+    "prefix",
+    "list_separator",
+    "label_separator",
+    "label",
+    "algorithm",
+    "encoding",
+    "template",
+    "timestamp_header",
+    "timestamp_label",
+    "timestamp_unit",
+    "tolerance_seconds",
+    "id_header",
+];
+/// Keys that say where in a body the fields of a message are.
+const MAPPING_KEYS: &[&str] = &["format", "fields"];
+const FIELDS: &[&str] = &[
+    "messages",
+    "when",
+    "equals",
+    "id",
+    "from",
+    "to",
+    "time",
+    "text",
+    "kind",
+    "account",
+    "reply_to",
+    "profile_name",
+    "group",
+    "media_url",
+    "media_type",
+];
+
+/// The keys that a door of this protocol may have beside those of every door.
+pub fn keys(scheme: &Scheme) -> impl Iterator<Item = &'static str> + use<> {
+    let rule = if scheme.rule.is_some() || scheme.is_generic() { RULE_KEYS } else { &[] };
+    let mapping = if scheme.is_generic() { MAPPING_KEYS } else { &[] };
+    rule.iter().chain(mapping).copied()
+}
+
+/// The scheme that the table describes: that of the protocol with what is said otherwise. None if nothing is.
+pub fn rule(table: &Table, scheme: &Scheme, complain: Complain<'_>) -> Result<Option<Rule>, ConfigError> {
+    let said = RULE_KEYS.iter().any(|key| table.contains_key(*key));
+    if !said && !scheme.is_generic() {
+        return Ok(None);
+    }
+    let reader = Reader { table, complain };
+    let mut rule = match &scheme.rule {
+        Some(rule) => rule.clone(),
+        None => {
+            let header = reader.text("signature_header")?.ok_or_else(|| complain("signature_header", "is not set"))?;
+            Rule { header, ..Rule::of_body("", "", Algorithm::HmacSha256, Encoding::Hex) }
+        }
+    };
+    if let Some(header) = reader.text("signature_header")? {
+        rule.header = header.to_ascii_lowercase().into();
+    }
+    if let Some(prefix) = reader.text("prefix")? {
+        rule.prefix = prefix;
+        rule.prefix_optional = false;
+    }
+    if let Some(header) = reader.text("id_header")? {
+        rule.id_header = Some(header.to_ascii_lowercase().into());
+    }
+    reader.list(&mut rule)?;
+    reader.proof(&mut rule)?;
+    reader.time(&mut rule)?;
+    Ok(Some(rule))
+}
+
+/// Where the fields of a message are. None for protocols that know that themselves.
+pub fn mapping(table: &Table, scheme: &Scheme, complain: Complain<'_>) -> Result<Option<Mapping>, ConfigError> {
+    if !scheme.is_generic() {
+        return Ok(None);
+    }
+    let reader = Reader { table, complain };
+    let is_form = match reader.text("format")?.as_deref() {
+        None | Some("json") => false,
+        Some("form") => true,
+        Some(_) => return Err(complain("format", "must be json or form")),
+    };
+    let mut mapping = Mapping { is_form, ..generic::NOTHING_MAPPED };
+    let Some(fields) = table.get("fields") else { return Ok(Some(mapping)) };
+    let fields = fields.as_table().ok_or_else(|| complain("fields", "must be a table of JSON pointers"))?;
+    for (name, value) in fields {
+        let pointer = value.as_str().ok_or_else(|| complain("fields", "must hold texts only"))?;
+        if name != "equals" && !(pointer.is_empty() || pointer.starts_with('/')) {
+            let problem = format!("has '{pointer}' for {name}, which is no JSON pointer: those begin with /");
+            return Err(complain("fields", &problem));
+        }
+        let place = match name.as_str() {
+            "messages" => &mut mapping.messages,
+            "when" => &mut mapping.when,
+            "equals" => &mut mapping.equals,
+            "id" => &mut mapping.id,
+            "from" => &mut mapping.from,
+            "to" => &mut mapping.to,
+            "time" => &mut mapping.time,
+            "text" => &mut mapping.text,
+            "kind" => &mut mapping.kind,
+            "account" => &mut mapping.account,
+            "reply_to" => &mut mapping.reply_to,
+            "profile_name" => &mut mapping.profile_name,
+            "group" => &mut mapping.group,
+            "media_url" => &mut mapping.media_url,
+            "media_type" => &mut mapping.media_type,
+            _ => {
+                let meant = super::settings::nearest(name, FIELDS.iter().copied());
+                let meant = meant.map(|field| format!("; did you mean {field}?")).unwrap_or_default();
+                return Err(complain("fields", &format!("has no field '{name}'{meant}")));
+            }
+        };
+        *place = Some(Cow::Owned(pointer.to_owned()));
+    }
+    Ok(Some(mapping))
+}
+
+/// Reads keys of one table.
+struct Reader<'a> {
+    table: &'a Table,
+    complain: Complain<'a>,
+}
+
+impl Reader<'_> {
+    fn text(&self, key: &str) -> Result<Option<Text>, ConfigError> {
+        match self.table.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(Cow::Owned(text.clone()))),
+            Some(_) => Err((self.complain)(key, "must be a text")),
+        }
+    }
+
+    /// A single ASCII character.
+    fn separator(&self, key: &str) -> Result<Option<char>, ConfigError> {
+        let Some(text) = self.text(key)? else { return Ok(None) };
+        match text.as_bytes() {
+            [byte] if byte.is_ascii() => Ok(Some(char::from(*byte))),
+            _ => Err((self.complain)(key, "must be one ASCII character")),
+        }
+    }
+
+    fn list(&self, rule: &mut Rule) -> Result<(), ConfigError> {
+        let before = rule.list.take();
+        let separator = self.separator("list_separator")?.or(before.as_ref().map(|list| list.separator));
+        let equals = self.separator("label_separator")?;
+        let label = match (self.text("label")?, before.and_then(|list| list.label)) {
+            (Some(label), before) => Some((equals.or(before.map(|(equals, _)| equals)).unwrap_or('='), label)),
+            (None, Some((before, label))) => Some((equals.unwrap_or(before), label)),
+            (None, None) => None,
+        };
+        rule.list = separator.map(|separator| List { separator, label: label.clone() });
+        if rule.list.is_none() && label.is_some() {
+            return Err((self.complain)("label", "needs a list_separator"));
+        }
+        Ok(())
+    }
+
+    fn proof(&self, rule: &mut Rule) -> Result<(), ConfigError> {
+        let (mut algorithm, mut encoding, mut template) = match rule.proof.clone() {
+            Proof::Signature { algorithm, encoding, template } => (Some(algorithm), encoding, template),
+            Proof::Secret => (None, Encoding::Hex, Cow::Borrowed(&[Part::Body][..])),
+        };
+        if let Some(name) = self.text("algorithm")? {
+            algorithm = match name.as_ref() {
+                "hmac-sha1" => Some(Algorithm::HmacSha1),
+                "hmac-sha256" => Some(Algorithm::HmacSha256),
+                "hmac-sha384" => Some(Algorithm::HmacSha384),
+                "hmac-sha512" => Some(Algorithm::HmacSha512),
+                "ed25519" => Some(Algorithm::Ed25519),
+                "static" => None,
+                _ => {
+                    let known = "must be hmac-sha1, hmac-sha256, hmac-sha384, hmac-sha512, ed25519 or static";
+                    return Err((self.complain)("algorithm", known));
+                }
+            };
+        }
+        if let Some(name) = self.text("encoding")? {
+            encoding = match name.as_ref() {
+                "hex" => Encoding::Hex,
+                "base64" => Encoding::Base64,
+                _ => return Err((self.complain)("encoding", "must be hex or base64")),
+            };
+        }
+        if let Some(text) = self.text("template")? {
+            template = Cow::Owned(self.template(&text)?);
+        }
+        let needs = |part: &Part| template.contains(part);
+        if needs(&Part::Id) && rule.id_header.is_none() {
+            return Err((self.complain)("id_header", "must be set, since the template contains {id}"));
+        }
+        rule.proof = match algorithm {
+            Some(algorithm) => Proof::Signature { algorithm, encoding, template },
+            None => Proof::Secret,
+        };
+        Ok(())
+    }
+
+    /// `{body}`, `{timestamp}`, `{id}`, `{url}`, `{sorted_form}`, `{sha256_body_raw}` and `{header:NAME}` between other text.
+    fn template(&self, text: &str) -> Result<Vec<Part>, ConfigError> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('{') {
+            let (before, placeholder) = rest.split_at(at);
+            let (name, after) =
+                placeholder[1..].split_once('}').ok_or_else(|| (self.complain)("template", "has a { without a }"))?;
+            if !before.is_empty() {
+                parts.push(Part::Text(Cow::Owned(before.to_owned())));
+            }
+            parts.push(match (name, name.strip_prefix("header:")) {
+                ("body", _) => Part::Body,
+                ("timestamp", _) => Part::Timestamp,
+                ("id", _) => Part::Id,
+                ("url", _) => Part::Url,
+                ("sorted_form", _) => Part::SortedForm,
+                ("sha256_body_raw", _) => Part::BodySha256,
+                (_, Some(header)) => Part::Header(Cow::Owned(header.to_ascii_lowercase())),
+                _ => return Err((self.complain)("template", &format!("has no placeholder {{{name}}}"))),
+            });
+            rest = after;
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Text(Cow::Owned(rest.to_owned())));
+        }
+        let covers = [Part::Body, Part::SortedForm, Part::BodySha256].iter().any(|part| parts.contains(part));
+        // A signature of anything but the body would let everybody who saw one request write others.
+        if covers {
+            Ok(parts)
+        } else {
+            Err((self.complain)("template", "must contain the body in one form or another"))
+        }
+    }
+
+    fn time(&self, rule: &mut Rule) -> Result<(), ConfigError> {
+        let place = match (self.text("timestamp_header")?, self.text("timestamp_label")?) {
+            (Some(_), Some(_)) => {
+                return Err((self.complain)("timestamp_label", "is set, and timestamp_header too; keep one of them"));
+            }
+            (Some(header), None) => Some(TimePlace::Header(Cow::Owned(header.to_ascii_lowercase()))),
+            (None, Some(label)) => Some(TimePlace::Label(label)),
+            (None, None) => None,
+        };
+        if let Some(place) = place {
+            rule.time = Some(Time { place, unit: TimeUnit::Seconds, tolerance_seconds: TOLERANCE_SECONDS });
+        }
+        let unit = match self.text("timestamp_unit")?.as_deref() {
+            None => None,
+            Some("s") => Some(TimeUnit::Seconds),
+            Some("ms") => Some(TimeUnit::Milliseconds),
+            Some(_) => return Err((self.complain)("timestamp_unit", "must be s or ms")),
+        };
+        let tolerance = match self.table.get("tolerance_seconds") {
+            None => None,
+            Some(Value::Integer(seconds)) if (1..=86_400).contains(seconds) => Some(*seconds as u32),
+            Some(_) => return Err((self.complain)("tolerance_seconds", "must be a whole number from 1 to 86400")),
+        };
+        let uses = matches!(&rule.proof, Proof::Signature { template, .. } if template.contains(&Part::Timestamp));
+        match &mut rule.time {
+            Some(time) => {
+                time.unit = unit.unwrap_or(time.unit);
+                time.tolerance_seconds = tolerance.unwrap_or(time.tolerance_seconds);
+                // A time that is not signed can be set by whoever replays the request.
+                if !uses {
+                    return Err((self.complain)("template", "must contain {timestamp}, since a timestamp is named"));
+                }
+            }
+            None if uses => return Err((self.complain)("timestamp_header", "or timestamp_label must be set")),
+            None => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! What is known beyond a listing: one message with all of it, how far a sent message came, and everything that is neither.
+
+use hyper::header::{CONTENT_DISPOSITION, HeaderName, HeaderValue};
+
+use super::error::ApiError;
+use super::views::{
+    AmbiguousView, DetailView, EventView, EventsView, FullMessageView, InvalidView, StatusView, ok, with_type,
+};
+use super::{Answer, AppState, params};
+use crate::store::Lookup;
+
+/// A message with everything that its provider told.
+#[utoipa::path(get, path = "/messages/{id}", tag = "messages", operation_id = "message",
+    description = "The six fields, what the provider told beyond them, and which stored body brought it. raw=1 answers that \
+        body, exactly as it came (but for secrets in it).",
+    params(
+        ("id" = String, Path, description = "The message's key, percent-encoded; or the provider's id, if only one message has it"),
+        ("raw" = Option<String>, Query, description = "1: the raw body instead", pattern = "^[01]?$"),
+    ),
+    responses(
+        (status = 200, description = "The message", body = FullMessageView),
+        (status = 401, description = "Reading wants a token", body = DetailView),
+        (status = 404, description = "There is none, or no raw body of it", body = DetailView),
+        (status = 409, description = "Several messages have this id; ask by key", body = AmbiguousView),
+        (status = 503, description = "The database is not available", body = DetailView),
+    ),
+    security((), ("token" = [])))]
+pub async fn message(app: &AppState, path: &str, query: &str) -> Result<Answer, ApiError> {
+    let id = params::path_id(path, "").ok_or(ApiError::NotFound)?;
+    let found = one(app.store.message(id).await?)?;
+    if !params::flag(query, "raw") {
+        return Ok(ok(&FullMessageView::new(&found)));
+    }
+    let number = found.payload.ok_or(ApiError::NotFound)?;
+    let payload = app.store.payload(number).await?.ok_or(ApiError::NotFound)?;
+    // Somebody else wrote these bytes: no browser shall make anything of them.
+    let mut answer = with_type(payload.bytes.into(), HeaderValue::from_static("application/octet-stream"));
+    answer.headers_mut().insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"payload\""));
+    answer.headers_mut().insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    Ok(answer)
+}
+
+/// How far a sent message came.
+#[utoipa::path(get, path = "/messages/{id}/statuses", tag = "messages", operation_id = "statuses",
+    description = "The greatest state that was ever told of a message, and all records. What was sent is not in the inbox, so \
+        the message itself need not be there.",
+    params(("id" = String, Path, description = "The message's key, or the provider's id, as for the message")),
+    responses(
+        (status = 200, description = "Its statuses", body = StatusView),
+        (status = 401, description = "Reading wants a token", body = DetailView),
+        (status = 404, description = "No status of it is known", body = DetailView),
+        (status = 409, description = "Several messages have this id; ask by key", body = AmbiguousView),
+        (status = 503, description = "The database is not available", body = DetailView),
+    ),
+    security((), ("token" = [])))]
+pub async fn statuses(app: &AppState, path: &str) -> Result<Answer, ApiError> {
+    let id = params::path_id(path, "/statuses").ok_or(ApiError::NotFound)?;
+    Ok(ok(&StatusView::new(&one(app.store.statuses(id).await?)?)))
+}
+
+fn one<T>(found: Lookup<T>) -> Result<T, ApiError> {
+    match found {
+        Lookup::Found(found) => Ok(found),
+        Lookup::Absent => Err(ApiError::NotFound),
+        Lookup::Ambiguous(keys) => Err(ApiError::Ambiguous(keys)),
+    }
+}
+
+/// What came through the doors and is neither message nor status.
+#[utoipa::path(get, path = "/events", tag = "messages", operation_id = "events",
+    description = "Account events, unknown types, bodies that could not be read (kind unreadable), and copies that differ from \
+        what is stored (kind conflict). The newest first; before goes on to older ones.",
+    params(
+        ("limit" = Option<i64>, Query, description = "How many at most", minimum = 1, maximum = 100),
+        ("before" = Option<i64>, Query, description = "Only those with a lesser number", minimum = 0),
+        ("source" = Option<String>, Query, description = "Only of this door"),
+        ("kind" = Option<String>, Query, description = "Only of this kind"),
+    ),
+    responses(
+        (status = 200, description = "Events", body = EventsView),
+        (status = 401, description = "Reading wants a token", body = DetailView),
+        (status = 422, description = "A parameter breaks its rule", body = InvalidView),
+        (status = 503, description = "The database is not available", body = DetailView),
+    ),
+    security((), ("token" = [])))]
+pub async fn events(app: &AppState, query: &str) -> Result<Answer, ApiError> {
+    let request = params::event_request(query).map_err(ApiError::Invalid)?;
+    let events = app.store.events(request).await?;
+    let next_before = events.last().map(|event| event.number);
+    Ok(ok(&EventsView { data: events.iter().map(EventView::new).collect(), next_before }))
+}

@@ -1,0 +1,88 @@
+//! The doors while the service runs: found by name, and exchanged as a whole when their secrets are read anew.
+
+use std::net::IpAddr;
+use std::sync::{Arc, RwLock};
+
+use hyper::HeaderMap;
+
+use crate::config::ServerConfig;
+use crate::providers::{Source, original};
+use crate::telemetry::secret_use::SecretUse;
+
+/// All doors. Requests under way keep the ones that they began with.
+#[derive(Debug)]
+pub struct Doors(RwLock<Vec<Arc<Source>>>);
+
+impl Doors {
+    /// The configured doors.
+    pub fn new(sources: Vec<Source>) -> Self {
+        Self(RwLock::new(sources.into_iter().map(Arc::new).collect()))
+    }
+
+    /// The door behind `POST /webhook`, if it has a secret.
+    pub fn original(&self) -> Option<Arc<Source>> {
+        self.find(original::SCHEME.kind)
+    }
+
+    /// The door behind `/webhook/{name}`. The original one has no name there.
+    pub fn named(&self, name: &str) -> Option<Arc<Source>> {
+        if name == original::SCHEME.kind { None } else { self.find(name) }
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Source>> {
+        let sources = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        sources.iter().find(|source| source.name == name).cloned()
+    }
+
+    /// Takes over the secrets and options of doors that are there already. Answers the names of those that are not: they would
+    /// need counters of their own, and so a new start.
+    pub fn replace(&self, sources: Vec<Source>) -> Vec<String> {
+        let mut current = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (mut unknown, mut seen) = (Vec::new(), Vec::new());
+        for mut source in sources {
+            seen.push(source.name.clone());
+            match current.iter_mut().find(|known| known.name == source.name) {
+                Some(known) if known.scheme.kind == source.scheme.kind => {
+                    source.keys.iter_mut().for_each(|key| key.continue_counting(&known.keys));
+                    *known = Arc::new(source);
+                }
+                _ => unknown.push(source.name),
+            }
+        }
+        unknown.extend(current.iter().map(|source| source.name.clone()).filter(|name| !seen.contains(name)));
+        unknown
+    }
+
+    /// How often each secret was right.
+    pub fn secret_uses(&self) -> Vec<SecretUse> {
+        let sources = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let uses = |source: &Arc<Source>| {
+            let name = source.name.clone();
+            let used = source.keys.iter().map(move |key| {
+                let (count, last_seconds) = key.uses();
+                SecretUse { source: name.clone(), secret: key.label.clone(), count, last_seconds }
+            });
+            used.collect::<Vec<_>>()
+        };
+        sources.iter().flat_map(uses).collect()
+    }
+}
+
+/// Scheme and host under which a request was sent: what the operator says, or else what a proxy says that the operator trusts.
+/// Anybody else could choose the URL that is verified.
+pub fn base_url(limits: &ServerConfig, headers: &HeaderMap, peer: IpAddr) -> Option<String> {
+    if let Some(url) = &limits.public_base_url {
+        return Some(url.clone());
+    }
+    if !limits.trusted_proxies.iter().any(|network| network.contains(peer)) {
+        return None;
+    }
+    // Each proxy on the way may append; the first value is the one that the provider used.
+    let forwarded = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
+        Some(value.split(',').next().unwrap_or(value).trim().to_owned())
+    };
+    let scheme = forwarded("x-forwarded-proto").filter(|scheme| scheme == "https" || scheme == "http")?;
+    crate::config::sources::base_url(&format!("{scheme}://{}", forwarded("x-forwarded-host")?))
+}

@@ -1,0 +1,175 @@
+//! Making elements of what a body says: keys that are unique in the inbox, times, and events for everything else.
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::encoding::encode_hex;
+use super::json::{as_scalar, read};
+use super::{Parsed, Source, VerifiedBody};
+use crate::domain::event::UNREADABLE;
+use crate::domain::message::MESSAGE_ID_BYTES_MAX;
+use crate::domain::{Address, Details, Event, Kind, MessageId, Moment, NewMessage, Timestamp};
+
+/// Elements of one body that are stored one by one. Meta, which sends the largest batches, sends at most 1,000; beyond this the
+/// raw body has to do, so that a body of tiny parts does not fill the memory.
+pub const ELEMENTS_MAX: usize = 10_000;
+
+/// Says that a body had more parts than are stored one by one.
+pub fn too_many(source: &Source, body: &VerifiedBody, count: usize, now: Moment) -> Option<Event> {
+    let why = "more than 10000 elements in one body";
+    (count > ELEMENTS_MAX).then(|| unreadable_body(source, body.as_bytes(), why, now))
+}
+
+/// The key of a provider's message: `<kind>:<account>:<id>`. The account is the provider's own, so that two bots never
+/// swallow each other's messages, and renaming a door doubles nothing. An id that is too long is replaced by its digest.
+pub fn message_key(kind: &str, account: &str, id: &str) -> MessageId {
+    let key = format!("{kind}:{account}:{id}").replace('\0', "\u{fffd}");
+    let key = if key.len() > MESSAGE_ID_BYTES_MAX { format!("{kind}:sha256:{}", digest(key.as_bytes())) } else { key };
+    MessageId::parse(&key).expect("neither empty, nor too long, nor with NUL")
+}
+
+fn digest(bytes: &[u8]) -> String {
+    encode_hex(&Sha256::digest(bytes))
+}
+
+/// Details with nothing in them but what every message has.
+pub fn details(source: &Source, account: &str, provider_id: &str, kind: Kind, provider_kind: &str) -> Details {
+    Details {
+        source: source.name.clone(),
+        provider: source.scheme.kind,
+        account: account.to_owned(),
+        provider_id: provider_id.to_owned(),
+        kind,
+        provider_kind: provider_kind.to_owned(),
+        provider_ts: None,
+        reply_to: None,
+        profile_name: None,
+        person: None,
+        group: None,
+        media: Vec::new(),
+        extra: Map::new(),
+    }
+}
+
+/// The rest of a message.
+pub struct Content<'a> {
+    /// The id that makes the key: the provider's, or with something appended.
+    pub key_id: &'a str,
+    /// Who sent it.
+    pub from: Address,
+    /// To whom it went.
+    pub to: Address,
+    /// The provider's time, if it sends one.
+    pub time: Option<&'a Value>,
+    /// What it says.
+    pub text: Option<String>,
+}
+
+/// A message of its parts. Without a time that can be used, it is dated by when it came.
+pub fn message(mut details: Details, content: Content<'_>, now: Moment) -> NewMessage {
+    let ts = content.time.and_then(timestamp);
+    match (&ts, content.time.and_then(as_scalar)) {
+        (Some(_), given) => details.provider_ts = given,
+        // Not comparable, so not a time; but not forgotten either.
+        (None, Some(given)) => drop(details.extra.insert("unusable_ts".to_owned(), given.into())),
+        (None, None) => {}
+    }
+    NewMessage {
+        id: message_key(details.provider, &details.account, content.key_id),
+        from: content.from,
+        to: content.to,
+        ts: ts.unwrap_or_else(|| now.to_timestamp()),
+        text: content.text.map(|text| text.replace('\0', "\u{fffd}")),
+        accepted_at: now,
+        details: Some(Box::new(details)),
+    }
+}
+
+/// A provider's time: seconds or milliseconds since 1970 as number or text, or a date and time (RFC 3339).
+pub fn timestamp(value: &Value) -> Option<Timestamp> {
+    let number = match value {
+        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|number| number as i64)),
+        Value::String(text) => text.parse().ok().or_else(|| text.parse::<f64>().ok().map(|number| number as i64)),
+        _ => None,
+    };
+    match (number, value) {
+        // Seconds will have this many digits in the year 5138, milliseconds had them in 1973.
+        (Some(number), _) if number.unsigned_abs() >= 100_000_000_000 => {
+            Timestamp::from_unix_seconds(number.div_euclid(1000))
+        }
+        (Some(number), _) => Timestamp::from_unix_seconds(number),
+        (None, Value::String(text)) => Moment::parse(text).map(Moment::to_timestamp),
+        _ => None,
+    }
+}
+
+/// Something that is neither a message nor a status. Copies are told apart by `id` where the provider gives one, else by what
+/// they say.
+pub fn event(source: &Source, kind: &str, id: Option<&str>, body: &Value, now: Moment) -> Event {
+    let text = body.to_string();
+    let id = id.map_or_else(|| digest(text.as_bytes()), str::to_owned);
+    Event {
+        key: message_key(source.scheme.kind, source.account(), &format!("{kind}:{id}")).as_str().to_owned(),
+        source: source.name.clone(),
+        provider: source.scheme.kind,
+        kind: kind.chars().take(64).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect(),
+        body: Some(text),
+        accepted_at: now,
+    }
+}
+
+/// A part of a body that should be a message or a status, and is not. Its neighbours are stored all the same.
+pub fn unreadable(source: &Source, why: &str, part: &Value, now: Moment) -> Event {
+    event(source, UNREADABLE, None, &serde_json::json!({ "why": why, "part": part }), now)
+}
+
+/// The body as JSON; or else what becomes of it, for a parser to return.
+pub fn read_json(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Value, Box<Parsed>> {
+    read(body.as_bytes()).map_err(|why| {
+        let events = vec![unreadable_body(source, body.as_bytes(), &why, now)];
+        Box::new(Parsed { events, ..Parsed::default() })
+    })
+}
+
+/// A body that could not be read at all.
+pub fn unreadable_body(source: &Source, bytes: &[u8], why: &str, now: Moment) -> Event {
+    let id = digest(bytes);
+    event(source, UNREADABLE, Some(&id), &serde_json::json!({ "why": why }), now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn keys_are_unique_and_fit() {
+        assert_eq!(message_key("waha", "default", "AB=/+").as_str(), "waha:default:AB=/+");
+        let (one, other) = (message_key("x", "a", &"é".repeat(600)), message_key("x", "b", &"é".repeat(600)));
+        assert!(one != other && one.as_str().starts_with("x:sha256:"), "{one:?}");
+        assert_eq!(message_key("x", "", "a\0b").as_str(), "x::a\u{fffd}b");
+    }
+
+    #[test]
+    fn times_come_in_several_forms() {
+        let noon = "2025-01-15T12:00:00Z";
+        let forms = [
+            json!(1_736_942_400),
+            json!("1736942400"),
+            json!(1_736_942_400_000i64),
+            json!("1736942400999"),
+            json!(1_736_942_400.5),
+            json!("1736942400.000200"),
+            json!("2025-01-15T12:00:00.123Z"),
+            json!("2025-01-15T13:00:00+01:00"),
+        ];
+        for form in forms {
+            assert_eq!(timestamp(&form).map(|time| time.as_str().to_owned()).as_deref(), Some(noon), "{form}");
+        }
+        for bad in
+            [json!("soon"), json!(null), json!([]), json!(""), json!(i64::MAX), json!("9".repeat(40)), json!(1e300)]
+        {
+            assert_eq!(timestamp(&bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Any provider that signs by a rule and sends JSON or a form: the configuration says where the fields of a message are.
+
+use serde_json::Value;
+
+use super::element::{self, Content, ELEMENTS_MAX};
+use super::header::form;
+use super::json::{as_scalar, text};
+use super::rule::Text;
+use super::twilio::kind_of_media;
+use super::{InvalidBody, Parsed, Scheme, Source, VerifiedBody};
+use crate::domain::{Address, Kind, Media, Moment, NewMessage};
+
+/// The row of `SCHEMES`.
+pub const SCHEME: Scheme = Scheme { kind: "generic", title: "Any provider, by configuration", parse, ..Scheme::BASE };
+
+/// Where the fields of a message are, as JSON pointers (RFC 6901). What has no pointer is not looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// Whether bodies are forms, whose parameters are then members of one object.
+    pub is_form: bool,
+    /// The list of messages; the others are looked for within each. None: the body is one.
+    pub messages: Option<Text>,
+    /// A place whose value decides whether it is a message at all.
+    pub when: Option<Text>,
+    /// The value that makes it one.
+    pub equals: Option<Text>,
+    /// The provider's id.
+    pub id: Option<Text>,
+    /// The sender.
+    pub from: Option<Text>,
+    /// The recipient.
+    pub to: Option<Text>,
+    /// The time.
+    pub time: Option<Text>,
+    /// The text.
+    pub text: Option<Text>,
+    /// The sort of message.
+    pub kind: Option<Text>,
+    /// The account; looked for in the body as a whole.
+    pub account: Option<Text>,
+    /// What it answers.
+    pub reply_to: Option<Text>,
+    /// What the sender calls itself.
+    pub profile_name: Option<Text>,
+    /// The group.
+    pub group: Option<Text>,
+    /// Where its file is.
+    pub media_url: Option<Text>,
+    /// The media type of it.
+    pub media_type: Option<Text>,
+}
+
+/// A mapping that finds nothing: every body becomes an event.
+pub const NOTHING_MAPPED: Mapping = Mapping {
+    is_form: false,
+    messages: None,
+    when: None,
+    equals: None,
+    id: None,
+    from: None,
+    to: None,
+    time: None,
+    text: None,
+    kind: None,
+    account: None,
+    reply_to: None,
+    profile_name: None,
+    group: None,
+    media_url: None,
+    media_type: None,
+};
+
+fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
+    Ok(parse_mapped(source, source.options.mapping.as_ref().unwrap_or(&NOTHING_MAPPED), body, now))
+}
+
+/// Reads a body by a mapping. What is no message by it becomes an event.
+pub fn parse_mapped(source: &Source, mapping: &Mapping, body: &VerifiedBody, now: Moment) -> Parsed {
+    let whole = match mapping.is_form {
+        true => Ok(form_as_object(body.as_bytes())),
+        false => element::read_json(source, body, now),
+    };
+    let whole = match whole {
+        Ok(whole) => whole,
+        Err(unreadable) => return *unreadable,
+    };
+    let mut parsed = Parsed::default();
+    let parts = match &mapping.messages {
+        None => std::slice::from_ref(&whole),
+        Some(pointer) => whole.pointer(pointer).and_then(Value::as_array).map_or(&[][..], Vec::as_slice),
+    };
+    for part in parts.iter().take(ELEMENTS_MAX) {
+        match read_part(source, mapping, &whole, part, now) {
+            Some(message) => parsed.messages.push(message),
+            None => parsed.events.push(element::event(source, event_kind(part), None, part, now)),
+        }
+    }
+    parsed.events.extend(element::too_many(source, body, parts.len(), now));
+    if parsed.is_empty() {
+        parsed.events.push(element::event(source, event_kind(&whole), None, &whole, now));
+    }
+    parsed
+}
+
+/// A form's parameters as members of one object; of a repeated one the last counts.
+fn form_as_object(body: &[u8]) -> Value {
+    form(body).into_iter().map(|(name, value)| (name.into_owned(), Value::from(value.into_owned()))).collect()
+}
+
+/// Most providers name what happened in one of these.
+fn event_kind(part: &Value) -> &str {
+    ["type", "event", "event_type", "kind"].iter().find_map(|name| text(part, name)).unwrap_or("event")
+}
+
+fn read_part(source: &Source, mapping: &Mapping, whole: &Value, part: &Value, now: Moment) -> Option<NewMessage> {
+    let at = |pointer: &Option<Text>| part.pointer(pointer.as_ref()?).filter(|value| !value.is_null());
+    let scalar = |pointer: &Option<Text>| at(pointer).and_then(as_scalar);
+    if mapping.when.is_some() && scalar(&mapping.when).as_deref() != mapping.equals.as_deref() {
+        return None;
+    }
+    let (id, from) = (scalar(&mapping.id)?, scalar(&mapping.from)?);
+    let account = mapping.account.as_ref().and_then(|pointer| whole.pointer(pointer)).and_then(as_scalar);
+    let provider_kind = scalar(&mapping.kind).unwrap_or_default();
+    let media: Vec<Media> = media(at(&mapping.media_url), at(&mapping.media_type));
+    let said = at(&mapping.text).and_then(Value::as_str).map(str::to_owned);
+    let kind = match (Kind::named(&provider_kind), media.first()) {
+        (Some(kind), _) => kind,
+        (None, Some(first)) => kind_of_media(first.mime_type.as_deref().unwrap_or_default()),
+        (None, None) if said.is_some() => Kind::Text,
+        (None, None) => Kind::Unknown,
+    };
+    let account = account.unwrap_or_else(|| source.account().to_owned());
+    let mut details = element::details(source, &account, &id, kind, &provider_kind);
+    details.media = media;
+    details.reply_to = scalar(&mapping.reply_to);
+    details.profile_name = scalar(&mapping.profile_name);
+    details.group = scalar(&mapping.group);
+    let address = |raw: String| Address::loose_phone(&raw).unwrap_or_else(|| Address::tagged("id", &raw));
+    let to = scalar(&mapping.to)
+        .or_else(|| whole.pointer(mapping.to.as_ref()?).and_then(as_scalar))
+        .map(address)
+        .or_else(|| source.options.to.clone())
+        .unwrap_or_else(|| Address::tagged("account", &account));
+    let content = Content { key_id: &id, from: address(from), to, time: at(&mapping.time), text: said };
+    Some(element::message(details, content, now))
+}
+
+/// One file, or a list of them.
+fn media(url: Option<&Value>, mime_type: Option<&Value>) -> Vec<Media> {
+    let one = |url: &Value| Media {
+        url: as_scalar(url).or_else(|| text(url, "url").map(str::to_owned)),
+        mime_type: mime_type.and_then(as_scalar).or_else(|| text(url, "content_type").map(str::to_owned)),
+        ..Media::default()
+    };
+    match url {
+        None => Vec::new(),
+        Some(Value::Array(urls)) => urls.iter().map(one).collect(),
+        Some(url) => vec![one(url)],
+    }
+}

@@ -1,0 +1,135 @@
+//! Reading providers' JSON without ever refusing it for its manners: texts that no store can hold are mended, numbers may be
+//! texts and texts numbers, and what is missing is simply not there.
+
+use std::borrow::Cow;
+
+use memchr::memmem;
+use serde_json::Value;
+
+/// The bytes as a JSON value. NUL characters, halves of surrogate pairs and broken UTF-8 become U+FFFD first; then only what is
+/// not JSON at all is an error.
+pub fn read(bytes: &[u8]) -> Result<Value, String> {
+    let text = match String::from_utf8_lossy(bytes) {
+        Cow::Borrowed(_) => mend_escapes(bytes),
+        Cow::Owned(text) => Cow::Owned(mend_escapes(text.as_bytes()).into_owned()),
+    };
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    serde_json::from_slice(text).map_err(|error| error.to_string())
+}
+
+/// Replaces the escapes of NUL and of lone surrogates by that of U+FFFD, which is as long.
+fn mend_escapes(text: &[u8]) -> Cow<'_, [u8]> {
+    let mut mended = Cow::Borrowed(text);
+    let mut from = 0;
+    while let Some(found) = memmem::find(&text[from..], b"\\u") {
+        let at = from + found;
+        // An even number of backslashes before it: the escape is one; else the backslash is itself escaped.
+        let backslashes = text[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+        from = at + 2;
+        if backslashes % 2 == 1 {
+            continue;
+        }
+        let unit = code_unit(text, at);
+        let pair_follows = || code_unit(text, at + 6).is_some_and(|low| (0xDC00..0xE000).contains(&low));
+        match unit {
+            Some(0xD800..0xDC00) if pair_follows() => from = at + 12,
+            Some(0 | 0xD800..0xE000) => mended.to_mut()[at + 2..at + 6].copy_from_slice(b"fffd"),
+            _ => {}
+        }
+    }
+    mended
+}
+
+/// The number that the escape at this place writes, if there is one.
+fn code_unit(text: &[u8], at: usize) -> Option<u16> {
+    let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    if !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// A member that is a text, and not an empty one: several providers send empty texts for what they do not know.
+pub fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+    value.get(name)?.as_str().filter(|text| !text.is_empty())
+}
+
+/// The same, of one's own.
+pub fn owned(value: &Value, name: &str) -> Option<String> {
+    text(value, name).map(str::to_owned)
+}
+
+/// A member that is a text or a number, as text: ids are either.
+pub fn scalar(value: &Value, name: &str) -> Option<String> {
+    as_scalar(value.get(name)?)
+}
+
+/// A value that is a text or a number, as text.
+pub fn as_scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// The elements of a member that is a list; none if it is anything else.
+pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The members of an object, without those that are null.
+pub fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn texts_that_no_store_can_hold_are_mended() {
+        let cases = [
+            (r#""a\u0000b""#, "a\u{fffd}b"),
+            (r#""\ud83d""#, "\u{fffd}"),
+            (r#""\ud83d x""#, "\u{fffd} x"),
+            (r#""\ude00\ud83d""#, "\u{fffd}\u{fffd}"),
+            (r#""\ud83d\ud83d\ude00""#, "\u{fffd}😀"),
+            (r#""\uD83D\uDE00""#, "😀"),
+            (r#""\\u0000""#, r"\u0000"),
+            (r#""\\\u0000""#, "\\\u{fffd}"),
+            (r#""\\\\u0000\u0000""#, "\\\\u0000\u{fffd}"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read(text.as_bytes()), Ok(json!(expected)), "{text}");
+        }
+        assert_eq!(read(b"\"\xe9\""), Ok(json!("\u{fffd}")), "broken UTF-8");
+        assert_eq!(read(b"\xef\xbb\xbf{}"), Ok(json!({})), "a byte order mark");
+        for bad in ["", "{", r#""\u00""#, r#""\u""#, "{} x"] {
+            assert!(read(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn members_are_read_as_what_they_may_be() {
+        let value = json!({"a": "x", "empty": "", "n": 9_007_199_254_740_993u64, "list": [1], "null": null});
+        assert_eq!((text(&value, "a"), text(&value, "empty"), text(&value, "n")), (Some("x"), None, None));
+        assert_eq!(scalar(&value, "n").as_deref(), Some("9007199254740993"), "no digit is lost");
+        assert_eq!((list(&value, "list").len(), list(&value, "a").len(), list(&value, "none").len()), (1, 0, 0));
+        assert_eq!(members(&value).count(), 4);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_serde_reads_by_itself_is_read_the_same(text in "[\\\\\"u0d8cefg ]{0,24}") {
+            let quoted = format!("\"{text}\"");
+            if let Ok(value) = serde_json::from_str::<Value>(&quoted)
+                && !value.as_str().unwrap_or_default().contains('\0')
+            {
+                proptest::prop_assert_eq!(read(quoted.as_bytes()), Ok(value));
+            }
+            let _ = read(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The secrets of a door, each with a name and a count of its uses, so that an operator knows when an old one may go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use super::encoding::{decode_hex, decode_secret_base64};
+use super::signature::SigningKey;
+use crate::domain::{Moment, Secret};
+
+/// How a provider writes its secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretForm {
+    /// The key is the text itself, whatever it looks like.
+    Text,
+    /// Base64 of the key.
+    Base64,
+    /// Hexadecimal of the key.
+    Hex,
+    /// Standard Webhooks: `whsec_` and base64 of a key (the prefix may be missing), or `whpk_` and base64 of a public key.
+    Standard,
+    /// Base64 of an Ed25519 public key.
+    PublicKey,
+}
+
+impl SecretForm {
+    /// The key that a configured secret stands for, or what is wrong with it.
+    pub fn read(self, label: &str, secret: &Secret) -> Result<Key, &'static str> {
+        let text = secret.expose();
+        let (bytes, is_public) = match self {
+            Self::Text => (Some(text.to_vec()), false),
+            Self::Base64 => (decode_secret_base64(text), false),
+            Self::Hex => (decode_hex(&text.to_ascii_lowercase()), false),
+            Self::PublicKey => (decode_secret_base64(text), true),
+            Self::Standard => match (text.strip_prefix(b"whsec_"), text.strip_prefix(b"whpk_")) {
+                (_, Some(public)) => (decode_secret_base64(public), true),
+                (secret, None) => (decode_secret_base64(secret.unwrap_or(text)), false),
+            },
+        };
+        let bytes = bytes.ok_or(match self {
+            Self::Hex => "is not hexadecimal",
+            _ => "is not base64",
+        })?;
+        if is_public && bytes.len() != 32 {
+            return Err("is not a public key of 32 bytes");
+        }
+        let secret = Secret::new(bytes).ok_or("must not be empty")?;
+        Ok(Key { is_public, ..Key::new(label, secret) })
+    }
+}
+
+/// A secret that opens a door.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Where the secret stands (a variable's name, say), for metrics. Never anything of the secret itself.
+    pub label: String,
+    /// The bytes to compute with.
+    pub secret: Secret,
+    /// The name by which requests say that this one signed, for providers that number their keys.
+    pub id: Option<String>,
+    /// Whether the secret is a public key, which can verify but not sign.
+    pub is_public: bool,
+    /// HMAC-SHA256 with this secret, made ready.
+    signing: SigningKey,
+    uses: Arc<Uses>,
+}
+
+/// How often a secret was right, and when last.
+#[derive(Debug, Default)]
+struct Uses {
+    count: AtomicU64,
+    last_seconds: AtomicI64,
+}
+
+impl Key {
+    /// A secret under a name.
+    pub fn new(label: &str, secret: Secret) -> Self {
+        let signing = SigningKey::new(&secret);
+        Self { label: label.to_owned(), secret, id: None, is_public: false, signing, uses: Arc::default() }
+    }
+
+    /// HMAC-SHA256 by this secret.
+    pub fn signing(&self) -> &SigningKey {
+        &self.signing
+    }
+
+    /// A request was signed with it.
+    pub fn used(&self, now: Moment) {
+        self.uses.count.fetch_add(1, Relaxed);
+        self.uses.last_seconds.store(now.unix_seconds(), Relaxed);
+    }
+
+    /// How often it was used, and when last in seconds since 1970; 0 is never.
+    pub fn uses(&self) -> (u64, i64) {
+        (self.uses.count.load(Relaxed), self.uses.last_seconds.load(Relaxed))
+    }
+
+    /// Goes on counting where an equal key of an earlier configuration stopped.
+    pub fn continue_counting(&mut self, earlier: &[Key]) {
+        if let Some(same) = earlier.iter().find(|key| key.label == self.label && key.secret == self.secret) {
+            self.uses = Arc::clone(&same.uses);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_read_as_their_provider_writes_them() {
+        let read = |form: SecretForm, text: &str| {
+            form.read("x", &Secret::new(text).unwrap()).map(|key| (key.secret.expose().to_vec(), key.is_public))
+        };
+        assert_eq!(read(SecretForm::Text, " whsec_AP8= "), Ok((b" whsec_AP8= ".to_vec(), false)), "nothing is trimmed");
+        for text in ["whsec_AP8=", "AP8=", "whsec_AP8", "AP8"] {
+            assert_eq!(read(SecretForm::Standard, text), Ok((vec![0, 255], false)), "{text}");
+        }
+        let public = format!("whpk_{}", "A".repeat(43) + "=");
+        assert_eq!(read(SecretForm::Standard, &public), Ok((vec![0; 32], true)));
+        assert_eq!(read(SecretForm::Hex, "00FF"), Ok((vec![0, 255], false)));
+        assert_eq!(read(SecretForm::Standard, "whsec_"), Err("must not be empty"));
+        assert_eq!(read(SecretForm::Standard, "whsec_!"), Err("is not base64"));
+        assert_eq!(read(SecretForm::PublicKey, "AP8="), Err("is not a public key of 32 bytes"));
+    }
+
+    #[test]
+    fn an_equal_key_goes_on_counting_and_another_begins_anew() {
+        let key = |label: &str, secret: &str| Key::new(label, Secret::new(secret).unwrap());
+        let earlier = [key("NEW", "b"), key("OLD", "a")];
+        earlier[1].used(Moment::from_microseconds(7_000_000));
+        let (mut same, mut other) = (key("OLD", "a"), key("OLD", "c"));
+        same.continue_counting(&earlier);
+        other.continue_counting(&earlier);
+        assert_eq!((same.uses(), other.uses()), ((1, 7), (0, 0)));
+        assert!(!format!("{same:?}").contains("\"a\""));
+    }
+}

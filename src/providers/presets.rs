@@ -1,0 +1,115 @@
+//! Providers that are only data: a signature scheme, and where the fields of a message are.
+
+use std::borrow::Cow;
+
+use super::algorithm::Algorithm;
+use super::element;
+use super::encoding::Encoding;
+use super::generic::{Mapping, NOTHING_MAPPED, parse_mapped};
+use super::header::{TOLERANCE_SECONDS, TimeUnit};
+use super::json::text as text_of;
+use super::rule::{List, Part, Proof, Time, TimePlace};
+use super::{Parsed, Rule, Scheme, Source, VerifiedBody, text, whatsapp};
+use crate::domain::Moment;
+
+/// 360dialog passes Meta's envelope on, under a signature of its own (partners only; others get a static header, which
+/// `algorithm = "static"` is for). Meta's own header is not passed on. Sources differ on the prefix, so both forms are right.
+pub const DIALOG360: Scheme = Scheme {
+    kind: "360dialog",
+    title: "360dialog (WhatsApp)",
+    rule: Some(Rule {
+        header: text("x-360dialog-signature"),
+        prefix: text("sha256="),
+        prefix_optional: true,
+        list: None,
+        proof: Proof::Signature {
+            algorithm: Algorithm::HmacSha256,
+            encoding: Encoding::Hex,
+            template: Cow::Borrowed(&[Part::Body]),
+        },
+        time: None,
+        id_header: None,
+    }),
+    parse: whatsapp::parse,
+    ..Scheme::BASE
+};
+
+/// GitHub sends no messages; its deliveries are events under their own ids.
+pub const GITHUB: Scheme = Scheme {
+    kind: "github",
+    title: "GitHub",
+    rule: Some(Rule::of_body("x-hub-signature-256", "sha256=", Algorithm::HmacSha256, Encoding::Hex)),
+    kept_headers: &["x-github-event", "x-github-delivery"],
+    parse: |source, body, now| {
+        Ok(events(source, body, body.header("x-github-event"), body.header("x-github-delivery"), now))
+    },
+    ..Scheme::BASE
+};
+
+const STRIPE_TEMPLATE: &[Part] = &[Part::Timestamp, Part::Text(text(".")), Part::Body];
+
+/// Stripe, and whoever signs in its style. The whole secret is the key, `whsec_` included; `v0` is passed over.
+pub const STRIPE: Scheme = Scheme {
+    kind: "stripe",
+    title: "Stripe",
+    rule: Some(Rule {
+        header: text("stripe-signature"),
+        prefix: text(""),
+        prefix_optional: false,
+        list: Some(List { separator: ',', label: Some(('=', text("v1"))) }),
+        proof: Proof::Signature {
+            algorithm: Algorithm::HmacSha256,
+            encoding: Encoding::Hex,
+            template: Cow::Borrowed(STRIPE_TEMPLATE),
+        },
+        time: Some(Time {
+            place: TimePlace::Label(text("t")),
+            unit: TimeUnit::Seconds,
+            tolerance_seconds: TOLERANCE_SECONDS,
+        }),
+        id_header: None,
+    }),
+    parse: |source, body, now| Ok(events(source, body, None, None, now)),
+    ..Scheme::BASE
+};
+
+const BIRD_TEMPLATE: &[Part] =
+    &[Part::Timestamp, Part::Text(text("\n")), Part::Url, Part::Text(text("\n")), Part::BodySha256];
+const BIRD_MAPPING: Mapping = Mapping {
+    id: Some(text("/payload/id")),
+    from: Some(text("/payload/sender/contact/identifierValue")),
+    to: Some(text("/payload/receiver/connector/identifierValue")),
+    time: Some(text("/payload/createdAt")),
+    text: Some(text("/payload/body/text/text")),
+    kind: Some(text("/payload/body/type")),
+    account: Some(text("/payload/channelId")),
+    profile_name: Some(text("/payload/sender/contact/annotations/name")),
+    ..NOTHING_MAPPED
+};
+
+/// Bird signs time, URL and a digest of the body.
+pub const BIRD: Scheme = Scheme {
+    kind: "bird",
+    title: "Bird (channels)",
+    rule: Some(Rule::with_time(
+        ("messagebird-signature", ""),
+        Algorithm::HmacSha256,
+        Encoding::Base64,
+        BIRD_TEMPLATE,
+        "messagebird-request-timestamp",
+    )),
+    needs_url: true,
+    parse: |source, body, now| Ok(parse_mapped(source, &BIRD_MAPPING, body, now)),
+    ..Scheme::BASE
+};
+
+/// A body as one event, of a kind and under an id that stand in headers, or else within it.
+fn events(source: &Source, body: &VerifiedBody, kind: Option<&str>, id: Option<&str>, now: Moment) -> Parsed {
+    let value = match element::read_json(source, body, now) {
+        Ok(value) => value,
+        Err(unreadable) => return *unreadable,
+    };
+    let kind = kind.or_else(|| text_of(&value, "type")).unwrap_or("event");
+    let event = element::event(source, kind, id.or_else(|| text_of(&value, "id")), &value, now);
+    Parsed { events: vec![event], ..Parsed::default() }
+}

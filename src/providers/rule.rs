@@ -1,0 +1,326 @@
+//! Signature schemes as data. Most providers sign in the same way and differ in header, prefix, encoding and in what stands
+//! around the body; a `Rule` says in which. The generic provider reads a rule from the configuration.
+
+use std::borrow::Cow;
+
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
+use sha2::{Digest, Sha256};
+
+use super::Request;
+use super::algorithm::{Algorithm, same_secret};
+use super::encoding::Encoding;
+use super::header::{TOLERANCE_SECONDS, TimeUnit, check_time, single, sorted_form};
+use super::key::Key;
+use super::signature::BadSignature;
+use crate::domain::Moment;
+
+/// A text that stands in the program or in the configuration.
+pub type Text = Cow<'static, str>;
+
+/// Most signatures looked at in one header.
+pub const SIGNATURES_MAX: usize = 16;
+
+/// A signature scheme.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The header that holds the signature.
+    pub header: Text,
+    /// What stands before it.
+    pub prefix: Text,
+    /// Whether the prefix may be absent.
+    pub prefix_optional: bool,
+    /// How several signatures share the header; none if there is one.
+    pub list: Option<List>,
+    /// What proves the sender.
+    pub proof: Proof,
+    /// The signed time, for schemes that have one.
+    pub time: Option<Time>,
+    /// The header with the delivery's id, for templates that contain it.
+    pub id_header: Option<Text>,
+}
+
+/// What a header's value is compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// The secret itself. Says nothing of the body, so whoever once saw a request can send others.
+    Secret,
+    /// A signature of the template.
+    Signature {
+        /// How it is made.
+        algorithm: Algorithm,
+        /// How it is written.
+        encoding: Encoding,
+        /// What is signed.
+        template: Cow<'static, [Part]>,
+    },
+}
+
+/// A header with several signatures, such as `v1,abc v1,def` or `t=1,v1=abc,v1=def`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List {
+    /// What stands between two items.
+    pub separator: char,
+    /// What stands between an item's label and its value, and the label that counts. Items with others are passed over.
+    pub label: Option<(char, Text)>,
+}
+
+/// Where the signed time stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Time {
+    /// In a header of its own, or in the signature's header under a label.
+    pub place: TimePlace,
+    /// Its unit.
+    pub unit: TimeUnit,
+    /// How far it may be from our clock.
+    pub tolerance_seconds: u32,
+}
+
+/// Where a time stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TimePlace {
+    /// In a header of this name.
+    Header(Text),
+    /// In the signature's header, as the one item of this label.
+    Label(Text),
+}
+
+/// A piece of what is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// These characters.
+    Text(Text),
+    /// The body's bytes.
+    Body,
+    /// The time, as it was received.
+    Timestamp,
+    /// The delivery's id, as it was received.
+    Id,
+    /// The URL that the provider was given, with the query as received.
+    Url,
+    /// The body's form parameters, sorted.
+    SortedForm,
+    /// The raw SHA-256 of the body.
+    BodySha256,
+    /// The value of another header.
+    Header(Text),
+}
+
+impl Part {
+    fn describe(&self) -> String {
+        match self {
+            Self::Text(text) => text.escape_debug().to_string(),
+            Self::Body => "{body}".to_owned(),
+            Self::Timestamp => "{timestamp}".to_owned(),
+            Self::Id => "{id}".to_owned(),
+            Self::Url => "{url}".to_owned(),
+            Self::SortedForm => "{sorted_form}".to_owned(),
+            Self::BodySha256 => "{sha256_body_raw}".to_owned(),
+            Self::Header(name) => format!("{{header:{name}}}"),
+        }
+    }
+}
+
+impl Rule {
+    /// An HMAC of the body in one header: the commonest scheme.
+    pub const fn of_body(header: &'static str, prefix: &'static str, algorithm: Algorithm, encoding: Encoding) -> Self {
+        Self {
+            header: Cow::Borrowed(header),
+            prefix: Cow::Borrowed(prefix),
+            prefix_optional: false,
+            list: None,
+            proof: Proof::Signature { algorithm, encoding, template: Cow::Borrowed(&[Part::Body]) },
+            time: None,
+            id_header: None,
+        }
+    }
+
+    /// A signature of a template in one header, and its time in another.
+    pub const fn with_time(
+        (header, prefix): (&'static str, &'static str),
+        algorithm: Algorithm,
+        encoding: Encoding,
+        template: &'static [Part],
+        time_header: &'static str,
+    ) -> Self {
+        Self {
+            header: Cow::Borrowed(header),
+            prefix: Cow::Borrowed(prefix),
+            prefix_optional: false,
+            list: None,
+            proof: Proof::Signature { algorithm, encoding, template: Cow::Borrowed(template) },
+            time: Some(Time {
+                place: TimePlace::Header(Cow::Borrowed(time_header)),
+                unit: TimeUnit::Seconds,
+                tolerance_seconds: TOLERANCE_SECONDS,
+            }),
+            id_header: None,
+        }
+    }
+
+    /// Whether the URL is part of what is signed.
+    pub fn needs_url(&self) -> bool {
+        matches!(&self.proof, Proof::Signature { template, .. } if template.contains(&Part::Url))
+    }
+
+    /// The rule in words, as people type them into dashboards.
+    pub fn describe(&self) -> String {
+        let value = match &self.proof {
+            Proof::Secret => "the secret itself".to_owned(),
+            Proof::Signature { algorithm, encoding, template } => {
+                let template: String = template.iter().map(Part::describe).collect();
+                format!("{} of {template}, in {}", algorithm.name(), encoding.name())
+            }
+        };
+        let label = self.list.as_ref().and_then(|list| list.label.as_ref());
+        let label = label.map(|(equals, label)| format!("{label}{equals}")).unwrap_or_default();
+        format!("{}: {label}{}<{value}>", self.header, self.prefix)
+    }
+
+    /// Checks a request; answers which of `keys` vouches for it. All keys are tried, so that the time does not tell which fits.
+    pub fn verify(&self, request: &Request<'_>, keys: &[Key], now: Moment) -> Result<usize, BadSignature> {
+        let value = single(request.headers, &self.header)?;
+        let Proof::Signature { algorithm, encoding, template } = &self.proof else {
+            let value = value.strip_prefix(self.prefix.as_bytes()).ok_or(BadSignature::Malformed)?;
+            return first_fitting(keys, |key| same_secret(key.secret.expose(), value));
+        };
+        let time = self.signed_time(request.headers, value)?;
+        let signatures = self.signatures(value, *algorithm, *encoding)?;
+        let id = self.id_header.as_deref().map(|name| single(request.headers, name)).transpose()?;
+        let parts = assemble(template, request, time, id)?;
+        let parts: Vec<&[u8]> = parts.iter().map(AsRef::as_ref).collect();
+        let fits = |key: &Key| {
+            let secret = key.secret.expose();
+            signatures.iter().fold(false, |fits, signature| algorithm.verifies(secret, &parts, signature) | fits)
+        };
+        let key = first_fitting(keys, fits)?;
+        // Last, so that a wrong signature is told as such whatever its time: the clock is no help against those.
+        if let (Some(Time { unit, tolerance_seconds, .. }), Some(time)) = (&self.time, time) {
+            check_time(time, *unit, *tolerance_seconds, now)?;
+        }
+        Ok(key)
+    }
+
+    /// The time as it was received.
+    fn signed_time<'a>(&self, headers: &'a HeaderMap, value: &'a [u8]) -> Result<Option<&'a [u8]>, BadSignature> {
+        let Some(time) = &self.time else { return Ok(None) };
+        let received = match &time.place {
+            TimePlace::Header(name) => single(headers, name)?,
+            TimePlace::Label(label) => {
+                let list = self.list.as_ref().ok_or(BadSignature::Malformed)?;
+                let mut found = items(list, value).filter(|(own, _)| *own == label.as_bytes()).map(|(_, value)| value);
+                let first = found.next().ok_or(BadSignature::MalformedTimestamp)?;
+                // Two times: one could be signed and the other be checked.
+                if found.next().is_some() {
+                    return Err(BadSignature::MalformedTimestamp);
+                }
+                first
+            }
+        };
+        // The form is checked before it is signed over, the window after.
+        match check_time(received, time.unit, u32::MAX, Moment::from_microseconds(0)) {
+            Err(BadSignature::MalformedTimestamp) => Err(BadSignature::MalformedTimestamp),
+            _ => Ok(Some(received)),
+        }
+    }
+
+    /// The decoded signatures of the header. What is not of the right form cannot be right; if nothing is, that is the reason.
+    fn signatures(&self, value: &[u8], algorithm: Algorithm, encoding: Encoding) -> Result<Vec<Vec<u8>>, BadSignature> {
+        let decode = |text: &[u8]| {
+            let bare = match text.strip_prefix(self.prefix.as_bytes()) {
+                Some(bare) => bare,
+                None if self.prefix_optional => text,
+                None => return None,
+            };
+            encoding.decode(bare, algorithm.signature_bytes())
+        };
+        let found: Vec<_> = match &self.list {
+            None => decode(value).into_iter().collect(),
+            Some(list) => items(list, value)
+                .filter(|(own, _)| list.label.as_ref().is_none_or(|(_, label)| *own == label.as_bytes()))
+                .take(SIGNATURES_MAX)
+                .filter_map(|(_, value)| decode(value))
+                .collect(),
+        };
+        if found.is_empty() { Err(BadSignature::Malformed) } else { Ok(found) }
+    }
+
+    /// The headers that `key` signs a request with, for trying out. None where only the provider can sign.
+    pub fn sign(&self, request: &Request<'_>, key: &Key, id: &str, now: Moment) -> Option<HeaderMap> {
+        let mut headers = request.headers.clone();
+        let mut insert = |name: &str, value: &str| {
+            headers.insert(HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?);
+            Some(())
+        };
+        let Proof::Signature { algorithm, encoding, template } = &self.proof else {
+            insert(&self.header, &format!("{}{}", self.prefix, String::from_utf8_lossy(key.secret.expose())))?;
+            return Some(headers);
+        };
+        let time = self.time.as_ref().map(|time| match time.unit {
+            TimeUnit::Seconds => now.unix_seconds().to_string(),
+            TimeUnit::Milliseconds => now.unix_millis().to_string(),
+        });
+        if let (Some(Time { place: TimePlace::Header(name), .. }), Some(time)) = (&self.time, &time) {
+            insert(name, time)?;
+        }
+        if let Some(name) = &self.id_header {
+            insert(name, id)?;
+        }
+        let request = Request { headers: &headers, ..*request };
+        let parts = assemble(template, &request, time.as_deref().map(str::as_bytes), Some(id.as_bytes())).ok()?;
+        let parts: Vec<&[u8]> = parts.iter().map(AsRef::as_ref).collect();
+        let signature = encoding.encode(&algorithm.sign(key.secret.expose(), &parts)?);
+        let mut value = format!("{}{signature}", self.prefix);
+        if let Some(List { separator, label: Some((equals, label)) }) = &self.list {
+            value = format!("{label}{equals}{value}");
+            if let (Some(Time { place: TimePlace::Label(label), .. }), Some(time)) = (&self.time, &time) {
+                value = format!("{label}{equals}{time}{separator}{value}");
+            }
+        }
+        headers.insert(HeaderName::try_from(self.header.as_ref()).ok()?, HeaderValue::try_from(value).ok()?);
+        Some(headers)
+    }
+}
+
+/// The place of the key that fits, after trying all of them.
+pub fn first_fitting(keys: &[Key], fits: impl Fn(&Key) -> bool) -> Result<usize, BadSignature> {
+    let found = keys.iter().enumerate().fold(None, |found, (at, key)| match fits(key) {
+        true => found.or(Some(at)),
+        false => found,
+    });
+    found.ok_or(BadSignature::WrongSecret)
+}
+
+/// The items of a list with their labels; an item without one has an empty label.
+fn items<'a>(list: &List, value: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    let separator = list.separator as u8;
+    let equals = list.label.as_ref().map(|(equals, _)| *equals as u8);
+    value.split(move |byte| *byte == separator).map(move |item| {
+        match item.iter().position(|byte| Some(*byte) == equals) {
+            Some(at) => (&item[..at], &item[at + 1..]),
+            None => (&[][..], item),
+        }
+    })
+}
+
+/// The pieces that are signed, in order.
+fn assemble<'a>(
+    template: &'a [Part],
+    request: &'a Request<'_>,
+    time: Option<&'a [u8]>,
+    id: Option<&'a [u8]>,
+) -> Result<Vec<Cow<'a, [u8]>>, BadSignature> {
+    let piece = |part: &'a Part| {
+        Ok(match part {
+            Part::Text(text) => text.as_bytes().into(),
+            Part::Body => request.body.into(),
+            Part::Timestamp => time.ok_or(BadSignature::MissingHeader)?.into(),
+            Part::Id => id.ok_or(BadSignature::MissingHeader)?.into(),
+            Part::Url => request.url().ok_or(BadSignature::UnknownUrl)?.into_bytes().into(),
+            Part::SortedForm => sorted_form(request.body).into_bytes().into(),
+            Part::BodySha256 => Sha256::digest(request.body).to_vec().into(),
+            Part::Header(name) => single(request.headers, name)?.into(),
+        })
+    };
+    template.iter().map(piece).collect()
+}

@@ -1,0 +1,104 @@
+//! What a WhatsApp message consists of, by its type.
+
+use serde_json::Value;
+
+use crate::domain::{Details, Kind, Media};
+use crate::providers::json::{list, owned, text};
+
+/// The sort of message that a type is.
+pub fn kind(provider_kind: &str) -> Kind {
+    match provider_kind {
+        "contact" => Kind::Contacts,
+        "voice" => Kind::Audio,
+        "unknown" => Kind::Unsupported,
+        "request_welcome" => Kind::System,
+        other => Kind::named(other).unwrap_or(Kind::Unknown),
+    }
+}
+
+/// Notes in `details` what the message holds; answers its text.
+pub fn read(part: &Value, provider_kind: &str, details: &mut Details) -> Option<String> {
+    let own = part.get(provider_kind).unwrap_or(&Value::Null);
+    read_context(part, details);
+    let keep = |details: &mut Details, name: &str| {
+        if !own.is_null() {
+            details.extra.insert(name.to_owned(), own.clone());
+        }
+    };
+    match details.kind {
+        Kind::Text => owned(own, "body").or_else(|| own.get("body").and_then(Value::as_str).map(str::to_owned)),
+        Kind::Image | Kind::Video | Kind::Audio | Kind::Document | Kind::Sticker => {
+            details.media.push(media(own));
+            for flag in ["voice", "animated"].into_iter().filter(|flag| own[*flag] == true) {
+                details.extra.insert(flag.to_owned(), true.into());
+            }
+            owned(own, "caption")
+        }
+        Kind::Interactive => {
+            keep(details, "interactive");
+            let sort = text(own, "type").unwrap_or_default();
+            let reply = &own[sort];
+            owned(reply, "title").or_else(|| owned(reply, "body"))
+        }
+        Kind::Button => {
+            keep(details, "button");
+            owned(own, "text")
+        }
+        Kind::Reaction => {
+            if let Some(to) = text(own, "message_id") {
+                details.extra.insert("reaction_to".to_owned(), to.into());
+            }
+            // Without an emoji, or with an empty one, the reaction was taken back.
+            Some(owned(own, "emoji").unwrap_or_default())
+        }
+        Kind::Order => {
+            keep(details, "order");
+            owned(own, "text")
+        }
+        Kind::System => {
+            keep(details, "system");
+            owned(own, "body")
+        }
+        Kind::Edit => {
+            keep(details, "edit");
+            let message = &own["message"];
+            owned(&message["text"], "body").or_else(|| owned(&message[text(message, "type")?], "caption"))
+        }
+        Kind::Unsupported => {
+            keep(details, "unsupported");
+            None
+        }
+        Kind::Location | Kind::Contacts | Kind::Revoke | Kind::Poll | Kind::Unknown => {
+            keep(details, details.kind.name());
+            None
+        }
+    }
+}
+
+/// What the message answers, where it came from, and what the platform says of it.
+fn read_context(part: &Value, details: &mut Details) {
+    let context = &part["context"];
+    details.reply_to = owned(context, "id");
+    for flag in ["forwarded", "frequently_forwarded"].into_iter().filter(|flag| context[*flag] == true) {
+        details.extra.insert(flag.to_owned(), true.into());
+    }
+    for (holder, name) in [(context, "referred_product"), (part, "referral"), (part, "identity")] {
+        if let Some(value) = holder.get(name).filter(|value| !value.is_null()) {
+            details.extra.insert(name.to_owned(), value.clone());
+        }
+    }
+    if !list(part, "errors").is_empty() {
+        details.extra.insert("errors".to_owned(), part["errors"].clone());
+    }
+}
+
+fn media(own: &Value) -> Media {
+    Media {
+        id: owned(own, "id"),
+        url: owned(own, "url").or_else(|| owned(own, "link")),
+        mime_type: owned(own, "mime_type"),
+        sha256: owned(own, "sha256"),
+        file_name: owned(own, "filename"),
+        bytes: own.get("file_size").and_then(Value::as_u64),
+    }
+}

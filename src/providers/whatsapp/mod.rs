@@ -1,0 +1,170 @@
+//! Meta's WhatsApp Business Cloud API: envelopes with many messages, statuses and account events, signed with the app secret.
+
+mod content;
+
+use serde_json::{Value, json};
+
+use super::algorithm::{Algorithm, same_secret};
+use super::element::{self, Content, ELEMENTS_MAX, message_key};
+use super::encoding::Encoding;
+use super::header::form;
+use super::json::{list, owned, scalar, text};
+use super::signature::BadSignature;
+use super::{Challenge, InvalidBody, Parsed, Rule, Scheme, SecretForm, Source, VerifiedBody};
+use crate::domain::{Address, Moment, NewMessage, State, StatusUpdate};
+
+/// The row of `SCHEMES`.
+pub const SCHEME: Scheme = Scheme {
+    kind: "whatsapp",
+    title: "Meta WhatsApp Business Cloud API",
+    variable: Some("WHATSAPP_APP_SECRET"),
+    // The app secret looks like hexadecimal, but its characters are the key.
+    secret: SecretForm::Text,
+    rule: Some(Rule::of_body("x-hub-signature-256", "sha256=", Algorithm::HmacSha256, Encoding::Hex)),
+    parse,
+    handshake: Some(handshake),
+    ..Scheme::BASE
+};
+
+/// `hub.mode=subscribe`, the right `hub.verify_token`, and a `hub.challenge` to be said back, each exactly once. The names
+/// contain dots.
+pub fn handshake(source: &Source, query: &str) -> Result<Challenge, BadSignature> {
+    let parameters = form(query.as_bytes());
+    let one = |name: &str| {
+        let mut values = parameters.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_ref());
+        values.next().filter(|_| values.next().is_none())
+    };
+    let token = one("hub.verify_token").ok_or(BadSignature::WrongVerifyToken)?;
+    let expected = source.options.verify_token.as_ref().ok_or(BadSignature::WrongVerifyToken)?;
+    let subscribes = one("hub.mode") == Some("subscribe");
+    match (same_secret(token.as_bytes(), expected.expose()) && subscribes, one("hub.challenge")) {
+        (true, Some(challenge)) => Ok(Challenge(challenge.to_owned())),
+        _ => Err(BadSignature::WrongVerifyToken),
+    }
+}
+
+/// Reads an envelope. Also of relays that pass it on.
+pub fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
+    let envelope = match element::read_json(source, body, now) {
+        Ok(envelope) => envelope,
+        Err(unreadable) => return Ok(*unreadable),
+    };
+    let mut parsed = Parsed::default();
+    let mut count = 0;
+    for entry in list(&envelope, "entry") {
+        for change in list(entry, "changes") {
+            count += read_change(source, entry, change, now, &mut parsed);
+        }
+    }
+    parsed.events.extend(element::too_many(source, body, count, now));
+    Ok(parsed)
+}
+
+/// One change: messages and statuses of a number, or something about the account. Answers how many elements it has; what is
+/// beyond the limit of a body is left out.
+fn read_change(source: &Source, entry: &Value, change: &Value, now: Moment, parsed: &mut Parsed) -> usize {
+    let field = text(change, "field").unwrap_or("unknown");
+    let value = &change["value"];
+    let room = |parsed: &Parsed| ELEMENTS_MAX.saturating_sub(parsed.len());
+    let number = scalar(&value["metadata"], "phone_number_id");
+    let (Some(number), "messages") = (number, field) else {
+        if room(parsed) > 0 {
+            // Account events have no number and no id of their own: the whole change says which it is.
+            let whole = json!({ "entry": entry["id"], "time": entry["time"], "change": change });
+            parsed.events.push(element::event(source, field, None, &whole, now));
+        }
+        return 1;
+    };
+    let (messages, statuses, errors) = (list(value, "messages"), list(value, "statuses"), list(value, "errors"));
+    for part in messages.iter().take(room(parsed)) {
+        match read_message(source, value, &number, part, now) {
+            Some(message) => parsed.messages.push(message),
+            None => parsed.events.push(element::unreadable(source, "a message without an id", part, now)),
+        }
+    }
+    for part in statuses.iter().take(room(parsed)) {
+        match read_status(source, &number, part, now) {
+            Some(status) => parsed.statuses.push(status),
+            None => parsed.events.push(element::unreadable(source, "an unknown status", part, now)),
+        }
+    }
+    for error in errors.iter().take(room(parsed)) {
+        parsed.events.push(element::event(source, "errors", None, error, now));
+    }
+    messages.len() + statuses.len() + errors.len()
+}
+
+fn read_message(source: &Source, value: &Value, number: &str, part: &Value, now: Moment) -> Option<NewMessage> {
+    let id = scalar(part, "id")?;
+    let provider_kind = text(part, "type").unwrap_or("unknown");
+    let mut details = element::details(source, number, &id, content::kind(provider_kind), provider_kind);
+    let said = content::read(part, provider_kind, &mut details);
+    details.person = owned(part, "from_user_id");
+    details.group = owned(part, "group_id");
+    details.profile_name = profile_name(value, part);
+    let content = Content {
+        key_id: &id,
+        from: sender(part),
+        to: recipient(source, value, number),
+        time: part.get("timestamp"),
+        text: said,
+    };
+    Some(element::message(details, content, now))
+}
+
+/// The phone number where there is one, else the id that is scoped to the business (BSUID). A system message about a changed
+/// number may have neither.
+fn sender(part: &Value) -> Address {
+    let ids = [text(part, "from_user_id"), text(&part["system"], "user_id"), text(&part["system"], "previous_user_id")];
+    match (text(part, "from"), ids.into_iter().flatten().next()) {
+        (Some(from), person) => match (Address::loose_phone(from), person) {
+            (Some(phone), _) => phone,
+            (None, person) => Address::tagged("bsuid", person.unwrap_or(from)),
+        },
+        (None, Some(person)) => Address::tagged("bsuid", person),
+        (None, None) => Address::tagged("unknown", ""),
+    }
+}
+
+/// The business's number as it is displayed; where that is no number, the id of it.
+fn recipient(source: &Source, value: &Value, number: &str) -> Address {
+    let displayed = text(&value["metadata"], "display_phone_number").and_then(Address::loose_phone);
+    displayed.or_else(|| source.options.to.clone()).unwrap_or_else(|| Address::tagged("phone_number_id", number))
+}
+
+/// The contacts stand beside the messages, in any order: whose they are is told by their ids.
+fn profile_name(value: &Value, part: &Value) -> Option<String> {
+    let same = |contact: &Value, name: &str, own: &str| {
+        text(contact, name).is_some_and(|id| text(part, own).is_some_and(|from| from == id))
+    };
+    let contact = list(value, "contacts")
+        .iter()
+        .find(|contact| same(contact, "user_id", "from_user_id") || same(contact, "wa_id", "from"))?;
+    owned(&contact["profile"], "name").or_else(|| owned(&contact["profile"], "username"))
+}
+
+/// One status. Those of a group come once per participant, or added up.
+fn read_status(source: &Source, number: &str, part: &Value, now: Moment) -> Option<StatusUpdate> {
+    let id = scalar(part, "id")?;
+    let state = match text(part, "status")? {
+        "sent" => State::Sent,
+        "delivered" => State::Delivered,
+        "read" => State::Read,
+        "played" => State::Played,
+        "failed" => State::Failed,
+        _ => return None,
+    };
+    let recipients = ["recipient_participant_id", "recipient_participant_user_id", "recipient_id", "recipient_user_id"];
+    Some(StatusUpdate {
+        message: message_key(source.scheme.kind, number, &id),
+        provider_id: id,
+        source: source.name.clone(),
+        recipient: recipients.into_iter().find_map(|name| owned(part, name)).unwrap_or_default(),
+        state,
+        at: part.get("timestamp").and_then(element::timestamp).unwrap_or_else(|| now.to_timestamp()),
+        error: list(part, "errors").first().map(|error| {
+            let title = text(error, "title").or_else(|| text(error, "message")).unwrap_or_default();
+            format!("{} {title}", scalar(error, "code").unwrap_or_default()).trim().to_owned()
+        }),
+    })
+}

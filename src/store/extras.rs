@@ -1,0 +1,134 @@
+//! What a request brings beside its messages, made ready for any engine: statuses, events, and the raw body, packed.
+
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+use sha2::{Digest, Sha256};
+
+use crate::domain::{Event, Moment, NewMessage, Payload, StatusUpdate};
+use crate::providers::Parsed;
+
+/// A body up to here is packed at once; a larger one on a thread for such work, so that it delays nobody.
+const PACKED_AT_ONCE_BYTES: usize = 32 << 10;
+
+/// Everything but the messages. Absent for requests that bring nothing but messages, such as all of the original door.
+#[derive(Debug, Clone)]
+pub struct Extras {
+    /// What became of messages that were sent.
+    pub statuses: Vec<StatusUpdate>,
+    /// Everything else.
+    pub events: Vec<Event>,
+    /// The raw body.
+    pub payload: Option<PackedPayload>,
+    /// When the request was accepted.
+    pub accepted_at: Moment,
+}
+
+/// A raw body as it will lie in the store.
+#[derive(Debug, Clone)]
+pub struct PackedPayload {
+    /// Tells deliveries apart: the same one is kept once.
+    pub digest: [u8; 32],
+    /// The door.
+    pub source: String,
+    /// The protocol.
+    pub provider: &'static str,
+    /// The headers that its reading depends on, as a JSON object.
+    pub headers: String,
+    /// How it is packed: `deflate`, or `identity` where packing would not make it smaller.
+    pub encoding: &'static str,
+    /// Its length before.
+    pub bytes: usize,
+    /// The packed bytes.
+    pub body: Bytes,
+}
+
+/// Takes a request apart: its messages, and the rest if there is any.
+pub async fn split(parsed: Parsed) -> (Vec<NewMessage>, Option<Box<Extras>>) {
+    let Parsed { messages, statuses, events, payload, .. } = parsed;
+    let has_details = messages.iter().any(|message| message.details.is_some());
+    if statuses.is_empty() && events.is_empty() && payload.is_none() && !has_details {
+        return (messages, None);
+    }
+    let payload = match payload {
+        None => None,
+        Some(payload) if payload.bytes.len() <= PACKED_AT_ONCE_BYTES => Some(pack(payload)),
+        // The thread cannot fail but by a panic; then the body is lost, and the request with it, which is told by a 500.
+        Some(payload) => Some(tokio::task::spawn_blocking(|| pack(payload)).await.expect("packing does not panic")),
+    };
+    let moments = messages.iter().map(|message| message.accepted_at);
+    let moments = moments.chain(events.iter().map(|event| event.accepted_at));
+    let accepted_at = moments.min().unwrap_or_else(Moment::now);
+    (messages, Some(Box::new(Extras { statuses, events, payload, accepted_at })))
+}
+
+fn pack(payload: Payload) -> PackedPayload {
+    let Payload { source, provider, bytes, headers, .. } = payload;
+    let headers: serde_json::Map<_, _> = headers.into_iter().map(|(name, value)| (name, value.into())).collect();
+    let headers = serde_json::Value::Object(headers).to_string();
+    let mut digest = Sha256::new();
+    for part in [source.as_bytes(), provider.as_bytes(), headers.as_bytes()] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    digest.update(&bytes);
+    let mut encoder = DeflateEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::fast());
+    let packed = encoder.write_all(&bytes).and_then(|()| encoder.finish()).expect("a Vec takes everything");
+    let length = bytes.len();
+    let (encoding, body) = if packed.len() < length { ("deflate", packed.into()) } else { ("identity", bytes) };
+    PackedPayload { digest: digest.finalize().into(), source, provider, headers, encoding, bytes: length, body }
+}
+
+/// The bytes as they came. None if they are not what `pack` made.
+pub fn unpack(encoding: &str, body: Vec<u8>, bytes: usize) -> Option<Vec<u8>> {
+    let unpacked = match encoding {
+        "identity" => body,
+        "deflate" => {
+            let mut unpacked = Vec::with_capacity(bytes);
+            // One byte more than there should be, so that a longer one is noticed and never fills the memory.
+            DeflateDecoder::new(body.as_slice()).take(bytes as u64 + 1).read_to_end(&mut unpacked).ok()?;
+            unpacked
+        }
+        _ => return None,
+    };
+    (unpacked.len() == bytes).then_some(unpacked)
+}
+
+/// The headers of a stored payload.
+pub fn read_headers(text: &str) -> Vec<(String, String)> {
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
+    fields.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(bytes: &[u8], header: &str) -> Payload {
+        Payload {
+            source: "door".to_owned(),
+            provider: "generic",
+            bytes: Bytes::copy_from_slice(bytes),
+            headers: vec![("x-id".to_owned(), header.to_owned())],
+            redacted: false,
+        }
+    }
+
+    #[test]
+    fn what_was_packed_is_unpacked_and_told_apart() {
+        let long = b"abc".repeat(100_000);
+        for bytes in [&b""[..], b"x", &long] {
+            let packed = pack(payload(bytes, "1"));
+            assert_eq!(unpack(packed.encoding, packed.body.to_vec(), packed.bytes).as_deref(), Some(bytes));
+            assert_eq!(read_headers(&packed.headers), [("x-id".to_owned(), "1".to_owned())]);
+            assert_ne!(packed.digest, pack(payload(bytes, "2")).digest, "another delivery of the same bytes");
+        }
+        let packed = pack(payload(&long, "1"));
+        assert!(packed.body.len() < 10_000);
+        assert_eq!(unpack("deflate", packed.body.to_vec(), 10), None, "longer than it should be");
+        assert_eq!(unpack("zip", vec![1], 1), None);
+    }
+}

@@ -1,0 +1,349 @@
+//! What providers tell beyond the six columns: written in the transaction of the messages, read by key.
+
+use std::collections::BTreeMap;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::SqliteStore;
+use crate::domain::event::{EventRequest, StoredEvent, UNREADABLE};
+use crate::domain::message::FullMessage;
+use crate::domain::payload::StoredPayload;
+use crate::domain::status::{MessageStatus, StatusRecord};
+use crate::domain::{Message, NewMessage, State, StatusUpdate};
+use crate::store::extras::{Extras, PackedPayload, read_headers, unpack};
+use crate::store::{Lookup, Receipt, StoreError};
+use crate::telemetry::metrics::Outcome;
+
+/// Keys that an ambiguous id is answered with, at most.
+const CANDIDATES_MAX: i64 = 10;
+
+/// Writes what belongs to the messages of a request, and what it brought beside them.
+pub(super) fn write(
+    connection: &Connection,
+    messages: &[NewMessage],
+    extras: &Extras,
+    receipt: &mut Receipt,
+) -> rusqlite::Result<()> {
+    let received_at = &extras.accepted_at.to_iso_micros();
+    let stored = extras.payload.as_ref().map(|payload| write_payload(connection, payload, received_at)).transpose()?;
+    let payload = stored.map(|(number, _)| number);
+    let mut counts = BTreeMap::new();
+    for status in &extras.statuses {
+        receipt.statuses.push(write_status(connection, status, received_at, payload, &mut counts)?);
+    }
+    add_counts(connection, counts)?;
+    for event in &extras.events {
+        let sql = "INSERT INTO postroom_events (event_key, source, provider, kind, body, received_at, payload_id)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_key) DO NOTHING";
+        let values = params![event.key, event.source, event.provider, event.kind, event.body, received_at, payload];
+        receipt.events.push(created(connection.prepare_cached(sql)?.execute(values)?));
+    }
+    for (message, outcome) in messages.iter().zip(&receipt.outcomes) {
+        match outcome {
+            Outcome::Created => write_details(connection, message, payload)?,
+            Outcome::Duplicate => {}
+            Outcome::Conflict => write_conflict(connection, message, payload, received_at)?,
+        }
+    }
+    let brought_news = receipt.has_created() || receipt.outcomes.contains(&Outcome::Conflict);
+    match stored {
+        // Nothing but copies of what is stored, in other bytes: the first ones are enough.
+        Some((number, true)) if !brought_news => {
+            let sql = "DELETE FROM postroom_payloads WHERE payload_id = ?1";
+            connection.prepare_cached(sql)?.execute([number]).map(drop)
+        }
+        Some((number, false)) => forget_unreadable(connection, extras, number),
+        _ => Ok(()),
+    }
+}
+
+fn created(rows: usize) -> Outcome {
+    if rows > 0 { Outcome::Created } else { Outcome::Duplicate }
+}
+
+/// Stores a record, and raises the state of its message and recipient if it is a greater one.
+fn write_status(
+    connection: &Connection,
+    status: &StatusUpdate,
+    received_at: &str,
+    payload: Option<i64>,
+    counts: &mut BTreeMap<State, i64>,
+) -> rusqlite::Result<Outcome> {
+    let (message, recipient, state) = (status.message.as_str(), &status.recipient, status.state);
+    let sql = "INSERT INTO postroom_statuses
+                   (message_id, recipient, state, at, error, provider_id, source, received_at, payload_id)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (message_id, recipient, state) DO NOTHING";
+    let StatusUpdate { at, error, provider_id, source, .. } = status;
+    let values =
+        params![message, recipient, state.name(), at.as_str(), error, provider_id, source, received_at, payload];
+    if connection.prepare_cached(sql)?.execute(values)? == 0 {
+        return Ok(Outcome::Duplicate);
+    }
+    let sql = "SELECT state FROM postroom_states WHERE message_id = ?1 AND recipient = ?2";
+    let before: Option<String> =
+        connection.prepare_cached(sql)?.query_row([message, recipient], |row| row.get(0)).optional()?;
+    let before = before.as_deref().and_then(State::named);
+    if before >= Some(state) {
+        return Ok(Outcome::Created);
+    }
+    let sql = "INSERT INTO postroom_states (message_id, recipient, state) VALUES (?1, ?2, ?3)
+               ON CONFLICT (message_id, recipient) DO UPDATE SET state = excluded.state";
+    connection.prepare_cached(sql)?.execute([message, recipient, state.name()])?;
+    *counts.entry(state).or_default() += 1;
+    if let Some(before) = before {
+        *counts.entry(before).or_default() -= 1;
+    }
+    Ok(Outcome::Created)
+}
+
+/// Adds what a request changed to the counts by state.
+fn add_counts(connection: &Connection, counts: BTreeMap<State, i64>) -> rusqlite::Result<()> {
+    for (state, change) in counts.into_iter().filter(|(_, change)| *change != 0) {
+        let sql = "INSERT INTO postroom_state_counts (state, messages) VALUES (?1, ?2)
+                   ON CONFLICT (state) DO UPDATE SET messages = postroom_state_counts.messages + excluded.messages";
+        connection.prepare_cached(sql)?.execute(params![state.name(), change])?;
+    }
+    Ok(())
+}
+
+/// Stores a body, or finds it stored. Answers its number and whether it is new.
+fn write_payload(connection: &Connection, payload: &PackedPayload, received_at: &str) -> rusqlite::Result<(i64, bool)> {
+    let sql = "SELECT payload_id FROM postroom_payloads WHERE digest = ?1";
+    let known = connection.prepare_cached(sql)?.query_row([payload.digest.as_slice()], |row| row.get(0)).optional()?;
+    if let Some(known) = known {
+        return Ok((known, false));
+    }
+    let sql = "INSERT INTO postroom_payloads
+                   (digest, source, provider, headers, encoding, bytes, body, received_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING payload_id";
+    let PackedPayload { digest, source, provider, headers, encoding, bytes, body } = payload;
+    let values =
+        params![digest.as_slice(), source, provider, headers, encoding, *bytes as i64, body.as_ref(), received_at];
+    connection.prepare_cached(sql)?.query_row(values, |row| Ok((row.get(0)?, true)))
+}
+
+fn write_details(connection: &Connection, message: &NewMessage, payload: Option<i64>) -> rusqlite::Result<()> {
+    let Some(details) = &message.details else { return Ok(()) };
+    // Another program may have deleted the message before; then the details of its first life are in the way.
+    let sql = "INSERT INTO postroom_details (message_id, provider_id, source, kind, fields, payload_id)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+               ON CONFLICT (message_id) DO UPDATE SET
+                   provider_id = excluded.provider_id, source = excluded.source, kind = excluded.kind,
+                   fields = excluded.fields, payload_id = excluded.payload_id";
+    let fields = serde_json::Value::Object(details.to_fields()).to_string();
+    let kind = details.kind.name();
+    let values = params![message.id.as_str(), details.provider_id, details.source, kind, fields, payload];
+    connection.prepare_cached(sql)?.execute(values).map(drop)
+}
+
+/// A copy that differs from what is stored changes nothing there; that it came is an event, and what it said is in its body.
+fn write_conflict(
+    connection: &Connection,
+    message: &NewMessage,
+    payload: Option<i64>,
+    received_at: &str,
+) -> rusqlite::Result<()> {
+    let Some(details) = &message.details else { return Ok(()) };
+    let body = serde_json::json!({
+        "message_id": message.id.as_str(), "from": message.from.as_str(), "to": message.to.as_str(),
+        "ts": message.ts.as_str(), "text": message.text,
+    });
+    let sql = "INSERT INTO postroom_events (event_key, source, provider, kind, body, received_at, payload_id)
+               VALUES (?1, ?2, ?3, 'conflict', ?4, ?5, ?6) ON CONFLICT (event_key) DO NOTHING";
+    let key = format!("{}#conflict:{}", message.id.as_str(), payload.unwrap_or_default());
+    let values = params![key, details.source, details.provider, body.to_string(), received_at, payload];
+    connection.prepare_cached(sql)?.execute(values).map(drop)
+}
+
+/// A body that came before is read again, perhaps by a later version: what could not be read of it then, and can now, is no
+/// event any more.
+fn forget_unreadable(connection: &Connection, extras: &Extras, payload: i64) -> rusqlite::Result<()> {
+    let sql = "SELECT event_key FROM postroom_events WHERE payload_id = ?1 AND kind = ?2";
+    let mut unreadable = connection.prepare_cached(sql)?;
+    let before = unreadable.query_map(params![payload, UNREADABLE], |row| row.get::<_, String>(0))?;
+    for key in before.collect::<Result<Vec<_>, _>>()? {
+        if !extras.events.iter().any(|event| event.key == key) {
+            connection.prepare_cached("DELETE FROM postroom_events WHERE event_key = ?1")?.execute([key])?;
+        }
+    }
+    Ok(())
+}
+
+impl SqliteStore {
+    /// See `Store::message`.
+    pub async fn message(&self, id: String) -> Result<Lookup<FullMessage>, StoreError> {
+        let sql = "SELECT message_id FROM postroom_details AS details WHERE provider_id = ?1
+                       AND EXISTS (SELECT 1 FROM messages WHERE messages.message_id = details.message_id)
+                   ORDER BY message_id LIMIT ?2";
+        self.read(move |snapshot| look_up(snapshot.connection, &id, sql, full_message)).await
+    }
+
+    /// See `Store::statuses`.
+    pub async fn statuses(&self, id: String) -> Result<Lookup<MessageStatus>, StoreError> {
+        let sql = "SELECT DISTINCT message_id FROM postroom_statuses WHERE provider_id = ?1
+                   ORDER BY message_id LIMIT ?2";
+        self.read(move |snapshot| look_up(snapshot.connection, &id, sql, message_status)).await
+    }
+
+    /// See `Store::payload`.
+    pub async fn payload(&self, number: i64) -> Result<Option<StoredPayload>, StoreError> {
+        self.read(move |snapshot| {
+            let connection = snapshot.connection;
+            let sql = format!("SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads WHERE payload_id = ?1");
+            connection.prepare_cached(&sql)?.query_row([number], read_payload).optional()
+        })
+        .await
+    }
+
+    /// See `Store::unreadable_payloads`.
+    pub async fn unreadable_payloads(
+        &self,
+        after: i64,
+        all: bool,
+        limit: u32,
+    ) -> Result<Vec<StoredPayload>, StoreError> {
+        self.read(move |snapshot| {
+            let connection = snapshot.connection;
+            let sql = format!(
+                "SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads AS payloads WHERE payload_id > ?1 AND (?2 OR EXISTS (
+                     SELECT 1 FROM postroom_events AS events
+                     WHERE events.payload_id = payloads.payload_id AND events.kind = ?3))
+                 ORDER BY payload_id LIMIT ?4"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let rows = statement.query_map(params![after, all, UNREADABLE, limit], read_payload)?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// See `Store::events`.
+    pub async fn events(&self, request: EventRequest) -> Result<Vec<StoredEvent>, StoreError> {
+        self.read(move |snapshot| {
+            let connection = snapshot.connection;
+            let (mut condition, mut values) = ("event_id < ?".to_owned(), Vec::new());
+            values.push(rusqlite::types::Value::from(request.before.unwrap_or(i64::MAX)));
+            for (column, value) in [("source", &request.source), ("kind", &request.kind)] {
+                if let Some(value) = value {
+                    condition = format!("{condition} AND {column} = ?");
+                    values.push(value.clone().into());
+                }
+            }
+            values.push(i64::from(request.limit).into());
+            let sql = format!(
+                "SELECT event_id, source, provider, kind, body, received_at, payload_id FROM postroom_events
+                 WHERE {condition} ORDER BY event_id DESC LIMIT ?"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let rows = statement.query_map(rusqlite::params_from_iter(values), |row| {
+                Ok(StoredEvent {
+                    number: row.get(0)?,
+                    source: row.get(1)?,
+                    provider: row.get(2)?,
+                    kind: row.get(3)?,
+                    body: row.get(4)?,
+                    received_at: row.get(5)?,
+                    payload: row.get(6)?,
+                })
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// See `Store::status_counts`.
+    pub async fn status_counts(&self) -> Result<Vec<(State, u64)>, StoreError> {
+        self.read(|snapshot| {
+            let connection = snapshot.connection;
+            let mut statement = connection.prepare_cached("SELECT state, messages FROM postroom_state_counts")?;
+            let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))?;
+            let counted: Vec<(String, u64)> = rows.collect::<Result<_, _>>()?;
+            let count_of = |state: State| counted.iter().find(|(name, _)| name == state.name()).map_or(0, |(_, n)| *n);
+            Ok(State::ALL.iter().map(|state| (*state, count_of(*state))).collect())
+        })
+        .await
+    }
+}
+
+/// What has this key; or else what is meant by a provider's id, whose keys `sql` finds.
+fn look_up<T>(
+    connection: &Connection,
+    id: &str,
+    sql: &str,
+    find: impl Fn(&Connection, &str) -> rusqlite::Result<Option<T>>,
+) -> rusqlite::Result<Lookup<T>> {
+    if let Some(found) = find(connection, id)? {
+        return Ok(Lookup::Found(found));
+    }
+    let mut statement = connection.prepare_cached(sql)?;
+    let keys = statement.query_map(params![id, CANDIDATES_MAX], |row| row.get(0))?;
+    let keys: Vec<String> = keys.collect::<Result<_, _>>()?;
+    match keys.as_slice() {
+        [] => Ok(Lookup::Absent),
+        [key] => Ok(find(connection, key)?.map_or(Lookup::Absent, Lookup::Found)),
+        _ => Ok(Lookup::Ambiguous(keys)),
+    }
+}
+
+fn full_message(connection: &Connection, key: &str) -> rusqlite::Result<Option<FullMessage>> {
+    let sql = "SELECT m.message_id, m.from_msisdn, m.to_msisdn, m.ts, m.text, m.created_at, d.fields, d.payload_id
+               FROM messages AS m LEFT JOIN postroom_details AS d ON d.message_id = m.message_id
+               WHERE m.message_id = ?1";
+    let read = |row: &Row<'_>| {
+        let required = |column| shown(row, column).map(Option::unwrap_or_default);
+        let fields: Option<String> = row.get(6)?;
+        Ok(FullMessage {
+            message: Message {
+                id: required(0)?,
+                from: required(1)?,
+                to: required(2)?,
+                ts: required(3)?,
+                text: shown(row, 4)?,
+            },
+            created_at: required(5)?,
+            details: fields.and_then(|fields| serde_json::from_str(&fields).ok()),
+            payload: row.get(7)?,
+        })
+    };
+    connection.prepare_cached(sql)?.query_row([key], read).optional()
+}
+
+fn shown(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Null => None,
+        value => super::queries::shown(value).map(|text| text.into_owned()),
+    })
+}
+
+fn message_status(connection: &Connection, key: &str) -> rusqlite::Result<Option<MessageStatus>> {
+    let sql = "SELECT recipient, state, at, error FROM postroom_statuses WHERE message_id = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows =
+        statement.query_map([key], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?)))?;
+    let mut records = Vec::new();
+    for row in rows {
+        let (recipient, state, at, error) = row?;
+        if let Some(state) = State::named(&state) {
+            records.push(StatusRecord { recipient, state, at, error });
+        }
+    }
+    records.sort_by(|a, b| (&a.at, a.state, &a.recipient).cmp(&(&b.at, b.state, &b.recipient)));
+    let state = records.iter().map(|record| record.state).max();
+    Ok(state.map(|state| MessageStatus { message: key.to_owned(), state, records }))
+}
+
+const PAYLOAD_COLUMNS: &str = "payload_id, source, provider, headers, encoding, bytes, body, received_at";
+
+fn read_payload(row: &Row<'_>) -> rusqlite::Result<StoredPayload> {
+    let (encoding, bytes, body): (String, i64, Vec<u8>) = (row.get(4)?, row.get(5)?, row.get(6)?);
+    let bytes = usize::try_from(bytes).ok().and_then(|bytes| unpack(&encoding, body, bytes));
+    Ok(StoredPayload {
+        number: row.get(0)?,
+        source: row.get(1)?,
+        provider: row.get(2)?,
+        headers: read_headers(&row.get::<_, String>(3)?),
+        bytes: bytes.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, 0))?,
+        received_at: row.get(7)?,
+    })
+}

@@ -1,0 +1,118 @@
+//! Who may read, how often, from where, and what browsers are told.
+
+use sha2::{Digest, Sha256};
+
+use crate::harness::{Client, Reply, Server, Setup, body, message, sign};
+
+fn ask(server: &Server, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    server.client().request(method, path, headers, b"").unwrap()
+}
+
+#[test]
+fn a_token_may_be_given_as_its_digest() {
+    let digest: String = Sha256::digest("hidden-token").iter().map(|byte| format!("{byte:02x}")).collect();
+    let server = Setup::new().env("API_TOKEN", format!("plain-token,sha256:{digest}")).start();
+    let status =
+        |token: &str| ask(&server, "GET", "/messages", &[("Authorization", &format!("Bearer {token}"))]).status;
+    assert_eq!((status("plain-token"), status("hidden-token")), (200, 200));
+    assert_eq!(status(&format!("sha256:{digest}")), 401, "the digest is no token");
+    for path in
+        ["/messages", "/messages/x", "/messages/x/statuses", "/events", "/stats", "/stats?by=status", "/metrics"]
+    {
+        assert_eq!(ask(&server, "GET", path, &[]).status, 401, "{path}");
+    }
+    let none = ask(&server, "GET", "/messages", &[]);
+    assert_eq!(none.header("www-authenticate"), Some("Bearer"));
+    let wrong = ask(&server, "GET", "/messages", &[("Authorization", "Bearer x")]);
+    assert_eq!(wrong.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
+    let (status, _, stderr) = Setup::new().env("API_TOKEN", "sha256:abc").run();
+    assert!(!status.success() && stderr.contains("API_TOKEN"), "{stderr}");
+}
+
+#[test]
+fn reading_can_have_a_port_of_its_own() {
+    let server = Setup::new().env("POSTROOM_SERVER_READ_PORT", 0).start();
+    let line = server.wait_for_line(|line| line["read_address"].is_string());
+    let address = line["read_address"].as_str().unwrap().parse().unwrap();
+    server.store(&message("m1"));
+    let at_doors = ["/", "/messages", "/messages/m1", "/events", "/stats", "/metrics", "/docs", "/openapi.json"];
+    for path in at_doors {
+        assert_eq!(server.get(path).status, 404, "{path} at the doors");
+        assert_eq!(Client::connect(address).get(path).status, 200, "{path} at its own port");
+    }
+    for path in ["/health/live", "/health/ready"] {
+        assert_eq!((server.get(path).status, Client::connect(address).get(path).status), (200, 200), "{path}");
+    }
+    let body = body(&message("m2"));
+    let post = Client::connect(address).request("POST", "/webhook", &[("X-Signature", &sign(&body))], &body).unwrap();
+    assert_eq!(post.status, 404, "no door there");
+    assert!(server.stop().0.success());
+}
+
+#[test]
+fn other_origins_may_read_only_if_the_operator_says_so() {
+    let closed = Server::start();
+    let reply = ask(&closed, "GET", "/messages", &[("Origin", "https://app.example.com")]);
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (200, None));
+    let open =
+        Setup::new().env("POSTROOM_SERVER_CORS_ORIGINS", "https://app.example.com, http://localhost:3000").start();
+    let origin = ("Origin", "https://app.example.com");
+    let reply = ask(&open, "GET", "/messages", &[origin]);
+    assert_eq!(reply.header("access-control-allow-origin"), Some("https://app.example.com"));
+    assert_eq!(reply.header("vary"), Some("origin"));
+    assert_eq!(
+        ask(&open, "GET", "/messages", &[("Origin", "https://evil.example")]).header("access-control-allow-origin"),
+        None
+    );
+    let preflight =
+        [origin, ("Access-Control-Request-Method", "GET"), ("Access-Control-Request-Headers", "authorization")];
+    let reply = ask(&open, "OPTIONS", "/messages", &preflight);
+    assert_eq!((reply.status, reply.header("access-control-allow-methods")), (204, Some("GET")));
+    assert!(reply.header("access-control-allow-headers").unwrap().contains("authorization"));
+    assert_eq!(ask(&open, "OPTIONS", "/webhook", &preflight).status, 405, "never at the doors");
+    assert_eq!(ask(&open, "OPTIONS", "/messages", &[]).status, 405);
+    let (status, _, stderr) = Setup::new().env("POSTROOM_SERVER_CORS_ORIGINS", "app.example.com").run();
+    assert!(!status.success() && stderr.contains("POSTROOM_SERVER_CORS_ORIGINS"), "{stderr}");
+}
+
+#[test]
+fn browsers_are_told_not_to_guess_frame_or_keep() {
+    let server = Server::start();
+    for path in ["/messages", "/stats", "/events", "/metrics", "/nowhere", "/health/ready", "/messages/none"] {
+        let reply = server.get(path);
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert_eq!(reply.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(
+            reply.header("content-security-policy"),
+            Some("default-src 'none'; frame-ancestors 'none'"),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn reads_are_limited_by_address_if_asked_and_doors_are_not_touched() {
+    let server = Setup::new().env("POSTROOM_SERVER_READS_PER_MINUTE", 3).start();
+    let statuses: Vec<u16> = (0..5).map(|_| server.get("/messages").status).collect();
+    assert_eq!(statuses, [200, 200, 200, 429, 429]);
+    let refused = server.get("/messages");
+    assert_eq!(refused.text(), r#"{"detail":"Too Many Requests"}"#);
+    assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+    assert_eq!(server.get("/health/ready").status, 200);
+    for at in 0..10 {
+        server.store(&message(&format!("m{at}")));
+    }
+}
+
+#[test]
+fn a_doors_limit_counts_only_what_was_believed() {
+    let server = Setup::new().env("POSTROOM_DOORS_POSTS_PER_SECOND", 1).start();
+    for _ in 0..20 {
+        assert_eq!(ask(&server, "POST", "/webhook", &[]).status, 401, "without the secret nothing is used up");
+    }
+    let statuses: Vec<u16> = (0..20).map(|at| server.post(&body(&message(&format!("m{at}")))).status).collect();
+    assert_eq!(statuses[0], 200, "{statuses:?}");
+    assert!(statuses.contains(&429), "{statuses:?}");
+    let refused = server.metric(r#"postroom_refused_total{reason="too_many"}"#).unwrap();
+    assert_eq!(refused as usize, statuses.iter().filter(|status| **status == 429).count());
+}

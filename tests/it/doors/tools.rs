@@ -1,0 +1,183 @@
+//! The tools around the doors: samples for a newcomer, an explanation for a developer, another reading after an upgrade.
+
+use std::fs;
+use std::process::Output;
+
+use super::{envelope, start, text_message};
+use crate::harness::door::{all_doors, now};
+use crate::harness::{Setup, wait_until};
+
+/// Runs a subcommand with all doors configured; files stand in its folder.
+fn run(files: &[(&str, &[u8])], arguments: &[&str]) -> (bool, String) {
+    let mut setup = all_doors(Setup::new());
+    for (name, bytes) in files {
+        fs::write(setup.path().join(name), bytes).unwrap();
+    }
+    for argument in arguments {
+        setup = setup.arg(argument);
+    }
+    let (status, stdout, stderr) = setup.run();
+    (status.success(), stdout + &stderr)
+}
+
+#[test]
+fn samples_of_every_provider_arrive_as_they_would_from_it() {
+    let (server, _) = start();
+    let url = format!("http://{}", server.address);
+    let send = |arguments: &[&str]| {
+        let all: Vec<&str> = ["send", "--url", &url].iter().chain(arguments).copied().collect();
+        run(&[], &all)
+    };
+    let (sent, told) = send(&["--as", "whatsapp"]);
+    assert!(sent && told.contains("image.json to /webhook/whatsapp: 200"), "{told}");
+    let image = server.get("/messages?kind=image").json();
+    assert_eq!(image["data"][0]["text"], "Taj Mahal", "an image message is in the inbox");
+    let others = [
+        "twilio",
+        "standard",
+        "telegram",
+        "waha",
+        "evolution",
+        "360dialog",
+        "vonage",
+        "messagebird",
+        "bird",
+        "line",
+        "slack",
+    ];
+    for door in others.into_iter().chain(["plivo", "github", "stripe"]) {
+        let (sent, told) = send(&["--as", door]);
+        assert!(sent, "{door}: {told}");
+    }
+    let (sent, told) = send(&["--as", "whatsapp", "text"]);
+    assert!(sent && told.contains("text.json"), "a sample by its name: {told}");
+    let (sent, told) = send(&["--as", "whatsapp", "no-such-sample"]);
+    assert!(!sent && told.contains("batch-with-bad-parts.json"), "the known ones are listed: {told}");
+    let (sent, told) = send(&["--as", "nobody"]);
+    assert!(!sent && told.contains("there is no door 'nobody'"), "{told}");
+    assert!(!run(&[], &["send"]).0, "without --as a file is needed");
+}
+
+#[test]
+fn verify_says_what_is_wrong_with_a_captured_request() {
+    let (_, door) = start();
+    let whatsapp = door("whatsapp");
+    let body = envelope(&[text_message("a", "ä/b")]);
+    let header = |body: &[u8]| {
+        let headers = whatsapp.headers(body, "1", now());
+        format!("X-Hub-Signature-256: {}", headers["x-hub-signature-256"].to_str().unwrap())
+    };
+    let verify = |bytes: &[u8], header: &str, more: &[&str]| {
+        let arguments = ["verify", "--source", "whatsapp", "--body", "body", "--header", header];
+        run(&[("body", bytes)], &arguments.iter().chain(more).copied().collect::<Vec<_>>())
+    };
+    let good = header(&body);
+    let (believed, told) = verify(&body, &good, &[]);
+    assert!(believed && told.contains("believed, by the secret of WHATSAPP_APP_SECRET"), "{told}");
+    let pretty = serde_json::to_vec_pretty(&serde_json::from_slice::<serde_json::Value>(&body).unwrap()).unwrap();
+    let (believed, told) = verify(&pretty, &good, &[]);
+    assert!(!believed && told.contains("wrong_secret") && told.contains("formatted anew"), "{told}");
+    let with_end = [body.as_slice(), b"\n"].concat();
+    assert!(verify(&with_end, &good, &[]).1.contains("without the line end"));
+    let escaped = String::from_utf8(body.clone()).unwrap().replace('ä', "\\u00e4").replace('/', "\\/");
+    assert!(verify(&body, &header(escaped.as_bytes()), &[]).1.contains("Meta's escapes"));
+    assert!(verify(&body, "X-Other: 1", &[]).1.contains("missing_header"));
+    assert!(verify(&body, &good.to_uppercase().replace("X-HUB", "x-hub"), &[]).1.contains("malformed_signature"));
+    assert!(verify(b"other", &good, &[]).1.contains("the secret is another one"));
+    assert!(!verify(&body, &good, &[]).1.contains("app-secret"), "no secret is shown");
+}
+
+#[test]
+fn verify_knows_about_clocks_and_urls() {
+    let (_, door) = start();
+    let standard = door("standard");
+    let headers = standard.headers(b"{}", "msg_1", now());
+    let mut arguments = vec!["verify".to_owned(), "--source".into(), "standard".into(), "--body".into(), "body".into()];
+    for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+        arguments.extend(["--header".to_owned(), format!("{name}: {}", headers[name].to_str().unwrap())]);
+    }
+    let ask = |more: &[&str]| {
+        let all: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        run(&[("body", b"{}")], &all)
+    };
+    assert!(ask(&[]).0);
+    let (believed, told) = ask(&["--at", "1614265330"]);
+    assert!(!believed && told.contains("future_timestamp") && told.contains("clock"), "{told}");
+    let twilio = door("twilio");
+    let headers = twilio.headers(b"a=1", "1", now());
+    let signature = format!("X-Twilio-Signature: {}", headers["x-twilio-signature"].to_str().unwrap());
+    let form = "Content-Type: application/x-www-form-urlencoded";
+    let arguments = ["verify", "--source", "twilio", "--body", "body", "--header", form, "--header", &signature];
+    let ask = |target: &str| {
+        let all: Vec<&str> = arguments.iter().copied().chain(["--target", target]).collect();
+        run(&[("body", b"a=1")], &all)
+    };
+    assert!(ask("/webhook/twilio").0);
+    assert!(ask("/webhook/twilio/").1.contains("slash"), "{}", ask("/webhook/twilio/").1);
+    assert!(ask("/webhook/twilio?x=1").1.contains("without its query"));
+}
+
+#[test]
+fn what_could_not_be_read_is_read_again_after_an_upgrade() {
+    let (server, door) = start();
+    let body = envelope(&[text_message("a", "x"), text_message("b", "y")]);
+    assert_eq!(door("whatsapp").post(&server, &body, "1").status, 200);
+    // As an older version would have left it: the body is there, but one message was not understood.
+    server
+        .sql()
+        .execute_batch(
+            "DELETE FROM messages WHERE message_id = 'whatsapp:7:b';
+             INSERT INTO postroom_events (event_key, source, provider, kind, body, received_at, payload_id)
+                 SELECT 'old', 'whatsapp', 'whatsapp', 'unreadable', '{}', received_at, payload_id FROM postroom_payloads;",
+        )
+        .unwrap();
+    assert_eq!(server.rows(), 1);
+    let setup = all_doors(Setup::in_folder(server.folder())).arg("reparse");
+    let (status, told, stderr) = setup.run();
+    assert!(status.success(), "{told}{stderr}");
+    assert!(told.contains("1 read again") && told.contains("messages   1 new"), "{told}");
+    assert_eq!(server.rows(), 2);
+    assert!(server.get("/events?kind=unreadable").json()["data"].as_array().unwrap().is_empty());
+    let again: Output = all_doors(Setup::in_folder(server.folder())).arg("reparse").command().output().unwrap();
+    assert!(String::from_utf8_lossy(&again.stdout).contains("bodies     0 read again"));
+    let all: Output =
+        all_doors(Setup::in_folder(server.folder())).arg("reparse").arg("--all").command().output().unwrap();
+    let told = String::from_utf8_lossy(&all.stdout).into_owned();
+    assert!(told.contains("bodies     1 read again") && told.contains("messages   0 new"), "{told}");
+}
+
+#[test]
+fn refused_requests_are_kept_if_asked_and_stored_once_the_secret_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = || fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let setup = || Setup::new().env("POSTROOM_QUARANTINE_FOLDER", folder.path().display());
+    let server = setup().env("WHATSAPP_APP_SECRET", "the-wrong-one").start();
+    let (_, door) = start();
+    let body = envelope(&[text_message("a", "x")]);
+    let mut headers = door("whatsapp").headers(&body, "1", now());
+    headers.insert("authorization", "Bearer secret-token".parse().unwrap());
+    assert_eq!(door("whatsapp").post_with(&server, &body, &headers).status, 401);
+    let path = wait_until("it is kept", || kept().pop());
+    let text = wait_until("it is written", || fs::read_to_string(&path).ok().filter(|text| text.ends_with('}')));
+    assert!(text.contains("x-hub-signature-256") && !text.contains("secret-token"), "{text}");
+    let verify = |secret: &str, arguments: &[&str]| {
+        let mut setup = Setup::in_folder(server.folder())
+            .env("POSTROOM_QUARANTINE_FOLDER", folder.path().display())
+            .env("WHATSAPP_APP_SECRET", secret)
+            .arg("verify")
+            .arg("--quarantine");
+        for argument in arguments {
+            setup = setup.arg(argument);
+        }
+        let (status, stdout, stderr) = setup.run();
+        assert!(status.success(), "{stderr}");
+        stdout
+    };
+    assert!(verify("the-wrong-one", &[]).contains("the secret is another one"));
+    assert!(verify("app-secret", &[]).contains("1 kept, 1 would be believed now"));
+    assert!(verify("app-secret", &["--readmit"]).contains("stored"));
+    assert_eq!((server.rows(), kept().len()), (1, 0));
+    let off = Setup::new().start();
+    assert_eq!(off.client().request("POST", "/webhook", &[], b"{}").unwrap().status, 401);
+    assert!(kept().is_empty());
+}

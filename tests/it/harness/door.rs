@@ -1,0 +1,81 @@
+//! A provider, as seen from its side: it signs what it posts, by the same settings that the program was started with.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hyper::HeaderMap;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use postroom::domain::Moment;
+use postroom::providers::{Request, Source};
+
+use super::{Reply, Server, Setup};
+
+/// A door and what its provider would send there.
+pub struct Door {
+    pub source: Source,
+    pub path: String,
+    media_type: &'static str,
+}
+
+/// The present, as providers that sign a time write it.
+pub fn now() -> Moment {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    Moment::from_microseconds(since.as_micros() as i64)
+}
+
+impl Door {
+    /// The door of that name.
+    pub fn of(setup: &Setup, name: &str) -> Self {
+        let source = setup.config().sources.into_iter().find(|source| source.name == name).expect("the door is there");
+        let forms = ["twilio", "plivo"].contains(&source.scheme.kind);
+        let media_type = if forms { "application/x-www-form-urlencoded" } else { "application/json" };
+        Self { path: format!("/webhook/{name}"), source, media_type }
+    }
+
+    /// The headers that prove this body.
+    pub fn headers(&self, body: &[u8], id: &str, now: Moment) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.media_type));
+        let request = Request { headers: &headers, body, base_url: Some(BASE_URL), target: &self.path };
+        self.source.sign(&request, id, now).expect("the test can sign for this provider")
+    }
+
+    /// Posts a body with its proof.
+    pub fn post(&self, server: &Server, body: &[u8], id: &str) -> Reply {
+        self.post_with(server, body, &self.headers(body, id, now()))
+    }
+
+    /// Posts a body with these headers.
+    pub fn post_with(&self, server: &Server, body: &[u8], headers: &HeaderMap) -> Reply {
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII"))).collect();
+        server.client().request("POST", &self.path, &headers, body).expect("an answer")
+    }
+}
+
+/// The base URL of every test server.
+pub const BASE_URL: &str = "https://hooks.example.com";
+
+/// The settings that open a door of each kind: the common ones by their variables, the others by a file.
+pub fn all_doors(mut setup: Setup) -> Setup {
+    let others = ["360dialog", "vonage", "messagebird", "bird", "line", "slack", "plivo", "github", "stripe"];
+    let doors = others.map(|kind| format!("[source.{kind}]\nprovider = \"{kind}\"\nsecret_env = \"OTHER_SECRET\"\n"));
+    let generic =
+        "[source.generic]\nprovider = \"generic\"\nsecret_env = \"OTHER_SECRET\"\nsignature_header = \"x-own\"\n";
+    let path = setup.path().join("doors.toml");
+    std::fs::write(&path, doors.concat() + generic).expect("the file can be written");
+    setup = setup.env("POSTROOM_CONFIG", path.display()).env("OTHER_SECRET", "other-secret");
+    let secrets = [
+        ("WHATSAPP_APP_SECRET", "app-secret"),
+        ("WHATSAPP_VERIFY_TOKEN", "verify me"),
+        ("TWILIO_AUTH_TOKEN", "12345"),
+        ("STANDARD_WEBHOOKS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ("TELEGRAM_SECRET_TOKEN", "telegram-token"),
+        ("WAHA_HMAC_KEY", "my-secret-key"),
+        ("EVOLUTION_JWT_KEY", "jwt-key"),
+        ("PUBLIC_BASE_URL", BASE_URL),
+    ];
+    for (name, value) in secrets {
+        setup = setup.env(name, value);
+    }
+    setup
+}
