@@ -125,7 +125,8 @@ pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(1))?;
-    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -8192;")?;
+    // What is hot is in the system's cache.
+    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -2048;")?;
     connection.set_prepared_statement_cache_capacity(64);
     super::queries::add_functions(&connection)?;
     Ok(connection)
