@@ -112,7 +112,6 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
         // Another process reads an older state; then the log itself is synced.
         std::fs::File::open(wal_path(path)).and_then(|log| log.sync_all()).map_err(OpenError::Folder)?;
     }
-    super::joined::join_log_writes(&connection);
     // Our own triggers need not fire for us: the writer only appends, beyond every rowid that was ever used. Somebody else's on
     // this table must.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, has_foreign_triggers(&connection)?)?;
