@@ -12,6 +12,7 @@ mod edges;
 mod faults;
 mod fuzz;
 mod health;
+mod index;
 mod logs;
 mod messages;
 mod metrics;

@@ -148,6 +148,7 @@ fn the_promised_files_are_there() {
         "API.md",
         "DEPLOYMENT.md",
         "TESTING.md",
+        "BENCHMARKS.md",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
         "SECURITY.md",
@@ -167,7 +168,7 @@ fn the_promised_files_are_there() {
         assert!(root().join(path).exists(), "{path}");
     }
     let targets = read("Makefile");
-    for target in ["run", "up", "down", "logs", "test", "check", "fmt", "bench", "clean", "help"] {
+    for target in ["run", "up", "down", "logs", "test", "check", "fmt", "bench", "bench-micro", "clean", "help"] {
         assert!(targets.contains(&format!("\n{target}: ")), "make {target}");
     }
     assert!(read("docs/ARCHITECTURE.md").lines().count() <= 150);

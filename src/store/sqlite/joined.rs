@@ -1,10 +1,10 @@
 //! One system call per commit instead of two per page: SQLite writes a frame of the write-ahead log as a header and a page, each
 //! by itself. Here the writes to the log of one connection gather in memory and go out together.
 //!
-//! What SQLite relies on stays. It syncs the log before it tells anybody of a commit (`synchronous=FULL`), and before a sync,
-//! a read, or whatever else is done with the file, everything gathered is written. A write that fails then fails the sync, and
-//! with it the commit, by the same error. Frames without a commit behind them nobody else may read, so it does no harm
-//! that they are in the file a little later.
+//! What others may rely on stays: the last frame of a commit says that it is one, and with it everything that was gathered goes
+//! out, before the sync, and before the commit is told to anybody. A write that fails fails the commit, by the same error. And
+//! nothing is gathered outside a commit, where a rollback could leave it behind to be written over somebody else's frames
+//! later: pages are not spilled before the commit here, so a commit is the only time at which the log is written.
 
 use std::ffi::{c_int, c_void};
 
@@ -24,12 +24,20 @@ struct Joined {
     methods: sqlite3_io_methods,
     original: *const sqlite3_io_methods,
     gathered: Vec<u8>,
+    /// The next page is the last one of a commit.
+    ends_commit: bool,
     /// Where in the file the gathered bytes begin.
     start: sqlite3_int64,
 }
 
-/// Has a connection's writes to its write-ahead log go out together. Does nothing if the log is not open yet.
-pub(super) fn join_log_writes(connection: &Connection) {
+/// The header of a frame: page number, size of the database after a commit or zero, salts and checksums (SQLite, "Database
+/// File Format", §4.1).
+const FRAME_HEADER_BYTES: usize = 24;
+
+/// Has a connection's writes to its write-ahead log go out together. Does nothing if the log is not open yet. What one
+/// transaction changes stays in memory from here on until it commits.
+pub(super) fn join_log_writes(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "cache_spill", false)?;
     let mut log: *mut sqlite3_file = std::ptr::null_mut();
     // SAFETY: the connection is open and used by this thread only. The call stores a pointer to the file object of the log, which
     // lives until SQLite closes it through its methods. From here on these are ours, which pass everything on to the original
@@ -40,7 +48,7 @@ pub(super) fn join_log_writes(connection: &Connection) {
         let into = (&raw mut log).cast::<c_void>();
         let found = sqlite3_file_control(connection.handle(), name, SQLITE_FCNTL_JOURNAL_POINTER, into) == SQLITE_OK;
         if !found || log.is_null() || (*log).pMethods.is_null() || is_joined(log) {
-            return;
+            return Ok(());
         }
         let original = (*log).pMethods;
         let mut methods = *original;
@@ -50,9 +58,10 @@ pub(super) fn join_log_writes(connection: &Connection) {
         methods.xTruncate = Some(truncate);
         methods.xSync = Some(sync);
         methods.xFileSize = Some(file_size);
-        let joined = Box::new(Joined { methods, original, gathered: Vec::new(), start: 0 });
+        let joined = Box::new(Joined { methods, original, gathered: Vec::new(), ends_commit: false, start: 0 });
         (*log).pMethods = Box::into_raw(joined).cast();
     }
+    Ok(())
 }
 
 type Close = unsafe extern "C" fn(*mut sqlite3_file) -> c_int;
@@ -147,7 +156,11 @@ unsafe extern "C" fn write(
             state.start = offset;
         }
         state.gathered.extend_from_slice(bytes);
-        SQLITE_OK
+        if bytes.len() == FRAME_HEADER_BYTES {
+            state.ends_commit = bytes[4..8] != [0; 4];
+            return SQLITE_OK;
+        }
+        if std::mem::take(&mut state.ends_commit) { state.flush(file) } else { SQLITE_OK }
     }
 }
 
@@ -168,38 +181,67 @@ unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
 mod tests {
     use super::*;
 
+    fn open(path: &std::path::Path) -> Connection {
+        let connection = Connection::open(path).unwrap();
+        let settings = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = 10;
+            CREATE TABLE IF NOT EXISTS numbers (number INTEGER PRIMARY KEY, bytes BLOB)";
+        connection.execute_batch(settings).unwrap();
+        connection
+    }
+
+    fn insert(connection: &Connection, rows: i64, bytes: i64) {
+        let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+            INSERT INTO numbers (bytes) SELECT randomblob(?2) FROM n";
+        connection.execute(sql, [rows, bytes]).unwrap();
+    }
+
     #[test]
-    fn transactions_of_any_size_arrive_whole_also_where_pages_are_spilled_and_read_back() {
+    fn commits_of_any_size_are_whole_for_others_with_syncs_and_without() {
+        for synchronous in ["OFF", "FULL"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("app.db");
+            let (ours, other) = (open(&path), open(&path));
+            ours.pragma_update(None, "synchronous", synchronous).unwrap();
+            (0..2).for_each(|_| join_log_writes(&ours).unwrap());
+            let mut expected = (0, 0);
+            for (rows, bytes) in [(1, 10), (1, 3 << 20), (5_000, 100), (3, 200_000)] {
+                ours.execute_batch("BEGIN").unwrap();
+                insert(&ours, rows, bytes);
+                // What is larger than the cache, and changed twice.
+                ours.execute_batch("UPDATE numbers SET bytes = zeroblob(length(bytes)) WHERE number % 2").unwrap();
+                ours.execute_batch("COMMIT").unwrap();
+                expected = (expected.0 + rows, expected.1 + rows * bytes);
+                let sum = "SELECT count(*), sum(length(bytes)) FROM numbers";
+                let found = other.query_row(sum, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+                assert_eq!(found, expected);
+            }
+            ours.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+            ours.execute("DELETE FROM numbers WHERE number > 10", []).unwrap();
+            drop(ours);
+            let verdict: String = other.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(verdict, "ok");
+        }
+    }
+
+    #[test]
+    fn what_was_rolled_back_is_never_written_over_what_others_committed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
-        let connection = Connection::open(&path).unwrap();
-        // A tiny cache writes pages to the log before the commit, and reads them from there.
-        connection
-            .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;
-                 PRAGMA cache_size = 10; CREATE TABLE numbers (number INTEGER PRIMARY KEY, bytes BLOB)",
-            )
-            .unwrap();
-        join_log_writes(&connection);
-        join_log_writes(&connection);
-        let other = Connection::open(&path).unwrap();
-        let mut expected = (0, 0);
-        for (rows, bytes) in [(1, 10), (1, 3 << 20), (5_000, 100), (3, 200_000)] {
-            let insert = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
-                INSERT INTO numbers (bytes) SELECT randomblob(?2) FROM n";
-            connection.execute_batch("BEGIN").unwrap();
-            connection.execute(insert, [rows, bytes]).unwrap();
-            connection.execute("UPDATE numbers SET bytes = zeroblob(length(bytes)) WHERE number % 2", []).unwrap();
-            connection.execute_batch("COMMIT").unwrap();
-            expected = (expected.0 + rows, expected.1 + rows * bytes);
-            let sum = "SELECT count(*), sum(length(bytes)) FROM numbers";
-            let found = other.query_row(sum, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-            assert_eq!(found, expected);
+        let (ours, other) = (open(&path), open(&path));
+        ours.pragma_update(None, "cache_spill", true).unwrap();
+        insert(&other, 1, 10);
+        join_log_writes(&ours).unwrap();
+        for round in 0..20 {
+            ours.execute_batch("BEGIN IMMEDIATE").unwrap();
+            insert(&ours, 200, 1_000);
+            ours.execute_batch("ROLLBACK").unwrap();
+            insert(&other, 1, 5_000);
+            insert(&ours, 1, 10);
+            let fresh = Connection::open(&path).unwrap();
+            let count: i64 = fresh.query_row("SELECT count(*) FROM numbers", [], |row| row.get(0)).unwrap();
+            assert_eq!(count, 1 + 2 * (round + 1));
+            let verdict: String = fresh.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(verdict, "ok");
         }
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
-        connection.execute("DELETE FROM numbers WHERE number > 10", []).unwrap();
-        drop(connection);
-        let verdict: String = other.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-        assert_eq!(verdict, "ok");
     }
 }

@@ -112,7 +112,6 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
         // Another process reads an older state; then the log itself is synced.
         std::fs::File::open(wal_path(path)).and_then(|log| log.sync_all()).map_err(OpenError::Folder)?;
     }
-    super::joined::join_log_writes(&connection);
     // Our own triggers need not fire for us: the writer only appends, beyond every rowid that was ever used. Somebody else's on
     // this table must.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, has_foreign_triggers(&connection)?)?;
@@ -125,7 +124,8 @@ pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(1))?;
-    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -8192;")?;
+    // What is hot is in the system's cache.
+    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -2048;")?;
     connection.set_prepared_statement_cache_capacity(64);
     super::queries::add_functions(&connection)?;
     Ok(connection)
