@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+pub use super::gauges::Gauges;
 use super::histogram::{Histogram, Window};
 use super::secret_use::{SecretUse, encode_secrets};
 use super::{log, process};
@@ -184,29 +185,6 @@ pub struct Metrics {
     last_commit_seconds: AtomicI64,
     connections: AtomicU64,
     connections_limit: u64,
-}
-
-/// What is measured at the moment of a scrape by those who know it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Gauges {
-    /// Whether `/health/ready` would say so.
-    pub ready: bool,
-    /// Messages waiting for the writer.
-    pub queued: usize,
-    /// Bytes of the database file, or of the tables.
-    pub database_bytes: u64,
-    /// Bytes of the write-ahead log beside it.
-    pub wal_bytes: u64,
-    /// Messages that the index does not cover yet.
-    pub index_lag: u64,
-    /// Segments that the index consists of.
-    pub index_segments: usize,
-    /// Bytes of the index's files.
-    pub index_bytes: u64,
-    /// On PostgreSQL: rows that the counters do not hold yet.
-    pub uncounted: u64,
-    /// On PostgreSQL: whether commits wait for a standby.
-    pub survives_promotion: Option<bool>,
 }
 
 impl Metrics {
@@ -417,18 +395,7 @@ impl Metrics {
             "When a batch was last committed; 0: never.",
             last_commit,
         );
-        out.single("postroom_ready", "gauge", "1 while /health/ready says so.", u8::from(gauges.ready));
-        out.single("postroom_database_bytes", "gauge", "Size of the database file.", gauges.database_bytes);
-        out.single("postroom_wal_bytes", "gauge", "Size of the write-ahead log.", gauges.wal_bytes);
-        let lag = "Messages that the index does not cover yet; reads look at them one by one.";
-        out.single("postroom_index_lag_messages", "gauge", lag, gauges.index_lag);
-        out.single("postroom_index_segments", "gauge", "Parts of the index.", gauges.index_segments);
-        out.single("postroom_index_bytes", "gauge", "Size of the index's files.", gauges.index_bytes);
-        if let Some(survives) = gauges.survives_promotion {
-            let help = "1 while commits wait for a synchronous standby.";
-            out.single("postroom_postgres_synchronous_standby", "gauge", help, u8::from(survives));
-            out.single("postroom_postgres_uncounted", "gauge", "Rows that wait to be counted.", gauges.uncounted);
-        }
+        gauges.encode_store(out);
     }
 
     fn encode_process(&self, out: &mut Exposition) {
@@ -481,7 +448,7 @@ impl Exposition {
         let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+    pub(super) fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
