@@ -20,6 +20,8 @@ const MANIFEST: &str = "manifest.json";
 /// The form of the manifest; another one is not read.
 const VERSION: u32 = 1;
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
+/// Bytes between two syncs of a file that is being written.
+const SYNC_BYTES: usize = 4 << 20;
 
 /// A message of the table with a hash of what it says, to tell whether a database is the one that an index was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,12 +212,39 @@ pub struct NewFile {
 
 impl NewFile {
     /// Writes it and makes it safe on disk.
-    pub fn write(&self, write: impl FnOnce(BufWriter<File>) -> io::Result<BufWriter<File>>) -> io::Result<Source> {
+    pub fn write(&self, write: impl FnOnce(NewFileWriter) -> io::Result<NewFileWriter>) -> io::Result<Source> {
         let file = File::options().read(true).write(true).create_new(true).open(&self.path)?;
-        let written = write(BufWriter::with_capacity(WRITE_BUFFER_BYTES, file))?;
-        let file = written.into_inner().map_err(|error| error.into_error())?;
+        let written = write(BufWriter::with_capacity(WRITE_BUFFER_BYTES, Steady { file, unsynced: 0 }))?;
+        let Steady { file, .. } = written.into_inner().map_err(|error| error.into_error())?;
         file.sync_all()?;
         Ok(Source::File(file))
+    }
+}
+
+/// What a new file is written through.
+pub type NewFileWriter = BufWriter<Steady>;
+
+/// A file that is synced as it grows. Hundreds of megabytes synced at once would hold up everybody else's syncs, those of the
+/// database's log among them, for seconds.
+#[derive(Debug)]
+pub struct Steady {
+    file: File,
+    unsynced: usize,
+}
+
+impl Write for Steady {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsynced += written;
+        if self.unsynced >= SYNC_BYTES {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

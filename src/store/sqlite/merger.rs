@@ -1,6 +1,6 @@
 //! The thread that makes few large segments of many small ones, so that a read has few to look into.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use super::indexer::{Control, lock};
 use crate::store::index::Index;
-use crate::store::index::folder::NewFile;
+use crate::store::index::folder::{NewFile, NewFileWriter};
 use crate::store::index::merge::{Member, merge};
 use crate::store::index::segment::Segment;
 use crate::telemetry::log;
@@ -70,7 +70,7 @@ fn write(members: &[Member], file: &NewFile, control: &Control) -> io::Result<Me
 
 /// A file whose writing ends early when the service stops.
 struct Stoppable<'a> {
-    to: BufWriter<std::fs::File>,
+    to: NewFileWriter,
     control: &'a Control,
 }
 

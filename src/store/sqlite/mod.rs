@@ -9,7 +9,6 @@ mod file;
 #[cfg(test)]
 mod history;
 mod indexer;
-mod joined;
 mod listing;
 mod merger;
 mod queries;

@@ -15,7 +15,6 @@ use tokio::sync::{mpsc, oneshot};
 use super::append::{Rows, append};
 use super::failure::Failure;
 use super::file::{FileIdentity, StrayLog};
-use super::joined::join_log_writes;
 use super::schema::{self, Missing, OpenError, checkpoint, open_for_writing};
 use super::{Forget, Shared};
 use crate::config::StoreConfig;
@@ -86,7 +85,6 @@ impl Writer {
             return Err(OpenError::StrayLog);
         }
         let mut connection = open_for_writing(&self.path, &self.config, missing)?;
-        join_log_writes(&connection)?;
         let identity = FileIdentity::of(&self.path).ok_or(OpenError::FileLost)?;
         let log_pages = Arc::new(AtomicU32::new(0));
         let seen = Arc::clone(&log_pages);
