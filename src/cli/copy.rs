@@ -20,7 +20,8 @@ const DAYS_TOLD_MAX: usize = 20;
 /// Copies all messages from one database to another, SQLite or PostgreSQL, and compares them afterwards.
 ///
 /// Both may go on serving. An interrupted copy goes on where it stopped; made again, it takes what came since. What the target
-/// has under the same id stays. Details, statuses and events of providers' doors are counted, not copied. Exits 1 if anything differs or could not be copied.
+/// has under the same id stays. Details, statuses and events of providers' doors are counted, not copied. Exits 1 if anything
+/// differs or could not be copied.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Where to read: a URL as for DATABASE_URL
