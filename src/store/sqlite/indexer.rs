@@ -26,9 +26,11 @@ use crate::telemetry::log;
 
 /// How often the thread looks whether there is something to do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// With fewer messages than this to go, the thread waits for a moment in which nothing waits to be written; with more, it
-/// shares the machine with the writer.
+/// With fewer messages than this to go, the thread waits until the writer has little to do; with more, it shares the machine
+/// with it.
 const LAG_POLITE: i64 = 65_536;
+/// With more messages than this committed between two looks, the writer has much to do.
+const BUSY: i64 = 800;
 /// Notes that are kept for a crash before the files are brought up to date.
 const SAVE_AT_NOTES: i64 = 10_000;
 /// Where nothing can be written to a file, the index waits after so many times the messages that a file begins with.
@@ -131,6 +133,8 @@ pub(super) struct Keeper {
     merger: Merger,
     /// The last note that the files cover.
     saved_note: i64,
+    /// The greatest row that the writer had committed at the last look.
+    committed_row: i64,
     /// Something went wrong, and was told.
     trouble: bool,
     /// Since when much is to be done, and when that was last told.
@@ -158,6 +162,7 @@ impl Keeper {
             pace,
             control,
             saved_note: 0,
+            committed_row: 0,
             trouble: false,
             building: None,
         })
@@ -260,7 +265,7 @@ impl Keeper {
         };
         let lag = extent.behind(state.row);
         let is_full = state.in_memory() >= IN_MEMORY_FACTOR * self.pace.save_at;
-        let polite = lag < LAG_POLITE && self.shared.as_ref().is_some_and(|shared| !shared.is_idle());
+        let polite = lag < LAG_POLITE && self.writer_is_busy();
         let mut again = false;
         if !end && !is_full && !polite && (lag > 0 || extent.last_note > state.note) {
             if extent.last_note > state.note {
@@ -284,6 +289,13 @@ impl Keeper {
             Ok::<_, Failure>((state, samples))
         });
         Ok(Step { again, save: save.transpose()? })
+    }
+
+    fn writer_is_busy(&mut self) -> bool {
+        let Some(shared) = &self.shared else { return false };
+        let committed = shared.committed_row.load(Ordering::Relaxed);
+        let since = committed.saturating_sub(std::mem::replace(&mut self.committed_row, committed));
+        since > BUSY || !shared.is_idle()
     }
 
     /// The state to begin with: that of the files, if they are of this database, or an empty one.
