@@ -2,5 +2,6 @@
 
 mod file_trouble;
 mod foreign_writers;
+mod log_growth;
 mod notes;
 mod waiting;
