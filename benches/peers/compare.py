@@ -217,7 +217,10 @@ def postroom(folder, seconds, program):
     """Postroom and its floor, by `postroom bench`: the same load over HTTP as in BENCHMARKS.md."""
     command = [program, "bench", "--only", "ingest-empty", "--connections", str(CONNECTIONS), "--rounds", "1", "--json"]
     command += ["--messages", str(seconds * 20_000), "--folder", folder]
-    report = json.loads(subprocess.check_output(command, stderr=subprocess.DEVNULL))
+    output = subprocess.run(command, capture_output=True)
+    if output.returncode != 0:
+        raise RuntimeError(output.stderr.decode())
+    report = json.loads(output.stdout)
     rows = {row["case"]: row for row in report["ingest"]}
     return {case: (rows[case]["per_second"]["median"], rows[case]["cpu_us_caught_up"]["median"]) for case in ("empty", "floor")}
 

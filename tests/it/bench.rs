@@ -65,9 +65,9 @@ fn every_section_is_measured_and_told_as_json() {
         ("floor", 64, 20),
         ("empty", 64, 20),
         ("filled", 64, 20),
-        ("duplicates", 64, 22),
-        ("bad_signatures", 64, 22),
-        ("floor_bad_signatures", 64, 22),
+        ("duplicates", 64, 20),
+        ("bad_signatures", 64, 20),
+        ("floor_bad_signatures", 64, 20),
     ];
     assert!(
         cases

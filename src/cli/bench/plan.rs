@@ -8,7 +8,7 @@ use serde::Serialize;
 /// What the options say, in full.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// How much is measured: quick takes about a minute, 1m about five, 10m about an hour
+    /// How much is measured: quick takes a minute or two, 1m about five, 10m about an hour
     #[arg(long, value_enum, default_value_t = Profile::Quick)]
     profile: Profile,
     /// Only these sections

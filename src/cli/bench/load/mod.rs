@@ -57,9 +57,14 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// How many were not as `status`.
+    /// How many had this status.
+    pub fn those_with(&self, status: u16) -> u64 {
+        self.statuses.get(&status).copied().unwrap_or_default()
+    }
+
+    /// How many had another.
     pub fn other_than(&self, status: u16) -> u64 {
-        self.answered - self.statuses.get(&status).copied().unwrap_or_default()
+        self.answered - self.those_with(status)
     }
 }
 
