@@ -104,7 +104,7 @@ pub async fn respond(
     };
     record.answered(answer.status(), error.as_ref());
     drop(record);
-    browser::guard(&app.access, route.map(|route| route.endpoint), &head.headers, &mut answer);
+    browser::guard(app, route.map(|route| route.endpoint), &head.headers, &mut answer);
     answer.headers_mut().insert(REQUEST_ID, request_id);
     answer
 }
@@ -130,7 +130,7 @@ async fn dispatch(
     {
         return receive::shake_hands(source, query);
     }
-    if let Some(answer) = browser::preflight(&app.access, route.endpoint, &head.method, &head.headers) {
+    if let Some(answer) = browser::preflight(app, route.endpoint, &head.method, &head.headers) {
         return Ok(answer);
     }
     if head.method != route.method {
@@ -246,7 +246,7 @@ fn head_fault(headers: &HeaderMap, version: Version) -> Option<&'static str> {
 fn is_guarded(app: &AppState, endpoint: Endpoint) -> bool {
     match endpoint {
         Endpoint::Messages | Endpoint::Stats | Endpoint::Message | Endpoint::Statuses | Endpoint::Events => true,
-        Endpoint::Metrics => !app.access.metrics_public,
+        Endpoint::Metrics => !app.access().metrics_public,
         Endpoint::Webhook | Endpoint::Door | Endpoint::Live | Endpoint::Ready => false,
         Endpoint::Index | Endpoint::OpenApi | Endpoint::Docs => false,
     }
@@ -254,7 +254,8 @@ fn is_guarded(app: &AppState, endpoint: Endpoint) -> bool {
 
 /// Reading wants a token, if there are tokens.
 fn authorize(app: &AppState, headers: &HeaderMap) -> Result<(), ApiError> {
-    if app.access.tokens.is_empty() {
+    let access = app.access();
+    if access.tokens.is_empty() {
         return Ok(());
     }
     let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
@@ -263,7 +264,7 @@ fn authorize(app: &AppState, headers: &HeaderMap) -> Result<(), ApiError> {
         _ => return Err(ApiError::NotAuthenticated { token_given: false }),
     };
     // Every token is compared, each in constant time.
-    let fits = app.access.tokens.iter().fold(false, |fits, known| known.matches(token) | fits);
+    let fits = access.tokens.iter().fold(false, |fits, known| known.matches(token) | fits);
     if fits { Ok(()) } else { Err(ApiError::NotAuthenticated { token_given: true }) }
 }
 
