@@ -31,8 +31,8 @@ pub struct Audit {
     pub findings: Vec<String>,
 }
 
-/// Each says what it compares, and answers the number of differences.
-const RECOUNTS: [(&str, &str); 4] = [
+/// Each says what it compares, and answers the number of differences. The last is of schema 2.
+const RECOUNTS: [(&str, &str); 5] = [
     (
         "the number of messages",
         "SELECT abs((SELECT messages FROM postroom_state)
@@ -56,6 +56,14 @@ const RECOUNTS: [(&str, &str); 4] = [
              FROM messages, unnest(ARRAY[10, 13, 16]) AS level
              WHERE arrival <= (SELECT counted FROM postroom_state) GROUP BY 1, 2) r
          FULL JOIN postroom_buckets s USING (level, bucket) WHERE r.n IS DISTINCT FROM s.messages",
+    ),
+    (
+        "the messages in each state",
+        "SELECT count(*) FROM (SELECT state, count(*) AS n FROM postroom_states GROUP BY 1) r
+         FULL JOIN (SELECT state, sum(messages) AS messages FROM (
+                 SELECT state, messages FROM postroom_state_counts
+                 UNION ALL SELECT state, messages FROM postroom_state_changes
+             ) c GROUP BY 1 HAVING sum(messages) <> 0) s USING (state) WHERE r.n IS DISTINCT FROM s.messages",
     ),
 ];
 
@@ -117,7 +125,7 @@ async fn look_over(session: &Session, config: &PostgresConfig, thorough: bool) -
         let count = client.query_typed_one("SELECT count(*) FROM messages", &[]).await?;
         audit.messages = u64::try_from(count.get::<_, i64>(0)).ok();
         if thorough {
-            recount(client, &mut audit.findings).await?;
+            recount(client, audit.schema_version, &mut audit.findings).await?;
         }
     }
     client.batch_execute("COMMIT").await?;
@@ -141,8 +149,8 @@ fn complaints(server: &Server, config: &PostgresConfig) -> Vec<String> {
     findings
 }
 
-async fn recount(client: &Client, findings: &mut Vec<String>) -> Result<(), Failure> {
-    for (what, sql) in RECOUNTS {
+async fn recount(client: &Client, version: i32, findings: &mut Vec<String>) -> Result<(), Failure> {
+    for (what, sql) in RECOUNTS.iter().take(if version < 2 { 4 } else { RECOUNTS.len() }) {
         let differences: i64 = client.query_typed_one(sql, &[]).await?.get(0);
         if differences > 0 {
             findings.push(format!("{what} differ from a recount; `postroom reindex` counts anew"));

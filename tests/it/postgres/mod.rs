@@ -1,5 +1,6 @@
 //! Any number of replicas on one PostgreSQL database: the same answers and the same promises as on a file of one's own.
 
+mod doors;
 mod drill;
 mod failures;
 mod moving;

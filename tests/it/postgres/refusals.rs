@@ -48,18 +48,6 @@ fn a_server_that_is_not_there_or_not_postgresql() {
 }
 
 #[test]
-fn doors_of_providers_need_sqlite() {
-    for command in ["serve", "check"] {
-        let setup = on("postgres://ada:hunter2@nowhere.invalid/x").env("TELEGRAM_SECRET_TOKEN", "hunter2");
-        let (status, stdout, stderr) = setup.arg(command).run();
-        assert_eq!(status.code(), Some(2), "{command}: {stdout}{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        assert!(stderr.contains("TELEGRAM_SECRET_TOKEN opens the door 'telegram', but doors of providers need SQLite"));
-        assert!(!format!("{stdout}{stderr}").contains("hunter2"), "{stderr}");
-    }
-}
-
-#[test]
 fn a_wrong_password_and_the_ways_to_give_the_right_one() {
     let Some(cluster) = own_cluster() else { return };
     let url = cluster.database();
