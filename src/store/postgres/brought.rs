@@ -179,7 +179,7 @@ impl Beside {
         let digests: Vec<_> = (0..self.payloads.len()).map(|at| self.payload(batch, at).0.digest.as_slice()).collect();
         let statuses: Vec<_> = self.statuses.iter().map(|place| status(batch, *place)).collect();
         let messages: Vec<_> = statuses.iter().map(|status| status.message.as_str()).collect();
-        let recipients: Vec<_> = statuses.iter().map(|status| recipient(status)).collect();
+        let recipients: Vec<_> = statuses.iter().map(|status| recipient(&status.recipient)).collect();
         let states: Vec<_> = statuses.iter().map(|status| status.state.name()).collect();
         let keys: Vec<_> = self.events.iter().map(|place| held(&event(batch, *place).key)).collect();
         let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
@@ -264,7 +264,7 @@ impl Beside {
         }
         let rows: Vec<_> = self.statuses.iter().map(|place| status(batch, *place)).collect();
         let messages: Vec<_> = rows.iter().map(|row| row.message.as_str()).collect();
-        let recipients: Vec<_> = rows.iter().map(|row| recipient(row)).collect();
+        let recipients: Vec<_> = rows.iter().map(|row| recipient(&row.recipient)).collect();
         let states: Vec<_> = rows.iter().map(|row| row.state.name()).collect();
         let times: Vec<_> = rows.iter().map(|row| row.at.as_str()).collect();
         let errors: Vec<_> = rows.iter().map(|row| row.error.as_deref().map(held)).collect();
@@ -331,8 +331,8 @@ impl Beside {
 }
 
 /// A recipient as it fits into the key: the end of one that is too long gives way to a digest of the whole.
-fn recipient(status: &StatusUpdate) -> Cow<'_, str> {
-    let whole = held(&status.recipient);
+pub(in crate::store) fn recipient(name: &str) -> Cow<'_, str> {
+    let whole = held(name);
     if whole.len() <= RECIPIENT_BYTES_MAX {
         return whole;
     }

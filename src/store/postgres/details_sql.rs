@@ -18,7 +18,7 @@ pub(super) const LOOK: &str = "\
     SELECT 2, g.place, k.ingest_id FROM unnest($5::text[]) WITH ORDINALITY AS g (event_key, place)
     JOIN postroom_events k ON k.event_key = g.event_key";
 
-pub(super) const INSERT_PAYLOADS: &str = "\
+pub(in crate::store) const INSERT_PAYLOADS: &str = "\
     WITH numbered AS MATERIALIZED (
         SELECT nextval('postroom_payload_numbers') AS payload_id, given.* FROM (
             SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bytea[],
@@ -30,7 +30,7 @@ pub(super) const INSERT_PAYLOADS: &str = "\
     INSERT INTO postroom_payloads (payload_id, digest, source, provider, headers, encoding, bytes, body, received_at)
     SELECT payload_id, digest, source, provider, headers, encoding, bytes, body, received_at FROM numbered ORDER BY digest
     ON CONFLICT (digest) DO NOTHING";
-pub(super) const PAYLOAD_NUMBERS: &str = "SELECT g.place, k.payload_id \
+pub(in crate::store) const PAYLOAD_NUMBERS: &str = "SELECT g.place, k.payload_id \
      FROM unnest($1::bytea[]) WITH ORDINALITY AS g (digest, place) JOIN postroom_payloads k ON k.digest = g.digest";
 
 /// Another program may have deleted a message before; then the details of its first life are in the way.
@@ -42,9 +42,16 @@ pub(super) const INSERT_DETAILS: &str = "\
         provider_id = excluded.provider_id, source = excluded.source, kind = excluded.kind,
         fields = excluded.fields, payload_id = excluded.payload_id";
 
+/// As `copy` does: what is there stays.
+pub(in crate::store) const COPY_DETAILS: &str = "\
+    INSERT INTO postroom_details (message_id, provider_id, source, kind, fields, payload_id)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[])
+        AS d (message_id, provider_id, source, kind, fields, payload_id) ORDER BY message_id
+    ON CONFLICT (message_id) DO NOTHING";
+
 /// Stores records, raises the state of each message and recipient where a new one is greater, and notes what that changes in the
 /// counts. $11 are the states, the least first. Answers the places of the new records.
-pub(super) const INSERT_STATUSES: &str = "\
+pub(in crate::store) const INSERT_STATUSES: &str = "\
     WITH given AS MATERIALIZED (
         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                              $9::bigint[]) WITH ORDINALITY
@@ -73,7 +80,7 @@ pub(super) const INSERT_STATUSES: &str = "\
     SELECT given.place FROM new JOIN given USING (message_id, recipient, state)";
 
 /// Answers the places of the new events.
-pub(super) const INSERT_EVENTS: &str = "\
+pub(in crate::store) const INSERT_EVENTS: &str = "\
     WITH given AS MATERIALIZED (
         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[])
             WITH ORDINALITY AS e (event_key, source, provider, kind, body, received_at, payload_id, place)

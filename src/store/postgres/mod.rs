@@ -6,10 +6,10 @@
 
 mod audit;
 pub(in crate::store) mod batch;
-mod brought;
+pub(in crate::store) mod brought;
 mod derive;
 mod details;
-mod details_sql;
+pub(in crate::store) mod details_sql;
 mod failure;
 mod grams;
 mod listing;

@@ -3,7 +3,7 @@
 mod append;
 mod audit;
 mod covered;
-mod details;
+pub(in crate::store) mod details;
 mod failure;
 mod file;
 #[cfg(test)]

@@ -19,7 +19,7 @@ fn door(name: &str) -> Door {
 }
 
 /// An envelope of Meta's that says how far a message came.
-fn status_envelope(id: &str, state: &str) -> Vec<u8> {
+pub fn status_envelope(id: &str, state: &str) -> Vec<u8> {
     let part = json!([{"id": id, "status": state, "timestamp": "1736935200", "recipient_id": "1650"}]);
     let value = json!({"metadata": {"phone_number_id": "7"}, "statuses": part});
     let entry = json!([{"id": "1", "changes": [{"field": "messages", "value": value}]}]);
