@@ -10,7 +10,7 @@ use crate::harness::door::{all_doors, now};
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::{Client, Door, Server, Setup, wait_until};
 
-fn doors_on(url: &str) -> Setup {
+pub fn doors_on(url: &str) -> Setup {
     all_doors(on(url))
 }
 

@@ -4,9 +4,11 @@ mod doors;
 mod drill;
 mod failures;
 mod moving;
+mod pooler;
 mod refusals;
 mod replicas;
 mod same_answers;
+mod tls;
 
 use super::harness::cluster::{self, Cluster};
 use super::harness::{Server, Setup, wait_until};

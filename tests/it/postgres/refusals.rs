@@ -18,7 +18,7 @@ fn refusal(url: &str) -> String {
     message
 }
 
-fn assert_refused(url: &str, why: &str) {
+pub fn assert_refused(url: &str, why: &str) {
     let message = refusal(url);
     assert!(message.contains(why), "{message}");
 }
@@ -93,6 +93,23 @@ fn databases_that_cannot_be_used() {
     assert_refused(&later, "schema 99 of a later Postroom");
     let (status, stdout, _) = on(&later).arg("check").run();
     assert!(!status.success() && stdout.contains("newer than this program knows"), "{stdout}");
+}
+
+#[test]
+fn a_server_of_an_old_version() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    // The server's own word for it, found before that of the system.
+    sql(
+        &url,
+        "CREATE SCHEMA old; CREATE FUNCTION old.current_setting(name text) RETURNS text LANGUAGE sql AS $$
+             SELECT CASE name WHEN 'server_version_num' THEN '120022' ELSE pg_catalog.current_setting(name) END $$",
+    );
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let old = format!("{url}{separator}options=-csearch_path%3Dold,pg_catalog,public");
+    assert_refused(&old, "the server is PostgreSQL 12; 13 or later is needed");
+    let (status, stdout, _) = on(&old).arg("check").run();
+    assert!(!status.success() && stdout.contains("PostgreSQL 13 or later is needed"), "{stdout}");
 }
 
 #[test]
