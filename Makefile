@@ -51,8 +51,8 @@ bench-micro: ## Measure the parts of a request, one at a time
 bench-postgres: ## The same on PostgreSQL with 1, 2 and 3 replicas, beside pgbench
 	./benches/postgres.sh
 
-fuzz: ## Fuzz every parser for a minute each (needs a nightly toolchain and cargo-fuzz)
-	./fuzz/run.sh
+fuzz: ## Fuzz every parser and verifier for SECONDS_EACH=60 each, or only TARGETS (needs a nightly toolchain and cargo-fuzz)
+	./fuzz/run.sh $(TARGETS)
 
 release: ## The optimised program, at target/release/postroom
 	$(CARGO) build --locked --release

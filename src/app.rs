@@ -1,7 +1,7 @@
 //! The service as a whole: `build` opens and binds, `run_until` serves and then stops, in one order, top to bottom.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock, Weak};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::http::doors::Doors;
 use crate::http::rate::Rates;
 use crate::http::{AppState, Face, Quarantine, connection};
@@ -49,10 +49,10 @@ impl App {
         let read_address = reading.as_ref().map(TcpListener::local_addr).transpose()?;
         tell_configuration(&config, store.durability(), (listener.local_addr()?, read_address), started);
         let state = AppState {
-            doors: Arc::new(Doors::new(config.sources)),
+            doors: Doors::new(config.sources),
             rates: Rates::new(&config.access),
             quarantine: Quarantine::new(config.quarantine),
-            access: config.access,
+            access: RwLock::new(Arc::new(config.access)),
             reads_apart: reading.is_some(),
             body_room: Semaphore::new(config.server.bodies_bytes_max),
             limits: config.server,
@@ -68,9 +68,9 @@ impl App {
         self.listener.local_addr()
     }
 
-    /// The doors, whose secrets can be exchanged while the service runs.
-    pub fn doors(&self) -> Arc<Doors> {
-        Arc::clone(&self.state.doors)
+    /// What exchanges doors and tokens while the service runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(Arc::downgrade(&self.state))
     }
 
     /// Serves until `shutdown` is done, then stops: not ready, no new connections, drain, close the queue, join the writer,
@@ -103,6 +103,47 @@ impl App {
     }
 }
 
+/// Exchanges doors and tokens while the service runs. Outlives it without keeping it open.
+#[derive(Debug)]
+pub struct Reloader(Weak<AppState>);
+
+impl Reloader {
+    /// Takes over the doors, with their secrets and options, and who may read; or else, if the settings cannot be used, nothing
+    /// of them.
+    pub fn reload(&self, read: Result<Config, ConfigError>) {
+        let Some(state) = self.0.upgrade() else { return };
+        let Config { sources, access, .. } = match read {
+            Ok(config) => config,
+            Err(error) => return log::error("the secrets were not read again: the old ones hold").cause(&error).emit(),
+        };
+        let (doors, open) = (sources.len(), access.tokens.is_empty());
+        let cautions: Vec<_> =
+            sources.iter().filter_map(|door| Some((door.name.clone(), door.scheme.caution?))).collect();
+        let exchanged = state.reload(sources, access);
+        let list = |names: &[String]| Some(names.join(", ")).filter(|list| !list.is_empty());
+        log::info("read the secrets again")
+            .value("doors", doors)
+            .text_if("added", list(&exchanged.added).as_deref())
+            .text_if("removed", list(&exchanged.removed).as_deref())
+            .text("reading", reading(open))
+            .emit();
+        for (name, caution) in cautions.iter().filter(|(name, _)| exchanged.added.contains(name)) {
+            log::warning(caution).text("source", name).emit();
+        }
+        if open {
+            warn_of_open_reading();
+        }
+    }
+}
+
+fn reading(is_open: bool) -> &'static str {
+    if is_open { "open to all" } else { "by token" }
+}
+
+fn warn_of_open_reading() {
+    log::warning("reading is open to everyone who reaches this address; set API_TOKEN to guard it").emit();
+}
+
 /// File descriptors that the process needs beside its connections: the database, its log and its readers, the runtime, and a
 /// reserve, so that full connections never keep the database from being opened again.
 const FILES_RESERVED: u64 = 64;
@@ -130,7 +171,7 @@ fn tell_configuration(
         .text("database", &config.store.database.to_string())
         .text("durability", durability)
         .text("log_level", config.log_level.name())
-        .text("reading", if config.access.tokens.is_empty() { "open to all" } else { "by token" })
+        .text("reading", reading(config.access.tokens.is_empty()))
         .value("secrets", config.sources.iter().map(|source| source.keys.len()).sum::<usize>())
         .value("max_body_bytes", server.body_bytes_max)
         .value("connections_max", server.connections_max)
@@ -148,6 +189,6 @@ fn tell_configuration(
         }
     }
     if config.access.tokens.is_empty() {
-        log::warning("reading is open to everyone who reaches this address; set API_TOKEN to guard it").emit();
+        warn_of_open_reading();
     }
 }

@@ -47,6 +47,9 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     for finding in &audit.findings {
         println!("problem        {finding}");
     }
+    if !audit.leftovers.is_empty() {
+        println!("left over      {}; `postroom reindex` removes them", audit.leftovers);
+    }
     if arguments.data && audit.findings.is_empty() {
         println!("data           integrity ok");
     }
@@ -64,6 +67,9 @@ fn check_postgres(server: &PostgresConfig, thorough: bool) -> anyhow::Result<Exi
     println!("extensions     none needed: search brings its own index");
     for finding in &audit.findings {
         println!("problem        {finding}");
+    }
+    if !audit.leftovers.is_empty() {
+        println!("left over      {}; `postroom reindex` removes them", audit.leftovers);
     }
     if thorough && audit.findings.is_empty() {
         println!("data           counters and search index agree with a recount");

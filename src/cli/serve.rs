@@ -10,7 +10,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::EXIT_CONFIGURATION;
 use crate::app::App;
 use crate::config::{Config, ConfigError, Inputs, LogLevel};
-use crate::http::doors::Doors;
 use crate::telemetry::log;
 
 /// How long the last log lines wait for a slow reader.
@@ -46,10 +45,10 @@ async fn serve(config: Config, read: impl Fn() -> Result<Config, ConfigError>) -
         app = App::build(config) => app?,
         name = signals.next() => anyhow::bail!("stopped by {name} before serving"),
     };
-    let (doors, mut hang_ups) = (app.doors(), signal(SignalKind::hangup())?);
+    let (reloader, mut hang_ups) = (app.reloader(), signal(SignalKind::hangup())?);
     let reloads = async {
         while hang_ups.recv().await.is_some() {
-            reload(&doors, read());
+            reloader.reload(read());
         }
     };
     let (told, first) = tokio::sync::oneshot::channel();
@@ -67,22 +66,6 @@ async fn serve(config: Config, read: impl Fn() -> Result<Config, ConfigError>) -
             log::write_to_stderr(LogLevel::Critical, "stopped at once", &[("reason", name)]);
             std::process::exit(130)
         }
-    }
-}
-
-/// Takes over secrets that were exchanged in their files, and what the configuration file says of doors. What cannot be used
-/// leaves everything as it is.
-fn reload(doors: &Doors, read: Result<Config, ConfigError>) {
-    match read {
-        Ok(config) => {
-            let count = config.sources.len();
-            let unknown = doors.replace(config.sources);
-            log::info("read the secrets again").value("doors", count).emit();
-            for name in unknown {
-                log::warning("a door was added or taken away; that needs a new start").text("source", &name).emit();
-            }
-        }
-        Err(error) => log::error("the secrets were not read again: the old ones hold").cause(&error).emit(),
     }
 }
 

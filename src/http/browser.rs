@@ -7,7 +7,7 @@ use hyper::header::{
 };
 use hyper::{Method, StatusCode};
 
-use super::{Answer, Endpoint};
+use super::{Answer, AppState, Endpoint};
 use crate::config::AccessConfig;
 
 /// Whether browsers of other origins may be let in: where something is read, never at the doors.
@@ -24,12 +24,12 @@ fn allowed_origin(access: &AccessConfig, headers: &HeaderMap) -> Option<HeaderVa
 }
 
 /// Answers the question that a browser asks before it reads with a token.
-pub fn preflight(access: &AccessConfig, endpoint: Endpoint, method: &Method, headers: &HeaderMap) -> Option<Answer> {
+pub fn preflight(app: &AppState, endpoint: Endpoint, method: &Method, headers: &HeaderMap) -> Option<Answer> {
     let asks = *method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     if !asks || !is_shared(endpoint) {
         return None;
     }
-    allowed_origin(access, headers)?;
+    allowed_origin(&app.access(), headers)?;
     let mut answer = Answer::default();
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let out = answer.headers_mut();
@@ -40,11 +40,13 @@ pub fn preflight(access: &AccessConfig, endpoint: Endpoint, method: &Method, hea
 }
 
 /// Adds to an answer what browsers have to know. The doors answer machines, and are left as they are.
-pub fn guard(access: &AccessConfig, endpoint: Option<Endpoint>, headers: &HeaderMap, answer: &mut Answer) {
+pub fn guard(app: &AppState, endpoint: Option<Endpoint>, headers: &HeaderMap, answer: &mut Answer) {
     if matches!(endpoint, Some(Endpoint::Webhook | Endpoint::Door)) {
         return;
     }
-    if let Some(origin) = endpoint.filter(|endpoint| is_shared(*endpoint)).and_then(|_| allowed_origin(access, headers))
+    let access = app.access();
+    if let Some(origin) =
+        endpoint.filter(|endpoint| is_shared(*endpoint)).and_then(|_| allowed_origin(&access, headers))
     {
         let out = answer.headers_mut();
         out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

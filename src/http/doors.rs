@@ -13,6 +13,15 @@ use crate::telemetry::secret_use::SecretUse;
 #[derive(Debug)]
 pub struct Doors(RwLock<Vec<Arc<Source>>>);
 
+/// What became of the doors.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// Names of those that were not there before.
+    pub added: Vec<String>,
+    /// Names of those that are not there any more.
+    pub removed: Vec<String>,
+}
+
 impl Doors {
     /// The configured doors.
     pub fn new(sources: Vec<Source>) -> Self {
@@ -34,23 +43,23 @@ impl Doors {
         sources.iter().find(|source| source.name == name).cloned()
     }
 
-    /// Takes over the secrets and options of doors that are there already. Answers the names of those that are not: they would
-    /// need counters of their own, and so a new start.
-    pub fn replace(&self, sources: Vec<Source>) -> Vec<String> {
+    /// Exchanges all doors for these. What the doors before did not know is answered, and what these do not.
+    pub fn replace(&self, sources: Vec<Source>) -> Exchanged {
         let mut current = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (mut unknown, mut seen) = (Vec::new(), Vec::new());
-        for mut source in sources {
-            seen.push(source.name.clone());
-            match current.iter_mut().find(|known| known.name == source.name) {
-                Some(known) if known.scheme.kind == source.scheme.kind => {
-                    source.keys.iter_mut().for_each(|key| key.continue_counting(&known.keys));
-                    *known = Arc::new(source);
-                }
-                _ => unknown.push(source.name),
+        let names = |sources: &[Arc<Source>]| sources.iter().map(|source| source.name.clone()).collect::<Vec<_>>();
+        let before = names(&current);
+        let replaced = sources.into_iter().map(|mut source| {
+            if let Some(known) = current.iter().find(|known| known.name == source.name) {
+                source.keys.iter_mut().for_each(|key| key.continue_counting(&known.keys));
             }
-        }
-        unknown.extend(current.iter().map(|source| source.name.clone()).filter(|name| !seen.contains(name)));
-        unknown
+            Arc::new(source)
+        });
+        *current = replaced.collect();
+        let now = names(&current);
+        let only = |these: &[String], those: &[String]| {
+            these.iter().filter(|name| !those.contains(name)).cloned().collect::<Vec<_>>()
+        };
+        Exchanged { added: only(&now, &before), removed: only(&before, &now) }
     }
 
     /// How often each secret was right.

@@ -23,7 +23,7 @@ mod receive;
 mod stats;
 pub mod views;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -31,10 +31,11 @@ use hyper::{Method, Response};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::{AccessConfig, ServerConfig};
+use crate::providers::Source;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::PathLabel;
-pub use quarantine::Quarantine;
+pub use quarantine::{Quarantine, read_key};
 
 /// An answer: headers, and a body that is whole from the start.
 pub type Answer = Response<Full<Bytes>>;
@@ -43,9 +44,9 @@ pub type Answer = Response<Full<Bytes>>;
 #[derive(Debug)]
 pub struct AppState {
     /// The doors.
-    pub doors: Arc<doors::Doors>,
-    /// Who may read.
-    pub access: AccessConfig,
+    pub doors: doors::Doors,
+    /// Who may read; exchanged as a whole when the settings are read anew.
+    pub access: RwLock<Arc<AccessConfig>>,
     /// How often.
     pub rates: rate::Rates,
     /// Where refused requests are kept, if anywhere.
@@ -68,6 +69,19 @@ impl AppState {
     /// Whether the service is stopping.
     pub fn is_draining(&self) -> bool {
         *self.stop.borrow()
+    }
+
+    /// Who may read at this moment.
+    pub fn access(&self) -> Arc<AccessConfig> {
+        Arc::clone(&self.access.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    /// Takes over the doors and tokens of settings that were read anew. Limits and addresses stay as they are.
+    pub fn reload(&self, sources: Vec<Source>, access: AccessConfig) -> doors::Exchanged {
+        // Before the doors, so that nothing comes in uncounted.
+        self.metrics.doors_opened(sources.iter().map(|source| source.name.clone()).collect());
+        *self.access.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(access);
+        self.doors.replace(sources)
     }
 }
 

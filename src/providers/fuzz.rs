@@ -1,28 +1,95 @@
-//! What fuzz targets and tests feed to every protocol at once.
+//! What fuzz targets and tests feed to each protocol: a body to its parser, and to its verifier a request that was signed well and
+//! then changed, or one with a made-up signature.
 
+use ed25519_dalek::{Signer, SigningKey};
 use hyper::HeaderMap;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use sha2::{Digest, Sha256};
 
-use super::{BadSignature, Key, Request, SCHEMES, Scheme, Source};
+use super::algorithm::Algorithm;
+use super::encoding::{Encoding, encode_hex};
+use super::generic::{Mapping, NOTHING_MAPPED};
+use super::header::{TimeUnit, sorted_form};
+use super::rule::{List, Part, Proof, Time, TimePlace};
+use super::{Key, Request, Rule, Scheme, SecretForm, Source, original, text};
 use crate::domain::address::ADDRESS_CHARACTERS_MAX;
 use crate::domain::message::MESSAGE_ID_BYTES_MAX;
 use crate::domain::{Moment, Secret};
 
+/// When every fuzzed request is signed.
+const NOW: i64 = 1_736_935_200;
+const FORM: &str = "application/x-www-form-urlencoded";
+
 /// A door of a protocol with a secret that everybody may know.
 pub fn door(scheme: &'static Scheme) -> Source {
     let secret = Secret::new("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("not empty");
-    let mut source = Source::new(scheme.kind, scheme, vec![Key::new("fuzzing", secret.clone())]);
+    let mut keys = vec![Key::new("fuzzing", secret.clone())];
+    if scheme.kind == "telnyx" {
+        keys.clear();
+    }
+    if matches!(scheme.kind, "telnyx" | "standard") {
+        let public = Encoding::Base64.encode(signing_key().verifying_key().as_bytes());
+        let public = Secret::new(public).expect("not empty");
+        keys.push(SecretForm::PublicKey.read("fuzzing", &public).expect("a public key"));
+    }
+    let mut source = Source::new(scheme.kind, scheme, keys);
     source.options.base_url = Some("https://hooks.example.com".to_owned());
     source.options.verify_token = Some(secret);
+    if scheme.is_generic() {
+        source.options.rule = Some(generic_rule());
+        source.options.mapping = Some(GENERIC_MAPPING);
+    }
     source
 }
 
-/// The first byte chooses a protocol, the rest is a body: whatever it is, reading it ends without a panic, and what comes out
-/// keeps the promises of the types.
-pub fn fuzz_parse(data: &[u8]) {
-    let Some((choice, body)) = data.split_first() else { return };
-    let source = door(&SCHEMES[usize::from(*choice) % SCHEMES.len()]);
-    let body = source.reopen(body.to_vec(), vec![("webhook-id".to_owned(), "msg_1".to_owned())]);
+fn signing_key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+/// As much of what a rule can say as fits into one.
+fn generic_rule() -> Rule {
+    let template = vec![Part::Id, Part::Text(text(".")), Part::Timestamp, Part::Text(text(".")), Part::Body];
+    Rule {
+        list: Some(List { separator: ',', label: Some(('=', text("v1"))) }),
+        id_header: Some(text("x-own-id")),
+        time: Some(Time { place: TimePlace::Label(text("t")), unit: TimeUnit::Milliseconds, tolerance_seconds: 300 }),
+        proof: Proof::Signature {
+            algorithm: Algorithm::HmacSha512,
+            encoding: Encoding::Hex,
+            template: template.into(),
+        },
+        ..Rule::of_body("x-own-signature", "", Algorithm::HmacSha512, Encoding::Hex)
+    }
+}
+
+const GENERIC_MAPPING: Mapping = Mapping {
+    messages: Some(text("/list")),
+    id: Some(text("/id")),
+    from: Some(text("/from")),
+    to: Some(text("/to")),
+    time: Some(text("/time")),
+    text: Some(text("/text")),
+    kind: Some(text("/kind")),
+    account: Some(text("/account")),
+    reply_to: Some(text("/reply_to")),
+    profile_name: Some(text("/name")),
+    group: Some(text("/group")),
+    media_url: Some(text("/media")),
+    media_type: Some(text("/media_type")),
+    ..NOTHING_MAPPED
+};
+
+/// Whatever the body is, reading it ends without a panic, and what comes out keeps the promises of the types.
+pub fn parse(kind: &str, body: &[u8]) {
+    let source = door(Scheme::find(kind).expect("a provider of the table"));
+    if kind == original::SCHEME.kind {
+        original::fuzz_parse(body);
+    }
+    let kept = source.scheme.kept_headers.iter().map(|name| {
+        let value = if *name == CONTENT_TYPE.as_str() { FORM } else { "kept" };
+        ((*name).to_owned(), value.to_owned())
+    });
+    let body = source.reopen(body.to_vec(), kept.collect());
     let Ok(parsed) = source.parse(&body, Moment::from_microseconds(0)) else {
         assert!(!source.keeps_payload(), "only the original format refuses content");
         return;
@@ -39,38 +106,196 @@ pub fn fuzz_parse(data: &[u8]) {
     }
 }
 
-/// The first byte chooses a protocol, the first line is a signature, the rest a body: only what the provider itself would have
-/// sent is believed.
-pub fn fuzz_verify(data: &[u8]) {
+/// The first byte chooses: a request that was signed well and then altered (by the next four bytes) is refused, or a signature
+/// that is made up (the first line) is refused unless it is the right one. The rest is the body.
+pub fn verify(kind: &str, data: &[u8]) {
     let Some((choice, rest)) = data.split_first() else { return };
-    let source = door(&SCHEMES[usize::from(*choice) % SCHEMES.len()]);
-    let Some(rule) = source.rule() else { return };
-    let (value, body) = rest.split_at(rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len()));
-    let now = Moment::from_microseconds(1_736_935_200_000_000);
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let request = Request { headers: &headers, body, base_url: None, target: "/webhook/x" };
-    let Some(mut signed) = source.sign(&request, "msg_1", now) else { return };
-    let right = signed.get(rule.header.as_ref()).cloned();
-    let Ok(value) = HeaderValue::from_bytes(value) else { return };
-    signed.insert(hyper::header::HeaderName::try_from(rule.header.as_ref()).expect("a name"), value.clone());
-    let request = Request { headers: &signed, ..request };
-    let verdict = source.verify(&request, body.to_vec().into(), now);
-    if verdict.is_ok() {
-        let right = right.expect("it was signed");
-        let (right, value) = (right.as_bytes(), value.as_bytes());
-        // A list may hold other signatures beside the right one, and their order does not matter.
-        assert!(right == value || rule.list.is_some() || rule.prefix_optional, "{:?}", source.scheme.kind);
-    } else {
-        assert!(!matches!(verdict, Err(BadSignature::MissingHeader | BadSignature::DuplicateHeader)));
+    let source = door(Scheme::find(kind).expect("a provider of the table"));
+    match (choice % 2, rest.split_at_checked(4)) {
+        (0, Some((how, body))) => alter(&Signed::new(&source, *choice, body), how),
+        (0, None) => {}
+        _ => {
+            let (value, body) = rest.split_at(rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len()));
+            make_up(&Signed::new(&source, *choice, body), value);
+        }
     }
+}
+
+/// A request as the provider would send it.
+struct Signed<'a> {
+    source: &'a Source,
+    headers: HeaderMap,
+    /// The headers that prove it.
+    proof: Vec<HeaderName>,
+    target: String,
+    body: &'a [u8],
+}
+
+impl<'a> Signed<'a> {
+    /// `choice` varies the way of signing where a provider has several.
+    fn new(source: &'a Source, choice: u8, body: &'a [u8]) -> Self {
+        let other = choice & 2 != 0;
+        let mut target = format!("/webhook/{}?b=2&a=1", source.name);
+        let mut media_type = "application/json";
+        match source.scheme.kind {
+            "twilio" if other => {
+                target = format!("{target}&bodySHA256={}", encode_hex(&Sha256::digest(body)));
+            }
+            "twilio" | "plivo" => media_type = FORM,
+            _ => {}
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        let request = Request { headers: &headers, body, base_url: None, target: &target };
+        let signed = match source.scheme.kind {
+            "telnyx" => by_ed25519(&request, "telnyx-signature-ed25519", ("telnyx-timestamp", ""), None),
+            "standard" if other => {
+                by_ed25519(&request, "webhook-signature", ("webhook-timestamp", "v1a,"), Some("webhook-id"))
+            }
+            _ => source.sign(&request, "msg_1", now(0)).expect("a secret can sign"),
+        };
+        let proof = signed.keys().filter(|name| **name != CONTENT_TYPE).cloned().collect();
+        let signed = Self { source, headers: signed, proof, target, body };
+        assert!(
+            signed.is_believed_with(&signed.headers, body, &signed.target, 0),
+            "what the provider sends is believed"
+        );
+        signed
+    }
+
+    fn is_believed_with(&self, headers: &HeaderMap, body: &[u8], target: &str, later_seconds: i64) -> bool {
+        let request = Request { headers, body, base_url: None, target };
+        self.source.verify(&request, body.to_vec().into(), now(later_seconds)).is_ok()
+    }
+
+    fn signs_bodies(&self) -> bool {
+        !matches!(self.source.scheme.kind, "telegram" | "evolution")
+    }
+
+    fn signs_time(&self) -> bool {
+        let by_token = matches!(self.source.scheme.kind, "standard" | "vonage" | "messagebird" | "evolution");
+        by_token || self.source.rule().is_some_and(|rule| rule.time.is_some())
+    }
+
+    /// Of a form its parameters are signed, however they are written and in whatever order.
+    fn says_the_same(&self, body: &[u8]) -> bool {
+        let is_form = self.headers[CONTENT_TYPE] == FORM;
+        body == self.body || is_form && sorted_form(body) == sorted_form(self.body)
+    }
+}
+
+fn now(later_seconds: i64) -> Moment {
+    Moment::from_microseconds((NOW + later_seconds) * 1_000_000)
+}
+
+fn by_ed25519(
+    request: &Request<'_>,
+    name: &'static str,
+    time: (&'static str, &str),
+    id: Option<&'static str>,
+) -> HeaderMap {
+    let mut headers = request.headers.clone();
+    let (time_header, label) = time;
+    let content = match id {
+        Some(id) => {
+            headers.insert(id, HeaderValue::from_static("msg_1"));
+            format!("msg_1.{NOW}.")
+        }
+        None => format!("{NOW}|"),
+    };
+    let signature = signing_key().sign(&[content.as_bytes(), request.body].concat());
+    let value = format!("{label}{}", Encoding::Base64.encode(&signature.to_bytes()));
+    headers.insert(name, HeaderValue::try_from(value).expect("base64"));
+    headers.insert(time_header, NOW.into());
+    headers
+}
+
+/// Changes one thing of a signed request: a byte of the body, of a header or of the URL, or the time at which it comes.
+fn alter(signed: &Signed<'_>, how: &[u8]) {
+    let [what, high, low, mask] = *how else { return };
+    let at = usize::from(u16::from_be_bytes([high, low]));
+    match what % 4 {
+        0 => {
+            let body = changed(signed.body, at, mask);
+            let believed = signed.is_believed_with(&signed.headers, &body, &signed.target, 0);
+            assert_eq!(believed, !signed.signs_bodies() || signed.says_the_same(&body), "another body");
+        }
+        1 => {
+            let Some(name) = signed.proof.get(usize::from(high) % signed.proof.len()) else { return };
+            let mut headers = signed.headers.clone();
+            let value = signed.headers[name].clone();
+            match mask {
+                0 => drop(headers.remove(name)),
+                255 => drop(headers.append(name, value.clone())),
+                _ => {
+                    let Ok(changed) = HeaderValue::from_bytes(&changed(value.as_bytes(), at, mask)) else { return };
+                    // The scheme of an Authorization is the same in any case, and signs nothing.
+                    if changed.as_bytes().eq_ignore_ascii_case(value.as_bytes()) && at % value.len() < 7 {
+                        return;
+                    }
+                    headers.insert(name, changed);
+                }
+            }
+            assert!(!signed.is_believed_with(&headers, signed.body, &signed.target, 0), "another {name}");
+        }
+        2 if signed.source.needs_url() => {
+            let target = changed(signed.target.as_bytes(), at, mask);
+            let Some(target) = String::from_utf8(target).ok().filter(|target| target.is_ascii()) else { return };
+            assert!(!signed.is_believed_with(&signed.headers, signed.body, &target, 0), "another URL: {target}");
+        }
+        3 if signed.signs_time() => {
+            let later = 1_000 + i64::from(at as u32);
+            for later in [later, -later] {
+                let believed = signed.is_believed_with(&signed.headers, signed.body, &signed.target, later);
+                assert!(!believed, "{later} seconds later");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// With a bit or more flipped, or a byte more.
+fn changed(bytes: &[u8], at: usize, mask: u8) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let length = bytes.len();
+    match bytes.get_mut(at % length.max(1)) {
+        Some(byte) if mask != 0 => *byte ^= mask,
+        _ => bytes.insert(at % (length + 1), b'x'),
+    }
+    bytes
+}
+
+/// Puts any text in the place of each proof.
+fn make_up(signed: &Signed<'_>, value: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(value) else { return };
+    for name in &signed.proof {
+        let mut headers = signed.headers.clone();
+        headers.insert(name, value.clone());
+        if signed.is_believed_with(&headers, signed.body, &signed.target, 0) {
+            let (right, value) = (signed.headers[name].as_bytes(), value.as_bytes());
+            let kind = signed.source.scheme.kind;
+            let holds_right = memchr::memmem::find(value, signature_in(right)).is_some();
+            // A list may hold other signatures beside the right one.
+            let is_list =
+                matches!(kind, "standard" | "plivo") || signed.source.rule().is_some_and(|rule| rule.list.is_some());
+            let is_right =
+                right == value || right.eq_ignore_ascii_case(value) && name == "authorization" || kind == "360dialog";
+            assert!(holds_right && (is_list || is_right), "a made-up {name}");
+        }
+    }
+}
+
+/// The signature itself, without label and prefix.
+fn signature_in(value: &[u8]) -> &[u8] {
+    let labels: [&[u8]; 6] = [b"v1a,", b"v1,", b"v1=", b"v0=", b"sha256=", b"Bearer "];
+    let found = labels.iter().find_map(|label| memchr::memmem::find(value, label).map(|at| at + label.len()));
+    &value[found.unwrap_or(0)..]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::providers::element::ELEMENTS_MAX;
-    use crate::providers::generic::{Mapping, NOTHING_MAPPED};
 
     #[test]
     fn a_body_of_tiny_parts_does_not_fill_the_memory_and_says_so() {

@@ -85,6 +85,16 @@ fn check_times(claims: &Map<String, Value>, now: Moment) -> Result<(), BadSignat
     if ahead(begins) || ahead(issued) { Err(BadSignature::FutureTimestamp) } else { Ok(()) }
 }
 
+/// `Bearer` and a token whose signature is missing, completed by each key.
+pub fn completions(bearer: &str, keys: &[Key]) -> Vec<String> {
+    let content = bearer.split_once(' ').map(|(_, token)| token.trim_end_matches('.')).unwrap_or_default();
+    let header = content.split('.').next().and_then(|head| object(head.as_bytes()).ok());
+    let name = header.as_ref().and_then(|header| header.get("alg")?.as_str());
+    let Some(algorithm) = name.and_then(named) else { return Vec::new() };
+    let signatures = keys.iter().filter_map(|key| algorithm.sign(key.secret.expose(), &[content.as_bytes()]));
+    signatures.map(|signature| format!("{bearer}{}", encode_base64url(&signature))).collect()
+}
+
 /// A token that `key` signs with HS256, for trying out.
 pub fn sign(claims: &Value, key: &Key) -> String {
     let head = encode_base64url(br#"{"alg":"HS256","typ":"JWT"}"#);

@@ -22,6 +22,7 @@ mod messagebird;
 pub mod original;
 mod plivo;
 mod presets;
+pub mod sealed;
 mod slack;
 mod standard;
 mod telegram;
@@ -64,6 +65,8 @@ pub struct Scheme {
     pub needs_url: bool,
     /// What the operator has to know before relying on this protocol, if it is weaker than a signature of the body.
     pub caution: Option<&'static str>,
+    /// Whether the proof is a token in `Authorization`.
+    pub by_bearer: bool,
     /// Whether the provider appends something of its own to the path.
     pub takes_suffix: bool,
     /// Headers that the reading of a body depends on.
@@ -99,6 +102,7 @@ impl Scheme {
         expects: None,
         needs_url: false,
         caution: None,
+        by_bearer: false,
         takes_suffix: false,
         kept_headers: &[],
         verify: Source::verify_by_rule,

@@ -19,6 +19,7 @@ pub const SCHEME: Scheme = Scheme {
     title: "Vonage Messages API",
     expects: Some("authorization: Bearer <JWT of HS256 with the body's SHA-256 in payload_hash>"),
     // Vonage sometimes sends a request unsigned, and signs the next try after a failure of ours.
+    by_bearer: true,
     refusal_status: 503,
     verify,
     parse,

@@ -6,6 +6,7 @@ mod contract;
 pub mod copy;
 mod extras;
 mod index;
+mod leftovers;
 pub mod postgres;
 mod queue;
 pub mod sqlite;
@@ -23,6 +24,7 @@ use crate::domain::{Page, PageRequest, State, Stats};
 use crate::providers::Parsed;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Gauges, Outcome};
+pub use leftovers::Leftovers;
 use postgres::PostgresStore;
 use sqlite::SqliteStore;
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use super::door_counts::DoorCounts;
 pub use super::gauges::Gauges;
 use super::histogram::{Histogram, Window};
 use super::secret_use::{SecretUse, encode_secrets};
@@ -172,11 +173,7 @@ pub struct Metrics {
     latency: Window,
     webhook_results: [AtomicU64; WebhookResult::ALL.len()],
     refusals: [AtomicU64; Refusal::ALL.len()],
-    /// The doors' names, and one counter per door and outcome.
-    sources: Vec<String>,
-    messages: Vec<AtomicU64>,
-    statuses: Vec<AtomicU64>,
-    events: Vec<AtomicU64>,
+    doors: DoorCounts,
     queue_limit: u64,
     batch_messages: Histogram,
     commit_seconds: Histogram,
@@ -188,8 +185,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All zero. `sources` are the names of the doors.
-    pub fn new(sources: Vec<String>, queue_limit: usize, connections_limit: usize) -> Self {
+    /// All zero. `doors` are the names of the doors.
+    pub fn new(doors: Vec<String>, queue_limit: usize, connections_limit: usize) -> Self {
         let zeros = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
         let series = PathLabel::ALL.len() * METHODS.len() * CLASSES.len();
         Self {
@@ -199,10 +196,7 @@ impl Metrics {
             latency: Window::new(),
             webhook_results: Default::default(),
             refusals: Default::default(),
-            messages: zeros(sources.len() * Outcome::ALL.len()),
-            statuses: zeros(sources.len()),
-            events: zeros(sources.len()),
-            sources,
+            doors: DoorCounts::new(doors),
             queue_limit: queue_limit as u64,
             batch_messages: Histogram::new(BATCH_MESSAGES),
             commit_seconds: Histogram::new(COMMIT_SECONDS),
@@ -249,19 +243,19 @@ impl Metrics {
         self.refusals[refusal as usize].fetch_add(1, Relaxed);
     }
 
+    /// Doors that may be new were opened.
+    pub fn doors_opened(&self, names: Vec<String>) {
+        self.doors.add(names);
+    }
+
     /// A message of the door `source` came to its end.
     pub fn message_filed(&self, source: &str, outcome: Outcome) {
-        if let Some(source_at) = self.sources.iter().position(|name| name == source) {
-            self.messages[source_at * Outcome::ALL.len() + outcome as usize].fetch_add(1, Relaxed);
-        }
+        self.doors.message(source, outcome);
     }
 
     /// So many new statuses and events of the door `source` were stored.
     pub fn extras_filed(&self, source: &str, statuses: usize, events: usize) {
-        if let Some(source_at) = self.sources.iter().position(|name| name == source) {
-            self.statuses[source_at].fetch_add(statuses as u64, Relaxed);
-            self.events[source_at].fetch_add(events as u64, Relaxed);
-        }
+        self.doors.extras(source, statuses, events);
     }
 
     /// A batch was committed: how many messages, how long from its first statement, and how long the COMMIT itself.
@@ -345,27 +339,7 @@ impl Metrics {
     }
 
     fn encode_ingest(&self, out: &mut Exposition, gauges: Gauges) {
-        out.family(
-            "postroom_messages_total",
-            "counter",
-            "Messages by door and outcome; conflict: known id, other content.",
-        );
-        for (source_at, source) in self.sources.iter().enumerate() {
-            for outcome in Outcome::ALL {
-                let count = self.messages[source_at * Outcome::ALL.len() + *outcome as usize].load(Relaxed);
-                out.sample("postroom_messages_total", &[("source", source), ("outcome", outcome.label())], count);
-            }
-        }
-        let others = [
-            ("postroom_statuses_total", "New statuses of sent messages, by door.", &self.statuses),
-            ("postroom_events_total", "New events that are neither message nor status, by door.", &self.events),
-        ];
-        for (name, help, counters) in others {
-            out.family(name, "counter", help);
-            for (source, counter) in self.sources.iter().zip(counters) {
-                out.sample(name, &[("source", source)], counter.load(Relaxed));
-            }
-        }
+        self.doors.encode(out);
         out.family("postroom_refused_total", "counter", "Requests refused, by reason.");
         for refusal in Refusal::ALL {
             let count = self.refusals[*refusal as usize].load(Relaxed);

@@ -1,5 +1,6 @@
 //! What the service tells about itself: one JSON line per request on stdout, and numbers for Prometheus.
 
+mod door_counts;
 mod gauges;
 pub mod histogram;
 pub mod log;

@@ -4,17 +4,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-type Target = fn(&[u8]);
+use postroom::providers::{SCHEMES, fuzz};
 
-const TARGETS: [(&str, Target); 6] = [
-    ("body", postroom::providers::original::fuzz_parse),
-    ("signature", postroom::providers::signature::fuzz_verify),
-    ("provider_body", postroom::providers::fuzz::fuzz_parse),
-    ("provider_signature", postroom::providers::fuzz::fuzz_verify),
-    ("query", postroom::http::params::fuzz_page_request),
-    ("head", postroom::http::head::fuzz_scan),
-];
-const MUTANTS_PER_INPUT: usize = 2_000;
+/// Mutants of all inputs of a target together.
+const MUTANTS: usize = 6_000;
 
 /// A small generator of pseudo-random numbers (xorshift64*), so that a failure can be had again.
 struct Random(u64);
@@ -28,9 +21,13 @@ impl Random {
     }
 }
 
-fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let entries = fs::read_dir(folder).expect("every target has a corpus");
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files of these folders, as far as they are there.
+fn corpus(folders: &[&str]) -> Vec<Vec<u8>> {
+    let entries = folders.iter().filter_map(|folder| fs::read_dir(root().join(folder)).ok()).flatten();
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();
     paths.sort();
     paths.into_iter().map(|path| fs::read(path).expect("it can be read")).collect()
@@ -52,18 +49,47 @@ fn mutate(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn parsers_keep_their_promises_on_the_corpus_and_its_mutants() {
-    for (name, target) in TARGETS {
-        let corpus = corpus(name);
-        let mut random = Random(0x9E37_79B9_7F4A_7C15);
-        for input in &corpus {
-            target(input);
-            for _ in 0..MUTANTS_PER_INPUT {
-                let other = &corpus[random.below(corpus.len())];
-                target(&mutate(input, other, &mut random));
-            }
+/// Feeds a target its corpus, and inputs that are made from it.
+fn run(target: impl Fn(&[u8]), folders: &[&str]) {
+    let corpus = corpus(folders);
+    assert!(!corpus.is_empty(), "{folders:?} is a corpus");
+    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    for input in &corpus {
+        target(input);
+        for _ in 0..MUTANTS / corpus.len() {
+            let other = &corpus[random.below(corpus.len())];
+            target(&mutate(input, other, &mut random));
         }
-        assert!(corpus.len() > 2, "{name} has a corpus");
+    }
+}
+
+#[test]
+fn parsers_keep_their_promises_on_their_samples_and_mutants_of_them() {
+    for scheme in SCHEMES {
+        let (samples, more) =
+            (format!("testdata/providers/{}", scheme.kind), format!("fuzz/corpus/parse_{}", scheme.kind));
+        run(|body| fuzz::parse(scheme.kind, body), &[&samples, &more]);
+    }
+    run(postroom::http::params::fuzz_page_request, &["fuzz/corpus/query"]);
+    run(postroom::http::head::fuzz_scan, &["fuzz/corpus/head"]);
+}
+
+#[test]
+fn verifiers_believe_what_was_signed_and_nothing_that_was_altered_since() {
+    for scheme in SCHEMES {
+        run(|data| fuzz::verify(scheme.kind, data), &["fuzz/corpus/verify"]);
+    }
+}
+
+#[test]
+fn every_parser_and_every_verifier_has_a_target_of_its_own() {
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
+    for scheme in SCHEMES {
+        for what in ["parse", "verify"] {
+            let name = format!("{what}_{}", scheme.kind);
+            let target = fs::read_to_string(root().join(format!("fuzz/fuzz_targets/{name}.rs"))).expect(&name);
+            assert!(target.contains(&format!("fuzz::{what}(\"{}\", data)", scheme.kind)), "{name}");
+            assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
+        }
     }
 }

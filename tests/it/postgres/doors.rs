@@ -339,3 +339,34 @@ fn what_could_not_be_read_is_read_again_after_an_upgrade() {
     assert_eq!(server.get("/messages/b").json()["text"], "y");
     assert_eq!(server.get("/events").json()["data"], json!([]));
 }
+
+#[test]
+fn what_deleted_messages_left_behind_is_counted_and_removed() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let server = doors_on(&url).start();
+    let door = door("whatsapp");
+    let post = |messages: &[Value]| assert_eq!(door.post(&server, &envelope(messages), "1").status, 200);
+    post(&[text_message("alone", "a secret word")]);
+    post(&[text_message("deleted", "x"), text_message("kept", "y")]);
+    post(&[text_message("alone", "another word"), text_message("deleted", "other words")]);
+    post(&[text_message("kept", "another copy")]);
+    post(&[json!({"type": "text"})]);
+    let counts =
+        || ["details", "payloads", "events"].map(|table| sql(&url, &format!("SELECT count(*) FROM postroom_{table}")));
+    assert_eq!(counts(), ["3", "5", "4"]);
+    let run = |arguments: &[&str]| {
+        let (status, stdout, stderr) = arguments.iter().fold(doors_on(&url), |setup, one| setup.arg(one)).run();
+        assert!(status.success(), "{stdout}{stderr}");
+        stdout
+    };
+    assert!(!run(&["check", "--data"]).contains("left over"));
+    sql(&url, "DELETE FROM messages WHERE message_id NOT LIKE '%kept'");
+    let left = "2 details, 2 conflicting copies and 2 raw bodies of deleted messages";
+    assert!(run(&["reindex"]).contains(&format!("removed {left}")));
+    assert_eq!(counts(), ["1", "3", "2"], "what shares a body with others keeps it");
+    assert!(!run(&["check", "--data"]).contains("left over") && !run(&["reindex"]).contains("removed"));
+    assert_eq!(server.get("/messages/kept?raw=1").status, 200);
+    post(&[text_message("alone", "again")]);
+    assert_eq!(server.get("/messages/alone").json()["text"], "again", "a message that comes again is a new one");
+}

@@ -1,0 +1,82 @@
+//! What came in at each door. Doors can be added while the service runs; the counts of one that was taken away stay, because
+//! counters never go back.
+
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::metrics::{Exposition, Outcome};
+
+/// The counts of all doors that there were since the start, in the order in which they came.
+#[derive(Debug)]
+pub(super) struct DoorCounts(RwLock<Vec<Door>>);
+
+#[derive(Debug, Default)]
+struct Door {
+    name: String,
+    messages: [AtomicU64; Outcome::ALL.len()],
+    statuses: AtomicU64,
+    events: AtomicU64,
+}
+
+impl DoorCounts {
+    /// All zero.
+    pub fn new(names: Vec<String>) -> Self {
+        Self(RwLock::new(names.into_iter().map(Door::named).collect()))
+    }
+
+    /// Begins to count at doors that are new; the others go on.
+    pub fn add(&self, names: Vec<String>) {
+        let mut doors = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for name in names {
+            if !doors.iter().any(|door| door.name == name) {
+                doors.push(Door::named(name));
+            }
+        }
+    }
+
+    /// A message of the door `name` came to its end.
+    pub fn message(&self, name: &str, outcome: Outcome) {
+        self.count(name, |door| &door.messages[outcome as usize], 1);
+    }
+
+    /// So many new statuses and events of the door `name` were stored.
+    pub fn extras(&self, name: &str, statuses: usize, events: usize) {
+        self.count(name, |door| &door.statuses, statuses);
+        self.count(name, |door| &door.events, events);
+    }
+
+    fn count(&self, name: &str, counter: impl Fn(&Door) -> &AtomicU64, more: usize) {
+        let doors = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(door) = doors.iter().find(|door| door.name == name) {
+            counter(door).fetch_add(more as u64, Relaxed);
+        }
+    }
+
+    pub fn encode(&self, out: &mut Exposition) {
+        let doors = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let name = "postroom_messages_total";
+        out.family(name, "counter", "Messages by door and outcome; conflict: known id, other content.");
+        for door in doors.iter() {
+            for outcome in Outcome::ALL {
+                let count = door.messages[*outcome as usize].load(Relaxed);
+                out.sample(name, &[("source", &door.name), ("outcome", outcome.label())], count);
+            }
+        }
+        let name = "postroom_statuses_total";
+        out.family(name, "counter", "New statuses of sent messages, by door.");
+        for door in doors.iter() {
+            out.sample(name, &[("source", &door.name)], door.statuses.load(Relaxed));
+        }
+        let name = "postroom_events_total";
+        out.family(name, "counter", "New events that are neither message nor status, by door.");
+        for door in doors.iter() {
+            out.sample(name, &[("source", &door.name)], door.events.load(Relaxed));
+        }
+    }
+}
+
+impl Door {
+    fn named(name: String) -> Self {
+        Self { name, ..Self::default() }
+    }
+}
