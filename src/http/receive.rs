@@ -177,11 +177,10 @@ fn answer(style: AnswerStyle) -> Answer {
     }
 }
 
-/// The provider chose the text, or whoever claims to be it: no browser shall make anything else of it.
+/// The provider chose the text, or whoever claims to be it: it is never anything but text, and `browser::guard` sees to it that
+/// no browser makes anything else of it.
 fn plain_text(Challenge(text): &Challenge) -> Answer {
-    let mut answer = with_type(text.clone().into(), HeaderValue::from_static("text/plain; charset=utf-8"));
-    answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    answer
+    with_type(text.clone().into(), HeaderValue::from_static("text/plain; charset=utf-8"))
 }
 
 impl Record<'_> {

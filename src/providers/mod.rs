@@ -37,7 +37,7 @@ use bytes::Bytes;
 use hyper::HeaderMap;
 
 use crate::domain::{Address, Event, FieldError, MessageId, Moment, NewMessage, Payload, Secret, StatusUpdate};
-pub use key::{Key, SecretForm};
+pub use key::{Key, Role, SecretForm};
 pub use rule::Rule;
 pub use signature::{BadSignature, SigningKey};
 
@@ -321,7 +321,12 @@ impl Source {
     }
 
     fn sign_by_rule(&self, request: &Request<'_>, id: &str, now: Moment) -> Option<HeaderMap> {
-        self.rule()?.sign(request, self.keys.first()?, id, now)
+        self.rule()?.sign(request, self.signing_key()?, id, now)
+    }
+
+    /// The key that requests are signed with for trying out; none where only public ones are known.
+    fn signing_key(&self) -> Option<&Key> {
+        self.keys.iter().find(|key| key.role != Role::Public)
     }
 }
 

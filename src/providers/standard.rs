@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use hyper::HeaderMap;
 use serde_json::Value;
 
 use super::algorithm::Algorithm;
@@ -11,7 +12,7 @@ use super::header::{TOLERANCE_SECONDS, TimeUnit};
 use super::json::{owned, read, scalar, text};
 use super::rule::{List, Part, Proof, Time, TimePlace};
 use super::signature::BadSignature;
-use super::{InvalidBody, Key, Parsed, Request, Rule, Scheme, SecretForm, Source, VerifiedBody};
+use super::{InvalidBody, Key, Parsed, Request, Role, Rule, Scheme, SecretForm, Source, VerifiedBody};
 use crate::domain::{Address, Kind, Moment, NewMessage};
 
 /// The row of `SCHEMES`.
@@ -24,6 +25,7 @@ pub const SCHEME: Scheme = Scheme {
     kept_headers: &["webhook-id", "svix-id"],
     verify,
     parse,
+    sign: Some(sign),
     ..Scheme::BASE
 };
 
@@ -69,7 +71,8 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
     };
     let [by_secret, by_public_key] = chosen.as_slice() else { return Err(BadSignature::MissingHeader) };
     let among = |rule: &Rule, is_public: bool| {
-        let places: Vec<usize> = (0..source.keys.len()).filter(|at| source.keys[*at].is_public == is_public).collect();
+        let places: Vec<usize> =
+            (0..source.keys.len()).filter(|at| (source.keys[*at].role == Role::Public) == is_public).collect();
         let keys: Vec<Key> = places.iter().map(|at| source.keys[*at].clone()).collect();
         match keys.is_empty() {
             true => Err(BadSignature::WrongSecret),
@@ -80,6 +83,15 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
         (Ok(key), _) | (_, Ok(key)) => Ok(key),
         // The door has keys of one kind as a rule: its reason is the one that helps.
         (Err(BadSignature::WrongSecret), Err(why)) | (Err(why), Err(_)) => Err(why),
+    }
+}
+
+/// By `v1` with a secret, by `v1a` with a private key.
+fn sign(source: &Source, request: &Request<'_>, id: &str, now: Moment) -> Option<HeaderMap> {
+    let (rule, key) = (source.rule()?, source.signing_key()?);
+    match key.role {
+        Role::Private => with_public_key(rule).sign(request, key, id, now),
+        _ => rule.sign(request, key, id, now),
     }
 }
 

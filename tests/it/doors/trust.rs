@@ -6,13 +6,13 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use postroom::config::{Config, Inputs};
 use postroom::domain::Moment;
-use postroom::providers::{BadSignature, Request, Source};
+use postroom::providers::{BadSignature, Request, SCHEMES, Source};
 use proptest::prelude::*;
 
 use super::samples::samples;
 use super::{envelope, start, text_message};
 use crate::harness::door::{BASE_URL, now};
-use crate::harness::{Setup, sign};
+use crate::harness::{Door, Setup, sign};
 
 const NOW: i64 = 1_795_168_800;
 
@@ -327,32 +327,31 @@ fn forwarded_hosts_are_only_believed_from_a_proxy_that_is_trusted() {
     assert_eq!(ask(fixed, &forwarded), 403, "what the operator says goes before");
 }
 
-/// Doors of every kind that signs its bodies, and a sample of each.
-fn signed_samples() -> Vec<(Source, Vec<u8>)> {
+/// A door of every kind whose proof vouches for the body, as seen from its provider, and a sample of each.
+fn signed_samples() -> Vec<(Door, Source, Vec<u8>)> {
     let setup = crate::harness::door::all_doors(Setup::new());
-    let sources = setup.config().sources.into_iter();
-    let signed = sources.filter(|source| ["whatsapp", "twilio", "standard", "waha"].contains(&source.scheme.kind));
+    let kinds = SCHEMES.iter().map(|scheme| scheme.kind);
+    let signed = kinds.filter(|kind| !["postroom", "telegram", "evolution"].contains(kind));
     signed
-        .map(|source| {
-            let body = samples(source.scheme.kind).swap_remove(0).1;
-            (source, body)
+        .map(|kind| {
+            let source = setup.config().sources.into_iter().find(|source| source.name == kind).unwrap();
+            (Door::of(&setup, kind), source, samples(kind).swap_remove(0).1)
         })
         .collect()
 }
 
+/// Kinds whose proof holds a time.
+const DATED: [&str; 7] = ["standard", "slack", "stripe", "telnyx", "bird", "vonage", "messagebird"];
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn a_single_flipped_bit_anywhere_is_refused(at in any::<prop::sample::Index>(), bit in 0..8u8, in_body in any::<bool>()) {
-        for (source, body) in signed_samples() {
-            let now = Moment::from_microseconds(NOW * 1_000_000);
-            let mut own = HeaderMap::new();
-            if source.scheme.kind == "twilio" {
-                own.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-            }
-            let request = Request { headers: &own, body: &body, base_url: Some(BASE_URL), target: "/webhook/x?y=1" };
-            let mut signed = source.sign(&request, "msg_1", now).unwrap();
+        let now = Moment::from_microseconds(NOW * 1_000_000);
+        for (door, source, body) in signed_samples() {
+            let signed = door.headers(&body, "msg_1", now);
             let verify = |headers: &HeaderMap, body: &[u8]| {
-                let request = Request { headers, body, ..request };
+                let request = Request { headers, body, base_url: Some(BASE_URL), target: &door.path };
                 source.verify(&request, body.to_vec().into(), now).map(drop)
             };
             prop_assert_eq!(verify(&signed, &body), Ok(()), "{}", source.name);
@@ -360,18 +359,46 @@ proptest! {
                 let mut forged = body.clone();
                 forged[at.index(body.len())] ^= 1 << bit;
                 // A form may be written in several ways; what it says is what counts.
-                let says_the_same = source.scheme.kind == "twilio" && form(&forged) == form(&body);
+                let is_form = signed[CONTENT_TYPE] == "application/x-www-form-urlencoded";
+                let says_the_same = is_form && form(&forged) == form(&body);
                 prop_assert!(says_the_same || verify(&signed, &forged).is_err(), "{}", source.name);
-            } else {
-                let names: Vec<_> = signed.keys().filter(|name| *name != CONTENT_TYPE).cloned().collect();
-                let name = &names[at.index(names.len())];
+                continue;
+            }
+            // Signature, id, time, nonce: of every header that proves something.
+            for name in signed.keys().filter(|name| *name != CONTENT_TYPE) {
                 let mut value = signed[name].as_bytes().to_vec();
                 let place = at.index(value.len());
                 value[place] ^= 1 << bit;
+                // The word before a token is the same in either case.
+                let same_word = value.starts_with(b"bearer ") || value[..value.len().min(7)].eq_ignore_ascii_case(b"Bearer ");
                 let Ok(value) = HeaderValue::from_bytes(&value) else { continue };
-                signed.insert(name.clone(), value);
-                prop_assert!(verify(&signed, &body).is_err(), "{}: {name}", source.name);
+                if same_word && place < 7 {
+                    continue;
+                }
+                let mut forged = signed.clone();
+                forged.insert(name.clone(), value);
+                prop_assert!(verify(&forged, &body).is_err(), "{}: {name}", source.name);
             }
+        }
+    }
+
+    #[test]
+    fn what_was_signed_long_ago_or_for_later_is_refused(seconds in 0..1_000_000i64, later in any::<bool>()) {
+        let away = if later { seconds } else { -seconds };
+        for (door, source, body) in signed_samples() {
+            let signed = door.headers(&body, "msg_1", Moment::from_microseconds(NOW * 1_000_000));
+            let request = Request { headers: &signed, body: &body, base_url: Some(BASE_URL), target: &door.path };
+            let now = Moment::from_microseconds((NOW + away) * 1_000_000);
+            let verdict = source.verify(&request, body.clone().into(), now).map(drop);
+            let kind = source.scheme.kind;
+            // MessageBird's token ends a minute after it was made.
+            let most = if kind == "messagebird" && later { 360 } else { 300 };
+            let expected = match DATED.contains(&kind) && seconds > most {
+                false => Ok(()),
+                true if later => Err(BadSignature::StaleTimestamp),
+                true => Err(BadSignature::FutureTimestamp),
+            };
+            prop_assert_eq!(verdict, expected, "{} {}", kind, away);
         }
     }
 }

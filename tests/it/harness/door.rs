@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use postroom::domain::Moment;
-use postroom::providers::{Request, Source};
+use postroom::domain::{Moment, Secret};
+use postroom::providers::{Request, SecretForm, Source};
 
 use super::{Reply, Server, Setup};
 
@@ -25,7 +25,12 @@ pub fn now() -> Moment {
 impl Door {
     /// The door of that name.
     pub fn of(setup: &Setup, name: &str) -> Self {
-        let source = setup.config().sources.into_iter().find(|source| source.name == name).expect("the door is there");
+        let sources = setup.config().sources;
+        let mut source = sources.into_iter().find(|source| source.name == name).expect("the door is there");
+        if source.scheme.secret == SecretForm::PublicKey {
+            let private = Secret::new(PRIVATE_KEY).expect("not empty");
+            source.keys = vec![SecretForm::PrivateKey.read("private", &private).expect("a private key")];
+        }
         let forms = ["twilio", "plivo"].contains(&source.scheme.kind);
         let media_type = if forms { "application/x-www-form-urlencoded" } else { "application/json" };
         Self { path: format!("/webhook/{name}"), source, media_type }
@@ -55,14 +60,19 @@ impl Door {
 /// The base URL of every test server.
 pub const BASE_URL: &str = "https://hooks.example.com";
 
+/// RFC 8032, §7.1, test 1: the keys of a provider that signs with Ed25519.
+pub const PRIVATE_KEY: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+const PUBLIC_KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+
 /// The settings that open a door of each kind: the common ones by their variables, the others by a file.
 pub fn all_doors(mut setup: Setup) -> Setup {
     let others = ["360dialog", "vonage", "messagebird", "bird", "line", "slack", "plivo", "github", "stripe"];
     let doors = others.map(|kind| format!("[source.{kind}]\nprovider = \"{kind}\"\nsecret_env = \"OTHER_SECRET\"\n"));
     let generic =
         "[source.generic]\nprovider = \"generic\"\nsecret_env = \"OTHER_SECRET\"\nsignature_header = \"x-own\"\n";
+    let telnyx = "[source.telnyx]\nprovider = \"telnyx\"\nsecret_env = \"TELNYX_PUBLIC_KEY\"\n";
     let path = setup.path().join("doors.toml");
-    std::fs::write(&path, doors.concat() + generic).expect("the file can be written");
+    std::fs::write(&path, doors.concat() + generic + telnyx).expect("the file can be written");
     setup = setup.env("POSTROOM_CONFIG", path.display()).env("OTHER_SECRET", "other-secret");
     let secrets = [
         ("WHATSAPP_APP_SECRET", "app-secret"),
@@ -72,6 +82,7 @@ pub fn all_doors(mut setup: Setup) -> Setup {
         ("TELEGRAM_SECRET_TOKEN", "telegram-token"),
         ("WAHA_HMAC_KEY", "my-secret-key"),
         ("EVOLUTION_JWT_KEY", "jwt-key"),
+        ("TELNYX_PUBLIC_KEY", PUBLIC_KEY),
         ("PUBLIC_BASE_URL", BASE_URL),
     ];
     for (name, value) in secrets {
