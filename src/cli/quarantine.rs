@@ -12,7 +12,9 @@ use serde_json::Value;
 use super::verify::Case;
 use crate::config::Config;
 use crate::domain::Moment;
+use crate::http::read_key;
 use crate::providers::encoding::Encoding;
+use crate::providers::sealed::Sealed;
 use crate::providers::{Request, Source};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -25,6 +27,7 @@ pub fn run(config: Config, readmit: bool) -> anyhow::Result<ExitCode> {
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
+    let key = read_key(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut believed = Vec::new();
     for path in &paths {
         let Some(kept) = Kept::read(path) else {
@@ -36,7 +39,16 @@ pub fn run(config: Config, readmit: bool) -> anyhow::Result<ExitCode> {
             continue;
         };
         let base_url = kept.base_url.clone().or_else(|| config.server.public_base_url.clone());
-        let (headers, body, target) = (kept.headers, kept.body, kept.target);
+        let (mut headers, body, target) = (kept.headers, kept.body, kept.target);
+        match kept.sealed.as_ref().map(|sealed| source.unseal(sealed, key.as_ref()?)) {
+            None => {}
+            Some(Some((name, value))) => drop(headers.insert(name, value)),
+            Some(None) => {
+                println!("{}: refused as {}", path.display(), kept.reason);
+                println!("  hint  no configured secret makes what it showed; the secret is another one");
+                continue;
+            }
+        }
         let case = Case { source, headers, body, base_url, target, now: kept.at };
         match case.verdict() {
             Ok(key) => {
@@ -100,6 +112,8 @@ struct Kept {
     base_url: Option<String>,
     target: String,
     headers: HeaderMap,
+    /// The proof, where it is not among the headers.
+    sealed: Option<Sealed>,
     body: Vec<u8>,
 }
 
@@ -120,7 +134,13 @@ impl Kept {
             base_url: text("base_url"),
             target: text("target")?,
             headers,
+            sealed: value.get("sealed").and_then(read_sealed),
             body: Encoding::Base64.decode(encoded.as_bytes(), length)?,
         })
     }
+}
+
+fn read_sealed(value: &Value) -> Option<Sealed> {
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    Some(Sealed { header: text("header")?, shown: text("shown")?, seal: text("seal")? })
 }

@@ -35,7 +35,7 @@ use crate::providers::Source;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::PathLabel;
-pub use quarantine::Quarantine;
+pub use quarantine::{Quarantine, read_key};
 
 /// An answer: headers, and a body that is whole from the start.
 pub type Answer = Response<Full<Bytes>>;

@@ -3,21 +3,24 @@
 //! Anybody can be refused, so anybody can have something written here: hence the ring of files, the limit on bodies, and the limit
 //! on how many a second. Nothing waits for the writing, and headers that hold secrets are left out.
 
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
+use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use serde_json::{Map, Value, json};
 
 use crate::config::QuarantineConfig;
 use crate::domain::Moment;
 use crate::providers::encoding::Encoding;
-use crate::providers::rule::Proof;
+use crate::providers::sealed::{KEY_BYTES, Sealed};
 use crate::providers::{BadSignature, Request, Source};
 use crate::telemetry::log;
 
+/// The file in the folder with the key that seals secrets.
+pub const KEY_FILE: &str = "key";
 /// Longest body that is kept.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Shortest time between two that are kept.
@@ -29,12 +32,14 @@ pub struct Quarantine {
     config: Option<QuarantineConfig>,
     count: AtomicU64,
     last: Mutex<Option<Instant>>,
+    /// One file is written at a time.
+    writing: Arc<Mutex<()>>,
 }
 
 impl Quarantine {
     /// As the settings say.
     pub fn new(config: Option<QuarantineConfig>) -> Self {
-        Self { config, count: AtomicU64::new(0), last: Mutex::default() }
+        Self { config, count: AtomicU64::new(0), last: Mutex::default(), writing: Arc::default() }
     }
 
     /// Keeps a request that was not believed, unless another one was kept just before.
@@ -45,9 +50,12 @@ impl Quarantine {
         }
         let number = self.count.fetch_add(1, Ordering::Relaxed) % u64::from(config.requests_max);
         let path = config.folder.join(format!("{number:05}.json"));
-        let text = captured(source, request, reason, now).to_string();
+        let (kept, presented) = (captured(source, request, reason, now), source.presented(request.headers));
+        let (folder, writing) = (config.folder.clone(), Arc::clone(&self.writing));
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = write(&path, &text) {
+            let _alone = writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let sealed = presented.map(|presented| Ok(presented.seal(&own_key(&folder)?))).transpose();
+            if let Err(error) = sealed.and_then(|sealed| write(&path, &with_seal(kept, sealed).to_string())) {
                 log::warning("a refused request could not be kept")
                     .text("path", &path.display().to_string())
                     .cause(&error)
@@ -63,6 +71,44 @@ impl Quarantine {
             *last = Some(Instant::now());
         }
         due
+    }
+}
+
+fn with_seal(mut kept: Value, sealed: Option<Sealed>) -> Value {
+    if let Some(Sealed { header, shown, seal }) = sealed {
+        kept["sealed"] = json!({ "header": header, "shown": shown, "seal": seal });
+    }
+    kept
+}
+
+/// The folder's key, made if there is none.
+fn own_key(folder: &Path) -> std::io::Result<[u8; KEY_BYTES]> {
+    let path = folder.join(KEY_FILE);
+    if let Some(key) = read_key(folder)? {
+        return Ok(key);
+    }
+    let mut key = [0; KEY_BYTES];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut key)?;
+    // Another process may make one at the same time: whole, and only once, it gets its name.
+    let draft = folder.join(format!("{KEY_FILE}.{}", std::process::id()));
+    write(&draft, Encoding::Hex.encode(&key).as_str())?;
+    let linked = std::fs::hard_link(&draft, &path);
+    std::fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => read_key(folder)?.ok_or_else(|| std::io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// The key in a folder; none if there is no file for it.
+pub fn read_key(folder: &Path) -> std::io::Result<Option<[u8; KEY_BYTES]>> {
+    match std::fs::read(folder.join(KEY_FILE)) {
+        Ok(text) => {
+            let key = Encoding::Hex.decode(&text, KEY_BYTES).and_then(|key| key.try_into().ok());
+            key.map(Some).ok_or_else(|| std::io::Error::other("the file 'key' holds no key; remove it"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -84,18 +130,25 @@ fn captured(source: &Source, request: &Request<'_>, reason: BadSignature, now: M
     })
 }
 
-/// What could be used again by whoever reads it. A header that came twice is left out too: a file has room for one.
+/// What could be used again by whoever reads it; at doors that are opened by the secret itself it might stand anywhere. A header
+/// that came twice is left out too: a file has room for one.
 fn holds_secret(source: &Source, headers: &HeaderMap, name: &str) -> bool {
-    let is_static = source.rule().is_some_and(|rule| rule.proof == Proof::Secret && rule.header == name);
-    let chosen = source.options.header.as_deref() == Some(name);
-    is_static
-        || chosen
-        || matches!(name, "authorization" | "cookie" | "proxy-authorization")
-        || headers.get_all(name).iter().count() > 1
+    let harmless = || {
+        let kept = source.scheme.kept_headers.contains(&name);
+        kept || name == CONTENT_TYPE.as_str() || name == USER_AGENT.as_str()
+    };
+    let is_secret = match source.shows_secret() {
+        true => !harmless(),
+        false => {
+            matches!(name, "authorization" | "cookie" | "proxy-authorization")
+                || source.sealed_header().as_deref() == Some(name)
+        }
+    };
+    is_secret || headers.get_all(name).iter().count() > 1
 }
 
 /// Readable by the owner alone: bodies hold messages.
-fn write(path: &PathBuf, text: &str) -> std::io::Result<()> {
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;

@@ -25,6 +25,7 @@ pub const SCHEME: Scheme = Scheme {
         static header). Keep the bridge and Postroom on one private network",
     ),
     // With `byEvents` the bridge appends the event's name.
+    by_bearer: true,
     takes_suffix: true,
     verify,
     parse,

@@ -50,7 +50,7 @@ fn signing_key() -> SigningKey {
 fn generic_rule() -> Rule {
     let template = vec![Part::Id, Part::Text(text(".")), Part::Timestamp, Part::Text(text(".")), Part::Body];
     Rule {
-        list: Some(List { separator: ',', label: Some(('=', text("v1"))) }),
+        list: Some(List { separator: ',', label: Some(('=', text("v1"))), more_labels: Vec::new() }),
         id_header: Some(text("x-own-id")),
         time: Some(Time { place: TimePlace::Label(text("t")), unit: TimeUnit::Milliseconds, tolerance_seconds: 300 }),
         proof: Proof::Signature {

@@ -1,9 +1,10 @@
 //! JSON Web Tokens (RFC 7519) signed by HMAC (RFC 7515, RFC 7518 §3.2), as far as providers use them.
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::algorithm::Algorithm;
-use super::encoding::{decode_base64url, encode_base64url};
+use super::encoding::{decode_base64url, encode_base64url, encode_hex};
 use super::header::TOLERANCE_SECONDS;
 use super::key::Key;
 use super::rule::first_fitting;
@@ -20,6 +21,13 @@ pub struct Token {
     pub key: usize,
     /// The claims.
     pub claims: Map<String, Value>,
+}
+
+impl Token {
+    /// Whether the claim is the SHA-256 of these bytes, in hexadecimal.
+    pub fn digests(&self, claim: &str, bytes: &[u8]) -> bool {
+        self.claims.get(claim).and_then(Value::as_str) == Some(&encode_hex(&Sha256::digest(bytes)))
+    }
 }
 
 /// Checks a token's signature and times. `allowed` are the names that its `alg` may have: what the token asks for is never
@@ -83,6 +91,16 @@ fn check_times(claims: &Map<String, Value>, now: Moment) -> Result<(), BadSignat
     }
     let ahead = |time: Option<i64>| time.is_some_and(|time| time > now + leeway);
     if ahead(begins) || ahead(issued) { Err(BadSignature::FutureTimestamp) } else { Ok(()) }
+}
+
+/// `Bearer` and a token whose signature is missing, completed by each key.
+pub fn completions(bearer: &str, keys: &[Key]) -> Vec<String> {
+    let content = bearer.split_once(' ').map(|(_, token)| token.trim_end_matches('.')).unwrap_or_default();
+    let header = content.split('.').next().and_then(|head| object(head.as_bytes()).ok());
+    let name = header.as_ref().and_then(|header| header.get("alg")?.as_str());
+    let Some(algorithm) = name.and_then(named) else { return Vec::new() };
+    let signatures = keys.iter().filter_map(|key| algorithm.sign(key.secret.expose(), &[content.as_bytes()]));
+    signatures.map(|signature| format!("{bearer}{}", encode_base64url(&signature))).collect()
 }
 
 /// A token that `key` signs with HS256, for trying out.

@@ -22,6 +22,7 @@ mod messagebird;
 pub mod original;
 mod plivo;
 mod presets;
+pub mod sealed;
 mod slack;
 mod standard;
 mod telegram;
@@ -64,6 +65,8 @@ pub struct Scheme {
     pub needs_url: bool,
     /// What the operator has to know before relying on this protocol, if it is weaker than a signature of the body.
     pub caution: Option<&'static str>,
+    /// Whether the proof is a token in `Authorization`.
+    pub by_bearer: bool,
     /// Whether the provider appends something of its own to the path.
     pub takes_suffix: bool,
     /// Headers that the reading of a body depends on.
@@ -99,6 +102,7 @@ impl Scheme {
         expects: None,
         needs_url: false,
         caution: None,
+        by_bearer: false,
         takes_suffix: false,
         kept_headers: &[],
         verify: Source::verify_by_rule,
@@ -230,9 +234,10 @@ impl Source {
         if let Some(key) = self.keys.get(key) {
             key.used(now);
         }
-        let kept = self.scheme.kept_headers.iter().filter_map(|name| {
-            let value = request.headers.get(*name)?.to_str().ok()?;
-            Some(((*name).to_owned(), value.to_owned()))
+        let own = self.options.rule.as_ref().and_then(|rule| rule.id_header.as_deref());
+        let kept = self.scheme.kept_headers.iter().copied().chain(own).filter_map(|name| {
+            let value = request.headers.get(name)?.to_str().ok()?;
+            Some((name.to_owned(), value.to_owned()))
         });
         Ok(VerifiedBody { bytes: body, headers: kept.collect() })
     }
@@ -304,6 +309,14 @@ impl Source {
             (None, Some(rule), _) => rule.describe(),
             (None, None, words) => words.unwrap_or("a proof of its own").to_owned(),
         }
+    }
+
+    /// What the operator has to know before relying on this door, if its proof is weaker than a signature of the body.
+    pub fn caution(&self) -> Option<&'static str> {
+        const NOT_SIGNED: &str =
+            "the body is not signed: whoever sees one request can send others. Use HTTPS to the last hop";
+        let covers = self.rule().is_none_or(Rule::covers_body);
+        self.scheme.caution.or((!covers).then_some(NOT_SIGNED))
     }
 
     /// Whether requests can only be verified with the URL known.

@@ -56,7 +56,7 @@ pub const STRIPE: Scheme = Scheme {
         header: text("stripe-signature"),
         prefix: text(""),
         prefix_optional: false,
-        list: Some(List { separator: ',', label: Some(('=', text("v1"))) }),
+        list: Some(List { separator: ',', label: Some(('=', text("v1"))), more_labels: Vec::new() }),
         proof: Proof::Signature {
             algorithm: Algorithm::HmacSha256,
             encoding: Encoding::Hex,

@@ -42,7 +42,7 @@ const fn rule(
         header: super::text(signature),
         prefix: super::text(""),
         prefix_optional: false,
-        list: Some(List { separator: ' ', label: Some((',', super::text(label))) }),
+        list: Some(List { separator: ' ', label: Some((',', super::text(label))), more_labels: Vec::new() }),
         proof: Proof::Signature { algorithm, encoding: Encoding::Base64, template: Cow::Borrowed(TEMPLATE) },
         time: Some(Time {
             place: TimePlace::Header(super::text(timestamp)),
@@ -63,6 +63,11 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
         None => {
             let present = |(_, _, signature): &&(_, _, &str)| request.headers.contains_key(*signature);
             let (id, timestamp, signature) = *families.iter().find(present).ok_or(BadSignature::MissingHeader)?;
+            // The delivery's id is read again later: there must be no other one that nobody signed.
+            let foreign = id == "svix-id" && request.headers.contains_key("webhook-id");
+            if foreign && request.headers.contains_key(id) {
+                return Err(BadSignature::DuplicateHeader);
+            }
             vec![
                 rule(id, timestamp, signature, "v1", Algorithm::HmacSha256),
                 rule(id, timestamp, signature, "v1a", Algorithm::Ed25519),
@@ -109,7 +114,8 @@ fn with_public_key(rule: &Rule) -> Rule {
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let mut parsed = Parsed::default();
-    let delivery = body.header("webhook-id").or_else(|| body.header("svix-id"));
+    let named = source.rule().and_then(|rule| body.header(rule.id_header.as_deref()?));
+    let delivery = named.or_else(|| body.header("svix-id"));
     match read(body.as_bytes()) {
         Err(why) => parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now)),
         Ok(value) => match message(source, &value, delivery, now) {

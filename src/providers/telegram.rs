@@ -24,7 +24,6 @@ pub const SCHEME: Scheme = Scheme {
         time: None,
         id_header: None,
     }),
-    caution: Some("the body is not signed: whoever sees one request can send others. Use HTTPS to the last hop"),
     parse,
     ..Scheme::BASE
 };

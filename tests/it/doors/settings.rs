@@ -251,3 +251,109 @@ fn secrets_in_files_are_exchanged_without_a_restart() {
     assert_eq!(post(&server), 200);
     assert!(server.stop().0.success(), "a hang-up is no end");
 }
+
+/// What a door of the generic kind says to requests that its own settings sign, and to others.
+fn generic(text: &str) -> (Server, Door) {
+    let write =
+        |setup: Setup| with_file(setup, &format!("[source.own]\nprovider = 'generic'\nsecret_env = 'S'\n{text}")).0;
+    let setup = || write(Setup::new().env("S", "secret"));
+    let door = Door::of(&setup(), "own");
+    (setup().start(), door)
+}
+
+#[test]
+fn a_token_may_vouch_for_the_body_at_any_door() {
+    let bearer = "signature_header = 'Authorization'\nprefix = 'Bearer '\nalgorithm = 'jwt-hs256'\n";
+    let (server, door) = generic(&format!("{bearer}body_claim = 'digest'"));
+    let headers = door.headers(b"{}", "1", crate::harness::door::now());
+    assert_eq!(door.post_with(&server, b"{}", &headers).status, 200);
+    assert_eq!(door.post_with(&server, b"{ }", &headers).status, 401, "the digest is of another body");
+    let cautions = |server: &Server| {
+        server.lines().iter().filter(|line| line["level"] == "WARNING" && line["source"] == "own").count()
+    };
+    assert_eq!(cautions(&server), 0);
+
+    let (server, door) = generic(bearer);
+    let headers = door.headers(b"{}", "1", crate::harness::door::now());
+    assert_eq!(door.post_with(&server, b"{ }", &headers).status, 200, "nothing vouches for the body");
+    assert_eq!(cautions(&server), 1, "and that is said aloud");
+    let forged = Door::of(
+        &with_file(
+            Setup::new().env("S", "other"),
+            &format!("[source.own]\nprovider = 'generic'\nsecret_env = 'S'\n{bearer}"),
+        )
+        .0,
+        "own",
+    );
+    assert_eq!(forged.post(&server, b"{}", "1").status, 401);
+    let told = complaint(
+        with_file(
+            Setup::new().env("S", "s"),
+            "[source.a]\nprovider = 'generic'\nsecret_env = 'S'\nsignature_header = 'x'\nbody_claim = 'y'",
+        )
+        .0,
+    );
+    assert!(told.contains("needs algorithm = \"jwt-hs256\""), "{told}");
+}
+
+#[test]
+fn a_static_header_is_said_to_prove_nothing_of_the_body() {
+    let text = "[source.own]\nprovider = 'generic'\nsecret_env = 'S'\nsignature_header = 'x-own'\nalgorithm = 'static'";
+    let (status, stdout, _) = with_file(Setup::new().env("S", "secret"), text).0.arg("check").run();
+    assert!(status.success() && stdout.contains("the body is not signed"), "{stdout}");
+}
+
+#[test]
+fn several_labels_may_count() {
+    let (server, door) = generic("signature_header = 'x-own'\nlist_separator = ','\nlabel = ['v1', 'v2']");
+    let good = door.headers(b"{}", "1", crate::harness::door::now());
+    let signature = good["x-own"].to_str().unwrap().strip_prefix("v1=").unwrap().to_owned();
+    let wrong = "0".repeat(64);
+    for (value, expected) in [
+        (format!("v1={signature}"), 200),
+        (format!("v2={signature}"), 200),
+        (format!("v1={wrong},v2={signature}"), 200),
+        (format!("v3={signature}"), 401),
+        (format!("v3={signature},v2={wrong}"), 401),
+        (signature.clone(), 401),
+    ] {
+        let mut headers = good.clone();
+        headers.insert("x-own", value.parse().unwrap());
+        assert_eq!(door.post_with(&server, b"{}", &headers).status, expected, "{value}");
+    }
+}
+
+#[test]
+fn standard_webhooks_may_have_headers_of_another_name() {
+    let text = "[source.vendor]\nprovider = 'standard'\nsecret_env = 'S'\nid_header = 'X-Vendor-Id'\n\
+                timestamp_header = 'X-Vendor-Timestamp'\nsignature_header = 'X-Vendor-Signature'";
+    let setup = || with_file(Setup::new().env("S", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), text).0;
+    let (server, door) = (setup().start(), Door::of(&setup(), "vendor"));
+    let body = br#"{"type":"message","data":{"from":"+14155550100","to":"+14155550101","text":"x"}}"#;
+    let headers = door.headers(body, "msg_1", crate::harness::door::now());
+    assert!(headers.contains_key("x-vendor-signature") && !headers.contains_key("webhook-id"));
+    assert_eq!(door.post_with(&server, body, &headers).status, 200);
+    assert_eq!(server.get("/messages/standard:vendor:msg_1").status, 200, "by the id of the delivery");
+    let mut other = headers.clone();
+    other.insert("webhook-id", "msg_2".parse().unwrap());
+    assert_eq!(door.post_with(&server, body, &other).status, 200, "which only its own header names");
+    assert_eq!(server.rows(), 1);
+}
+
+#[test]
+fn an_id_that_nobody_signed_makes_no_second_delivery() {
+    let setup = || Setup::new().env("STANDARD_WEBHOOKS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let (server, door) = (setup().start(), Door::of(&setup(), "standard"));
+    let body = br#"{"type":"invoice.paid","data":{}}"#;
+    let signed = door.headers(body, "msg_1", crate::harness::door::now());
+    let mut svix = hyper::HeaderMap::new();
+    for name in ["id", "timestamp", "signature"] {
+        let value = signed[&format!("webhook-{name}")].clone();
+        svix.insert(hyper::header::HeaderName::try_from(format!("svix-{name}")).unwrap(), value);
+    }
+    assert_eq!(door.post_with(&server, body, &svix).status, 200);
+    assert_eq!(door.post_with(&server, body, &signed).status, 200, "the same delivery in the other family");
+    svix.insert("webhook-id", "msg_2".parse().unwrap());
+    assert_eq!(door.post_with(&server, body, &svix).status, 401);
+    assert_eq!(server.get("/events?source=standard").json()["data"].as_array().unwrap().len(), 1);
+}

@@ -5,7 +5,7 @@ use std::process::Output;
 
 use super::{envelope, start, text_message};
 use crate::harness::door::{PRIVATE_KEY, all_doors, now};
-use crate::harness::{Setup, wait_until};
+use crate::harness::{Door, Setup, wait_until};
 
 /// Runs a subcommand with all doors configured; files stand in its folder.
 fn run(files: &[(&str, &[u8])], arguments: &[&str]) -> (bool, String) {
@@ -187,4 +187,73 @@ fn refused_requests_are_kept_if_asked_and_stored_once_the_secret_is_right() {
     let off = Setup::new().start();
     assert_eq!(off.client().request("POST", "/webhook", &[], b"{}").unwrap().status, 401);
     assert!(kept().is_empty());
+}
+
+#[test]
+fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let quarantine = |setup: Setup| setup.env("POSTROOM_QUARANTINE_FOLDER", folder.path().display());
+    // The right token at a door that is set up with another one; a header that is the secret; a token that is signed.
+    let config = "[source.bridge]\nprovider = \"evolution\"\nsecret_env = \"BRIDGE\"\nheader = \"X-Bridge\"\n\
+        [source.vonage]\nprovider = \"vonage\"\nsecret_env = \"VONAGE\"\n";
+    let with = |setup: Setup, secret: &str| {
+        let path = setup.path().join("doors.toml");
+        fs::write(&path, config).unwrap();
+        let setup = quarantine(setup).env("POSTROOM_CONFIG", path.display());
+        ["TELEGRAM_SECRET_TOKEN", "EVOLUTION_JWT_KEY", "BRIDGE", "VONAGE"]
+            .into_iter()
+            .fold(setup, |setup, name| setup.env(name, secret))
+    };
+    let server = with(Setup::new(), "mistyped-secret").start();
+    let right = with(Setup::new(), "the-right-secret");
+    let bodies: [(&str, &[u8]); 4] = [
+        ("telegram", br#"{"update_id":1,"message":{"message_id":5,"date":1736935200,"chat":{"id":7},"from":{"id":7},"text":"a"}}"#),
+        ("evolution", br#"{"event":"connection.update","instance":"i","data":{"state":"open"}}"#),
+        ("bridge", br#"{"event":"connection.update","instance":"j","data":{"state":"open"}}"#),
+        ("vonage", br#"{"message_uuid":"u1","from":"14155550100","to":"14155550101","message_type":"text","text":"v","timestamp":"2025-01-15T10:00:00Z","channel":"sms"}"#),
+    ];
+    let kept = || {
+        let paths = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect::<Vec<_>>()
+    };
+    for (at, (name, body)) in bodies.iter().enumerate() {
+        let door = Door::of(&right, name);
+        // One is kept in a tenth of a second at most.
+        wait_until("it is kept", || {
+            let status = door.post(&server, body, "1").status;
+            assert!([401, 503].contains(&status), "{name}: {status}");
+            (kept().len() > at).then_some(())
+        });
+    }
+    let all: String = wait_until("the files are whole", || {
+        let texts = kept().iter().map(|path| fs::read_to_string(path).unwrap()).collect::<Vec<_>>();
+        texts.iter().all(|text| text.ends_with('}')).then(|| texts.concat())
+    });
+    assert!(!all.contains("the-right-secret"), "{all}");
+    let signature = |name: &str, body: &[u8]| {
+        let headers = Door::of(&right, name).headers(body, "1", now());
+        headers["authorization"].to_str().unwrap().rsplit('.').next().unwrap().to_owned()
+    };
+    assert!(!all.contains(&signature("vonage", bodies[3].1)), "{all}");
+    let verify = |secret: &str, arguments: &[&str]| {
+        let setup = with(Setup::in_folder(server.folder()), secret).arg("verify").arg("--quarantine");
+        let (status, stdout, stderr) = arguments.iter().fold(setup, |setup, argument| setup.arg(argument)).run();
+        assert!(status.success(), "{stderr}");
+        stdout
+    };
+    let told = verify("still-another-secret", &["--readmit"]);
+    assert!(
+        told.contains("no configured secret makes what it showed") && told.contains("0 would be believed"),
+        "{told}"
+    );
+    let count = kept().len();
+    let told = verify("the-right-secret", &["--readmit"]);
+    assert!(told.contains(&format!("{count} kept, {count} would be believed now")), "{told}");
+    assert!(kept().is_empty());
+    assert_eq!(server.get("/messages/telegram:telegram:7:5").json()["text"], "a");
+    assert_eq!(server.get("/messages/u1").json()["text"], "v");
+    let events = |name: &str| server.get(&format!("/events?source={name}")).json()["data"].as_array().unwrap().len();
+    assert_eq!((events("evolution"), events("bridge")), (1, 1));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder.path().join("key")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "the key is the owner's alone");
 }

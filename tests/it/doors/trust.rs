@@ -370,7 +370,7 @@ proptest! {
                 let place = at.index(value.len());
                 value[place] ^= 1 << bit;
                 // The word before a token is the same in either case.
-                let same_word = value.starts_with(b"bearer ") || value[..value.len().min(7)].eq_ignore_ascii_case(b"Bearer ");
+                    let same_word = value[..value.len().min(7)].eq_ignore_ascii_case(b"Bearer ");
                 let Ok(value) = HeaderValue::from_bytes(&value) else { continue };
                 if same_word && place < 7 {
                     continue;
@@ -383,7 +383,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_signed_long_ago_or_for_later_is_refused(seconds in 0..1_000_000i64, later in any::<bool>()) {
+    fn what_was_signed_long_ago_or_for_later_is_refused(seconds in 0..800i64, later in any::<bool>()) {
         let away = if later { seconds } else { -seconds };
         for (door, source, body) in signed_samples() {
             let signed = door.headers(&body, "msg_1", Moment::from_microseconds(NOW * 1_000_000));
@@ -391,8 +391,12 @@ proptest! {
             let now = Moment::from_microseconds((NOW + away) * 1_000_000);
             let verdict = source.verify(&request, body.clone().into(), now).map(drop);
             let kind = source.scheme.kind;
-            // MessageBird's token ends a minute after it was made.
-            let most = if kind == "messagebird" && later { 360 } else { 300 };
+            // MessageBird's token ends a minute after it was made, and begins a second before.
+            let most = match (kind, later) {
+                ("messagebird", true) => 360,
+                ("messagebird", false) => 301,
+                _ => 300,
+            };
             let expected = match DATED.contains(&kind) && seconds > most {
                 false => Ok(()),
                 true if later => Err(BadSignature::StaleTimestamp),
