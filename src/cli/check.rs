@@ -47,6 +47,9 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     for finding in &audit.findings {
         println!("problem        {finding}");
     }
+    if !audit.leftovers.is_empty() {
+        println!("left over      {}; `postroom reindex` removes them", audit.leftovers);
+    }
     if arguments.data && audit.findings.is_empty() {
         println!("data           integrity ok");
     }

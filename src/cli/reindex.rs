@@ -11,12 +11,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::ServeArguments;
 use crate::config::{Config, Database, Inputs, PostgresConfig};
 use crate::store::postgres;
-use crate::store::sqlite::{Rebuilding, rebuild};
+use crate::store::sqlite::{Rebuilding, rebuild, remove_leftovers};
 
 /// How often progress is told where there is no terminal.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Builds the key's index anew, in one transaction, and then the index beside the file. A running service goes on reading, is
+/// Removes what deleted messages left behind, builds the key's index anew, in one transaction each, and then the index beside the file. A running service goes on reading, is
 /// answered 503 for writes that wait too long meanwhile, and builds the index beside the file itself. On PostgreSQL
 /// counters and search index are built piece by piece: running replicas go on, and read more slowly meanwhile.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> anyhow::Result<ExitCode> {
@@ -47,10 +47,14 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> 
             }
         }
     };
+    let leftovers = remove_leftovers(path, &config.store).with_context(|| format!("database {}", path.display()))?;
     let (messages, built) =
         rebuild(path, &config.store, tell).with_context(|| format!("database {}", path.display()))?;
     bar.finish_and_clear();
     println!("built anew for {messages} messages in {:.3} s", started.elapsed().as_secs_f64());
+    if !leftovers.is_empty() {
+        println!("removed {leftovers}");
+    }
     if !built {
         println!("the service that runs on this database builds the index beside it now");
     }

@@ -235,3 +235,40 @@ fn the_log_tells_of_a_batch_without_its_content() {
     );
     assert_eq!(server.metric(r#"webhook_requests_total{result="created"}"#), Some(0.0), "that is the original door's");
 }
+
+#[test]
+fn what_deleted_messages_left_behind_is_counted_and_removed() {
+    let (server, door) = start();
+    let post = |messages: &[Value]| assert_eq!(door("whatsapp").post(&server, &envelope(messages), "1").status, 200);
+    post(&[text_message("alone", "a secret word")]);
+    post(&[text_message("deleted", "x"), text_message("kept", "y")]);
+    post(&[text_message("alone", "another word"), text_message("deleted", "other words")]);
+    post(&[text_message("kept", "another copy")]);
+    post(&[json!({"type": "text"})]);
+    let count = |table: &str| -> i64 {
+        server.sql().query_row(&format!("SELECT count(*) FROM postroom_{table}"), [], |row| row.get(0)).unwrap()
+    };
+    let counts = || (count("details"), count("payloads"), count("events"));
+    assert_eq!(counts(), (3, 5, 4));
+    let run = |arguments: &[&str]| {
+        let setup = arguments.iter().fold(all_doors(Setup::in_folder(server.folder())), |setup, one| setup.arg(one));
+        let (status, stdout, stderr) = setup.run();
+        assert!(status.success(), "{stdout}{stderr}");
+        stdout
+    };
+    assert!(!run(&["check", "--data"]).contains("left over"));
+    server.sql().execute("DELETE FROM messages WHERE message_id NOT LIKE '%kept'", []).unwrap();
+    let told = run(&["check", "--data"]);
+    let left = "2 details, 2 conflicting copies and 2 raw bodies of deleted messages";
+    assert!(told.contains(&format!("left over      {left}; `postroom reindex` removes them")), "{told}");
+    assert!(run(&["reindex"]).contains(&format!("removed {left}")));
+    assert_eq!(counts(), (1, 3, 2), "what shares a body with others keeps it");
+    assert!(!run(&["check", "--data"]).contains("left over") && !run(&["reindex"]).contains("removed"));
+    let told = run(&["reparse", "--all"]);
+    assert!(told.contains("messages   1 new"), "only what stands in a body that is kept comes back: {told}");
+    assert_eq!(server.get("/messages/kept?raw=1").status, 200);
+    assert_eq!(server.get("/messages/alone").status, 404);
+    // A message that comes again is a new one.
+    post(&[text_message("alone", "again")]);
+    assert_eq!(server.get("/messages/alone").json()["text"], "again");
+}

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::covered::{Extent, Failure, dead_by_notes, samples_are_true, value};
 use super::file::wal_path;
 use super::indexer::message;
+use super::leftover::{self, Leftovers};
 use super::schema::{SCHEMA_VERSION, is_ours, object_exists, open_for_reading};
 use crate::store::index::build::Row;
 use crate::store::index::folder::Folder;
@@ -27,6 +28,8 @@ pub struct Audit {
     pub messages: Option<u64>,
     /// How the index beside the file stands to it.
     pub index: IndexAudit,
+    /// What deleted messages left behind; only looked for thoroughly.
+    pub leftovers: Leftovers,
     /// What is wrong, one sentence each.
     pub findings: Vec<String>,
 }
@@ -46,7 +49,13 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     let connection = open_untouched(path)?;
     let schema_version =
         if is_ours(&connection)? { connection.query_row("PRAGMA user_version", [], |row| row.get(0))? } else { 0 };
-    let mut audit = Audit { schema_version, messages: None, index: IndexAudit::Absent, findings: Vec::new() };
+    let mut audit = Audit {
+        schema_version,
+        messages: None,
+        index: IndexAudit::Absent,
+        leftovers: Leftovers::default(),
+        findings: Vec::new(),
+    };
     if thorough {
         audit.findings = integrity(&connection)?;
     }
@@ -57,6 +66,9 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
         audit.findings.push(format!("schema {schema_version} is newer than this program knows"));
     } else if audit.messages.is_some() && schema_version == SCHEMA_VERSION {
         audit_index(path, &connection, thorough, &mut audit)?;
+        if thorough {
+            audit.leftovers = leftover::count(&connection)?;
+        }
     }
     Ok(audit)
 }

@@ -9,6 +9,7 @@ mod file;
 #[cfg(test)]
 mod history;
 mod indexer;
+mod leftover;
 mod listing;
 mod merger;
 mod queries;
@@ -38,6 +39,7 @@ pub use audit::{Audit, IndexAudit, audit};
 use covered::Extent;
 use file::FileIdentity;
 use indexer::Indexer;
+pub use leftover::{Leftovers, remove_leftovers};
 use reader::{Readers, Snapshot};
 use schema::OpenError;
 use writer::Writer;

@@ -1,0 +1,73 @@
+//! What is left over of messages that somebody deleted from the table: their details, the raw bodies that nothing else came
+//! from, and copies with other content. No trigger takes these away, so that deleting costs what it did before; `reindex` does.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::schema::{Missing, OpenError, open_for_writing};
+use crate::config::StoreConfig;
+
+/// Rows of ours that belong to no message any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// Details.
+    pub details: u64,
+    /// Events that hold a copy of a deleted message with other content.
+    pub copies: u64,
+    /// Raw bodies of which no message, status or event is left.
+    pub payloads: u64,
+}
+
+impl Leftovers {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl std::fmt::Display for Leftovers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { details, copies, payloads } = self;
+        write!(f, "{details} details, {copies} conflicting copies and {payloads} raw bodies of deleted messages")
+    }
+}
+
+const DETAILS: &str = "FROM postroom_details WHERE NOT EXISTS (
+    SELECT 1 FROM messages WHERE messages.message_id = postroom_details.message_id)";
+/// Told from a provider's events of the same kind by its key.
+const COPIES: &str = "FROM postroom_events WHERE kind = 'conflict' AND json_valid(body)
+    AND event_key = json_extract(body, '$.message_id') || '#conflict:' || ifnull(payload_id, 0)
+    AND NOT EXISTS (SELECT 1 FROM messages WHERE messages.message_id = json_extract(body, '$.message_id'))";
+
+/// Bodies of which nothing is left once the rows above are gone.
+fn payloads() -> String {
+    format!(
+        "FROM postroom_payloads WHERE payload_id NOT IN (
+             SELECT payload_id FROM postroom_details JOIN messages USING (message_id) WHERE payload_id IS NOT NULL
+             UNION ALL SELECT payload_id FROM postroom_statuses WHERE payload_id IS NOT NULL
+             UNION ALL SELECT payload_id FROM postroom_events
+                 WHERE payload_id IS NOT NULL AND event_id NOT IN (SELECT event_id {COPIES}))"
+    )
+}
+
+/// Counts what is left over.
+pub(super) fn count(connection: &Connection) -> rusqlite::Result<Leftovers> {
+    let count = |rest: &str| connection.query_row(&format!("SELECT count(*) {rest}"), [], |row| row.get(0));
+    Ok(Leftovers { details: count(DETAILS)?, copies: count(COPIES)?, payloads: count(&payloads())? })
+}
+
+/// Removes it, in one transaction; a running service goes on meanwhile. Answers what it was.
+pub fn remove_leftovers(path: &Path, config: &StoreConfig) -> Result<Leftovers, OpenError> {
+    let mut connection = open_for_writing(path, config, Missing::Refuse)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = count(&transaction)?;
+    if !found.is_empty() {
+        // Bodies first: which of them are left over is told by the others.
+        for rest in [payloads().as_str(), DETAILS, COPIES] {
+            transaction.execute(&format!("DELETE {rest}"), [])?;
+        }
+        transaction.commit()?;
+    }
+    Ok(found)
+}
