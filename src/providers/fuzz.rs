@@ -34,7 +34,7 @@ pub fn door(scheme: &'static Scheme) -> Source {
     }
     let mut source = Source::new(scheme.kind, scheme, keys);
     source.options.base_url = Some("https://hooks.example.com".to_owned());
-    source.options.verify_token = Some(secret);
+    source.options.verify_tokens = vec![Key::new("fuzzing", secret)];
     if scheme.is_generic() {
         source.options.rule = Some(generic_rule());
         source.options.mapping = Some(GENERIC_MAPPING);

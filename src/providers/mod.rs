@@ -37,7 +37,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use hyper::HeaderMap;
 
-use crate::domain::{Address, Event, FieldError, MessageId, Moment, NewMessage, Payload, Secret, StatusUpdate};
+use crate::domain::{Address, Event, FieldError, MessageId, Moment, NewMessage, Payload, StatusUpdate};
 pub use key::{Key, Role, SecretForm};
 pub use rule::Rule;
 pub use signature::{BadSignature, SigningKey};
@@ -179,14 +179,14 @@ pub struct Source {
 }
 
 /// What can be said of a door beyond its protocol and secrets.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The name of the account, where the provider does not send one.
     pub account: Option<String>,
     /// The recipient, where the provider does not send one.
     pub to: Option<Address>,
-    /// The token of the handshake.
-    pub verify_token: Option<Secret>,
+    /// Any of these may be the token of the handshake.
+    pub verify_tokens: Vec<Key>,
     /// Scheme, host and port under which the provider reaches us; goes before what holds for all doors.
     pub base_url: Option<String>,
     /// Most bytes of a body, where it is not what holds for all doors.

@@ -171,6 +171,29 @@ fn a_batch_of_a_thousand_with_a_bad_part_survives_a_kill() {
     assert_eq!(line_sample["total"], 1000);
 }
 
+/// Two million bytes of parts that say nothing: read, they are many times as large.
+fn tiny_parts() -> Vec<u8> {
+    let parts = vec!["{}"; 700_000].join(",");
+    let value = format!(r#"{{"metadata":{{"phone_number_id":"7"}},"messages":[{parts}]}}"#);
+    format!(r#"{{"entry":[{{"changes":[{{"field":"messages","value":{value}}}]}}]}}"#).into_bytes()
+}
+
+#[test]
+fn bodies_of_tiny_parts_side_by_side_do_not_fill_the_memory() {
+    let (server, door) = start();
+    let (door, body) = (door("whatsapp"), tiny_parts());
+    std::thread::scope(|scope| {
+        for at in 0..10 {
+            let (server, door, body) = (&server, &door, &body);
+            scope.spawn(move || assert_eq!(door.post(server, body, &at.to_string()).status, 200));
+        }
+    });
+    let most = server.memory_peak_bytes() >> 20;
+    assert!(most < 400, "{most} MiB at the most");
+    let why = server.get("/events?kind=unreadable").json().to_string();
+    assert!(why.contains("more than 10000 elements"), "{why}");
+}
+
 #[test]
 fn batches_under_way_at_a_kill_are_whole_or_not_there() {
     let mut setup = all_doors(Setup::new());

@@ -9,8 +9,9 @@ use super::element::{self, Content, ELEMENTS_MAX, message_key};
 use super::encoding::Encoding;
 use super::header::form;
 use super::json::{list, owned, scalar, text};
+use super::rule::first_fitting;
 use super::signature::BadSignature;
-use super::{Challenge, InvalidBody, Parsed, Rule, Scheme, SecretForm, Source, VerifiedBody};
+use super::{Challenge, InvalidBody, Key, Parsed, Rule, Scheme, SecretForm, Source, VerifiedBody};
 use crate::domain::{Address, Moment, NewMessage, State, StatusUpdate};
 
 /// The row of `SCHEMES`.
@@ -35,9 +36,9 @@ pub fn handshake(source: &Source, query: &str) -> Result<Challenge, BadSignature
         values.next().filter(|_| values.next().is_none())
     };
     let token = one("hub.verify_token").ok_or(BadSignature::WrongVerifyToken)?;
-    let expected = source.options.verify_token.as_ref().ok_or(BadSignature::WrongVerifyToken)?;
-    let subscribes = one("hub.mode") == Some("subscribe");
-    match (same_secret(token.as_bytes(), expected.expose()) && subscribes, one("hub.challenge")) {
+    let fits = |known: &Key| same_secret(token.as_bytes(), known.secret.expose());
+    let known = first_fitting(&source.options.verify_tokens, fits).is_ok();
+    match (known && one("hub.mode") == Some("subscribe"), one("hub.challenge")) {
         (true, Some(challenge)) => Ok(Challenge(challenge.to_owned())),
         _ => Err(BadSignature::WrongVerifyToken),
     }

@@ -52,7 +52,7 @@ fn the_file_declares_doors_with_names_of_their_own() {
         [source.berlin]
         provider = "whatsapp"
         secret_env = ["BERLIN_NEW", "BERLIN_OLD"]
-        verify_token_env = "BERLIN_TOKEN"
+        verify_token_env = ["BERLIN_TOKEN", "BERLIN_TOKEN_OLD"]
 
         [source.bridge]
         provider = "evolution"
@@ -74,6 +74,7 @@ fn the_file_declares_doors_with_names_of_their_own() {
     "#;
     let (setup, _) = with_file(Setup::new(), text);
     let setup = setup.env("BERLIN_NEW", "n").env("BERLIN_OLD", "o").env("BERLIN_TOKEN", "t").env("CRM_SECRET", "c");
+    let setup = setup.env("BERLIN_TOKEN_OLD", "before");
     fs::write(setup.path().join("bridge-secret"), "static\n").unwrap();
     let folder = setup.path().to_owned();
     let configuration = setup.path().join("postroom.toml");
@@ -84,6 +85,7 @@ fn the_file_declares_doors_with_names_of_their_own() {
             ("BERLIN_NEW", "n"),
             ("BERLIN_OLD", "o"),
             ("BERLIN_TOKEN", "t"),
+            ("BERLIN_TOKEN_OLD", "before"),
             ("CRM_SECRET", "c"),
             ("WEBHOOK_SECRET", "w"),
         ];
@@ -115,7 +117,12 @@ fn the_file_declares_doors_with_names_of_their_own() {
     );
     assert_eq!(server.get("/events?source=crm").json()["data"].as_array().unwrap().len(), 1);
     assert_eq!(server.get("/messages/a").json()["details"]["source"], "berlin");
-    assert_eq!(server.get("/webhook/berlin?hub.mode=subscribe&hub.challenge=7&hub.verify_token=t").text(), "7");
+    for (token, answer) in [("t", 200), ("before", 200), ("other", 403), ("", 403)] {
+        let question = format!("/webhook/berlin?hub.mode=subscribe&hub.challenge=7&hub.verify_token={token}");
+        assert_eq!(server.get(&question).status, answer, "{token}");
+    }
+    let empty = Setup::new().env("WHATSAPP_APP_SECRET", "s").env("WHATSAPP_VERIFY_TOKEN", "");
+    assert!(complaint(empty).contains("WHATSAPP_VERIFY_TOKEN must not be empty"));
 }
 
 #[test]
@@ -206,6 +213,7 @@ fn check_tells_what_each_door_expects_and_no_secret() {
         "x-twilio-signature: <HMAC-SHA1",
         "x-plivo-signature-v3: ",
         "the body is not signed",
+        "verify token what stands in WHATSAPP_VERIFY_TOKEN",
     ] {
         assert!(stdout.contains(told), "{told}\n{stdout}");
     }
