@@ -154,6 +154,8 @@ pub struct StoreConfig {
     pub readers: usize,
     /// Pages in the write-ahead log before a checkpoint.
     pub checkpoint_pages: u32,
+    /// Pages in the write-ahead log beyond which nothing is written as long as a reader keeps them from being moved.
+    pub log_pages_max: u32,
 }
 
 /// Where messages are kept.
@@ -291,6 +293,7 @@ fn store(inputs: &Inputs, url: Given) -> Result<StoreConfig, ConfigError> {
         query_timeout: seconds("POSTROOM_STORE_QUERY_SECONDS")?,
         readers: inputs.number("POSTROOM_STORE_READERS", 1, 64)? as usize,
         checkpoint_pages: inputs.number("POSTROOM_STORE_CHECKPOINT_PAGES", 16, 1 << 20)? as u32,
+        log_pages_max: inputs.number("POSTROOM_STORE_LOG_PAGES_MAX", 16, 1 << 28)? as u32,
     })
 }
 

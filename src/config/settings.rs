@@ -214,6 +214,12 @@ pub const SETTINGS: &[Setting] = &[
         "8192",
         "Pages of 4 KiB in the write-ahead log before they are moved into the database file",
     ),
+    setting(
+        "POSTROOM_STORE_LOG_PAGES_MAX",
+        ("store", "log_pages_max"),
+        "2097152",
+        "Pages of 4 KiB to which another program that holds an old state open may let the log grow; then 507",
+    ),
     secret(
         "POSTROOM_POSTGRES_PASSWORD",
         ("postgres", "password_file"),

@@ -31,6 +31,8 @@ use crate::telemetry::metrics::Refusal;
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a head that is under way may still take when the service stops.
 const HEAD_AT_STOP: Duration = Duration::from_secs(1);
+/// A request's deadlines count from a little later than its phase; it is woken until then, a few times.
+const DEADLINE_SLACK: Duration = Duration::from_millis(10);
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -125,7 +127,7 @@ async fn attend(app: &AppState, stream: TcpStream, peer: (Face, IpAddr), mut sto
 enum Phase {
     /// The rest of a head, or the first one.
     Head,
-    /// Us. `receive` has limits of its own.
+    /// Us. The request knows its own deadlines, and only has to be woken then.
     Request,
     /// The client: to take an answer, or to ask something more.
     Rest,
@@ -202,18 +204,18 @@ impl Pulse {
     /// The phase that has lasted too long, if it has.
     fn overdue(&self, limits: &ServerConfig, stopping: bool) -> Option<Phase> {
         let beat = self.lock();
-        let limit = beat.limit(limits, stopping)?;
-        (beat.since.elapsed() >= limit).then_some(beat.phase)
+        let is_over = beat.phase != Phase::Request && beat.since.elapsed() >= beat.limit(limits, stopping);
+        is_over.then_some(beat.phase)
     }
 
     /// When to look again. A phase may begin right after a look, so the wait is no longer than a quarter of the shortest
     /// limit; a phase with a limit is looked at again exactly when it ends.
     fn next_check(&self, limits: &ServerConfig, stopping: bool) -> Duration {
         let shortest =
-            limits.header_timeout.min(limits.idle_timeout).min(if stopping { HEAD_AT_STOP } else { Duration::MAX });
+            limits.header_timeout.min(limits.idle_timeout).min(limits.body_timeout).min(limits.request_timeout);
+        let shortest = if stopping { shortest.min(HEAD_AT_STOP) } else { shortest };
         let beat = self.lock();
-        let left =
-            beat.limit(limits, stopping).map_or(Duration::MAX, |limit| limit.saturating_sub(beat.since.elapsed()));
+        let left = beat.limit(limits, stopping).saturating_sub(beat.since.elapsed());
         left.clamp(Duration::from_millis(1), shortest / 4)
     }
 }
@@ -224,13 +226,17 @@ impl Beat {
         self.since = Instant::now();
     }
 
-    fn limit(&self, limits: &ServerConfig, stopping: bool) -> Option<Duration> {
+    fn limit(&self, limits: &ServerConfig, stopping: bool) -> Duration {
         match self.phase {
-            Phase::Head if stopping => Some(HEAD_AT_STOP.min(limits.header_timeout)),
-            Phase::Head => Some(limits.header_timeout),
-            Phase::Request => None,
-            Phase::Rest => Some(limits.idle_timeout),
-            Phase::Linger => Some(LINGER),
+            Phase::Head if stopping => HEAD_AT_STOP.min(limits.header_timeout),
+            Phase::Head => limits.header_timeout,
+            // The body's deadline first, if that is sooner.
+            Phase::Request if self.since.elapsed() < limits.body_timeout + DEADLINE_SLACK => {
+                limits.body_timeout.min(limits.request_timeout)
+            }
+            Phase::Request => limits.request_timeout,
+            Phase::Rest => limits.idle_timeout,
+            Phase::Linger => LINGER,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -39,7 +39,8 @@ pub struct Record<'a> {
     head: &'a Parts,
     request_id: &'a str,
     label: PathLabel,
-    started: Instant,
+    /// When its head was complete.
+    pub started: Instant,
     answered: bool,
     /// The message, where known.
     pub message_id: Option<MessageId>,
@@ -91,11 +92,13 @@ pub async fn respond(
         conflict: false,
         filed: None,
     };
-    let work = async {
-        let work = dispatch(app, peer, fault, route, &head, body, &mut record);
-        tokio::time::timeout(app.limits.request_timeout, work).await.unwrap_or(Err(ApiError::RequestDeadline))
+    let deadline = started + app.limits.request_timeout;
+    let result = {
+        // Pinned where it is made: moving it costs more than many a request does otherwise.
+        let work = pin!(dispatch(app, peer, fault, route, &head, body, &mut record));
+        within(work, deadline, ApiError::RequestDeadline).await
     };
-    let (mut answer, error) = match without_panic(work).await {
+    let (mut answer, error) = match result {
         Ok(answer) => (answer, None),
         Err(error) => (error.answer(), Some(error)),
     };
@@ -140,16 +143,17 @@ async fn dispatch(
     if let Some(source) = &source {
         return receive::receive(app, source, head, peer, body, record).await;
     }
+    // In boxes, so that a message does not pay for the room that they take.
     match route.endpoint {
         Endpoint::Webhook | Endpoint::Door => Err(ApiError::NotFound),
-        Endpoint::Messages => messages::list(app, query).await,
-        Endpoint::Message => details::message(app, path, query).await,
-        Endpoint::Statuses => details::statuses(app, path).await,
-        Endpoint::Events => details::events(app, query).await,
-        Endpoint::Stats => stats::summarize(app, query).await,
+        Endpoint::Messages => Box::pin(messages::list(app, query)).await,
+        Endpoint::Message => Box::pin(details::message(app, path, query)).await,
+        Endpoint::Statuses => Box::pin(details::statuses(app, path)).await,
+        Endpoint::Events => Box::pin(details::events(app, query)).await,
+        Endpoint::Stats => Box::pin(stats::summarize(app, query)).await,
         Endpoint::Live => Ok(health::live()),
-        Endpoint::Ready => Ok(health::ready(app).await),
-        Endpoint::Metrics => Ok(metrics::expose(app).await),
+        Endpoint::Ready => Ok(Box::pin(health::ready(app)).await),
+        Endpoint::Metrics => Ok(Box::pin(metrics::expose(app)).await),
         Endpoint::Index => Ok(index::greet(&head.headers)),
         Endpoint::OpenApi => Ok(docs::openapi()),
         Endpoint::Docs => docs::file(path).ok_or(ApiError::NotFound),
@@ -194,7 +198,7 @@ impl Record<'_> {
             .text("method", method)
             .text("path", path)
             .value("status", status)
-            .value("latency_ms", format_args!("{:.3}", latency.as_secs_f64() * 1e3));
+            .value("latency_ms", format_args!("{}.{:03}", latency.as_millis(), latency.subsec_micros() % 1_000));
         if self.label == PathLabel::Webhook {
             line = line
                 .text_if("message_id", self.message_id.as_ref().map(MessageId::as_str))
@@ -288,11 +292,21 @@ fn fresh_request_id() -> HeaderValue {
     HeaderValue::from_str(id.as_hyphenated().encode_lower(&mut buffer)).expect("hexadecimal and hyphens")
 }
 
-/// A panic while the future runs becomes an error; the panic hook has told of it by then.
-async fn without_panic<T>(future: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|context| {
-        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))).unwrap_or(Poll::Ready(Err(ApiError::Panic)))
+/// Runs `work` to its end, or to its deadline, which is `late`, or to a panic; the panic hook has told of that by then. A timer
+/// would cost each request what hardly any needs: the connection's watchdog wakes all of it at either deadline
+/// (see `Pulse::next_check`).
+pub async fn within<T>(
+    mut work: Pin<&mut impl Future<Output = Result<T, ApiError>>>,
+    deadline: Instant,
+    late: ApiError,
+) -> Result<T, ApiError> {
+    let mut late = Some(late);
+    std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(Poll::Pending) if Instant::now() >= deadline => {
+            Poll::Ready(Err(late.take().unwrap_or(ApiError::RequestDeadline)))
+        }
+        Ok(poll) => poll,
+        Err(_) => Poll::Ready(Err(ApiError::Panic)),
     })
     .await
 }

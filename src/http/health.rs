@@ -26,6 +26,7 @@ pub async fn ready(app: &AppState) -> Answer {
         match app.store.health().await {
             Health::Ready => return ok(&HealthView { status: "ready", reason: None }),
             Health::DiskFull => "disk full",
+            Health::LogFull => "log full",
             Health::Broken => "database not ready",
         }
     };

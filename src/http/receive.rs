@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -51,7 +53,8 @@ pub async fn receive(
     // Whoever came before the stop began is still served.
     let draining = app.is_draining();
     refuse_encoded(&head.headers)?;
-    let (body, room) = read_body(app, body, body_bytes_max(app, source)).await?;
+    let (body, room) =
+        read_body(app, body, body_bytes_max(app, source), record.started + app.limits.body_timeout).await?;
     let now = Moment::now();
     let body = verify(app, source, head, peer, body, now).await?;
     if draining {
@@ -236,11 +239,16 @@ const SMALL_BODY_BYTES: usize = 16 << 10;
 /// Reads a whole body, within the limits of length, time and memory. A declared length that is too great is refused before
 /// anything is read; a stream is cut at the limit, whatever it declared. What large bodies take of the common room is given
 /// back with the permit.
-async fn read_body(app: &AppState, mut body: Incoming, most: usize) -> Result<(Bytes, SemaphorePermit<'_>), ApiError> {
+async fn read_body(
+    app: &AppState,
+    mut body: Incoming,
+    most: usize,
+    deadline: Instant,
+) -> Result<(Bytes, SemaphorePermit<'_>), ApiError> {
     if body.size_hint().lower() > most as u64 {
         return Err(ApiError::BodyTooLarge);
     }
-    let read = async {
+    let mut read = pin!(async {
         let mut room = app.body_room.try_acquire_many(0).map_err(|_| ApiError::BodiesTooLarge)?;
         let mut first: Option<Bytes> = None;
         let mut rest = BytesMut::new();
@@ -264,6 +272,6 @@ async fn read_body(app: &AppState, mut body: Incoming, most: usize) -> Result<(B
         let first = first.unwrap_or_default();
         let whole = if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() };
         Ok((whole, room))
-    };
-    tokio::time::timeout(app.limits.body_timeout, read).await.unwrap_or(Err(ApiError::BodyTooSlow))
+    });
+    super::exchange::within(read.as_mut(), deadline, ApiError::BodyTooSlow).await
 }

@@ -60,6 +60,7 @@ fn config(database: Database) -> StoreConfig {
         query_timeout: Duration::from_secs(60),
         readers: 2,
         checkpoint_pages: 16,
+        log_pages_max: 1 << 20,
     }
 }
 

@@ -105,6 +105,8 @@ pub enum Health {
     Ready,
     /// The last write found no space.
     DiskFull,
+    /// The write-ahead log is as long as it may be, and another program's open read keeps it from being moved.
+    LogFull,
     /// The database, its file or its table is gone or broken.
     Broken,
 }

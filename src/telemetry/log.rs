@@ -161,7 +161,7 @@ impl Line {
     /// A string field.
     pub fn text(mut self, name: &str, value: &str) -> Self {
         if let Some(out) = &mut self.0 {
-            let _ = write!(out, ",\"{name}\":");
+            push_name(out, name);
             push_json_string(out, value);
         }
         self
@@ -178,7 +178,8 @@ impl Line {
     /// A number or a truth value.
     pub fn value(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         if let Some(out) = &mut self.0 {
-            let _ = write!(out, ",\"{name}\":{value}");
+            push_name(out, name);
+            let _ = write!(out, "{value}");
         }
         self
     }
@@ -212,6 +213,13 @@ impl Line {
             sink.filled.notify_one();
         }
     }
+}
+
+/// Piece by piece: every request writes ten of these, and formatting costs three times as much.
+fn push_name(out: &mut String, name: &str) {
+    out.push_str(",\"");
+    out.push_str(name);
+    out.push_str("\":");
 }
 
 /// Appends `value` as a JSON string.

@@ -173,6 +173,11 @@ impl Segment {
         Ok(Self { row_range: row()?..=row()?, source, entries, lists, row_parts, text_parts })
     }
 
+    /// How long it is.
+    pub fn bytes(&self) -> io::Result<u64> {
+        self.source.length()
+    }
+
     /// How many messages it holds, dead ones included.
     pub fn count(&self) -> u32 {
         self.entries.keys() as u32

@@ -126,7 +126,10 @@ impl State {
             size += size_of(&self.members[from]);
         }
         if from + 1 < self.members.len() {
-            let merged = in_memory(merge(&self.members[from..], Vec::new())?)?;
+            let members = &self.members[from..];
+            // About what they take together: a vector that grows copies everything each time.
+            let bytes = members.iter().map(|member| member.segment.bytes()).sum::<io::Result<u64>>()?;
+            let merged = in_memory(merge(members, Vec::with_capacity(bytes as usize))?)?;
             self.members.truncate(from);
             self.members.push(merged);
         }

@@ -1,7 +1,7 @@
 //! What a batch does inside its transaction: it appends rows, each beyond every rowid that was ever used, and touches nothing
 //! but the table and its primary key. So an index that knows all rows up to one of them finds the rest behind it.
 
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{Connection, ErrorCode, Statement, params};
 
 use super::details;
 use crate::domain::{NewMessage, Timestamp};
@@ -69,6 +69,11 @@ pub(super) fn append(
     jobs: &[Job],
 ) -> rusqlite::Result<Vec<Result<Receipt, StoreError>>> {
     let mut results = Vec::with_capacity(jobs.len());
+    // Looked up once per batch; what is rarer is looked up when it is needed.
+    let mut insert_next = connection.prepare_cached(
+        "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (message_id) DO NOTHING",
+    )?;
     for job in jobs {
         let mut outcomes = Vec::with_capacity(job.messages.len());
         let mut refused = None;
@@ -76,7 +81,7 @@ pub(super) fn append(
             if triggers_fire {
                 *rows = Rows::look(connection)?;
             }
-            match insert(connection, rows, message) {
+            match insert(connection, &mut insert_next, rows, message) {
                 Ok(outcome) => outcomes.push(outcome),
                 // Refused by a constraint or a trigger that another program made; the rest of the batch stands.
                 Err(error) if is_refusal(&error) && !connection.is_autocommit() => refused = Some(error),
@@ -106,7 +111,12 @@ fn is_refusal(error: &rusqlite::Error) -> bool {
 }
 
 /// Stores a message, or finds it stored. The primary key decides, not we.
-fn insert(connection: &Connection, rows: &mut Rows, message: &NewMessage) -> rusqlite::Result<Outcome> {
+fn insert(
+    connection: &Connection,
+    insert_next: &mut Statement<'_>,
+    rows: &mut Rows,
+    message: &NewMessage,
+) -> rusqlite::Result<Outcome> {
     let (id, from, to, ts) = (message.id.as_str(), message.from.as_str(), message.to.as_str(), message.ts.as_str());
     let (text, created_at) = (&message.text, message.accepted_at.to_iso_micros());
     let created = match rows.next {
@@ -117,13 +127,7 @@ fn insert(connection: &Connection, rows: &mut Rows, message: &NewMessage) -> rus
             )?;
             insert.execute(params![id, from, to, ts, text, created_at, row])?
         }
-        Next::Automatic | Next::Anywhere => {
-            let mut insert = connection.prepare_cached(
-                "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (message_id) DO NOTHING",
-            )?;
-            insert.execute(params![id, from, to, ts, text, created_at])?
-        }
+        Next::Automatic | Next::Anywhere => insert_next.execute(params![id, from, to, ts, text, created_at])?,
     };
     if created == 1 {
         rows.appended(connection)?;

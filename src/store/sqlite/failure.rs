@@ -12,6 +12,9 @@ pub(super) enum Failure {
     /// No space. Trying again later on the same connection is right.
     #[error("no space is left for the database")]
     DiskFull(#[source] rusqlite::Error),
+    /// The log may not grow any more. Trying again later on the same connection is right.
+    #[error("the write-ahead log is full: another program holds an old state of the database open")]
+    LogFull,
     /// Another process held its lock for too long. Nothing is broken.
     #[error("another process has locked the database")]
     Locked(#[source] rusqlite::Error),
@@ -21,6 +24,10 @@ pub(super) enum Failure {
     /// Anything else: the connection is given up and opened anew.
     #[error("the database failed")]
     Broken(#[source] rusqlite::Error),
+    /// The log could not be moved into the file. Parts of what counts as moved may be missing there: the system forgets pages
+    /// whose sync failed.
+    #[error("a checkpoint failed")]
+    Checkpoint(#[source] rusqlite::Error),
     /// The path leads to another file, or to none: what was committed went to a file that nobody will find.
     #[error("the database file was removed or replaced")]
     FileLost,
@@ -47,10 +54,28 @@ impl Failure {
         }
     }
 
+    /// Sorts the error of a checkpoint. No space for a write is no loss, the log has what was to be written; a failed sync
+    /// is one, for whatever reason.
+    pub fn of_checkpoint(error: rusqlite::Error, connection: &rusqlite::Connection) -> Self {
+        let is_sync =
+            error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_FSYNC);
+        match Self::of(error, connection) {
+            Self::DiskFull(error) if is_sync => Self::Checkpoint(error),
+            Self::Broken(error) => Self::Checkpoint(error),
+            other => other,
+        }
+    }
+
+    /// Whether a sync of the database file may have failed.
+    pub fn may_have_lost_pages(&self) -> bool {
+        let is_io = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
+        matches!(self, Self::Checkpoint(_)) || matches!(self, Self::Open(OpenError::Sqlite(error)) if is_io(error))
+    }
+
     /// What the requests of the batch are told.
     pub fn to_store_error(&self) -> StoreError {
         match self {
-            Self::DiskFull(_) => StoreError::DiskFull,
+            Self::DiskFull(_) | Self::LogFull => StoreError::DiskFull,
             other => StoreError::Unavailable(other.to_string()),
         }
     }

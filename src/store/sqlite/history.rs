@@ -73,6 +73,7 @@ impl World {
             query_timeout: Duration::from_secs(5),
             readers: 1,
             checkpoint_pages: 1_000,
+            log_pages_max: 1 << 20,
         };
         let ours = open_for_writing(&path, &config, Missing::Create).unwrap();
         let theirs = Connection::open(&path).unwrap();

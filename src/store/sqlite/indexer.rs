@@ -121,6 +121,12 @@ pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool
     Ok(is_ours)
 }
 
+/// Lets this thread run behind those that somebody waits for. Where the system refuses, all are alike.
+pub(super) fn give_way() {
+    // On Linux this is a thread's own; a quarter of what the others get is still enough to keep up.
+    let _ = rustix::process::nice(5);
+}
+
 /// Keeps an index, step by step.
 pub(super) struct Keeper {
     /// The writer that it keeps out of the way of, if there is one.
@@ -169,6 +175,7 @@ impl Keeper {
     }
 
     fn run(mut self) {
+        give_way();
         loop {
             let again = self.step(false);
             if self.control.wait(if again { Duration::ZERO } else { LOOK_INTERVAL }) {

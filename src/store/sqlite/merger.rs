@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::indexer::{Control, lock};
+use super::indexer::{Control, give_way, lock};
 use crate::store::index::Index;
 use crate::store::index::folder::{NewFile, NewFileWriter};
 use crate::store::index::merge::{Member, merge};
@@ -24,7 +24,10 @@ impl Merger {
     pub fn start(index: Arc<Index>, control: Arc<Control>) -> io::Result<Self> {
         // One is merged at a time; what is due meanwhile is still due when it is asked for again.
         let (work, waiting) = sync_channel(0);
-        let run = move || attend(&waiting, &index, &control);
+        let run = move || {
+            give_way();
+            attend(&waiting, &index, &control);
+        };
         let thread = std::thread::Builder::new().name("merge".to_owned()).spawn(run)?;
         Ok(Self { work: Some(work), thread: Some(thread) })
     }

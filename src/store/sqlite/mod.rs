@@ -40,7 +40,7 @@ use covered::Extent;
 use file::FileIdentity;
 use indexer::Indexer;
 pub use leftover::{Leftovers, remove_leftovers};
-use reader::{Readers, Snapshot};
+use reader::{ReadAccess, Readers, Snapshot};
 use schema::OpenError;
 use writer::Writer;
 
@@ -69,6 +69,8 @@ struct Shared {
     written: Mutex<Option<FileIdentity>>,
     /// The greatest rowid as of the writer's last commit, or of its opening.
     committed_row: AtomicI64,
+    /// The connections of those who read.
+    access: Arc<ReadAccess>,
     /// The notes that the writer may delete when it is idle.
     forget: Mutex<Option<Forget>>,
 }
@@ -109,6 +111,7 @@ impl Shared {
         match self.health.load(Ordering::Relaxed) {
             0 => Health::Ready,
             1 => Health::DiskFull,
+            2 => Health::LogFull,
             _ => Health::Broken,
         }
     }
@@ -139,13 +142,14 @@ impl SqliteStore {
             health: AtomicU8::new(0),
             written: Mutex::default(),
             committed_row: AtomicI64::new(0),
+            access: Arc::default(),
             forget: Mutex::default(),
         });
         let (answers, answered) = mpsc::unbounded_channel();
         let writer = Writer::open(Arc::clone(&shared), config.clone(), path.clone(), answers)?;
         let index = Arc::new(Index::default());
-        let readers = Readers::start(path.clone(), Arc::clone(&index), config.readers, "reader")?;
-        let health_reader = Readers::start(path.clone(), Arc::default(), 1, "health")?;
+        let readers = Readers::start(path.clone(), Arc::clone(&index), &shared.access, config.readers, "reader")?;
+        let health_reader = Readers::start(path.clone(), Arc::default(), &shared.access, 1, "health")?;
         let indexer = Indexer::start(path.clone(), Arc::clone(&shared), Arc::clone(&index))?;
         let run = move || writer.run();
         let writer = std::thread::Builder::new().name("writer".to_owned()).spawn(run).map_err(OpenError::Thread)?;
@@ -203,8 +207,7 @@ impl SqliteStore {
         }
         if self.shared.health() == Health::Broken {
             // Where the log is another one than before, it cannot be opened as long as anybody holds on to the old one.
-            self.readers.let_go();
-            self.health_reader.let_go();
+            self.shared.access.let_go();
         }
         if self.shared.health() != Health::Ready {
             // An empty batch: the writer tries whether it can write again, and puts back what is missing of ours.
@@ -315,6 +318,7 @@ mod tests {
                 query_timeout: Duration::from_secs(20),
                 readers: 1,
                 checkpoint_pages: 16,
+                log_pages_max: 1 << 20,
             };
             let store = SqliteStore::open(&path, &config, Arc::new(Metrics::new(Vec::new(), 1, 1))).unwrap();
             let other = Connection::open(&path).unwrap();

@@ -31,7 +31,35 @@ type Work = Box<dyn FnOnce(&mut Reader) + Send>;
 pub(super) struct Readers {
     work: Option<SyncSender<Work>>,
     threads: Vec<JoinHandle<()>>,
-    slots: Vec<Slot>,
+}
+
+/// The connections of all pools: the writer may need the file for itself.
+#[derive(Debug, Default)]
+pub(super) struct ReadAccess {
+    denied: AtomicBool,
+    slots: Mutex<Vec<Slot>>,
+}
+
+impl ReadAccess {
+    /// Closes the connections of all threads that do not read just now.
+    pub fn let_go(&self) {
+        for slot in &*lock(&self.slots) {
+            if let Ok(mut open) = slot.try_lock() {
+                *open = None;
+            }
+        }
+    }
+
+    /// Closes them, and lets nobody open another until access is granted again. Who reads just now reads on, so this may
+    /// have to be asked for more than once.
+    pub fn deny(&self) {
+        self.denied.store(true, Ordering::SeqCst);
+        self.let_go();
+    }
+
+    pub fn grant(&self) {
+        self.denied.store(false, Ordering::SeqCst);
+    }
 }
 
 /// A thread's connection, if it has one. Held by the thread while it reads.
@@ -41,6 +69,7 @@ type Slot = Arc<Mutex<Option<Open>>>;
 pub(super) struct Reader {
     path: PathBuf,
     index: Arc<Index>,
+    access: Arc<ReadAccess>,
     slot: Slot,
 }
 
@@ -79,22 +108,30 @@ struct Open {
 
 impl Readers {
     /// Starts `count` threads. The database must exist.
-    pub fn start(path: PathBuf, index: Arc<Index>, count: usize, name: &str) -> Result<Self, OpenError> {
+    pub fn start(
+        path: PathBuf,
+        index: Arc<Index>,
+        access: &Arc<ReadAccess>,
+        count: usize,
+        name: &str,
+    ) -> Result<Self, OpenError> {
         let (work, waiting) = sync_channel::<Work>(WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
-        let (mut threads, mut slots) = (Vec::new(), Vec::new());
+        let mut threads = Vec::new();
         for at in 0..count {
             let (waiting, mut reader) = (Arc::clone(&waiting), Reader::new(path.clone(), Arc::clone(&index)));
-            slots.push(Arc::clone(&reader.slot));
+            reader.access = Arc::clone(access);
+            lock(&access.slots).push(Arc::clone(&reader.slot));
             let run = move || {
                 while let Some(work) = next(&waiting) {
                     work(&mut reader);
                 }
+                reader.let_go();
             };
             let thread = std::thread::Builder::new().name(format!("{name}-{at}")).spawn(run);
             threads.push(thread.map_err(OpenError::Thread)?);
         }
-        Ok(Self { work: Some(work), threads, slots })
+        Ok(Self { work: Some(work), threads })
     }
 
     /// Runs `read` in a read transaction on one of the threads. Gives up after `patience`, waiting time included, and at
@@ -125,15 +162,6 @@ impl Readers {
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Closes the connections of all threads that do not read just now.
-    pub fn let_go(&self) {
-        for slot in &self.slots {
-            if let Ok(mut open) = slot.try_lock() {
-                *open = None;
-            }
-        }
-    }
-
     /// Ends the threads and closes their connections.
     pub fn close(mut self) {
         self.work = None;
@@ -159,7 +187,7 @@ fn next(waiting: &Mutex<Receiver<Work>>) -> Option<Work> {
 impl Reader {
     /// Opens nothing yet.
     pub fn new(path: PathBuf, index: Arc<Index>) -> Self {
-        Self { path, index, slot: Slot::default() }
+        Self { path, index, access: Arc::default(), slot: Slot::default() }
     }
 
     /// Lets go of the database, until the next read.
@@ -179,6 +207,10 @@ impl Reader {
         let over = Arc::new(over);
         let index = &self.index;
         let mut slot = lock(&self.slot);
+        if self.access.denied.load(Ordering::SeqCst) {
+            *slot = None;
+            return Err(StoreError::Unavailable("the database is being mended".to_owned()));
+        }
         let Open { connection, identity, schema_version } = open_current(&self.path, &mut slot).map_err(unavailable)?;
         let is_over = Arc::clone(&over);
         connection.progress_handler(STEPS_PER_LOOK, Some(move || is_over())).map_err(unavailable)?;

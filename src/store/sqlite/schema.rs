@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use thiserror::Error;
 
 use super::file::wal_path;
@@ -60,6 +60,9 @@ pub enum OpenError {
     /// The file, or the log beside it, went away while it was being opened.
     #[error("the database file is gone")]
     FileLost,
+    /// A checkpoint failed, and somebody else has the file open.
+    #[error("a checkpoint failed, and the database can only be mended while no other program has it open")]
+    NotAlone,
     /// Another file was put in the place of ours, and our log left beside it.
     #[error("the log beside the database belongs to another file; remove it")]
     StrayLog,
@@ -129,6 +132,23 @@ pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     connection.set_prepared_statement_cache_capacity(64);
     super::queries::add_functions(&connection)?;
     Ok(connection)
+}
+
+/// Moves the whole log into the file, whatever counts as moved already, and syncs the file. A checkpoint that a reader
+/// stops halfway writes pages without a sync, and the next one does not write them again: if that one's sync fails, only the
+/// log has them. What counts as moved is noted in memory that all who have the file open share; so nobody else may.
+pub(super) fn move_whole_log(path: &Path) -> Result<(), OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_millis(100))?;
+    // Set before the first read, this makes a memory of our own, built from the log.
+    connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL;")?;
+    match checkpoint(&connection, "TRUNCATE") {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(OpenError::NotAlone),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Err(OpenError::NotAlone),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Moves the write-ahead log into the database file. `mode` is PASSIVE (never waits) or TRUNCATE (all of it, if nobody reads

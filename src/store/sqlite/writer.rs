@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::append::{Rows, append};
 use super::failure::Failure;
 use super::file::{FileIdentity, StrayLog};
-use super::schema::{self, Missing, OpenError, checkpoint, open_for_writing};
+use super::schema::{self, Missing, OpenError, checkpoint, move_whole_log, open_for_writing};
 use super::{Forget, Shared};
 use crate::config::StoreConfig;
 use crate::store::queue::{Job, Taken};
@@ -28,6 +28,9 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Writes as much as a small batch does: a commit of nothing would prove nothing, and SQLite does not write what is equal.
 const PROBE: &str = "UPDATE postroom_index SET probe = randomblob(65536)";
 const PROBE_DONE: &str = "UPDATE postroom_index SET probe = NULL";
+
+/// How long a writer whose log is full waits for readers. Our own are done by then; another program may never be.
+const LOG_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Notes that are deleted in one transaction: a message that comes meanwhile waits for a millisecond or so.
 const FORGET_AT_ONCE: i64 = 1_000;
@@ -44,6 +47,8 @@ pub(super) struct Writer {
     open: Option<Open>,
     /// Not to be opened with this beside it.
     stray_log: Option<StrayLog>,
+    /// A sync of the file failed: the log has to be moved from its beginning.
+    log_is_needed: bool,
     /// A whole batch of answers at a time: one wake-up of the runtime, which then wakes the requests itself.
     answers: mpsc::UnboundedSender<Vec<Answer>>,
     /// The log is moved when it has this many pages.
@@ -75,14 +80,29 @@ impl Writer {
         answers: mpsc::UnboundedSender<Vec<Answer>>,
     ) -> Result<Self, OpenError> {
         let checkpoint_at_pages = config.checkpoint_pages;
-        let mut writer = Self { shared, config, path, open: None, stray_log: None, answers, checkpoint_at_pages };
+        let mut writer = Self {
+            shared,
+            config,
+            path,
+            open: None,
+            stray_log: None,
+            log_is_needed: false,
+            answers,
+            checkpoint_at_pages,
+        };
         writer.open = Some(writer.open_connection(Missing::Create)?);
         Ok(writer)
     }
 
-    fn open_connection(&self, missing: Missing) -> Result<Open, OpenError> {
+    fn open_connection(&mut self, missing: Missing) -> Result<Open, OpenError> {
         if self.stray_log.is_some_and(|log| log.is_beside(&self.path)) {
             return Err(OpenError::StrayLog);
+        }
+        if self.log_is_needed {
+            self.shared.access.deny();
+            move_whole_log(&self.path)?;
+            self.log_is_needed = false;
+            self.shared.access.grant();
         }
         let mut connection = open_for_writing(&self.path, &self.config, missing)?;
         let identity = FileIdentity::of(&self.path).ok_or(OpenError::FileLost)?;
@@ -126,17 +146,17 @@ impl Writer {
     }
 
     /// The checkpoint that makes the file complete by itself. Called when nobody reads any more.
-    pub fn close(self) {
+    pub fn close(mut self) {
         if self.shared.has_lost(&self.path) {
             log::error("the database file was removed or replaced while it was open").emit();
         }
-        if let Some(Open { connection, .. }) = self.open {
-            match checkpoint(&connection, "TRUNCATE") {
-                Ok(true) => {}
-                Ok(false) => log::warning("the write-ahead log stays: another process has the database open").emit(),
-                Err(error) => {
-                    log::error("the last checkpoint failed; the log beside the file is needed").cause(&error).emit()
-                }
+        let Some(Open { connection, .. }) = &self.open else { return };
+        match checkpoint(connection, "TRUNCATE") {
+            Ok(true) => {}
+            Ok(false) => log::warning("the write-ahead log stays: another process has the database open").emit(),
+            Err(error) => {
+                log::error("the last checkpoint failed; the log beside the file is needed").cause(&error).emit();
+                self.give_up();
             }
         }
     }
@@ -170,7 +190,7 @@ impl Writer {
             Err(Failure::RolledBack(_)) if jobs.len() > 1 => self.write_one_by_one(jobs),
             // Somebody changed the schema: whatever is missing of ours now is put back, and nobody has to try again.
             Err(Failure::SchemaChanged) => {
-                self.open = None;
+                self.give_up();
                 self.try_write(jobs)
             }
             result => result,
@@ -196,6 +216,10 @@ impl Writer {
         }
         let open = self.open.as_mut().expect("opened above");
         let Open { connection, identity, .. } = open;
+        let is_long = open.log_pages.load(Ordering::Relaxed) >= self.config.log_pages_max;
+        if is_long {
+            make_log_begin_again(connection, self.config.lock_timeout)?;
+        }
         let messages = count_messages(jobs);
         let probing = messages == 0 && self.shared.health() != Health::Ready;
         let started = Instant::now();
@@ -267,6 +291,7 @@ impl Writer {
     fn failed(&mut self, failure: Failure, messages: usize) {
         let health = match failure {
             Failure::DiskFull(_) => Health::DiskFull,
+            Failure::LogFull => Health::LogFull,
             // Somebody else is at work; nothing of ours is wrong.
             Failure::Locked(_) | Failure::RolledBack(_) => self.shared.health(),
             _ => Health::Broken,
@@ -274,12 +299,22 @@ impl Writer {
         if health == Health::Broken {
             // After a failed fsync the kernel may call pages clean that never reached the disk: it is not tried again.
             // Opening anew reads back what is there and writes it once more.
-            self.open = None;
+            self.give_up();
             self.shared.writes_to(None);
         }
+        self.log_is_needed |= failure.may_have_lost_pages();
         let before = self.shared.set_health(health);
         if before != health || messages > 0 {
             log::error("the database does not take writes").value("messages", messages).cause(&failure).emit();
+        }
+    }
+
+    /// Closes the connection without the checkpoint that a last one would make: whether that fails, nobody would hear.
+    fn give_up(&mut self) {
+        if let Some(Open { connection, .. }) = self.open.take()
+            && let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        {
+            log::error("the database was closed with a checkpoint").cause(&error).emit();
         }
     }
 
@@ -291,13 +326,32 @@ impl Writer {
             return;
         }
         let started = Instant::now();
-        let moved = checkpoint(connection, "PASSIVE").unwrap_or_else(|error| {
-            log::error("a checkpoint failed").cause(&error).emit();
-            false
-        });
+        let moved = checkpoint(connection, "PASSIVE");
+        self.shared.metrics.checkpointed(started.elapsed());
+        let moved = match moved.map_err(|error| Failure::of_checkpoint(error, connection)) {
+            Ok(moved) => moved,
+            Err(failure @ Failure::Checkpoint(_)) => return self.failed(failure, 0),
+            // The log has it all, and grows until there is room.
+            Err(failure) => {
+                log::error("a checkpoint failed").cause(&failure).emit();
+                false
+            }
+        };
         // A reader that holds an older state keeps the log growing until it lets go.
         self.checkpoint_at_pages = self.config.checkpoint_pages + if moved { 0 } else { pages };
-        self.shared.metrics.checkpointed(started.elapsed());
+    }
+}
+
+/// Moves all of the log, and waits a little for those who read in it, so that the next commit begins it from the front.
+fn make_log_begin_again(connection: &Connection, lock_timeout: Duration) -> Result<(), Failure> {
+    let patience = |time| connection.busy_timeout(time).map_err(|error| Failure::of(error, connection));
+    patience(LOG_PATIENCE)?;
+    let moved = checkpoint(connection, "RESTART");
+    patience(lock_timeout)?;
+    match moved.map_err(|error| Failure::of_checkpoint(error, connection)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::LogFull),
+        Err(failure) => Err(failure),
     }
 }
 

@@ -2,13 +2,15 @@
 //! would have them after a cut, and must hold every message whose 200 had been read before it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use memchr::memmem;
+use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
-use super::record::{Disk, Event, LOG, marker, read};
+use super::record::{DATABASE, Disk, Event, LOG, marker, read};
 use super::shim::{Shimmed, raise};
 use crate::harness::load::{Load, post_id};
 use crate::harness::random::{Random, long_run};
@@ -108,6 +110,52 @@ fn a_power_cut_after_failed_syncs_loses_no_acknowledged_message_either() {
     assert!(failures > 3, "{failures} syncs failed");
     let cuts = if long_run() { 500 } else { 40 };
     println!("{cuts} cuts in {} events, {failures} of them failed syncs", events.len());
+    assert_eq!(cut_and_count_losses(&events, cuts, false, &mut random), 0);
+}
+
+/// Reads from another process's point of view, and so stops checkpoints halfway.
+fn hold_an_older_state(path: &Path) -> Connection {
+    let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("it opens");
+    reader.busy_timeout(Duration::from_secs(20)).expect("it can wait");
+    reader.execute_batch("BEGIN; SELECT count(*) FROM messages").expect("it reads");
+    reader
+}
+
+#[test]
+fn a_power_cut_after_a_checkpoint_whose_sync_failed_loses_no_acknowledged_message() {
+    let mut random = Random::announced("power cut after failed checkpoints");
+    let setup = Setup::new().env("POSTROOM_STORE_CHECKPOINT_PAGES", 16);
+    let (record, armed): (PathBuf, _) = (setup.path().join("record"), setup.path().join("armed"));
+    let shimmed = Shimmed::new(setup).file("SHIM_RECORD", "record").file("SHIM_ARMED", "armed");
+    let server = shimmed.value("SHIM_SYNC_EVERY", 2).value("SHIM_SYNC_OF_DATABASE", 1).start();
+    raise(&armed);
+    let load = Load::telling(server.address, 8, "cut", &mut random, marker(&record));
+    for _ in 0..if long_run() { 60 } else { 12 } {
+        let reader = hold_an_older_state(&server.database());
+        let enough = load.acks() + 100 + random.below(200) as usize;
+        // After a failure nothing goes on while somebody else has the file open.
+        let may_go_on = || load.acks() >= enough || server.get("/health/ready").status != 200;
+        wait_until("enough was stored, or a sync failed", || may_go_on().then_some(()));
+        drop(reader);
+        load.wait_for_acks(load.acks() + 100 + random.below(200) as usize);
+    }
+    let folder = server.kill();
+    load.finish();
+    let events = read(&record);
+    drop(folder);
+    let (mut is_unsynced, mut halfway, mut failed) = (false, 0, 0);
+    for event in &events {
+        match event {
+            Event::Write { file: DATABASE, .. } => is_unsynced = true,
+            Event::Synced { file: DATABASE } => is_unsynced = false,
+            Event::SyncFailed { file: DATABASE } => (is_unsynced, failed) = (false, failed + 1),
+            Event::Write { file: LOG, .. } => halfway += i32::from(std::mem::take(&mut is_unsynced)),
+            _ => {}
+        }
+    }
+    assert!(halfway > 0 && failed > 1, "{halfway} checkpoints stopped halfway, {failed} syncs failed");
+    let cuts = if long_run() { 500 } else { 60 };
+    println!("{cuts} cuts, {halfway} checkpoints that stopped halfway, {failed} failed syncs");
     assert_eq!(cut_and_count_losses(&events, cuts, false, &mut random), 0);
 }
 

@@ -11,6 +11,9 @@ use crate::harness::random::Random;
 const HEAD_BYTES: usize = 16;
 /// The unit that a disk writes whole.
 const SECTOR_BYTES: usize = 512;
+
+/// The files, by their numbers.
+pub const DATABASE: u8 = 0;
 pub const LOG: u8 = 1;
 const NAMES: [&str; 3] = ["app.db", "app.db-wal", "app.db-journal"];
 

@@ -6,6 +6,7 @@
  *   SHIM_FAIL_NTH    the N-th write, truncate or sync fails with EIO, once
  *   SHIM_HAPPENED    this file is made when it did
  *   SHIM_SYNC_EVERY  every k-th sync fails with EIO, again and again
+ *   SHIM_SYNC_OF_DATABASE  with SHIM_SYNC_EVERY: only syncs of the database file count and fail
  *   SHIM_DIE_AT_SYNC the program is killed when it is about to sync the log for the N-th time
  *   SHIM_FULL        while this file exists, writes fail with ENOSPC
  *   SHIM_SHORT       with SHIM_FAIL_NTH: a write fails only after the first half of its bytes
@@ -145,6 +146,7 @@ static int sync_file(sync_type real, int fd) {
     pthread_mutex_lock(&lock);
     long every = number("SHIM_SYNC_EVERY");
     if (file == 1 && exists("SHIM_ARMED", 1) && number("SHIM_DIE_AT_SYNC") == ++log_syncs) raise(SIGKILL);
+    if (file != 0 && getenv("SHIM_SYNC_OF_DATABASE")) every = 0;
     int fails = is_the_nth() || (every > 0 && exists("SHIM_ARMED", 1) && ++syncs % every == 0);
     int result = fails ? fails_with(EIO) : real(fd);
     int code = errno;
