@@ -329,6 +329,16 @@ fn forwarded_hosts_are_only_believed_from_a_proxy_that_is_trusted() {
     assert_eq!(ask(setup("127.0.0.0/8"), &forwarded), 200);
     assert_eq!(ask(setup("10.0.0.0/8"), &forwarded), 403, "anybody could say so");
     assert_eq!(ask(setup("127.0.0.1"), &forwarded[1..]), 403);
+    let appended = |name: &'static str, value: &'static str| {
+        let other = *forwarded.iter().find(|(other, _)| *other != name).unwrap();
+        ask(setup("127.0.0.1"), &[other, (name, value)])
+    };
+    for claimed in ["hooks.example.com, inner", "evil.example, hooks.example.com", "hooks.example.com,"] {
+        assert_eq!(appended("x-forwarded-host", claimed), 403, "who says which is the proxy's? {claimed}");
+    }
+    assert_eq!(appended("x-forwarded-host", "hooks.example.com, hooks.example.com"), 200);
+    assert_eq!(appended("x-forwarded-proto", "https, http"), 403);
+    assert_eq!(ask(setup("127.0.0.1"), &[forwarded[0], forwarded[1], forwarded[1]]), 403, "two lines");
     let fixed = setup("127.0.0.1").env("PUBLIC_BASE_URL", "https://other.example");
     assert_eq!(ask(fixed, &forwarded), 403, "what the operator says goes before");
 }
