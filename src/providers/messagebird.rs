@@ -9,7 +9,7 @@ use super::encoding::encode_hex;
 use super::generic::{Mapping, NOTHING_MAPPED, parse_mapped};
 use super::header::single;
 use super::signature::BadSignature;
-use super::{Request, Scheme, Source, jwt, text};
+use super::{Parse, Request, Scheme, Source, jwt, text};
 use crate::domain::Moment;
 
 const MAPPING: Mapping = Mapping {
@@ -33,7 +33,7 @@ pub const SCHEME: Scheme = Scheme {
     expects: Some("messagebird-signature-jwt: <JWT of HS256, HS384 or HS512 with url_hash and payload_hash>"),
     needs_url: true,
     verify,
-    parse: |source, body, now| Ok(parse_mapped(source, &MAPPING, body, now)),
+    parse: Parse::Bytes(|source, body, now| Ok(parse_mapped(source, &MAPPING, body, now))),
     sign: Some(sign),
     ..Scheme::BASE
 };

@@ -36,6 +36,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use hyper::HeaderMap;
+use serde_json::Value;
 
 use crate::domain::{Address, Event, FieldError, MessageId, Moment, NewMessage, Payload, StatusUpdate};
 pub use key::{Key, Role, SecretForm};
@@ -84,7 +85,15 @@ pub struct Scheme {
 }
 
 type Verify = fn(&Source, &Request<'_>, Moment) -> Result<usize, BadSignature>;
-type Parse = fn(&Source, &VerifiedBody, Moment) -> Result<Parsed, InvalidBody>;
+/// How a body is read.
+#[derive(Debug)]
+enum Parse {
+    /// From its bytes and headers.
+    Bytes(fn(&Source, &VerifiedBody, Moment) -> Result<Parsed, InvalidBody>),
+    /// As JSON. What is not JSON becomes an event.
+    Json(fn(&Source, &Value, Moment) -> Parsed),
+}
+
 type Handshake = fn(&Source, &str) -> Result<Challenge, BadSignature>;
 type Redact = fn(&[u8]) -> Option<Vec<u8>>;
 type Sign = fn(&Source, &Request<'_>, &str, Moment) -> Option<HeaderMap>;
@@ -106,7 +115,7 @@ impl Scheme {
         takes_suffix: false,
         kept_headers: &[],
         verify: Source::verify_by_rule,
-        parse: |_, _, _| Ok(Parsed::default()),
+        parse: Parse::Json(|_, _, _| Parsed::default()),
         handshake: None,
         sign: Some(Source::sign_by_rule),
         redact: None,
@@ -245,8 +254,18 @@ impl Source {
     /// Reads the messages out of a verified body. `now` is when the request was accepted. Only a door of the original kind
     /// refuses content; at the others, what cannot be understood becomes an event, and the raw bytes stay.
     pub fn parse(&self, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-        let mut parsed = (self.scheme.parse)(self, body, now)?;
+        let mut parsed = match self.scheme.parse {
+            Parse::Bytes(parse) => parse(self, body, now)?,
+            Parse::Json(parse) => match element::read_json(self, body, now) {
+                Ok(value) => parse(self, &value, now),
+                Err(unreadable) => *unreadable,
+            },
+        };
         if self.keeps_payload() {
+            if parsed.is_cut {
+                let why = "more than 10000 elements in one body";
+                parsed.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
+            }
             if parsed.is_empty() && parsed.challenge.is_none() {
                 let why = "nothing in it is known";
                 parsed.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
@@ -375,6 +394,8 @@ pub struct Parsed {
     pub payload: Option<Payload>,
     /// What the provider wants to hear instead of the usual answer.
     pub challenge: Option<Challenge>,
+    /// Whether the body has more parts than are stored one by one.
+    pub is_cut: bool,
 }
 
 impl Parsed {

@@ -9,7 +9,7 @@ use super::generic::{Mapping, NOTHING_MAPPED, parse_mapped};
 use super::header::{form, single, sorted_form};
 use super::rule::{SIGNATURES_MAX, first_fitting};
 use super::signature::BadSignature;
-use super::{Request, Scheme, Source, text};
+use super::{Parse, Request, Scheme, Source, text};
 use crate::domain::Moment;
 
 const MAPPING: Mapping = Mapping {
@@ -33,7 +33,7 @@ pub const SCHEME: Scheme = Scheme {
         "nothing in a request is dated: an old one that was seen once is believed again (and is a duplicate then)",
     ),
     verify,
-    parse: |source, body, now| Ok(parse_mapped(source, &MAPPING, body, now)),
+    parse: Parse::Bytes(|source, body, now| Ok(parse_mapped(source, &MAPPING, body, now))),
     sign: Some(sign),
     ..Scheme::BASE
 };

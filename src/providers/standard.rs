@@ -12,7 +12,7 @@ use super::header::{TOLERANCE_SECONDS, TimeUnit};
 use super::json::{owned, read, scalar, text};
 use super::rule::{List, Part, Proof, Time, TimePlace};
 use super::signature::BadSignature;
-use super::{InvalidBody, Key, Parsed, Request, Role, Rule, Scheme, SecretForm, Source, VerifiedBody};
+use super::{InvalidBody, Key, Parse, Parsed, Request, Role, Rule, Scheme, SecretForm, Source, VerifiedBody};
 use crate::domain::{Address, Kind, Moment, NewMessage};
 
 /// The row of `SCHEMES`.
@@ -24,7 +24,7 @@ pub const SCHEME: Scheme = Scheme {
     rule: Some(rule("webhook-id", "webhook-timestamp", "webhook-signature", "v1", Algorithm::HmacSha256)),
     kept_headers: &["webhook-id", "svix-id"],
     verify,
-    parse,
+    parse: Parse::Bytes(parse),
     sign: Some(sign),
     ..Scheme::BASE
 };

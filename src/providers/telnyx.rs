@@ -8,7 +8,7 @@ use super::encoding::Encoding;
 use super::json::{list, owned, scalar, text};
 use super::rule::Part;
 use super::twilio::kind_of_media;
-use super::{InvalidBody, Parsed, Rule, Scheme, SecretForm, Source, VerifiedBody};
+use super::{Parse, Parsed, Rule, Scheme, SecretForm, Source};
 use crate::domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 
 const TEMPLATE: &[Part] = &[Part::Timestamp, Part::Text(super::text("|")), Part::Body];
@@ -25,15 +25,11 @@ pub const SCHEME: Scheme = Scheme {
         TEMPLATE,
         "telnyx-timestamp",
     )),
-    parse,
+    parse: Parse::Json(parse),
     ..Scheme::BASE
 };
 
-fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let envelope = match element::read_json(source, body, now) {
-        Ok(envelope) => envelope,
-        Err(unreadable) => return Ok(*unreadable),
-    };
+fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
     let data = &envelope["data"];
     let kind = text(data, "event_type").unwrap_or("event");
@@ -50,9 +46,9 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
         _ => {}
     }
     if parsed.is_empty() {
-        parsed.events.push(element::event(source, kind, text(data, "id"), &envelope, now));
+        parsed.events.push(element::event(source, kind, text(data, "id"), envelope, now));
     }
-    Ok(parsed)
+    parsed
 }
 
 fn account<'a>(source: &'a Source, payload: &'a Value) -> &'a str {

@@ -14,7 +14,7 @@ use super::header::{form, single, sorted_form};
 use super::json::read;
 use super::rule::first_fitting;
 use super::signature::BadSignature;
-use super::{AnswerStyle, InvalidBody, Parsed, Request, Scheme, Source, VerifiedBody};
+use super::{AnswerStyle, InvalidBody, Parse, Parsed, Request, Scheme, Source, VerifiedBody};
 use crate::domain::{Address, Details, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 
 /// The row of `SCHEMES`.
@@ -28,7 +28,7 @@ pub const SCHEME: Scheme = Scheme {
     needs_url: true,
     kept_headers: &["content-type"],
     verify,
-    parse,
+    parse: Parse::Bytes(parse),
     sign: Some(sign),
     ..Scheme::BASE
 };
