@@ -6,6 +6,7 @@
 pub mod algorithm;
 pub mod element;
 pub mod encoding;
+pub mod fields;
 pub mod header;
 pub mod json;
 pub mod jwt;
@@ -164,7 +165,8 @@ pub static SCHEMES: &[Scheme] = &[
 pub enum AnswerStyle {
     /// `{"status":"ok"}`
     Json,
-    /// An empty TwiML document. Anything else would be sent to the user as a message, or be an error at Twilio.
+    /// An empty document of XML (Twilio's TwiML, Plivo's XML). Anything else would be sent to the user as a message, or be an
+    /// error at the provider.
     EmptyTwiml,
     /// Nothing: a body could be taken for a command.
     Empty,

@@ -213,7 +213,7 @@ fn check_tells_what_each_door_expects_and_no_secret() {
         "stripe-signature: t=<seconds since 1970>,v1=<HMAC-SHA256 of {timestamp}.{body}, in lower-case hexadecimal>",
         "in lower-case hexadecimal>; x-slack-request-timestamp: <seconds since 1970>",
         "x-twilio-signature: <HMAC-SHA1",
-        "x-plivo-signature-v3: ",
+        "x-plivo-signature-ma-v3 (or -v3): ",
         "the body is not signed",
         "verify token what stands in WHATSAPP_VERIFY_TOKEN",
     ] {

@@ -201,6 +201,27 @@ fn what_the_official_libraries_sign_is_believed_and_nothing_else() {
 }
 
 #[test]
+fn plivos_accounts_sign_under_two_names_and_either_will_do() {
+    let door = Door::of(&crate::harness::door::all_doors(Setup::new()), "plivo");
+    let body = b"From=14155550100&To=14155238886&Text=x&MessageUUID=u-1";
+    let signed = door.headers(body, "12345", now());
+    let right = signed["x-plivo-signature-ma-v3"].to_str().unwrap();
+    let wrong = &format!("{}=", "A".repeat(43));
+    let ask = |pairs: &[(&str, &str)]| {
+        let common = [("content-type", "application/x-www-form-urlencoded"), ("x-plivo-signature-v3-nonce", "12345")];
+        let pairs: Vec<_> = common.iter().chain(pairs).copied().collect();
+        check(&door.source, &pairs, body, (BASE_URL, &door.path), NOW)
+    };
+    let (main, own) = ("x-plivo-signature-ma-v3", "x-plivo-signature-v3");
+    assert_eq!(ask(&[(main, right)]), Ok(()));
+    assert_eq!(ask(&[(own, right)]), Ok(()));
+    assert_eq!(ask(&[(main, right), (own, wrong)]), Ok(()), "as incoming messages come");
+    assert_eq!(ask(&[(main, wrong), (own, wrong)]), Err(BadSignature::WrongSecret));
+    assert_eq!(ask(&[(main, right), (main, right)]), Err(BadSignature::DuplicateHeader));
+    assert_eq!(ask(&[("x-plivo-signature-v2", right)]), Err(BadSignature::MissingHeader), "it signs no body");
+}
+
+#[test]
 fn static_secrets_are_compared_whole() {
     let telegram = source(&[("TELEGRAM_SECRET_TOKEN", "tokeN_-1")]);
     let header = "X-Telegram-Bot-Api-Secret-Token";
@@ -251,6 +272,8 @@ fn answers_are_what_each_provider_wants_to_hear() {
     let twilio = door("twilio").post(&server, b"MessageSid=SM1&AccountSid=AC1&From=%2B1&To=%2B2&Body=x", "1");
     assert_eq!(twilio.header("content-type"), Some("text/xml; charset=utf-8"));
     assert_eq!(twilio.text(), r#"<?xml version="1.0" encoding="UTF-8"?><Response></Response>"#);
+    let plivo = door("plivo").post(&server, b"MessageUUID=u&From=14155550100&To=14155550101&Text=x", "1");
+    assert_eq!((plivo.header("content-type"), plivo.text()), (Some("text/xml; charset=utf-8"), twilio.text()));
     let unsigned = |name: &str| server.client().request("POST", &format!("/webhook/{name}"), &[], b"{}").unwrap();
     assert_eq!((unsigned("twilio").status, unsigned("whatsapp").status), (403, 401));
     assert_eq!(unsigned("twilio").text(), r#"{"detail":"invalid signature"}"#, "and not why");
