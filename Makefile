@@ -27,6 +27,7 @@ logs: ## Follow the service's log
 test: check ## Everything that CI runs: format, lints, all tests
 	@./tests/have-postgresql.sh
 	$(CARGO) test --locked
+	@CARGO=$(CARGO) ./tests/on-postgresql.sh
 
 test-long: ## The crash, fault and schema tests at full length
 	POSTROOM_TEST_LONG=1 $(CARGO) test --locked --release -- --nocapture

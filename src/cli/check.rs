@@ -68,6 +68,9 @@ fn check_postgres(server: &PostgresConfig, thorough: bool) -> anyhow::Result<Exi
     for finding in &audit.findings {
         println!("problem        {finding}");
     }
+    if !audit.leftovers.is_empty() {
+        println!("left over      {}; `postroom reindex` removes them", audit.leftovers);
+    }
     if thorough && audit.findings.is_empty() {
         println!("data           counters and search index agree with a recount");
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::inputs_of_environment;
 use crate::config::store_of;
-use crate::store::copy::{Phase, Summary, copy};
+use crate::store::copy::{Copied, Phase, Summary, copy};
 
 /// How often progress is told where there is no terminal.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
@@ -20,8 +20,8 @@ const DAYS_TOLD_MAX: usize = 20;
 /// Copies all messages from one database to another, SQLite or PostgreSQL, and compares them afterwards.
 ///
 /// Both may go on serving. An interrupted copy goes on where it stopped; made again, it takes what came since. What the target
-/// has under the same id stays. Details, statuses and events of providers' doors are counted, not copied. Exits 1 if anything
-/// differs or could not be copied.
+/// has under the same id stays. What providers told goes with it: details, statuses, events and raw bodies, all of it looked
+/// through each time. Exits 1 if anything differs or could not be copied.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Where to read: a URL as for DATABASE_URL
@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         tell(&place, &summary, started.elapsed())
     }
-    let complete = summary.odd.0 == 0 && summary.left_behind == 0 && summary.tally.agrees();
+    let complete = summary.odd.0 == 0 && summary.agrees();
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -77,6 +77,7 @@ impl Progress {
     fn tell(&mut self, phase: Phase, done: u64, all: u64) {
         let name = match phase {
             Phase::Copying => "copying",
+            Phase::Details => "details",
             Phase::Verifying => "verifying",
         };
         if self.phase.replace(phase) != Some(phase) {
@@ -99,10 +100,6 @@ fn tell(place: &str, summary: &Summary, elapsed: Duration) {
     if *odd > 0 {
         println!("not copied     {odd} rows that are no text, such as {}", some.join(", "));
     }
-    if summary.left_behind > 0 {
-        let count = summary.left_behind;
-        println!("left behind    {count} details, statuses and events of providers' doors: only messages are copied");
-    }
     let whole = summary.tally.whole();
     println!(
         "compared       {} messages of {} days, all values: source {:016x}, target {:016x}",
@@ -117,7 +114,17 @@ fn tell(place: &str, summary: &Summary, elapsed: Duration) {
             day.source_messages, day.source_sum, day.target_messages, day.target_sum
         );
     }
-    println!("{}", if summary.tally.agrees() { "equal          yes" } else { "equal          no" });
+    for (sort, Copied { created, compared }) in &summary.beside {
+        println!(
+            "{:<14} {} compared, all values, {created} new: source {:016x}, target {} with {:016x}",
+            sort.name(),
+            compared.source_messages,
+            compared.source_sum,
+            compared.target_messages,
+            compared.target_sum
+        );
+    }
+    println!("{}", if summary.agrees() { "equal          yes" } else { "equal          no" });
 }
 
 fn tell_json(summary: &Summary, elapsed: Duration) {
@@ -130,12 +137,25 @@ fn tell_json(summary: &Summary, elapsed: Duration) {
             "target_sum": format!("{:016x}", day.target_sum),
         })
     });
+    let beside: serde_json::Map<_, _> = summary
+        .beside
+        .iter()
+        .map(|(sort, Copied { created, compared })| {
+            let told = json!({
+                "source": compared.source_messages,
+                "target": compared.target_messages,
+                "created": created,
+                "equal": compared.agrees(),
+            });
+            (sort.name().to_owned(), told)
+        })
+        .collect();
     let report = json!({
         "read": summary.read,
         "created": summary.created,
         "not_copied": summary.odd.0,
-        "left_behind": summary.left_behind,
-        "equal": summary.tally.agrees(),
+        "beside": beside,
+        "equal": summary.agrees(),
         "elapsed_seconds": elapsed.as_secs_f64(),
         "days": days.collect::<Vec<_>>(),
     });

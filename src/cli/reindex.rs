@@ -74,8 +74,12 @@ fn rebuild_postgres(server: &PostgresConfig) -> anyhow::Result<ExitCode> {
             eprintln!("counting and indexing: {rows} rows, {} s", started.elapsed().as_secs());
         }
     };
-    let messages = postgres::rebuild(server, tell).with_context(|| format!("database {}", server.place()))?;
+    let (messages, leftovers) =
+        postgres::rebuild(server, tell).with_context(|| format!("database {}", server.place()))?;
     bar.finish_and_clear();
     println!("built anew for {messages} messages in {:.3} s", started.elapsed().as_secs_f64());
+    if !leftovers.is_empty() {
+        println!("removed {leftovers}");
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::domain::Secret;
+use crate::providers::Source;
 pub use crate::providers::signature::SigningKey;
-use crate::providers::{Source, original};
 pub use access::{AccessConfig, Token};
 use inputs::Given;
 pub use inputs::Inputs;
@@ -187,7 +187,6 @@ impl Config {
         let base_url_known = server.public_base_url.is_some() || !server.trusted_proxies.is_empty();
         let sources = sources::load(inputs, base_url_known)?;
         let store = store(inputs, inputs.value("DATABASE_URL")?)?;
-        check_doors(&sources, &store.database, inputs)?;
         Ok(Self {
             sources,
             log_level: log_level(inputs.value("LOG_LEVEL")?)?,
@@ -197,24 +196,6 @@ impl Config {
             quarantine: quarantine(inputs)?,
         })
     }
-}
-
-/// Where only messages are kept, and nothing of what providers tell beyond them, only the original door may be open.
-fn check_doors(sources: &[Source], database: &Database, inputs: &Inputs) -> Result<(), ConfigError> {
-    let is_other = |source: &&Source| source.name != original::SCHEME.kind;
-    let Some(source) = sources.iter().find(is_other).filter(|_| matches!(database, Database::Postgres(_))) else {
-        return Ok(());
-    };
-    let name = &source.name;
-    let place = match inputs.sources().any(|(other, _)| other == name) {
-        true => inputs.file_place(&format!("source.{name}")),
-        false => source.keys.first().map_or_else(|| name.clone(), |key| key.label.clone()),
-    };
-    let problem = format!(
-        "opens the door '{name}', but doors of providers need SQLite for now; with a PostgreSQL DATABASE_URL there is only \
-         POST /webhook, with WEBHOOK_SECRET"
-    );
-    Err(complaint_about(&place, &problem))
 }
 
 /// Only the secret of the original door, for commands that need nothing else.
@@ -408,28 +389,6 @@ mod tests {
         let config = load(&[("WEBHOOK_SECRET_FILE", path.to_str().unwrap())]).unwrap();
         let expected = SigningKey::new(&Secret::new("from file").unwrap()).sign(b"x");
         assert_eq!(config.sources[0].keys[0].signing().sign(b"x"), expected);
-    }
-
-    #[test]
-    fn on_postgresql_there_is_only_the_original_door() {
-        let url = ("DATABASE_URL", "postgres://ada@db/inbox");
-        let refusal = |place: &str, door: &str| {
-            format!(
-                "{place} opens the door '{door}', but doors of providers need SQLite for now; with a PostgreSQL \
-                 DATABASE_URL there is only POST /webhook, with WEBHOOK_SECRET"
-            )
-        };
-        assert!(load(&[("WEBHOOK_SECRET", "s"), url]).is_ok());
-        assert_eq!(complaint_of(&[url, ("TELEGRAM_SECRET_TOKEN", "t")]), refusal("TELEGRAM_SECRET_TOKEN", "telegram"));
-        assert_eq!(
-            load(&[url, ("TELEGRAM_SECRET_TOKEN", "t")]).unwrap_err().to_string(),
-            refusal("TELEGRAM_SECRET_TOKEN", "telegram")
-        );
-        let file = Some("[source.bot]\nprovider = \"telegram\"\nsecret_env = \"BOT\"\n");
-        let environment = [("WEBHOOK_SECRET", "s"), ("BOT", "t"), url];
-        let told = load_with(&[], &environment, file).unwrap_err().to_string();
-        assert!(told.ends_with(&refusal("postroom.toml: source.bot", "bot")), "{told}");
-        assert!(load_with(&[], &environment[..2], file).is_ok());
     }
 
     #[test]

@@ -93,6 +93,8 @@ macro_rules! on_both_engines {
     };
 }
 
+use on_both_engines;
+
 on_both_engines!(
     an_empty_store_answers_empty,
     the_first_copy_counts_and_a_different_one_is_told,

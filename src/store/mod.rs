@@ -6,6 +6,7 @@ mod contract;
 pub mod copy;
 mod extras;
 mod index;
+mod leftovers;
 pub mod postgres;
 mod queue;
 pub mod sqlite;
@@ -23,6 +24,7 @@ use crate::domain::{Page, PageRequest, State, Stats};
 use crate::providers::Parsed;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Gauges, Outcome};
+pub use leftovers::Leftovers;
 use postgres::PostgresStore;
 use sqlite::SqliteStore;
 
@@ -182,7 +184,7 @@ impl Store {
     pub async fn statuses(&self, id: String) -> Result<Lookup<MessageStatus>, StoreError> {
         match self {
             Self::Sqlite(store) => store.statuses(id).await,
-            Self::Postgres(store) => store.statuses(id),
+            Self::Postgres(store) => store.statuses(id).await,
         }
     }
 
@@ -190,7 +192,7 @@ impl Store {
     pub async fn status_counts(&self) -> Result<Vec<(State, u64)>, StoreError> {
         match self {
             Self::Sqlite(store) => store.status_counts().await,
-            Self::Postgres(store) => store.status_counts(),
+            Self::Postgres(store) => store.status_counts().await,
         }
     }
 
@@ -198,7 +200,7 @@ impl Store {
     pub async fn events(&self, request: EventRequest) -> Result<Vec<StoredEvent>, StoreError> {
         match self {
             Self::Sqlite(store) => store.events(request).await,
-            Self::Postgres(store) => store.events(request),
+            Self::Postgres(store) => store.events(request).await,
         }
     }
 
@@ -206,7 +208,7 @@ impl Store {
     pub async fn payload(&self, number: i64) -> Result<Option<StoredPayload>, StoreError> {
         match self {
             Self::Sqlite(store) => store.payload(number).await,
-            Self::Postgres(store) => store.payload(number),
+            Self::Postgres(store) => store.payload(number).await,
         }
     }
 
@@ -219,7 +221,7 @@ impl Store {
     ) -> Result<Vec<StoredPayload>, StoreError> {
         match self {
             Self::Sqlite(store) => store.unreadable_payloads(after, all, limit).await,
-            Self::Postgres(store) => store.unreadable_payloads(after, all, limit),
+            Self::Postgres(store) => store.unreadable_payloads(after, all, limit).await,
         }
     }
 

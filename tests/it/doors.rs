@@ -2,7 +2,7 @@
 
 mod hostile;
 mod reload;
-mod samples;
+pub mod samples;
 mod settings;
 mod tools;
 mod trust;
@@ -19,7 +19,7 @@ fn start() -> (Server, impl Fn(&str) -> Door) {
 }
 
 /// An envelope of Meta's with these messages.
-fn envelope(messages: &[Value]) -> Vec<u8> {
+pub fn envelope(messages: &[Value]) -> Vec<u8> {
     let value = json!({
         "messaging_product": "whatsapp",
         "metadata": {"display_phone_number": "15550783881", "phone_number_id": "7"},
@@ -29,7 +29,7 @@ fn envelope(messages: &[Value]) -> Vec<u8> {
     serde_json::to_vec(&json!({"object": "whatsapp_business_account", "entry": entry})).unwrap()
 }
 
-fn text_message(id: &str, text: &str) -> Value {
+pub fn text_message(id: &str, text: &str) -> Value {
     json!({"id": id, "from": "16505551234", "timestamp": "1736935200", "type": "text", "text": {"body": text}})
 }
 
@@ -151,8 +151,7 @@ fn fifty_deliveries_at_once_store_each_message_once() {
         }
     });
     assert_eq!(server.rows(), 20);
-    let payloads: i64 = server.sql().query_row("SELECT count(*) FROM postroom_payloads", [], |row| row.get(0)).unwrap();
-    assert_eq!(payloads, 1, "the raw body is kept once");
+    assert_eq!(server.count("postroom_payloads"), 1, "the raw body is kept once");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn every_answer_is_counted_by_path_and_status() {
     {
         assert_eq!(server.metric(&format!(r#"webhook_requests_total{{result="{result}"}}"#)), Some(count), "{result}");
     }
-    server.sql().execute_batch("DROP TABLE messages").unwrap();
+    server.execute("DROP TABLE messages");
     ask(&server, &[("GET", "/messages"), ("GET", "/health/ready")]);
     assert_eq!((requests(&server, "/messages", 503), requests(&server, "/health/ready", 503)), (1.0, 1.0));
 }

@@ -125,7 +125,7 @@ fn health_exits_0_only_for_a_service_that_is_ready() {
     let url = format!("http://{}", server.address);
     let output = postroom(&["health", "--url", &url], b"");
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "{\"status\":\"ready\"}\n"));
-    rusqlite::Connection::open(server.database()).unwrap().execute_batch("DROP TABLE messages").unwrap();
+    server.execute("DROP TABLE messages");
     let output = postroom(&["health", "--url", &url], b"");
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("database not ready"));

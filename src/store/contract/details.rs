@@ -1,11 +1,24 @@
-//! What a store must do with what providers tell beyond the six columns. For now only SQLite keeps it; what PostgreSQL answers
-//! instead is the last case here, and that of messages without details, which runs on both.
+//! What a store must do with what providers tell beyond the six columns.
 
 use bytes::Bytes;
 
-use super::*;
+use super::{on_both_engines, *};
 use crate::domain::event::UNREADABLE;
 use crate::domain::{Details, Event, Payload, StatusUpdate};
+
+on_both_engines!(
+    a_message_is_found_with_its_details_and_its_raw_body,
+    an_id_of_several_messages_is_told_as_such,
+    a_time_of_ours_is_no_content_and_a_conflict_is_an_event,
+    states_only_rise_in_whatever_order_they_come,
+    events_are_stored_once_and_listed_newest_first,
+    what_can_be_read_at_last_is_no_event_any_more,
+    listings_are_filtered_by_source_and_kind,
+    any_text_comes_back_even_with_nul,
+    long_names_are_kept,
+    a_body_that_brings_nothing_new_is_not_kept_twice,
+    copies_in_flight_at_once_are_each_stored_once,
+);
 
 fn details(provider_id: &str, kind: Kind, told_time: bool) -> Box<Details> {
     Box::new(Details {
@@ -67,9 +80,8 @@ fn events_of(kind: &str) -> EventRequest {
     EventRequest { source: None, kind: Some(kind.to_owned()), limit: 10, before: None }
 }
 
-#[test]
-fn a_message_is_found_with_its_details_and_its_raw_body() {
-    with_store(Engine::Sqlite, async |store: &Store| {
+fn a_message_is_found_with_its_details_and_its_raw_body(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         let parsed = Parsed {
             messages: vec![with_details("k:a", "a", Kind::Image), with_details("k:b", "b", Kind::Text)],
             payload: payload(b"the raw body, the raw body, the raw body"),
@@ -94,9 +106,8 @@ fn a_message_is_found_with_its_details_and_its_raw_body() {
     });
 }
 
-#[test]
-fn an_id_of_several_messages_is_told_as_such() {
-    with_store(Engine::Sqlite, async |store: &Store| {
+fn an_id_of_several_messages_is_told_as_such(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         let messages = (0..12).map(|at| with_details(&format!("k{at:02}:a"), "a", Kind::Text)).collect();
         store.append(brought(messages)).await.unwrap();
         let found = store.message("a".to_owned()).await.unwrap();
@@ -104,9 +115,8 @@ fn an_id_of_several_messages_is_told_as_such() {
     });
 }
 
-#[test]
-fn a_time_of_ours_is_no_content_and_a_conflict_is_an_event() {
-    with_store(Engine::Sqlite, async |store: &Store| {
+fn a_time_of_ours_is_no_content_and_a_conflict_is_an_event(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         let mut first = with_details("k:a", "a", Kind::Text);
         first.details = Some(details("a", Kind::Text, false));
         let mut later = first.clone();
@@ -125,9 +135,8 @@ fn a_time_of_ours_is_no_content_and_a_conflict_is_an_event() {
     });
 }
 
-#[test]
-fn states_only_rise_in_whatever_order_they_come() {
-    with_store(Engine::Sqlite, async |store: &Store| {
+fn states_only_rise_in_whatever_order_they_come(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         let append = |statuses| store.append(Parsed { statuses, ..Parsed::default() });
         let orders = [[0, 1, 2], [2, 1, 0], [1, 2, 0]];
         for (at, order) in orders.iter().enumerate() {
@@ -154,9 +163,8 @@ fn states_only_rise_in_whatever_order_they_come() {
     });
 }
 
-#[test]
-fn events_are_stored_once_and_listed_newest_first() {
-    with_store(Engine::Sqlite, async |store: &Store| {
+fn events_are_stored_once_and_listed_newest_first(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         let events = ["a", "b", "a"].map(|key| event(key, "odd")).to_vec();
         let receipt = store.append(Parsed { events, ..Parsed::default() }).await.unwrap();
         assert_eq!(receipt.events(), [Outcome::Created, Outcome::Created, Outcome::Duplicate]);
@@ -174,9 +182,8 @@ fn events_are_stored_once_and_listed_newest_first() {
     });
 }
 
-#[test]
-fn what_can_be_read_at_last_is_no_event_any_more() {
-    with_store(Engine::Sqlite, async |store: &Store| {
+fn what_can_be_read_at_last_is_no_event_any_more(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         let unread = Parsed { events: vec![event("u", UNREADABLE)], payload: payload(b"body"), ..Parsed::default() };
         store.append(unread.clone()).await.unwrap();
         let waiting = store.unreadable_payloads(0, false, 10).await.unwrap();
@@ -195,9 +202,8 @@ fn what_can_be_read_at_last_is_no_event_any_more() {
     });
 }
 
-#[test]
-fn listings_are_filtered_by_source_and_kind() {
-    with_store(Engine::Sqlite, async |store: &Store| {
+fn listings_are_filtered_by_source_and_kind(engine: Engine) {
+    with_store(engine, async |store: &Store| {
         let messages = vec![
             with_details("k:a", "a", Kind::Image),
             with_details("k:b", "b", Kind::Text),
@@ -216,20 +222,104 @@ fn listings_are_filtered_by_source_and_kind() {
     });
 }
 
-#[test]
-fn what_postgresql_would_lose_it_refuses() {
-    with_store(Engine::Postgres, async |store: &Store| {
-        let plain = || vec![message("plain", "+1", NOON, None)];
-        let refused = [
-            brought(vec![with_details("k:a", "a", Kind::Text)]),
-            Parsed { statuses: vec![status("k:a", "r", State::Sent, 1)], ..brought(plain()) },
-            Parsed { events: vec![event("u", UNREADABLE)], ..brought(plain()) },
-            Parsed { payload: payload(b"body"), ..brought(plain()) },
-        ];
-        for parsed in refused {
-            assert!(matches!(store.append(parsed).await, Err(StoreError::Unavailable(_))));
+fn any_text_comes_back_even_with_nul(engine: Engine) {
+    with_store(engine, async |store: &Store| {
+        let odd = "a\0b\u{ffff}0";
+        let mut sent = with_details("k:a", odd, Kind::Text);
+        sent.text = Some(odd.to_owned());
+        let details = sent.details.as_mut().unwrap();
+        (details.profile_name, details.provider_kind) = (Some(odd.to_owned()), odd.to_owned());
+        let failed = StatusUpdate {
+            error: Some(odd.to_owned()),
+            provider_id: odd.to_owned(),
+            ..status("k:s", odd, State::Failed, 1)
+        };
+        let filed = Event { body: Some(odd.to_owned()), ..event(odd, odd) };
+        let parsed = Parsed { messages: vec![sent], statuses: vec![failed], events: vec![filed], ..Parsed::default() };
+        let receipt = store.append(parsed).await.unwrap();
+        assert_eq!([receipt.outcomes(), receipt.statuses(), receipt.events()], [[Outcome::Created]; 3]);
+        let Lookup::Found(found) = store.message(odd.to_owned()).await.unwrap() else { panic!("it is there") };
+        let fields = found.details.unwrap();
+        assert_eq!((fields["profile_name"].as_str(), fields["provider_kind"].as_str()), (Some(odd), Some(odd)));
+        assert_eq!((fields["provider_id"].as_str(), found.message.text.as_deref()), (Some(odd), Some(odd)));
+        let Lookup::Found(found) = store.statuses(odd.to_owned()).await.unwrap() else { panic!("it is there") };
+        assert_eq!((found.records[0].recipient.as_str(), found.records[0].error.as_deref()), (odd, Some(odd)));
+        let listed = store.events(events_of(odd)).await.unwrap();
+        assert_eq!((listed[0].kind.as_str(), listed[0].body.as_deref()), (odd, Some(odd)));
+    });
+}
+
+fn a_body_that_brings_nothing_new_is_not_kept_twice(engine: Engine) {
+    with_store(engine, async |store: &Store| {
+        let parsed = |bytes| Parsed {
+            messages: vec![with_details("k:a", "a", Kind::Text)],
+            statuses: vec![status("k:s", "r", State::Sent, 1)],
+            events: vec![event("e", "odd")],
+            payload: payload(bytes),
+            ..Parsed::default()
+        };
+        for bytes in [b"1", b"1", b"2"] {
+            store.append(parsed(bytes)).await.unwrap();
         }
-        assert_eq!(store.stats().await.unwrap(), Stats::default(), "nothing of them was stored");
-        assert_eq!(file(store, plain()).await, [Outcome::Created]);
+        let kept = store.unreadable_payloads(0, true, 9).await.unwrap();
+        assert_eq!(kept.iter().map(|payload| payload.bytes.as_slice()).collect::<Vec<_>>(), [b"1"]);
+        let again = Parsed { statuses: vec![status("k:s", "r", State::Read, 2)], ..parsed(b"3") };
+        assert_eq!(store.append(again).await.unwrap().statuses(), [Outcome::Created]);
+        let kept = store.unreadable_payloads(kept[0].number, true, 9).await.unwrap();
+        assert_eq!(
+            kept.iter().map(|payload| payload.bytes.as_slice()).collect::<Vec<_>>(),
+            [b"3"],
+            "a new status is news"
+        );
+    });
+}
+
+fn copies_in_flight_at_once_are_each_stored_once(engine: Engine) {
+    with_store(engine, async |store: &Store| {
+        let copies = (0..10).map(|at| {
+            let states = [State::Sent, State::Delivered, State::Read];
+            let statuses = vec![status("k:s", "r", states[at % 3], 1), status("k:s", &at.to_string(), State::Sent, 1)];
+            let messages =
+                vec![with_details("k:a", "a", Kind::Text), with_details(&format!("k:{at}"), "b", Kind::Text)];
+            let events = vec![event("e", "odd"), event(&format!("e{at}"), "odd")];
+            store.append(Parsed { messages, statuses, events, payload: payload(b"body"), ..Parsed::default() })
+        });
+        let receipts: Vec<_> = futures_join(copies).await.into_iter().map(Result::unwrap).collect();
+        let created = |outcomes: fn(&crate::store::Receipt) -> &[Outcome]| {
+            receipts.iter().flat_map(outcomes).filter(|outcome| **outcome == Outcome::Created).count()
+        };
+        assert_eq!(created(|receipt| receipt.outcomes()), 11);
+        assert_eq!(created(|receipt| receipt.statuses()), 13);
+        assert_eq!(created(|receipt| receipt.events()), 11);
+        assert_eq!(store.unreadable_payloads(0, true, 9).await.unwrap().len(), 1, "one body");
+        let counts = store.status_counts().await.unwrap();
+        assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), 11, "{counts:?}");
+        assert!(counts.contains(&(State::Read, 1)) && counts.contains(&(State::Sent, 10)), "{counts:?}");
+    });
+}
+
+fn long_names_are_kept(engine: Engine) {
+    with_store(engine, async |store: &Store| {
+        // Of all characters alike, so that it cannot be packed.
+        let mut seed = 1_u32;
+        let mut letter = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b'!' + (seed >> 24) as u8 % 90)
+        };
+        let long: String = (0..20_000).map(|_| letter()).collect();
+        let key: String = (0..1024).map(|_| letter()).collect();
+        let sent = StatusUpdate { provider_id: long.clone(), ..status(&key, &long, State::Sent, 1) };
+        let parsed = Parsed {
+            messages: vec![with_details(&key, &long, Kind::Text)],
+            statuses: vec![sent],
+            events: vec![event(&key, "odd")],
+            ..Parsed::default()
+        };
+        assert_eq!(store.append(parsed.clone()).await.unwrap().statuses(), [Outcome::Created]);
+        assert_eq!(store.append(parsed).await.unwrap().statuses(), [Outcome::Duplicate]);
+        let found = store.message(long.clone()).await.unwrap();
+        assert!(matches!(found, Lookup::Found(found) if found.message.id == key));
+        let found = store.statuses(long).await.unwrap();
+        assert!(matches!(found, Lookup::Found(found) if found.message == key && found.records.len() == 1));
     });
 }

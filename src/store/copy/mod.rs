@@ -2,10 +2,12 @@
 //! was reached is written with the rows, so a copy that was interrupted goes on where it stopped, and a copy made again
 //! takes what came since.
 
+mod beside;
 mod postgres;
 mod sqlite;
 mod tally;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -13,6 +15,8 @@ use thiserror::Error;
 use super::Store;
 use crate::config::{Database, StoreConfig};
 use crate::telemetry::Metrics;
+use beside::Thing;
+pub use beside::{Copied, Sort};
 use postgres::PostgresEnd;
 use sqlite::SqliteEnd;
 pub use tally::{Day, Tally};
@@ -69,10 +73,17 @@ pub struct Summary {
     pub created: u64,
     /// How many rows could not be copied, and some of them.
     pub odd: (u64, Vec<String>),
-    /// What the source holds beside messages, and is not copied: details, statuses and events.
-    pub left_behind: u64,
     /// What was compared afterwards.
     pub tally: Tally,
+    /// What was done with everything beside the messages.
+    pub beside: BTreeMap<Sort, Copied>,
+}
+
+impl Summary {
+    /// Whether everything that was compared is the same on both sides.
+    pub fn agrees(&self) -> bool {
+        self.tally.agrees() && self.beside.values().all(|copied| copied.compared.agrees())
+    }
 }
 
 /// What is being done, for a progress bar.
@@ -80,6 +91,8 @@ pub struct Summary {
 pub enum Phase {
     /// Rows are copied.
     Copying,
+    /// What providers told is copied and compared.
+    Details,
     /// Copied rows are compared.
     Verifying,
 }
@@ -117,7 +130,7 @@ pub async fn copy(
         position = end;
         tell(Phase::Copying, summary.read, total.max(summary.read));
     }
-    summary.left_behind = source.beside_messages()?;
+    summary.beside = beside::copy(&mut source, &mut target, &mut tell).await?;
     verify(&mut source, &mut target, position, &mut summary, &mut tell).await?;
     Ok(summary)
 }
@@ -173,14 +186,6 @@ impl End {
         }
     }
 
-    /// How much the source holds that is no message. Only SQLite keeps such things.
-    fn beside_messages(&self) -> Result<u64, CopyError> {
-        match self {
-            Self::Sqlite(end) => end.beside_messages(),
-            Self::Postgres(_) => Ok(0),
-        }
-    }
-
     /// A stretch of the rows behind `position` and not behind `last`, in the order of arrival, as far as that is settled.
     async fn read(&mut self, position: i64, last: i64) -> Result<Chunk, CopyError> {
         match self {
@@ -202,6 +207,46 @@ impl End {
         match self {
             Self::Sqlite(end) => end.write(source, rows, position),
             Self::Postgres(end) => end.write(source, rows, position).await,
+        }
+    }
+
+    /// How many there are of a sort.
+    async fn count_things(&self, sort: Sort) -> Result<u64, CopyError> {
+        match self {
+            Self::Sqlite(end) => end.count_things(sort),
+            Self::Postgres(end) => end.count_things(sort).await,
+        }
+    }
+
+    /// A stretch of a sort, behind a place.
+    async fn read_things(&self, sort: Sort, behind: Option<&[beside::Cell]>) -> Result<Vec<Thing>, CopyError> {
+        match self {
+            Self::Sqlite(end) => end.read_things(sort, behind),
+            Self::Postgres(end) => end.read_things(sort, behind).await,
+        }
+    }
+
+    /// Stores those that are not there. Answers how many were not.
+    async fn write_things(&mut self, sort: Sort, things: &[Thing]) -> Result<u64, CopyError> {
+        match self {
+            Self::Sqlite(end) => end.write_things(sort, things),
+            Self::Postgres(end) => end.write_things(sort, things).await,
+        }
+    }
+
+    /// Those with the same keys.
+    async fn find_things(&self, sort: Sort, things: &[Thing]) -> Result<Vec<Thing>, CopyError> {
+        match self {
+            Self::Sqlite(end) => end.find_things(sort, things),
+            Self::Postgres(end) => end.find_things(sort, things).await,
+        }
+    }
+
+    /// Which of these bodies are there.
+    async fn known_payloads(&self, digests: &BTreeSet<&[u8]>) -> Result<BTreeSet<Vec<u8>>, CopyError> {
+        match self {
+            Self::Sqlite(end) => end.known_payloads(digests),
+            Self::Postgres(end) => end.known_payloads(digests).await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! A PostgreSQL database as one end of a copy: rows go there by COPY into a table of the session, and from there into
 //! `messages`, as far as they are not there yet.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,11 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio_postgres::Row as StoredRow;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
+use super::beside::{Cell, Holds, Sort, Thing};
 use super::{CHUNK_ROWS, Chunk, CopyError, Row};
 use crate::config::PostgresConfig;
-use crate::store::postgres::{Connector, Failure, Session, batch, sql};
+use crate::domain::State;
+use crate::store::postgres::brought::recipient;
+use crate::store::postgres::{Connector, Failure, Session, batch, details_sql, sql};
 
 const COLUMNS: &str = "message_id, from_msisdn, to_msisdn, ts, text, text_exact, created_at";
 /// Bytes that are handed to the server at once.
@@ -89,6 +93,159 @@ impl PostgresEnd {
         let rows = self.session.client.query_typed(&sql, &[(&ids, Type::TEXT_ARRAY)]).await?;
         Ok(rows.iter().map(row_of).collect())
     }
+
+    pub async fn count_things(&self, sort: Sort) -> Result<u64, CopyError> {
+        // A source may be of an earlier version, without tables for what providers told.
+        let there = "SELECT to_regclass($1) IS NOT NULL";
+        let there = self.session.client.query_typed_one(there, &[(&sort.table(), Type::TEXT)]).await?;
+        if !there.get::<_, bool>(0) {
+            return Ok(0);
+        }
+        let sql = format!("SELECT count(*) FROM {}", sort.table());
+        let row = self.session.client.query_typed_one(&sql, &[]).await?;
+        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    }
+
+    pub async fn read_things(&self, sort: Sort, behind: Option<&[Cell]>) -> Result<Vec<Thing>, CopyError> {
+        if behind.is_none() && self.count_things(sort).await? == 0 {
+            return Ok(Vec::new());
+        }
+        let order: Vec<_> = sort.order().iter().map(|(name, _)| format!("t.{name}")).collect();
+        let order = order.join(", ");
+        let place: Vec<Thing> =
+            behind.into_iter().map(|place| Thing { cells: place.to_vec(), place: Vec::new() }).collect();
+        let columns = columns_of(&place, sort.order());
+        // The place is the one row of arrays.
+        let places: Vec<_> = (1..=columns.len()).map(|at| format!("${at}[1]")).collect();
+        let condition = match behind {
+            Some(_) => format!("({order}) > ({})", places.join(", ")),
+            None => "true".to_owned(),
+        };
+        let sql = format!(
+            "SELECT {} FROM {} t WHERE {condition} ORDER BY {order} LIMIT {}",
+            sort.selected(),
+            sort.table(),
+            sort.limit()
+        );
+        let parameters: Vec<_> = columns.iter().filter(|_| behind.is_some()).map(Column::typed).collect();
+        let rows = self.session.client.query_typed(&sql, &parameters).await?;
+        Ok(rows.iter().map(|row| thing_of(sort, row)).collect())
+    }
+
+    pub async fn write_things(&self, sort: Sort, things: &[Thing]) -> Result<u64, CopyError> {
+        let client = &self.session.client;
+        client.batch_execute("BEGIN; SET LOCAL statement_timeout = 0").await?;
+        let columns = columns_of(things, sort.columns());
+        let mut parameters: Vec<_> = columns.iter().map(Column::typed).collect();
+        let payloads = self.payload_numbers(sort, things).await?;
+        if sort.has_payload() {
+            parameters.push((&payloads, Type::INT8_ARRAY));
+        }
+        let states: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
+        let created = match sort {
+            Sort::Payloads => client.execute_typed(details_sql::INSERT_PAYLOADS, &parameters).await?,
+            Sort::Details => client.execute_typed(details_sql::COPY_DETAILS, &parameters).await?,
+            Sort::Statuses => {
+                parameters.extend([(&None::<i64> as _, Type::INT8), (&states as _, Type::TEXT_ARRAY)]);
+                client.query_typed(details_sql::INSERT_STATUSES, &parameters).await?.len() as u64
+            }
+            Sort::Events => {
+                parameters.push((&None::<i64>, Type::INT8));
+                client.query_typed(details_sql::INSERT_EVENTS, &parameters).await?.len() as u64
+            }
+        };
+        client.batch_execute("COMMIT").await?;
+        Ok(created)
+    }
+
+    /// The number that each thing's body has here.
+    async fn payload_numbers(&self, sort: Sort, things: &[Thing]) -> Result<Vec<Option<i64>>, CopyError> {
+        let digests: Vec<_> = things.iter().map(|thing| thing.payload(sort)).collect();
+        let mut numbers = vec![None; things.len()];
+        if digests.iter().any(Option::is_some) {
+            let parameters = [(&digests as _, Type::BYTEA_ARRAY)];
+            for row in self.session.client.query_typed(details_sql::PAYLOAD_NUMBERS, &parameters).await? {
+                numbers[row.get::<_, i64>(0) as usize - 1] = Some(row.get(1));
+            }
+        }
+        Ok(numbers)
+    }
+
+    pub async fn find_things(&self, sort: Sort, things: &[Thing]) -> Result<Vec<Thing>, CopyError> {
+        let keys = &sort.columns()[..sort.key_columns()];
+        let columns = columns_of(things, keys);
+        let given: Vec<_> = (1..=columns.len()).map(|at| format!("${at}")).collect();
+        let names: Vec<_> = keys.iter().map(|(name, _)| *name).collect();
+        let joined: Vec<_> = names.iter().map(|name| format!("t.{name} = g.{name}")).collect();
+        let sql = format!(
+            "SELECT {} FROM unnest({}) AS g ({}) JOIN {} t ON {}",
+            sort.selected(),
+            given.join(", "),
+            names.join(", "),
+            sort.table(),
+            joined.join(" AND ")
+        );
+        let parameters: Vec<_> = columns.iter().map(Column::typed).collect();
+        let rows = self.session.client.query_typed(&sql, &parameters).await?;
+        Ok(rows.iter().map(|row| thing_of(sort, row)).collect())
+    }
+
+    pub async fn known_payloads(&self, digests: &BTreeSet<&[u8]>) -> Result<BTreeSet<Vec<u8>>, CopyError> {
+        let digests: Vec<_> = digests.iter().copied().collect();
+        let sql = "SELECT digest FROM postroom_payloads WHERE digest = ANY($1)";
+        let rows = self.session.client.query_typed(sql, &[(&digests, Type::BYTEA_ARRAY)]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+}
+
+/// The values of one column.
+enum Column {
+    Texts(Vec<Option<String>>),
+    Numbers(Vec<Option<i64>>),
+    Bytes(Vec<Option<Vec<u8>>>),
+}
+
+impl Column {
+    fn typed(&self) -> (&(dyn ToSql + Sync), Type) {
+        match self {
+            Self::Texts(values) => (values, Type::TEXT_ARRAY),
+            Self::Numbers(values) => (values, Type::INT8_ARRAY),
+            Self::Bytes(values) => (values, Type::BYTEA_ARRAY),
+        }
+    }
+}
+
+/// The first columns of things, each as the server takes it.
+fn columns_of(things: &[Thing], columns: &[(&'static str, Holds)]) -> Vec<Column> {
+    let column = |(at, (name, holds)): (usize, &(&'static str, Holds))| {
+        let cells = things.iter().map(|thing| &thing.cells[at]);
+        match holds {
+            Holds::Text => Column::Texts(cells.map(|cell| text_of(cell, name)).collect()),
+            Holds::Number => Column::Numbers(
+                cells.map(|cell| if let Cell::Number(number) = cell { Some(*number) } else { None }).collect(),
+            ),
+            Holds::Bytes => Column::Bytes(
+                cells.map(|cell| if let Cell::Bytes(bytes) = cell { Some(bytes.clone()) } else { None }).collect(),
+            ),
+        }
+    };
+    columns.iter().enumerate().map(column).collect()
+}
+
+fn text_of(cell: &Cell, column: &str) -> Option<String> {
+    let Cell::Text(text) = cell else { return None };
+    Some(if column == "recipient" { recipient(text) } else { batch::held(text) }.into_owned())
+}
+
+fn thing_of(sort: Sort, row: &StoredRow) -> Thing {
+    let cell = |(column, holds): (usize, Holds)| match holds {
+        Holds::Text => {
+            row.get::<_, Option<String>>(column).map_or(Cell::Null, |text| Cell::Text(batch::released(text)))
+        }
+        Holds::Number => row.get::<_, Option<i64>>(column).map_or(Cell::Null, Cell::Number),
+        Holds::Bytes => row.get::<_, Option<Vec<u8>>>(column).map_or(Cell::Null, Cell::Bytes),
+    };
+    Thing::of(sort, sort.held().enumerate().map(cell).collect())
 }
 
 fn row_of(row: &StoredRow) -> Row {

@@ -1,13 +1,17 @@
 //! An SQLite file as one end of a copy. It is read and written as any other program would: what keeps our own objects true
 //! for other programs does so here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row as StoredRow, params};
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row as StoredRow, params, params_from_iter};
 
+use super::beside::{Cell, Holds, Sort, Thing};
 use super::{CHUNK_ROWS, Chunk, CopyError, Row};
+use crate::domain::State;
+use crate::store::sqlite::details;
 
 const COLUMNS: &str = "message_id, from_msisdn, to_msisdn, ts, text, created_at";
 
@@ -37,19 +41,6 @@ impl SqliteEnd {
     pub fn count_behind(&self, position: i64) -> Result<u64, CopyError> {
         let sql = "SELECT count(*) FROM messages WHERE rowid > ?1";
         Ok(self.connection.query_row(sql, [position], |row| row.get(0))?)
-    }
-
-    /// Details, statuses and events. A file of an earlier version has no tables for them.
-    pub fn beside_messages(&self) -> Result<u64, CopyError> {
-        let mut count = 0;
-        for table in ["postroom_details", "postroom_statuses", "postroom_events"] {
-            let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-            if self.connection.query_row(sql, [table], |row| row.get::<_, bool>(0))? {
-                let sql = format!("SELECT count(*) FROM {table}");
-                count += self.connection.query_row(&sql, [], |row| row.get::<_, u64>(0))?;
-            }
-        }
-        Ok(count)
     }
 
     pub fn read(&self, position: i64, last: i64) -> Result<Chunk, CopyError> {
@@ -101,6 +92,122 @@ impl SqliteEnd {
             }
         }
         Ok(found)
+    }
+
+    /// A file of an earlier version has no tables for what providers told.
+    fn has_table(&self, sort: Sort) -> Result<bool, CopyError> {
+        let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        Ok(self.connection.query_row(sql, [sort.table()], |row| row.get(0))?)
+    }
+
+    pub fn count_things(&self, sort: Sort) -> Result<u64, CopyError> {
+        if !self.has_table(sort)? {
+            return Ok(0);
+        }
+        Ok(self.connection.query_row(&format!("SELECT count(*) FROM {}", sort.table()), [], |row| row.get(0))?)
+    }
+
+    pub fn read_things(&self, sort: Sort, behind: Option<&[Cell]>) -> Result<Vec<Thing>, CopyError> {
+        if !self.has_table(sort)? {
+            return Ok(Vec::new());
+        }
+        let order = names(sort.order()).join(", ");
+        let condition = match behind {
+            Some(place) => format!("({order}) > ({})", vec!["?"; place.len()].join(", ")),
+            None => "true".to_owned(),
+        };
+        let sql = format!(
+            "SELECT {} FROM {} AS t WHERE {condition} ORDER BY {order} LIMIT {}",
+            sort.selected(),
+            sort.table(),
+            sort.limit()
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let rows = statement.query_map(params_from_iter(behind.unwrap_or_default()), |row| thing_of(sort, row))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub fn write_things(&mut self, sort: Sort, things: &[Thing]) -> Result<u64, CopyError> {
+        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let mut created = 0;
+        {
+            let mut columns = names(sort.columns());
+            let mut values = vec!["?".to_owned(); columns.len()];
+            if sort.has_payload() {
+                columns.push("payload_id");
+                values.push("(SELECT payload_id FROM postroom_payloads WHERE digest = ?)".to_owned());
+            }
+            let (table, columns, values) = (sort.table(), columns.join(", "), values.join(", "));
+            let sql = format!("INSERT INTO {table} ({columns}) VALUES ({values}) ON CONFLICT DO NOTHING");
+            let mut insert = transaction.prepare_cached(&sql)?;
+            let mut counts = BTreeMap::new();
+            for thing in things {
+                if insert.execute(params_from_iter(&thing.cells))? == 0 {
+                    continue;
+                }
+                created += 1;
+                if let (Sort::Statuses, [Cell::Text(message), Cell::Text(recipient), Cell::Text(state)]) =
+                    (sort, thing.key(sort))
+                    && let Some(state) = State::named(state)
+                {
+                    details::raise(&transaction, message, recipient, state, &mut counts)?;
+                }
+            }
+            details::add_counts(&transaction, counts)?;
+        }
+        transaction.commit()?;
+        Ok(created)
+    }
+
+    pub fn find_things(&self, sort: Sort, things: &[Thing]) -> Result<Vec<Thing>, CopyError> {
+        let keys = names(&sort.columns()[..sort.key_columns()]);
+        let condition = keys.iter().map(|name| format!("t.{name} = ?")).collect::<Vec<_>>().join(" AND ");
+        let sql = format!("SELECT {} FROM {} AS t WHERE {condition}", sort.selected(), sort.table());
+        let mut find = self.connection.prepare_cached(&sql)?;
+        let mut found = Vec::with_capacity(things.len());
+        for thing in things {
+            found.extend(find.query_row(params_from_iter(thing.key(sort)), |row| thing_of(sort, row)).optional()?);
+        }
+        Ok(found)
+    }
+
+    pub fn known_payloads(&self, digests: &BTreeSet<&[u8]>) -> Result<BTreeSet<Vec<u8>>, CopyError> {
+        let mut find = self.connection.prepare_cached("SELECT 1 FROM postroom_payloads WHERE digest = ?1")?;
+        let mut known = BTreeSet::new();
+        for digest in digests {
+            if find.exists([digest])? {
+                known.insert(digest.to_vec());
+            }
+        }
+        Ok(known)
+    }
+}
+
+fn names(columns: &[(&'static str, Holds)]) -> Vec<&'static str> {
+    columns.iter().map(|(name, _)| *name).collect()
+}
+
+fn thing_of(sort: Sort, row: &StoredRow<'_>) -> rusqlite::Result<Thing> {
+    let cells = sort.held().enumerate().map(|(column, _)| {
+        Ok(match row.get_ref(column)? {
+            ValueRef::Null => Cell::Null,
+            ValueRef::Integer(number) => Cell::Number(number),
+            ValueRef::Real(number) => Cell::Text(number.to_string()),
+            ValueRef::Text(bytes) => Cell::Text(String::from_utf8_lossy(bytes).into_owned()),
+            ValueRef::Blob(bytes) => Cell::Bytes(bytes.to_vec()),
+        })
+    });
+    Ok(Thing::of(sort, cells.collect::<rusqlite::Result<_>>()?))
+}
+
+impl ToSql for Cell {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Null => Ok(ToSqlOutput::Borrowed(ValueRef::Null)),
+            Self::Text(text) => text.to_sql(),
+            Self::Number(number) => number.to_sql(),
+            Self::Bytes(bytes) => bytes.to_sql(),
+        }
     }
 }
 

@@ -10,8 +10,9 @@ use super::batch::exact;
 use super::derive::{self, Round};
 use super::failure::Failure;
 use super::session::{Connector, Server, Session};
-use super::{OpenError, durability, grams, schema};
+use super::{OpenError, durability, grams, leftover, schema};
 use crate::config::PostgresConfig;
+use crate::store::Leftovers;
 
 /// Rows that a rebuild takes at once.
 const STRETCH: i64 = 10_000;
@@ -27,12 +28,14 @@ pub struct Audit {
     pub messages: Option<u64>,
     /// What an acknowledged message survives.
     pub durability: String,
+    /// What deleted messages left behind; only looked for thoroughly.
+    pub leftovers: Leftovers,
     /// What is wrong, one sentence each.
     pub findings: Vec<String>,
 }
 
-/// Each says what it compares, and answers the number of differences.
-const RECOUNTS: [(&str, &str); 4] = [
+/// Each says what it compares, and answers the number of differences. The last is of schema 2.
+const RECOUNTS: [(&str, &str); 5] = [
     (
         "the number of messages",
         "SELECT abs((SELECT messages FROM postroom_state)
@@ -57,6 +60,14 @@ const RECOUNTS: [(&str, &str); 4] = [
              WHERE arrival <= (SELECT counted FROM postroom_state) GROUP BY 1, 2) r
          FULL JOIN postroom_buckets s USING (level, bucket) WHERE r.n IS DISTINCT FROM s.messages",
     ),
+    (
+        "the messages in each state",
+        "SELECT count(*) FROM (SELECT state, count(*) AS n FROM postroom_states GROUP BY 1) r
+         FULL JOIN (SELECT state, sum(messages) AS messages FROM (
+                 SELECT state, messages FROM postroom_state_counts
+                 UNION ALL SELECT state, messages FROM postroom_state_changes
+             ) c GROUP BY 1 HAVING sum(messages) <> 0) s USING (state) WHERE r.n IS DISTINCT FROM s.messages",
+    ),
 ];
 
 /// Connects and looks at the tables; with `thorough`, compares every counter with a recount and every indexed text with its
@@ -70,13 +81,15 @@ pub fn audit(config: &PostgresConfig, thorough: bool) -> Result<Audit, OpenError
     })
 }
 
-/// Throws the counters and the search index away and builds them from the messages, beside running replicas. Answers are
-/// exact all the time, and slower until it is done. `tell` hears how many rows were taken. Blocks.
-pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<u64, OpenError> {
+/// Removes what deleted messages left behind, throws the counters and the search index away and builds them from the messages,
+/// beside running replicas. Answers are exact all the time, and slower until it is done. `tell` hears how many rows were
+/// taken. Answers how many messages there are, and what was removed. Blocks.
+pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u64, Leftovers), OpenError> {
     block_on(async {
         let connector = Connector::new(Arc::new(config.clone())).map_err(OpenError)?;
         let session = schema::prepare(&connector).await.map_err(OpenError)?;
         let client = &session.client;
+        let leftovers = leftover::remove(client).await.map_err(in_words)?;
         client.batch_execute(schema::FORGET_DERIVED).await.map_err(|error| in_words(error.into()))?;
         let mut rows = 0;
         while derive::count(client, STRETCH).await.map_err(in_words)? == Round::More {
@@ -88,7 +101,8 @@ pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<u64
             tell(rows);
         }
         let messages = client.query_typed_one("SELECT count(*) FROM messages", &[]).await;
-        messages.map(|row| row.get::<_, i64>(0) as u64).map_err(|error| in_words(error.into()))
+        let messages = messages.map_err(|error| in_words(error.into()))?.get::<_, i64>(0) as u64;
+        Ok((messages, leftovers))
     })
 }
 
@@ -109,6 +123,7 @@ async fn look_over(session: &Session, config: &PostgresConfig, thorough: bool) -
         schema_version: schema::version(session).await?,
         messages: None,
         durability: durability(server, config),
+        leftovers: Leftovers::default(),
         findings: complaints(server, config),
     };
     if audit.schema_version > schema::newest() {
@@ -117,7 +132,10 @@ async fn look_over(session: &Session, config: &PostgresConfig, thorough: bool) -
         let count = client.query_typed_one("SELECT count(*) FROM messages", &[]).await?;
         audit.messages = u64::try_from(count.get::<_, i64>(0)).ok();
         if thorough {
-            recount(client, &mut audit.findings).await?;
+            recount(client, audit.schema_version, &mut audit.findings).await?;
+            if audit.schema_version >= 2 {
+                audit.leftovers = leftover::count(client).await?;
+            }
         }
     }
     client.batch_execute("COMMIT").await?;
@@ -141,8 +159,8 @@ fn complaints(server: &Server, config: &PostgresConfig) -> Vec<String> {
     findings
 }
 
-async fn recount(client: &Client, findings: &mut Vec<String>) -> Result<(), Failure> {
-    for (what, sql) in RECOUNTS {
+async fn recount(client: &Client, version: i32, findings: &mut Vec<String>) -> Result<(), Failure> {
+    for (what, sql) in RECOUNTS.iter().take(if version < 2 { 4 } else { RECOUNTS.len() }) {
         let differences: i64 = client.query_typed_one(sql, &[]).await?.get(0);
         if differences > 0 {
             findings.push(format!("{what} differ from a recount; `postroom reindex` counts anew"));

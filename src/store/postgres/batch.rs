@@ -16,7 +16,12 @@ pub(super) struct Batch {
     first: Vec<(usize, usize)>,
     /// What is known of each distinct id.
     known: Vec<Known>,
+    /// What became of each job's statuses and events. A job that failed here failed whole.
+    beside: Vec<Result<Beside, StoreError>>,
 }
+
+/// What became of the statuses and of the events of a job.
+pub(super) type Beside = (Vec<Outcome>, Vec<Outcome>);
 
 /// What became of an id.
 #[derive(Debug, Clone)]
@@ -61,7 +66,8 @@ impl Batch {
         sorted.sort_unstable();
         let first: Vec<_> = sorted.into_iter().map(|(_, place)| place).collect();
         let known = vec![Known::Open; first.len()];
-        Self { jobs, first, known }
+        let beside = vec![Ok(Beside::default()); jobs.len()];
+        Self { jobs, first, known, beside }
     }
 
     /// Distinct ids.
@@ -69,9 +75,9 @@ impl Batch {
         self.first.len()
     }
 
-    /// Messages, copies included.
-    pub fn messages(&self) -> usize {
-        self.jobs.iter().map(|job| job.messages.len()).sum()
+    /// Messages, copies included, and what came beside them.
+    pub fn elements(&self) -> usize {
+        self.jobs.iter().map(Job::elements).sum()
     }
 
     /// The first message of the id at `at`.
@@ -82,6 +88,25 @@ impl Batch {
 
     pub fn know(&mut self, at: usize, known: Known) {
         self.known[at] = known;
+    }
+
+    /// Tells what became of what a job brought beside its messages.
+    pub fn know_beside(&mut self, job: usize, beside: Beside) {
+        self.beside[job] = Ok(beside);
+    }
+
+    /// Nothing is known any more: the batch is tried again.
+    pub fn forget(&mut self) {
+        self.known.fill(Known::Open);
+    }
+
+    /// Nothing came of the messages of which nothing is known, and nothing at all of jobs that bring more than messages: all that
+    /// they bring is one transaction.
+    pub fn fail(&mut self, error: &StoreError) {
+        self.open().into_iter().for_each(|at| self.know(at, Known::Failed(error.clone())));
+        for (_, beside) in self.jobs.iter().zip(&mut self.beside).filter(|(job, _)| job.extras.is_some()) {
+            *beside = Err(error.clone());
+        }
     }
 
     /// The ids of which nothing is known yet.
@@ -102,8 +127,14 @@ impl Batch {
 
     /// One message that failed fails its request: the sender tries again, and what was stored is a duplicate then.
     fn result(&self, job: usize) -> Result<Receipt, StoreError> {
-        let outcomes = self.jobs[job].messages.iter().enumerate().map(|(at, message)| self.outcome((job, at), message));
-        Ok(Receipt { outcomes: outcomes.collect::<Result<_, _>>()?, ..Receipt::default() })
+        let (statuses, events) = self.beside[job].clone()?;
+        Ok(Receipt { outcomes: self.outcomes(job)?, statuses, events })
+    }
+
+    /// What became of each message of a job.
+    pub fn outcomes(&self, job: usize) -> Result<Vec<Outcome>, StoreError> {
+        let messages = self.jobs[job].messages.iter().enumerate();
+        messages.map(|(at, message)| self.outcome((job, at), message)).collect()
     }
 
     fn outcome(&self, place: (usize, usize), message: &NewMessage) -> Result<Outcome, StoreError> {
@@ -140,6 +171,23 @@ pub(in crate::store) fn exact(text: Option<String>, exact: Option<&[u8]>) -> Opt
     }
 }
 
+/// A short text as the server can hold it, so that different ones stay different: NUL is written as a character that nobody
+/// uses, and a digit.
+pub(in crate::store) fn held(text: &str) -> Cow<'_, str> {
+    if text.contains(['\0', ESCAPE]) {
+        text.replace(ESCAPE, "\u{FFFF}1").replace('\0', "\u{FFFF}0").into()
+    } else {
+        text.into()
+    }
+}
+
+/// The text that is held so.
+pub(in crate::store) fn released(text: String) -> String {
+    if text.contains(ESCAPE) { text.replace("\u{FFFF}0", "\0").replace("\u{FFFF}1", "\u{FFFF}") } else { text }
+}
+
+const ESCAPE: char = '\u{FFFF}';
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,14 +204,14 @@ mod tests {
             accepted_at: Moment::from_microseconds(0),
             details: None,
         };
-        Job { messages: ids.iter().map(message).collect(), reply: oneshot::channel().0 }
+        Job { messages: ids.iter().map(message).collect(), extras: None, reply: oneshot::channel().0 }
     }
 
     #[test]
     fn each_id_once_and_sorted_and_every_copy_is_told() {
         let mut batch = Batch::new(vec![job(&[("b", "1"), ("a", "1")]), job(&[("b", "1"), ("b", "2"), ("c", "1")])]);
         let ids: Vec<_> = (0..batch.len()).map(|at| batch.message(at).id.as_str()).collect();
-        assert_eq!((ids, batch.messages()), (vec!["a", "b", "c"], 5));
+        assert_eq!((ids, batch.elements()), (vec!["a", "b", "c"], 5));
         batch.know(0, Known::Created);
         batch.know(1, Known::Created);
         let content = Stored { from: "+1".into(), to: "+2".into(), ts: "2025-01-15T10:00:00Z".into(), text: None };
@@ -180,6 +228,15 @@ mod tests {
         batch.know(1, Known::Created);
         let results: Vec<_> = batch.answers().into_iter().map(|(_, result)| result.is_ok()).collect();
         assert_eq!(results, [false, true]);
+    }
+
+    #[test]
+    fn a_short_text_comes_back_whatever_is_in_it() {
+        for text in ["", "a", "\0", "a\0\u{FFFF}0", "\u{FFFF}", "\u{FFFF}1\0"] {
+            assert!(!held(text).contains('\0'));
+            assert_eq!(released(held(text).into_owned()), text);
+        }
+        assert!(matches!(held("a"), Cow::Borrowed(_)));
     }
 
     #[test]

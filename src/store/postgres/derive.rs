@@ -13,7 +13,7 @@ use super::Shared;
 use super::batch::exact;
 use super::failure::Failure;
 use super::session::{Connector, Session};
-use super::{grams, sql};
+use super::{details_sql, grams, sql};
 
 /// How often rows are looked for that other replicas stored.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,6 +24,8 @@ const GATHER: Duration = Duration::from_millis(500);
 const COUNTED_MAX: i64 = if cfg!(test) { 3 } else { 20_000 };
 /// Most rows indexed in one transaction.
 const INDEXED_MAX: i64 = if cfg!(test) { 3 } else { 1_000 };
+/// Most changes to the counts of states that are added in one transaction.
+const FOLDED_MAX: i64 = if cfg!(test) { 3 } else { 10_000 };
 
 /// What a round did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +36,14 @@ pub(super) enum Round {
     Done,
 }
 
-/// Counts and indexes, until dropped.
+/// Counts, indexes and adds up, until dropped.
 pub(super) async fn run(shared: Arc<Shared>, connector: Connector) {
+    let count = async |client: &Client| {
+        let (counted, folded) = (count(client, COUNTED_MAX).await?, fold_states(client, FOLDED_MAX).await?);
+        Ok(if [counted, folded].contains(&Round::More) { Round::More } else { Round::Done })
+    };
     join(
-        follow(&shared, &connector, async |client: &Client| count(client, COUNTED_MAX).await),
+        follow(&shared, &connector, count),
         follow(&shared, &connector, async |client: &Client| index(client, INDEXED_MAX).await),
     )
     .await;
@@ -100,6 +106,12 @@ pub(super) async fn count(client: &Client, most: i64) -> Result<Round, Failure> 
         Ok(if rows < most { Round::Done } else { Round::More })
     })
     .await
+}
+
+/// Adds some changes to the counts of states.
+async fn fold_states(client: &Client, most: i64) -> Result<Round, Failure> {
+    let folded: i64 = client.query_typed_one(details_sql::FOLD_STATES, &[(&most, Type::INT8)]).await?.get(0);
+    Ok(if folded < most { Round::Done } else { Round::More })
 }
 
 /// Adds a stretch of texts to the search index.

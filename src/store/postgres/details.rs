@@ -1,54 +1,167 @@
-//! What providers tell beyond the six columns is not kept here: every answer is that of messages without details, and a request
-//! that brings more is refused whole. The configuration opens no door that could bring one.
+//! What providers tell beyond the six columns, read by key. `brought.rs` writes it.
 
-use super::PostgresStore;
-use super::reader::Question;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use super::batch::{held, released};
+use super::failure::Failure;
+use super::query::{Query, Value};
+use super::{details_sql as sql, listing};
 use crate::domain::State;
-use crate::domain::event::{EventRequest, StoredEvent};
+use crate::domain::event::{EventRequest, StoredEvent, UNREADABLE};
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
-use crate::domain::status::MessageStatus;
-use crate::providers::Parsed;
-use crate::store::{Lookup, StoreError};
+use crate::domain::status::{MessageStatus, StatusRecord};
+use crate::store::Lookup;
+use crate::store::extras::{read_headers, unpack};
 
-/// Refuses what would be lost.
-pub(super) fn check_absent(parsed: &Parsed) -> Result<(), StoreError> {
-    let has_details = parsed.messages.iter().any(|message| message.details.is_some());
-    if has_details || !parsed.statuses.is_empty() || !parsed.events.is_empty() || parsed.payload.is_some() {
-        return Err(StoreError::Unavailable("PostgreSQL keeps messages of the original door only".to_owned()));
-    }
-    Ok(())
+/// Keys that an ambiguous id is answered with, at most.
+const CANDIDATES_MAX: i64 = 10;
+
+/// See `Store::message`.
+pub(super) async fn message(client: &Client, id: &str) -> Result<Lookup<FullMessage>, Failure> {
+    let sql = "SELECT message_id FROM postroom_details details
+               WHERE left(provider_id, 200) = left($1, 200) AND provider_id = $1
+                   AND EXISTS (SELECT 1 FROM messages WHERE messages.message_id = details.message_id)
+               ORDER BY message_id LIMIT $2";
+    look_up(client, id, sql, async |key| full_message(client, key).await).await
 }
 
-impl PostgresStore {
-    /// See `Store::message`.
-    pub async fn message(&self, id: String) -> Result<Lookup<FullMessage>, StoreError> {
-        let found = self.ask(|reply| Question::Message(id, reply)).await?;
-        Ok(found.map_or(Lookup::Absent, Lookup::Found))
-    }
+/// See `Store::statuses`.
+pub(super) async fn statuses(client: &Client, id: &str) -> Result<Lookup<MessageStatus>, Failure> {
+    let sql = "SELECT DISTINCT message_id FROM postroom_statuses
+               WHERE left(provider_id, 200) = left($1, 200) AND provider_id = $1 ORDER BY message_id LIMIT $2";
+    look_up(client, id, sql, async |key| message_status(client, key).await).await
+}
 
-    /// See `Store::statuses`.
-    pub fn statuses(&self, _id: String) -> Result<Lookup<MessageStatus>, StoreError> {
-        Ok(Lookup::Absent)
-    }
+/// See `Store::status_counts`.
+pub(super) async fn status_counts(client: &Client) -> Result<Vec<(State, u64)>, Failure> {
+    let rows = client.query_typed(sql::STATE_COUNTS, &[]).await?;
+    let count_of = |state: State| {
+        let row = rows.iter().find(|row| row.get::<_, &str>(0) == state.name());
+        row.map_or(0, |row| u64::try_from(row.get::<_, i64>(1)).unwrap_or(0))
+    };
+    Ok(State::ALL.iter().map(|state| (*state, count_of(*state))).collect())
+}
 
-    /// See `Store::status_counts`.
-    pub fn status_counts(&self) -> Result<Vec<(State, u64)>, StoreError> {
-        Ok(State::ALL.iter().map(|state| (*state, 0)).collect())
+/// See `Store::events`.
+pub(super) async fn events(client: &Client, request: &EventRequest) -> Result<Vec<StoredEvent>, Failure> {
+    let mut query = Query::default();
+    let mut condition = format!("event_id < {}", query.bind(Value::Number(request.before.unwrap_or(i64::MAX))));
+    for (column, value) in [("source", &request.source), ("kind", &request.kind)] {
+        if let Some(value) = value {
+            condition = format!("{condition} AND {column} = {}", query.bind_text(&held(value)));
+        }
     }
+    let limit = query.bind(Value::Number(request.limit.into()));
+    query.text = format!(
+        "SELECT event_id, source, provider, kind, body, received_at, payload_id FROM postroom_events
+         WHERE {condition} ORDER BY event_id DESC LIMIT {limit}"
+    );
+    let event = |row: &Row| StoredEvent {
+        number: row.get(0),
+        source: released(row.get(1)),
+        provider: row.get(2),
+        kind: released(row.get(3)),
+        body: row.get::<_, Option<String>>(4).map(released),
+        received_at: row.get(5),
+        payload: row.get(6),
+    };
+    Ok(query.rows(client).await?.iter().map(event).collect())
+}
 
-    /// See `Store::events`.
-    pub fn events(&self, _request: EventRequest) -> Result<Vec<StoredEvent>, StoreError> {
-        Ok(Vec::new())
-    }
+/// See `Store::payload`.
+pub(super) async fn payload(client: &Client, number: i64) -> Result<Option<StoredPayload>, Failure> {
+    let sql = format!("SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads WHERE payload_id = $1");
+    let row = client.query_typed_opt(&sql, &[(&number, Type::INT8)]).await?;
+    row.as_ref().map(read_payload).transpose()
+}
 
-    /// See `Store::payload`.
-    pub fn payload(&self, _number: i64) -> Result<Option<StoredPayload>, StoreError> {
-        Ok(None)
-    }
+/// See `Store::unreadable_payloads`.
+pub(super) async fn unreadable_payloads(
+    client: &Client,
+    after: i64,
+    all: bool,
+    limit: u32,
+) -> Result<Vec<StoredPayload>, Failure> {
+    let sql = format!(
+        "SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads payloads WHERE payload_id > $1 AND ($2 OR EXISTS (
+             SELECT 1 FROM postroom_events events
+             WHERE events.payload_id = payloads.payload_id AND events.kind = $3))
+         ORDER BY payload_id LIMIT $4"
+    );
+    let limit = i64::from(limit);
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&after, Type::INT8), (&all, Type::BOOL), (&UNREADABLE, Type::TEXT), (&limit, Type::INT8)];
+    client.query_typed(&sql, &parameters).await?.iter().map(read_payload).collect()
+}
 
-    /// See `Store::unreadable_payloads`.
-    pub fn unreadable_payloads(&self, _after: i64, _all: bool, _limit: u32) -> Result<Vec<StoredPayload>, StoreError> {
-        Ok(Vec::new())
+/// What has this key; or else what is meant by a provider's id, whose keys `sql` finds.
+async fn look_up<T>(
+    client: &Client,
+    id: &str,
+    sql: &str,
+    find: impl AsyncFn(&str) -> Result<Option<T>, Failure>,
+) -> Result<Lookup<T>, Failure> {
+    if let Some(found) = find(id).await? {
+        return Ok(Lookup::Found(found));
     }
+    let rows = client.query_typed(sql, &[(&held(id), Type::TEXT), (&CANDIDATES_MAX, Type::INT8)]).await?;
+    let keys: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    match keys.as_slice() {
+        [] => Ok(Lookup::Absent),
+        [key] => Ok(find(key).await?.map_or(Lookup::Absent, Lookup::Found)),
+        _ => Ok(Lookup::Ambiguous(keys)),
+    }
+}
+
+/// No key holds NUL, which the server could not even be asked about.
+fn is_no_key(key: &str) -> bool {
+    key.contains('\0')
+}
+
+async fn full_message(client: &Client, key: &str) -> Result<Option<FullMessage>, Failure> {
+    if is_no_key(key) {
+        return Ok(None);
+    }
+    let sql = "SELECT m.message_id, m.from_msisdn, m.to_msisdn, m.ts, m.text, m.text_exact, m.created_at, d.fields, d.payload_id
+               FROM messages m LEFT JOIN postroom_details d ON d.message_id = m.message_id WHERE m.message_id = $1";
+    let row = client.query_typed_opt(sql, &[(&key, Type::TEXT)]).await?;
+    Ok(row.map(|row| FullMessage {
+        created_at: row.get(6),
+        details: row.get::<_, Option<&str>>(7).and_then(|fields| serde_json::from_str(fields).ok()),
+        payload: row.get(8),
+        message: listing::message(row),
+    }))
+}
+
+async fn message_status(client: &Client, key: &str) -> Result<Option<MessageStatus>, Failure> {
+    if is_no_key(key) {
+        return Ok(None);
+    }
+    let sql = "SELECT recipient, state, at, error FROM postroom_statuses WHERE message_id = $1";
+    let mut records = Vec::new();
+    for row in client.query_typed(sql, &[(&key, Type::TEXT)]).await? {
+        let Some(state) = State::named(row.get(1)) else { continue };
+        let error = row.get::<_, Option<String>>(3).map(released);
+        records.push(StatusRecord { recipient: released(row.get(0)), state, at: row.get(2), error });
+    }
+    records.sort_by(|a, b| (&a.at, a.state, &a.recipient).cmp(&(&b.at, b.state, &b.recipient)));
+    let state = records.iter().map(|record| record.state).max();
+    Ok(state.map(|state| MessageStatus { message: key.to_owned(), state, records }))
+}
+
+const PAYLOAD_COLUMNS: &str = "payload_id, source, provider, headers, encoding, bytes, body, received_at";
+
+fn read_payload(row: &Row) -> Result<StoredPayload, Failure> {
+    let bytes = usize::try_from(row.get::<_, i64>(5)).ok();
+    let bytes = bytes.and_then(|bytes| unpack(row.get(4), row.get(6), bytes));
+    Ok(StoredPayload {
+        number: row.get(0),
+        source: released(row.get(1)),
+        provider: row.get(2),
+        headers: read_headers(row.get(3)),
+        bytes: bytes.ok_or_else(|| Failure::Broken(format!("the raw body {} is damaged", row.get::<_, i64>(0))))?,
+        received_at: row.get(7),
+    })
 }

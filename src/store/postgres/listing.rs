@@ -11,9 +11,7 @@ use super::failure::Failure;
 use super::grams;
 use super::query::{Query, Value};
 use super::statistics::{self, State};
-use crate::domain::message::FullMessage;
-use crate::domain::{Filter, Kind, Message, Needle, Order, Page, PageRequest, Position, Start, Stored};
-use crate::providers::original;
+use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, Start, Stored};
 
 /// Rows that are skipped one by one; from there on the counters tell where to begin.
 const SKIPPED_MAX: u64 = if cfg!(test) { 2 } else { 1_000 };
@@ -76,14 +74,11 @@ pub(super) async fn page(client: &Client, request: &PageRequest, patience: Durat
     Ok(page)
 }
 
-/// Whether nothing can match, whatever is stored: all that is here came through the original door, which takes texts; and nobody
-/// has a name with NUL, which the server could not even hold.
+/// Whether nothing can match, whatever is stored: nobody, and no door, has a name with NUL, which the server could not even be
+/// asked about.
 fn excludes_all(filter: &Filter) -> bool {
     let is_nobody = |name: &Option<String>| name.as_ref().is_some_and(|name| name.contains('\0'));
-    is_nobody(&filter.from)
-        || is_nobody(&filter.to)
-        || filter.source.as_ref().is_some_and(|source| source != original::SCHEME.kind)
-        || filter.kind.is_some_and(|kind| kind != Kind::Text)
+    is_nobody(&filter.from) || is_nobody(&filter.to) || is_nobody(&filter.source)
 }
 
 /// The rows of a page, and one more where there is one.
@@ -98,7 +93,7 @@ async fn rows(
     let (mut condition, mut skip) = (String::from("true"), offset);
     match found {
         Found::ByColumns(_) => {
-            if offset > SKIPPED_MAX && request.order == Order::Time && request.filter.to.is_none() {
+            if offset > SKIPPED_MAX && request.order == Order::Time && statistics::is_counted(&request.filter) {
                 // Counted from the first of all rows, so those before `since` are among the skipped ones.
                 let sought = statistics::seek(client, state, &request.filter, offset).await?;
                 condition = format!("m.ts >= {}", query.bind_text(&sought.not_before));
@@ -232,20 +227,6 @@ async fn matches_of_tail(
     Ok(matches)
 }
 
-/// The message with this key; no details are kept here.
-pub(super) async fn full_message(client: &Client, id: &str) -> Result<Option<FullMessage>, Failure> {
-    if id.contains('\0') {
-        return Ok(None);
-    }
-    let mut query = Query::default();
-    let id = query.bind_text(id);
-    query.text = format!(
-        "SELECT message_id, from_msisdn, to_msisdn, ts, text, text_exact, created_at FROM messages WHERE message_id = {id}"
-    );
-    let row = query.rows(client).await?.into_iter().next();
-    Ok(row.map(|row| FullMessage { created_at: row.get(6), message: message(row), details: None, payload: None }))
-}
-
 /// A stored text of a cursor. One that came from another kind of store may be no text here; then the nearest will do.
 fn text_of(stored: &Stored) -> String {
     String::from_utf8_lossy(&stored.bytes).replace('\0', "")
@@ -259,7 +240,8 @@ fn position(row: &Row, order: Order) -> Position {
     }
 }
 
-fn message(row: Row) -> Message {
+/// A message of its first six columns.
+pub(super) fn message(row: Row) -> Message {
     let text = exact(row.get(4), row.get(5));
     Message { id: row.get(0), from: row.get(1), to: row.get(2), ts: row.get(3), text }
 }

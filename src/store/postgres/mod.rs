@@ -6,10 +6,13 @@
 
 mod audit;
 pub(in crate::store) mod batch;
+pub(in crate::store) mod brought;
 mod derive;
 mod details;
+pub(in crate::store) mod details_sql;
 mod failure;
 mod grams;
+mod leftover;
 mod listing;
 mod query;
 mod queue;
@@ -31,9 +34,13 @@ use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot, watch as watching};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::{Health, Receipt, StoreError};
+use super::{Health, Lookup, Receipt, StoreError, extras};
 use crate::config::{PostgresConfig, StoreConfig};
-use crate::domain::{Page, PageRequest, Stats};
+use crate::domain::event::{EventRequest, StoredEvent};
+use crate::domain::message::FullMessage;
+use crate::domain::payload::StoredPayload;
+use crate::domain::status::MessageStatus;
+use crate::domain::{Page, PageRequest, State, Stats};
 use crate::providers::Parsed;
 use crate::telemetry::metrics::Gauges;
 use crate::telemetry::{Metrics, log};
@@ -166,9 +173,9 @@ impl PostgresStore {
 
     /// See `Store::append`.
     pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
-        details::check_absent(&parsed)?;
+        let (messages, extras) = extras::split(parsed).await;
         let (reply, receipt) = oneshot::channel();
-        self.shared.queue.push(Job { messages: parsed.messages, reply })?;
+        self.shared.queue.push(Job { messages, extras, reply })?;
         receipt.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -180,6 +187,41 @@ impl PostgresStore {
     /// See `Store::stats`.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
         self.ask(Question::Stats).await
+    }
+
+    /// See `Store::message`.
+    pub async fn message(&self, id: String) -> Result<Lookup<FullMessage>, StoreError> {
+        self.ask(|reply| Question::Message(id, reply)).await
+    }
+
+    /// See `Store::statuses`.
+    pub async fn statuses(&self, id: String) -> Result<Lookup<MessageStatus>, StoreError> {
+        self.ask(|reply| Question::Statuses(id, reply)).await
+    }
+
+    /// See `Store::status_counts`.
+    pub async fn status_counts(&self) -> Result<Vec<(State, u64)>, StoreError> {
+        self.ask(Question::StatusCounts).await
+    }
+
+    /// See `Store::events`.
+    pub async fn events(&self, request: EventRequest) -> Result<Vec<StoredEvent>, StoreError> {
+        self.ask(|reply| Question::Events(request, reply)).await
+    }
+
+    /// See `Store::payload`.
+    pub async fn payload(&self, number: i64) -> Result<Option<StoredPayload>, StoreError> {
+        self.ask(|reply| Question::Payload(number, reply)).await
+    }
+
+    /// See `Store::unreadable_payloads`.
+    pub async fn unreadable_payloads(
+        &self,
+        after: i64,
+        all: bool,
+        limit: u32,
+    ) -> Result<Vec<StoredPayload>, StoreError> {
+        self.ask(|reply| Question::Payloads { after, all, limit, reply }).await
     }
 
     async fn ask<T>(

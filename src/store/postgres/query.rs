@@ -4,7 +4,8 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::failure::Failure;
-use crate::domain::Filter;
+use crate::domain::{Filter, Kind};
+use crate::providers::original;
 
 /// SQL text and the values of its parameters, in order.
 #[derive(Debug, Default)]
@@ -50,7 +51,24 @@ impl Query {
         if let Some(until) = &filter.until {
             terms = format!("{terms} AND m.ts < {}", self.bind_text(until.as_str()));
         }
+        if let Some(source) = &filter.source {
+            terms.push_str(&self.detail("source", source, original::SCHEME.kind));
+        }
+        if let Some(kind) = filter.kind {
+            terms.push_str(&self.detail("kind", kind.name(), Kind::Text.name()));
+        }
         terms
+    }
+
+    /// That a detail has a value. Said so that the server can join: a message without details has the value of messages of the
+    /// original door.
+    fn detail(&mut self, column: &str, value: &str, value_without: &str) -> String {
+        let (quantifier, relation) = if value == value_without { ("NOT EXISTS", "<>") } else { ("EXISTS", "=") };
+        let value = self.bind_text(value);
+        format!(
+            " AND {quantifier} (SELECT 1 FROM postroom_details d
+                                WHERE d.message_id = m.message_id AND d.{column} {relation} {value})"
+        )
     }
 
     /// The values, as the client takes them.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 
 use crate::domain::NewMessage;
+use crate::store::extras::Extras;
 use crate::store::{Receipt, StoreError};
 
 /// Where the result of a request goes.
@@ -14,10 +15,20 @@ pub(super) type Reply = oneshot::Sender<Result<Receipt, StoreError>>;
 /// What one request wants stored.
 pub(super) struct Job {
     pub messages: Vec<NewMessage>,
+    /// What else it brought.
+    pub extras: Option<Box<Extras>>,
     pub reply: Reply,
 }
 
-/// Jobs in the order of their arrival. The limit counts messages.
+impl Job {
+    /// How much of the queue and of a batch it takes.
+    pub fn elements(&self) -> usize {
+        let extras = self.extras.as_ref().map_or(0, |extras| extras.statuses.len() + extras.events.len());
+        self.messages.len() + extras
+    }
+}
+
+/// Jobs in the order of their arrival. The limit counts messages, and what comes beside them.
 pub(super) struct Queue {
     state: Mutex<State>,
     arrived: Notify,
@@ -27,7 +38,7 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
-    messages: usize,
+    elements: usize,
     closed: bool,
 }
 
@@ -44,8 +55,9 @@ impl Queue {
     /// Adds a job, or refuses it without waiting. A job larger than the whole queue is taken when the queue is empty.
     pub fn push(&self, job: Job) -> Result<(), StoreError> {
         let mut state = self.lock();
-        room(&state, job.messages.len(), self.limit)?;
-        state.messages += job.messages.len();
+        let elements = job.elements();
+        room(&state, elements, self.limit)?;
+        state.elements += elements;
         state.jobs.push_back(job);
         drop(state);
         // Keeps one permit where nobody waits, so a writer that is about to wait does not miss it.
@@ -53,7 +65,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for a job, then takes what is there: up to `most` messages, and at least one job. None when nothing is left and
+    /// Waits for a job, then takes what is there: up to `most` elements, and at least one job. None when nothing is left and
     /// nothing will come.
     pub async fn take(&self, most: usize) -> Option<Vec<Job>> {
         loop {
@@ -71,23 +83,23 @@ impl Queue {
 
     fn take_now(&self, most: usize) -> Option<Vec<Job>> {
         let mut state = self.lock();
-        let mut messages = 0;
+        let mut elements = 0;
         let fits = |job: &&Job| {
-            messages += job.messages.len();
-            messages <= most
+            elements += job.elements();
+            elements <= most
         };
         let count = state.jobs.iter().take_while(fits).count().max(1).min(state.jobs.len());
         let jobs: Vec<Job> = state.jobs.drain(..count).collect();
-        state.messages -= jobs.iter().map(|job| job.messages.len()).sum::<usize>();
+        state.elements -= jobs.iter().map(Job::elements).sum::<usize>();
         if !state.jobs.is_empty() {
             self.arrived.notify_one();
         }
         (!jobs.is_empty()).then_some(jobs)
     }
 
-    /// Messages waiting now.
+    /// Elements waiting now.
     pub fn depth(&self) -> usize {
-        self.lock().messages
+        self.lock().elements
     }
 
     /// Takes nothing more; what is queued is still written.
@@ -101,11 +113,11 @@ impl Queue {
     }
 }
 
-fn room(state: &State, messages: usize, limit: usize) -> Result<(), StoreError> {
+fn room(state: &State, elements: usize, limit: usize) -> Result<(), StoreError> {
     if state.closed {
         return Err(StoreError::Closed);
     }
-    if state.messages + messages > limit && !state.jobs.is_empty() {
+    if state.elements + elements > limit && !state.jobs.is_empty() {
         return Err(StoreError::QueueFull);
     }
     Ok(())

@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_postgres::Client;
 
 use super::failure::Failure;
 use super::session::{Connector, Session};
-use super::{listing, statistics};
+use super::{details, listing, statistics};
+use crate::domain::event::{EventRequest, StoredEvent};
 use crate::domain::message::FullMessage;
-use crate::domain::{Page, PageRequest, Stats};
-use crate::store::StoreError;
+use crate::domain::payload::StoredPayload;
+use crate::domain::status::MessageStatus;
+use crate::domain::{Page, PageRequest, State, Stats};
+use crate::store::{Lookup, StoreError};
 
 /// Reads that may wait for a connection; more are refused at once.
 pub(super) const WAITING_MAX: usize = 256;
@@ -23,11 +27,19 @@ pub(super) struct Read {
     pub question: Question,
 }
 
+/// Where an answer goes.
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
 /// What can be asked.
 pub(super) enum Question {
-    Page(Box<PageRequest>, oneshot::Sender<Result<Page, StoreError>>),
-    Stats(oneshot::Sender<Result<Stats, StoreError>>),
-    Message(String, oneshot::Sender<Result<Option<FullMessage>, StoreError>>),
+    Page(Box<PageRequest>, Reply<Page>),
+    Stats(Reply<Stats>),
+    Message(String, Reply<Lookup<FullMessage>>),
+    Statuses(String, Reply<Lookup<MessageStatus>>),
+    StatusCounts(Reply<Vec<(State, u64)>>),
+    Events(EventRequest, Reply<Vec<StoredEvent>>),
+    Payload(i64, Reply<Option<StoredPayload>>),
+    Payloads { after: i64, all: bool, limit: u32, reply: Reply<Vec<StoredPayload>> },
 }
 
 /// One reading task.
@@ -44,31 +56,49 @@ impl Reader {
             let next = self.questions.lock().await.recv().await;
             let Some(Read { deadline, question }) = next else { return };
             match question {
-                Question::Page(request, mut reply) => {
-                    let read = self.read(deadline, async |session: &Session| {
+                Question::Page(request, reply) => {
+                    let read = async |client: &Client| {
                         let patience = deadline.saturating_duration_since(Instant::now()) / 2;
-                        listing::page(&session.client, &request, patience).await
-                    });
-                    let answer = tokio::select! { answer = read => Some(answer), () = reply.closed() => None };
-                    self.finish(answer, reply).await;
+                        listing::page(client, &request, patience).await
+                    };
+                    self.answer(deadline, reply, read).await;
                 }
-                Question::Message(id, mut reply) => {
-                    let read = self
-                        .read(deadline, async |session: &Session| listing::full_message(&session.client, &id).await);
-                    let answer = tokio::select! { answer = read => Some(answer), () = reply.closed() => None };
-                    self.finish(answer, reply).await;
+                Question::Stats(reply) => self.answer(deadline, reply, statistics::stats).await,
+                Question::Message(id, reply) => {
+                    self.answer(deadline, reply, async |client: &Client| details::message(client, &id).await).await;
                 }
-                Question::Stats(mut reply) => {
-                    let read = self.read(deadline, async |session: &Session| statistics::stats(&session.client).await);
-                    let answer = tokio::select! { answer = read => Some(answer), () = reply.closed() => None };
-                    self.finish(answer, reply).await;
+                Question::Statuses(id, reply) => {
+                    self.answer(deadline, reply, async |client: &Client| details::statuses(client, &id).await).await;
+                }
+                Question::StatusCounts(reply) => self.answer(deadline, reply, details::status_counts).await,
+                Question::Events(request, reply) => {
+                    self.answer(deadline, reply, async |client: &Client| details::events(client, &request).await).await;
+                }
+                Question::Payload(number, reply) => {
+                    self.answer(deadline, reply, async |client: &Client| details::payload(client, number).await).await;
+                }
+                Question::Payloads { after, all, limit, reply } => {
+                    let read = async |client: &Client| details::unreadable_payloads(client, after, all, limit).await;
+                    self.answer(deadline, reply, read).await;
                 }
             }
         }
     }
 
+    /// Reads, unless whoever asked goes away.
+    async fn answer<T>(
+        &mut self,
+        deadline: Instant,
+        mut reply: Reply<T>,
+        read: impl AsyncFn(&Client) -> Result<T, Failure>,
+    ) {
+        let read = self.read(deadline, read);
+        let answer = tokio::select! { answer = read => Some(answer), () = reply.closed() => None };
+        self.finish(answer, reply).await;
+    }
+
     /// Hands the answer over; where nobody waits for one, the server is told to give up.
-    async fn finish<T>(&mut self, answer: Option<Result<T, Failure>>, reply: oneshot::Sender<Result<T, StoreError>>) {
+    async fn finish<T>(&mut self, answer: Option<Result<T, Failure>>, reply: Reply<T>) {
         match answer {
             Some(answer) => {
                 let _ = reply.send(answer.map_err(StoreError::from));
@@ -87,7 +117,7 @@ impl Reader {
     async fn read<T>(
         &mut self,
         deadline: Instant,
-        read: impl AsyncFn(&Session) -> Result<T, Failure>,
+        read: impl AsyncFn(&Client) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut is_fresh = false;
         loop {
@@ -121,13 +151,13 @@ impl Reader {
 async fn in_snapshot<T>(
     session: &Session,
     left: Duration,
-    read: &impl AsyncFn(&Session) -> Result<T, Failure>,
+    read: &impl AsyncFn(&Client) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let milliseconds = left.as_millis().max(1);
     let begin =
         format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {milliseconds}");
     session.client.batch_execute(&begin).await?;
-    let answer = read(session).await?;
+    let answer = read(&session.client).await?;
     session.client.batch_execute("COMMIT").await?;
     Ok(answer)
 }

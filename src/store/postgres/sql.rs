@@ -90,7 +90,9 @@ pub(super) const PROBE: &str = "WITH filler AS (SELECT string_agg(md5(random()::
 pub(super) const GAUGES: &str = "\
     SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
             WHERE oid IN (to_regclass('messages'), to_regclass('postroom_texts'), to_regclass('postroom_buckets'),
-                          to_regclass('postroom_senders'), to_regclass('postroom_sender_days'))),
+                          to_regclass('postroom_senders'), to_regclass('postroom_sender_days'),
+                          to_regclass('postroom_details'), to_regclass('postroom_payloads'), to_regclass('postroom_events'),
+                          to_regclass('postroom_statuses'), to_regclass('postroom_states'))),
            (SELECT count(*) FROM messages WHERE arrival > (SELECT counted FROM postroom_state)),
            (SELECT count(*) FROM messages WHERE arrival > (SELECT indexed FROM postroom_search))";
 

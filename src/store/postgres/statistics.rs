@@ -39,10 +39,14 @@ impl State {
     }
 }
 
+/// Whether counters know about a filter. None tells recipients, doors or kinds apart.
+pub(super) fn is_counted(filter: &Filter) -> bool {
+    filter.to.is_none() && filter.source.is_none() && filter.kind.is_none()
+}
+
 /// How many rows the column parts of a filter let through.
 pub(super) async fn total(client: &Client, state: &State, filter: &Filter) -> Result<u64, Failure> {
-    if filter.to.is_some() {
-        // No counter tells recipients apart.
+    if !is_counted(filter) {
         let mut query = Query::default();
         let columns = query.columns(filter);
         query.text = format!("SELECT count(*) FROM messages m WHERE true{columns}");
@@ -148,8 +152,8 @@ pub(super) struct Sought {
     pub skip: u64,
 }
 
-/// Finds the minute (of one sender: the day) in which the row at `offset` stands, by the counters. The filter's `to`
-/// must be absent; the rows behind `filter.since` must be more than `offset`.
+/// Finds the minute (of one sender: the day) in which the row at `offset` stands, by the counters. Counters must
+/// know about the filter; the rows behind `filter.since` must be more than `offset`.
 pub(super) async fn seek(client: &Client, state: &State, filter: &Filter, offset: u64) -> Result<Sought, Failure> {
     let whole = Filter { since: None, ..filter.clone() };
     let before = match filter.since {

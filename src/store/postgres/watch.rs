@@ -117,7 +117,8 @@ impl Watch {
         }
         if !is_well {
             let commit = session.server.effective_commit(&config).name();
-            session.client.execute_typed(sql::PROBE, &[(&commit, Type::TEXT)]).await?;
+            // Waits for the commit, as `execute_typed` would not.
+            session.client.query_typed(sql::PROBE, &[(&commit, Type::TEXT)]).await?;
         }
         Ok(())
     }

@@ -8,18 +8,28 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
 
 use super::Shared;
 use super::batch::{Batch, Known, Stored, exact, storable};
 use super::failure::Failure;
 use super::queue::{Job, Reply};
 use super::session::{Connector, Session};
-use super::sql;
+use super::{brought, sql};
 use crate::store::{Receipt, StoreError};
 use crate::telemetry::log;
 
 /// Tries of one statement: after a lost connection, and when others were in the way.
 const TRIES_MAX: u32 = 4;
+
+/// One of the tries to do something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attempt {
+    /// What its commit waits for.
+    pub commit: &'static str,
+    /// Whether another try may have done it already.
+    pub is_repeated: bool,
+}
 
 /// Everybody's answer of one batch: one wake-up of the other runtime, which then wakes the requests itself.
 pub(super) type Answers = Vec<(Reply, Result<Receipt, StoreError>)>;
@@ -49,47 +59,95 @@ impl Writer {
         }
     }
 
-    /// Writes a batch and answers everyone in it.
+    /// Writes jobs and answers everyone in them: plain messages in one statement, what brings more in one transaction.
     async fn file(&mut self, jobs: Vec<Job>) {
-        let mut batch = Batch::new(jobs);
-        let (started, messages) = (Instant::now(), batch.messages());
-        let written = if self.shared.gives_up() {
-            Err(Failure::Lost("the service stops, and the database is not there".to_owned()))
-        } else {
-            self.write(&mut batch).await
-        };
+        let (plain, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.extras.is_none());
+        if !plain.is_empty() {
+            let (mut batch, started) = (Batch::new(plain), Instant::now());
+            let written = match self.go_on() {
+                Ok(()) => self.write(&mut batch).await,
+                Err(failure) => Err(failure),
+            };
+            self.conclude(batch, started, written);
+        }
+        // What the server refuses is looked for by halves, so that its neighbours are stored.
+        let mut parts: Vec<_> = std::iter::once(others).filter(|jobs| !jobs.is_empty()).collect();
+        while let Some(jobs) = parts.pop() {
+            let (mut batch, started) = (Batch::new(jobs), Instant::now());
+            let written = match self.go_on() {
+                Ok(()) => self.write_brought(&mut batch).await,
+                Err(failure) => Err(failure),
+            };
+            match written {
+                Err(Failure::Refused(_)) if batch.jobs.len() > 1 => {
+                    let mut jobs = batch.jobs;
+                    let rest = jobs.split_off(jobs.len() / 2);
+                    parts.extend([rest, jobs]);
+                }
+                Err(Failure::Refused(why)) => {
+                    log::warning("the database refuses what a request brought").text("error", &why).emit();
+                    batch.fail(&StoreError::Unavailable(why));
+                    self.conclude(batch, started, Ok(0));
+                }
+                written => self.conclude(batch, started, written),
+            }
+        }
+    }
+
+    fn go_on(&self) -> Result<(), Failure> {
+        if self.shared.gives_up() {
+            return Err(Failure::Lost("the service stops, and the database is not there".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Answers everyone in a batch of which so much was created.
+    fn conclude(&self, mut batch: Batch, started: Instant, written: Result<usize, Failure>) {
         match written {
             Ok(created) => {
                 if created > 0 {
-                    self.shared.metrics.batch_committed(messages, started.elapsed(), started.elapsed());
+                    self.shared.metrics.batch_committed(batch.elements(), started.elapsed(), started.elapsed());
                     self.shared.stored.send_modify(|count| *count += created as u64);
                 }
                 self.shared.recovered();
             }
             Err(failure) => {
-                self.shared.trouble(&failure, messages);
+                self.shared.trouble(&failure, batch.elements());
                 // A read that took too long says so itself; of a write only the effect matters.
                 let error = match failure {
                     Failure::Deadline => StoreError::Unavailable(Failure::Deadline.to_string()),
                     other => other.into(),
                 };
-                batch.open().into_iter().for_each(|at| batch.know(at, Known::Failed(error.clone())));
+                batch.fail(&error);
             }
         }
         // Nobody listens any more only when the process is going.
         let _ = self.answers.send(batch.answers());
     }
 
+    fn next_ingest_id(&mut self) -> i64 {
+        self.batches += 1;
+        self.chance.hash_one(self.batches).cast_signed()
+    }
+
+    /// Writes jobs that bring more than messages: all of it, or nothing.
+    async fn write_brought(&mut self, batch: &mut Batch) -> Result<usize, Failure> {
+        let ingest_id = self.next_ingest_id();
+        self.insist(async |client: &Client, attempt| brought::write(client, batch, ingest_id, attempt).await).await
+    }
+
     /// Answers how many rows were created.
     async fn write(&mut self, batch: &mut Batch) -> Result<usize, Failure> {
-        self.batches += 1;
-        let ingest_id = self.chance.hash_one(self.batches).cast_signed();
+        let ingest_id = self.next_ingest_id();
         let (mut created, mut statements) = (0, 0);
         // What the server refuses is looked for by halves, so that its neighbours are stored.
         let mut ranges: Vec<_> = std::iter::once(0..batch.len()).collect();
         while let Some(range) = ranges.pop().filter(|range| !range.is_empty()) {
             statements += 1;
-            match self.insert(batch, range.clone(), ingest_id).await {
+            let insert = async |client: &Client, attempt: Attempt| {
+                insert_messages(client, batch, range.clone(), ingest_id, attempt.commit).await
+            };
+            match self.insist(insert).await {
                 Ok(places) => {
                     created += places.len();
                     places.into_iter().for_each(|at| batch.know(at, Known::Created));
@@ -112,68 +170,30 @@ impl Writer {
         // for everything that the other one waits for.
         let is_fenced = created > 0 && statements == 1;
         if !batch.open().is_empty() {
-            self.read_back(batch, ingest_id, is_fenced).await?;
+            let found = self.insist(async |client: &Client, _| read_back(client, batch, ingest_id).await).await?;
+            if !is_fenced {
+                // Not `execute_typed`, which returns when the statement is done, and that is before its commit.
+                let fence = async |client: &Client, attempt: Attempt| {
+                    Ok(client.query_typed(sql::FENCE, &[(&attempt.commit, Type::TEXT)]).await?)
+                };
+                self.insist(fence).await?;
+            }
+            // Only now: what is known is answered, whatever happens.
+            found.into_iter().for_each(|(at, known)| batch.know(at, known));
         }
         Ok(created)
     }
 
-    /// Writes the distinct messages of `range`; answers which of them were not there before.
-    async fn insert(&mut self, batch: &Batch, range: Range<usize>, ingest_id: i64) -> Result<Vec<usize>, Failure> {
-        let rows: Vec<_> = range.clone().map(|at| batch.message(at)).collect();
-        let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref().map(storable)).collect();
-        let ids: Vec<_> = rows.iter().map(|row| row.id.as_str()).collect();
-        let senders: Vec<_> = rows.iter().map(|row| row.from.as_str()).collect();
-        let recipients: Vec<_> = rows.iter().map(|row| row.to.as_str()).collect();
-        let times: Vec<_> = rows.iter().map(|row| row.ts.as_str()).collect();
-        let plain: Vec<_> = texts.iter().map(|text| text.as_ref().map(|(text, _)| text.as_ref())).collect();
-        let bytes: Vec<_> = texts.iter().map(|text| text.as_ref().and_then(|(_, bytes)| *bytes)).collect();
-        let accepted: Vec<_> = rows.iter().map(|row| row.accepted_at.to_iso_micros()).collect();
-        let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
-            (&ids, Type::TEXT_ARRAY),
-            (&senders, Type::TEXT_ARRAY),
-            (&recipients, Type::TEXT_ARRAY),
-            (&times, Type::TEXT_ARRAY),
-            (&plain, Type::TEXT_ARRAY),
-            (&bytes, Type::BYTEA_ARRAY),
-            (&accepted, Type::TEXT_ARRAY),
-            (&ingest_id, Type::INT8),
-        ];
-        let rows = self.statement(sql::INSERT, &parameters).await?;
-        let place = |arrival: i64| range.start + (arrival & ((1 << sql::ARRIVAL_BITS) - 1)) as usize;
-        Ok(rows.iter().map(|row| place(row.get(0))).collect())
-    }
-
-    /// Finds out about the ids that the batch did not create: ours of a commit whose answer was lost, or others'.
-    async fn read_back(&mut self, batch: &mut Batch, ingest_id: i64, is_fenced: bool) -> Result<(), Failure> {
-        let ids: Vec<_> = batch.open().into_iter().map(|at| batch.message(at).id.as_str().to_owned()).collect();
-        let rows = self.statement(sql::STORED, &[(&ids, Type::TEXT_ARRAY)]).await?;
-        if !is_fenced {
-            self.statement(sql::FENCE, &[]).await?;
-        }
-        for row in rows {
-            let Some(at) = batch.find(row.get(0)) else { continue };
-            let known = if row.get::<_, Option<i64>>(6) == Some(ingest_id) {
-                Known::Created
-            } else {
-                let text = exact(row.get(4), row.get(5));
-                Known::Stored(Stored { from: row.get(1), to: row.get(2), ts: row.get(3), text })
-            };
-            batch.know(at, known);
-        }
-        Ok(())
-    }
-
-    /// Runs a statement to its commit, again where that may help. All of ours may be run twice.
-    async fn statement(
+    /// Does something to its commit, again where that may help. All that we do may be done twice.
+    async fn insist<T>(
         &mut self,
-        text: &str,
-        parameters: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Vec<tokio_postgres::Row>, Failure> {
+        mut work: impl AsyncFnMut(&Client, Attempt) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.try_statement(text, parameters).await {
-                // Nothing is known of the commit; on a fresh connection the same statement finds what it left.
+            match self.attempt(tries > 1, &mut work).await {
+                // Nothing is known of the commit; on a fresh connection the same work finds what it left.
                 Err(Failure::Lost(_)) if tries < 2 => {}
                 Err(Failure::Retry(_)) if tries < TRIES_MAX => {
                     let jitter = self.chance.hash_one(Instant::now()) % 8;
@@ -184,22 +204,19 @@ impl Writer {
         }
     }
 
-    async fn try_statement(
+    async fn attempt<T>(
         &mut self,
-        text: &str,
-        parameters: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Vec<tokio_postgres::Row>, Failure> {
+        is_repeated: bool,
+        work: &mut impl AsyncFnMut(&Client, Attempt) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let session = match self.session.take().filter(Session::is_open) {
             Some(session) => session,
             None => self.connector.connect().await?,
         };
         let commit = session.server.effective_commit(&self.connector.config).name();
-        let mut parameters = parameters.to_vec();
-        if text != sql::STORED {
-            parameters.push((&commit, Type::TEXT));
-        }
         let (patience, warnings) = (self.connector.config.write_timeout, session.warnings());
-        match tokio::time::timeout(patience, session.client.query_typed(text, &parameters)).await {
+        let done = tokio::time::timeout(patience, work(&session.client, Attempt { commit, is_repeated })).await;
+        match done {
             Err(_) => {
                 session.cancel().await;
                 Err(Failure::Broken(format!("no commit within {} s", patience.as_secs())))
@@ -207,12 +224,11 @@ impl Writer {
             Ok(_) if session.warnings() > warnings => {
                 Err(Failure::Broken("the wait for a synchronous standby was given up".to_owned()))
             }
-            Ok(Ok(rows)) => {
+            Ok(Ok(answer)) => {
                 self.session = Some(session);
-                Ok(rows)
+                Ok(answer)
             }
-            Ok(Err(error)) => {
-                let failure = Failure::from(error);
+            Ok(Err(failure)) => {
                 // After an error that is about the server, the next connection may lead to another one.
                 if failure.health().is_none() && failure != Failure::Deadline {
                     self.session = Some(session);
@@ -225,4 +241,55 @@ impl Writer {
             }
         }
     }
+}
+
+/// Writes the distinct messages of `range`; answers which of them were not there before.
+pub(super) async fn insert_messages(
+    client: &Client,
+    batch: &Batch,
+    range: Range<usize>,
+    ingest_id: i64,
+    commit: &'static str,
+) -> Result<Vec<usize>, Failure> {
+    if range.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<_> = range.clone().map(|at| batch.message(at)).collect();
+    let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref().map(storable)).collect();
+    let ids: Vec<_> = rows.iter().map(|row| row.id.as_str()).collect();
+    let senders: Vec<_> = rows.iter().map(|row| row.from.as_str()).collect();
+    let recipients: Vec<_> = rows.iter().map(|row| row.to.as_str()).collect();
+    let times: Vec<_> = rows.iter().map(|row| row.ts.as_str()).collect();
+    let plain: Vec<_> = texts.iter().map(|text| text.as_ref().map(|(text, _)| text.as_ref())).collect();
+    let bytes: Vec<_> = texts.iter().map(|text| text.as_ref().and_then(|(_, bytes)| *bytes)).collect();
+    let accepted: Vec<_> = rows.iter().map(|row| row.accepted_at.to_iso_micros()).collect();
+    let parameters: [(&(dyn ToSql + Sync), Type); 9] = [
+        (&ids, Type::TEXT_ARRAY),
+        (&senders, Type::TEXT_ARRAY),
+        (&recipients, Type::TEXT_ARRAY),
+        (&times, Type::TEXT_ARRAY),
+        (&plain, Type::TEXT_ARRAY),
+        (&bytes, Type::BYTEA_ARRAY),
+        (&accepted, Type::TEXT_ARRAY),
+        (&ingest_id, Type::INT8),
+        (&commit, Type::TEXT),
+    ];
+    let rows = client.query_typed(sql::INSERT, &parameters).await?;
+    let place = |arrival: i64| range.start + (arrival & ((1 << sql::ARRIVAL_BITS) - 1)) as usize;
+    Ok(rows.iter().map(|row| place(row.get(0))).collect())
+}
+
+/// Finds out about the ids that the batch did not create: ours of a commit whose answer was lost, or others'.
+pub(super) async fn read_back(client: &Client, batch: &Batch, ingest_id: i64) -> Result<Vec<(usize, Known)>, Failure> {
+    let ids: Vec<_> = batch.open().into_iter().map(|at| batch.message(at).id.as_str()).collect();
+    let rows = client.query_typed(sql::STORED, &[(&ids, Type::TEXT_ARRAY)]).await?;
+    let known = |row: Row| {
+        let at = batch.find(row.get(0))?;
+        if row.get::<_, Option<i64>>(6) == Some(ingest_id) {
+            return Some((at, Known::Created));
+        }
+        let text = exact(row.get(4), row.get(5));
+        Some((at, Known::Stored(Stored { from: row.get(1), to: row.get(2), ts: row.get(3), text })))
+    };
+    Ok(rows.into_iter().filter_map(known).collect())
 }

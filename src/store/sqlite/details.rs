@@ -62,7 +62,7 @@ fn created(rows: usize) -> Outcome {
     if rows > 0 { Outcome::Created } else { Outcome::Duplicate }
 }
 
-/// Stores a record, and raises the state of its message and recipient if it is a greater one.
+/// Stores a record, and raises the state of its message and recipient.
 fn write_status(
     connection: &Connection,
     status: &StatusUpdate,
@@ -80,12 +80,24 @@ fn write_status(
     if connection.prepare_cached(sql)?.execute(values)? == 0 {
         return Ok(Outcome::Duplicate);
     }
+    raise(connection, message, recipient, state, counts)?;
+    Ok(Outcome::Created)
+}
+
+/// Raises the state of a message and recipient if that is a greater one, and notes what it changes in the counts.
+pub(in crate::store) fn raise(
+    connection: &Connection,
+    message: &str,
+    recipient: &str,
+    state: State,
+    counts: &mut BTreeMap<State, i64>,
+) -> rusqlite::Result<()> {
     let sql = "SELECT state FROM postroom_states WHERE message_id = ?1 AND recipient = ?2";
     let before: Option<String> =
         connection.prepare_cached(sql)?.query_row([message, recipient], |row| row.get(0)).optional()?;
     let before = before.as_deref().and_then(State::named);
     if before >= Some(state) {
-        return Ok(Outcome::Created);
+        return Ok(());
     }
     let sql = "INSERT INTO postroom_states (message_id, recipient, state) VALUES (?1, ?2, ?3)
                ON CONFLICT (message_id, recipient) DO UPDATE SET state = excluded.state";
@@ -94,11 +106,11 @@ fn write_status(
     if let Some(before) = before {
         *counts.entry(before).or_default() -= 1;
     }
-    Ok(Outcome::Created)
+    Ok(())
 }
 
 /// Adds what a request changed to the counts by state.
-fn add_counts(connection: &Connection, counts: BTreeMap<State, i64>) -> rusqlite::Result<()> {
+pub(in crate::store) fn add_counts(connection: &Connection, counts: BTreeMap<State, i64>) -> rusqlite::Result<()> {
     for (state, change) in counts.into_iter().filter(|(_, change)| *change != 0) {
         let sql = "INSERT INTO postroom_state_counts (state, messages) VALUES (?1, ?2)
                    ON CONFLICT (state) DO UPDATE SET messages = postroom_state_counts.messages + excluded.messages";

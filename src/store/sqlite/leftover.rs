@@ -7,37 +7,13 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::schema::{Missing, OpenError, open_for_writing};
 use crate::config::StoreConfig;
-
-/// Rows of ours that belong to no message any more.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Leftovers {
-    /// Details.
-    pub details: u64,
-    /// Events that hold a copy of a deleted message with other content.
-    pub copies: u64,
-    /// Raw bodies of which no message, status or event is left.
-    pub payloads: u64,
-}
-
-impl Leftovers {
-    /// Whether there is nothing.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-impl std::fmt::Display for Leftovers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { details, copies, payloads } = self;
-        write!(f, "{details} details, {copies} conflicting copies and {payloads} raw bodies of deleted messages")
-    }
-}
+use crate::store::Leftovers;
 
 const DETAILS: &str = "FROM postroom_details WHERE NOT EXISTS (
     SELECT 1 FROM messages WHERE messages.message_id = postroom_details.message_id)";
-/// Told from a provider's events of the same kind by its key.
+/// Told from a provider's events of the same kind by its key, which ends with a number, or as another database made it.
 const COPIES: &str = "FROM postroom_events WHERE kind = 'conflict' AND json_valid(body)
-    AND event_key = json_extract(body, '$.message_id') || '#conflict:' || ifnull(payload_id, 0)
+    AND instr(event_key, json_extract(body, '$.message_id') || '#conflict:') = 1
     AND NOT EXISTS (SELECT 1 FROM messages WHERE messages.message_id = json_extract(body, '$.message_id'))";
 
 /// Bodies of which nothing is left once the rows above are gone.

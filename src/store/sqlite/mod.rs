@@ -3,7 +3,7 @@
 mod append;
 mod audit;
 mod covered;
-mod details;
+pub(in crate::store) mod details;
 mod failure;
 mod file;
 #[cfg(test)]
@@ -39,7 +39,7 @@ pub use audit::{Audit, IndexAudit, audit};
 use covered::Extent;
 use file::FileIdentity;
 use indexer::Indexer;
-pub use leftover::{Leftovers, remove_leftovers};
+pub use leftover::remove_leftovers;
 use reader::{ReadAccess, Readers, Snapshot};
 use schema::OpenError;
 use writer::Writer;

@@ -307,7 +307,7 @@ fn nothing_forged_is_stored_and_each_reason_is_counted() {
     }
     let line = server.wait_for_line(|line| line["reason"] == "duplicate_header");
     assert_eq!((line["status"].as_u64(), line["path"].as_str()), (Some(401), Some("/webhook/whatsapp")));
-    let events: i64 = server.sql().query_row("SELECT count(*) FROM postroom_events", [], |row| row.get(0)).unwrap();
+    let events: i64 = server.count("postroom_events");
     assert_eq!(events, 0);
 }
 

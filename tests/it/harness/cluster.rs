@@ -163,7 +163,8 @@ impl Cluster {
         assert!(status.success(), "{program:?} {arguments:?}: {status} {:?}", said());
     }
 
-    fn unprivileged(&self, program: &str) -> Command {
+    /// A program as the user whom the server runs as.
+    pub fn unprivileged(&self, program: &str) -> Command {
         if !is_root() {
             return Command::new(program);
         }

@@ -13,7 +13,7 @@ use postroom::config::{Config, Inputs};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Client, Reply, SECRET, body, sign};
+use super::{Client, Reply, SECRET, body, cluster, sign};
 
 /// How long a test waits for anything before it gives up. Generous: machines are slow at times, and only a broken program
 /// ever takes this long.
@@ -50,7 +50,8 @@ pub struct Server {
 }
 
 impl Setup {
-    /// A folder of its own, the tests' secret, a free port, and a database named `app.db`.
+    /// A folder of its own, the tests' secret, a free port, and a database named `app.db`; or one on PostgreSQL, where
+    /// `POSTROOM_TEST_STORE` says so.
     pub fn new() -> Self {
         Self::in_folder(Arc::new(tempfile::tempdir().expect("a temporary folder")))
     }
@@ -59,7 +60,7 @@ impl Setup {
     pub fn in_folder(folder: Arc<TempDir>) -> Self {
         let environment = [
             ("WEBHOOK_SECRET", SECRET.to_owned()),
-            ("DATABASE_URL", format!("sqlite:///{}", folder.path().join("app.db").display())),
+            ("DATABASE_URL", database_url(&folder)),
             ("HOST", "127.0.0.1".to_owned()),
             ("PORT", "0".to_owned()),
         ];
@@ -168,6 +169,25 @@ impl Setup {
     }
 }
 
+/// The database of a folder: a file in it, or one of its own in the cluster that tests share.
+fn database_url(folder: &TempDir) -> String {
+    if !on_postgres() {
+        return format!("sqlite:///{}", folder.path().join("app.db").display());
+    }
+    // Whoever is started in the same folder again finds the same database.
+    let noted = folder.path().join(".database-url");
+    std::fs::read_to_string(&noted).unwrap_or_else(|_| {
+        let url = cluster::shared().expect("PostgreSQL is installed").database();
+        std::fs::write(&noted, &url).expect("the folder can be written");
+        url
+    })
+}
+
+/// Whether every server of the tests is to be on PostgreSQL.
+fn on_postgres() -> bool {
+    std::env::var("POSTROOM_TEST_STORE").is_ok_and(|store| store == "postgres")
+}
+
 impl Server {
     /// A server with the tests' usual settings.
     pub fn start() -> Self {
@@ -217,9 +237,27 @@ impl Server {
         connection
     }
 
-    /// How many messages the file holds.
+    /// How many messages the database holds.
     pub fn rows(&self) -> i64 {
-        self.sql().query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).expect("the rows can be counted")
+        self.count("messages")
+    }
+
+    /// How many rows a table holds, whichever the store.
+    pub fn count(&self, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        if on_postgres() {
+            return cluster::sql(&database_url(&self.folder), &sql).parse().expect("a number");
+        }
+        self.sql().query_row(&sql, [], |row| row.get(0)).expect("the rows can be counted")
+    }
+
+    /// Has another program run these statements, whichever the store.
+    pub fn execute(&self, statements: &str) {
+        if on_postgres() {
+            cluster::sql(&database_url(&self.folder), statements);
+            return;
+        }
+        self.sql().execute_batch(statements).expect("the statements run");
     }
 
     pub fn pid(&self) -> u32 {

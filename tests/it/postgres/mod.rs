@@ -1,11 +1,14 @@
 //! Any number of replicas on one PostgreSQL database: the same answers and the same promises as on a file of one's own.
 
+mod doors;
 mod drill;
 mod failures;
 mod moving;
+mod pooler;
 mod refusals;
 mod replicas;
 mod same_answers;
+mod tls;
 
 use super::harness::cluster::{self, Cluster};
 use super::harness::{Server, Setup, wait_until};

@@ -1,9 +1,12 @@
 //! `postroom copy`: from a file to a server and back, interrupted, repeated, beside a source that goes on receiving.
 
+use super::doors::status_envelope;
 use super::on;
+use crate::doors::samples::samples;
+use crate::harness::door::all_doors;
 use crate::harness::load::{Load, message_of};
 use crate::harness::random::Random;
-use crate::harness::{Running, Server, Setup, body, cluster, wait_until};
+use crate::harness::{Door, Running, Server, Setup, body, cluster, wait_until};
 
 /// Copies and answers the exit code and the report.
 fn copy(from: &str, to: &str, more: &[&str]) -> (Option<i32>, serde_json::Value) {
@@ -29,19 +32,71 @@ fn answers(server: &Server) -> Vec<String> {
     targets.map(|target| server.get(target).text()).into()
 }
 
+/// Everything that a client can ask about what providers told.
+fn told(server: &Server) -> Vec<String> {
+    let mut targets: Vec<_> =
+        ["/events?limit=100", "/stats?by=status", "/messages?source=whatsapp&limit=100", "/messages?kind=image"]
+            .map(str::to_owned)
+            .into();
+    let page = server.get("/messages?limit=100").json();
+    for message in page["data"].as_array().unwrap() {
+        let id: String = message["message_id"].as_str().unwrap().bytes().map(|byte| format!("%{byte:02X}")).collect();
+        targets.extend([format!("/messages/{id}"), format!("/messages/{id}?raw=1")]);
+    }
+    targets.push("/messages/out/statuses".to_owned());
+    targets.iter().map(|target| server.get(target).text()).collect()
+}
+
 #[test]
-fn what_is_no_message_is_told_to_be_left_behind() {
+fn what_providers_told_goes_there_and_back() {
     let Some(cluster) = cluster::shared() else { return };
-    let file = Setup::new().env("TELEGRAM_SECRET_TOKEN", "token").start();
-    file.store(&message_of("m"));
-    let update =
-        br#"{"update_id":1,"message":{"message_id":1,"date":1736942400,"chat":{"id":5,"type":"private"},"text":"x"}}"#;
-    let headers = [("X-Telegram-Bot-Api-Secret-Token", "token"), ("Content-Type", "application/json")];
-    let reply = file.client().request("POST", "/webhook/telegram", &headers, update).expect("an answer");
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    let (code, report) = copy(&url_of(&file), &cluster.database(), &[]);
-    assert_eq!((code, &report["created"], &report["equal"]), (Some(1), &2.into(), &true.into()), "{report}");
-    assert_eq!(report["left_behind"], 1, "the details of one message");
+    let file = all_doors(Setup::new()).start();
+    file.store(&message_of("plain"));
+    for provider in ["whatsapp", "twilio", "telegram", "generic"] {
+        let door = Door::of(&all_doors(Setup::new()), provider);
+        for (name, body) in samples(provider) {
+            assert_eq!(door.post(&file, &body, &name).status, 200, "{name}");
+        }
+    }
+    let door = Door::of(&all_doors(Setup::new()), "whatsapp");
+    for state in ["sent", "read", "delivered"] {
+        door.post(&file, &status_envelope("out", state), "1");
+    }
+    let expected = told(&file);
+    let database = cluster.database();
+    for created in [true, false] {
+        let (code, report) = copy(&url_of(&file), &database, &[]);
+        assert_eq!((code, &report["equal"]), (Some(0), &true.into()), "{report}");
+        for sort in ["bodies", "details", "statuses", "events"] {
+            let counts = &report["beside"][sort];
+            assert!(counts["source"].as_u64() > Some(2) && counts["source"] == counts["target"], "{report}");
+            assert_eq!(counts["created"].as_u64() == Some(0), !created, "{report}");
+        }
+    }
+    let server = on(&database).start();
+    assert_eq!(told(&server), expected);
+    let (status, stdout, stderr) = on(&database).arg("check").arg("--data").run();
+    assert!(status.success(), "{stdout}{stderr}");
+    let folder = tempfile::tempdir().unwrap();
+    let back = format!("sqlite:///{}", folder.path().join("back.db").display());
+    let total = file.get("/stats").json()["total_messages"].clone();
+    wait_until("the last transaction elsewhere has ended", || {
+        (copy(&database, &back, &["--from-start"]).1["read"] == total).then_some(())
+    });
+    let again = on(&back).start();
+    assert_eq!(told(&again), expected);
+    assert_eq!(answers(&again), answers(&file));
+    // What comes later goes on from there.
+    door.post(&again, &status_envelope("out", "read"), "1");
+    assert_eq!(again.get("/stats?by=status").text(), file.get("/stats?by=status").text());
+    door.post(&file, &status_envelope("late", "sent"), "1");
+    let (code, report) = copy(&url_of(&file), &database, &[]);
+    assert_eq!((code, &report["beside"]["statuses"]["created"]), (Some(0), &1.into()), "{report}");
+    assert_eq!(server.get("/messages/late/statuses").text(), file.get("/messages/late/statuses").text());
+    assert_eq!(server.get("/stats?by=status").text(), file.get("/stats?by=status").text());
+    cluster::sql(&database, "UPDATE postroom_details SET fields = '{}' WHERE kind = 'image'");
+    let (code, report) = copy(&url_of(&file), &database, &[]);
+    assert_eq!((code, &report["beside"]["details"]["equal"]), (Some(1), &false.into()), "{report}");
 }
 
 #[test]

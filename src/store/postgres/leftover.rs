@@ -1,0 +1,50 @@
+//! What is left over of messages that somebody deleted: their details, the raw bodies that nothing else came from, and copies
+//! with other content. `reindex` takes it away.
+
+use tokio_postgres::Client;
+
+use super::failure::Failure;
+use crate::store::Leftovers;
+
+const DETAILS: &str = "FROM postroom_details t WHERE NOT EXISTS (
+    SELECT 1 FROM messages m WHERE m.message_id = t.message_id)";
+/// Told from a provider's events of the same kind by its key.
+const COPIES: &str =
+    "FROM postroom_events t WHERE t.kind = 'conflict' AND t.event_key ~ '#conflict:[0-9a-f]+$' AND NOT EXISTS (
+    SELECT 1 FROM messages m WHERE m.message_id = substring(t.event_key from '^(.*)#conflict:[0-9a-f]+$'))";
+
+/// Bodies of which nothing is left once the rows above are gone.
+fn payloads() -> String {
+    format!(
+        "FROM postroom_payloads p WHERE NOT EXISTS (SELECT 1 FROM (
+             SELECT payload_id FROM postroom_details JOIN messages USING (message_id)
+             UNION ALL SELECT payload_id FROM postroom_statuses
+             UNION ALL SELECT payload_id FROM postroom_events WHERE event_id NOT IN (SELECT event_id {COPIES})
+         ) known WHERE known.payload_id = p.payload_id)"
+    )
+}
+
+/// Counts what is left over.
+pub(super) async fn count(client: &Client) -> Result<Leftovers, Failure> {
+    let count = async |rest: &str| -> Result<u64, Failure> {
+        let row = client.query_typed_one(&format!("SELECT count(*) {rest}"), &[]).await?;
+        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    };
+    Ok(Leftovers { details: count(DETAILS).await?, copies: count(COPIES).await?, payloads: count(&payloads()).await? })
+}
+
+/// Removes it, in one transaction. Answers what it was.
+pub(super) async fn remove(client: &Client) -> Result<Leftovers, Failure> {
+    if count(client).await?.is_empty() {
+        return Ok(Leftovers::default());
+    }
+    // Whoever is about to refer to a body has looked for it before, and keeps others from this lock until it has committed.
+    client.batch_execute("BEGIN; LOCK TABLE postroom_payloads IN ACCESS EXCLUSIVE MODE").await?;
+    let found = count(client).await?;
+    // Bodies first: which of them are left over is told by the others.
+    for rest in [payloads().as_str(), DETAILS, COPIES] {
+        client.batch_execute(&format!("DELETE {rest}")).await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    Ok(found)
+}

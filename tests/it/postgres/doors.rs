@@ -1,0 +1,372 @@
+//! The doors of providers on PostgreSQL: the same answers as on a file, from any replica, and all of a request or nothing.
+
+use serde_json::{Value, json};
+
+use super::{on, own_cluster, wait_for_readiness};
+use crate::doors::samples::samples;
+use crate::doors::{envelope, text_message};
+use crate::harness::cluster::{self, sql};
+use crate::harness::door::{all_doors, now};
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::{Client, Door, Server, Setup, wait_until};
+
+pub fn doors_on(url: &str) -> Setup {
+    all_doors(on(url))
+}
+
+fn door(name: &str) -> Door {
+    Door::of(&all_doors(Setup::new()), name)
+}
+
+/// An envelope of Meta's that says how far a message came.
+pub fn status_envelope(id: &str, state: &str) -> Vec<u8> {
+    let part = json!([{"id": id, "status": state, "timestamp": "1736935200", "recipient_id": "1650"}]);
+    let value = json!({"metadata": {"phone_number_id": "7"}, "statuses": part});
+    let entry = json!([{"id": "1", "changes": [{"field": "messages", "value": value}]}]);
+    serde_json::to_vec(&json!({"object": "whatsapp_business_account", "entry": entry})).unwrap()
+}
+
+fn encoded(id: &str) -> String {
+    id.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+/// Replaces what differs between any two servers: when a request came.
+fn without_clock(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields.iter_mut() {
+                let is_ours = match name.as_str() {
+                    "created_at" | "received_at" => true,
+                    "ts" | "at" => value.as_str().is_some_and(|ts| !ts.starts_with("2025") && !ts.starts_with("2021")),
+                    _ => false,
+                };
+                if is_ours {
+                    *value = "(now)".into();
+                } else {
+                    without_clock(value);
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(without_clock),
+        _ => {}
+    }
+}
+
+/// What a server answers to that question.
+fn seen(server: &Server, target: &str) -> (u16, String) {
+    let reply = server.get(target);
+    let told = reply.text();
+    // Without a clock in it, the text itself is compared.
+    match serde_json::from_str::<Value>(&told) {
+        Ok(mut value) if ["_at\":", "\"ts\":", "\"at\":"].iter().any(|field| told.contains(field)) => {
+            without_clock(&mut value);
+            (reply.status, value.to_string())
+        }
+        _ => (reply.status, told),
+    }
+}
+
+#[test]
+fn every_sample_of_every_provider_is_answered_alike() {
+    let Some(cluster) = cluster::shared() else { return };
+    let providers = [
+        "whatsapp",
+        "360dialog",
+        "twilio",
+        "standard",
+        "telegram",
+        "waha",
+        "evolution",
+        "vonage",
+        "messagebird",
+        "bird",
+        "line",
+        "slack",
+        "plivo",
+        "github",
+        "stripe",
+        "generic",
+        "telnyx",
+    ];
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/providers");
+    let configured: Vec<String> = all_doors(Setup::new()).config().sources.into_iter().map(|one| one.name).collect();
+    for provider in providers {
+        if !folder.join(provider).is_dir() || !configured.iter().any(|name| name == provider) {
+            continue;
+        }
+        let (one, other) = (all_doors(Setup::new()).start(), doors_on(&cluster.database()).start());
+        let door = door(provider);
+        // Everything twice, as a provider does that missed an answer.
+        for (name, body) in samples(provider).iter().chain(&samples(provider)) {
+            let headers = door.headers(body, name, now());
+            let replies = [&one, &other].map(|server| {
+                let reply = door.post_with(server, body, &headers);
+                (reply.status, reply.header("content-type").map(str::to_owned), reply.body)
+            });
+            assert_eq!(replies[0], replies[1], "{provider} {name}");
+            assert_eq!(replies[0].0, 200, "{provider} {name}");
+        }
+        assert_alike(&one, &other, provider);
+    }
+}
+
+/// Every question is answered the same by both.
+fn assert_alike(one: &Server, other: &Server, name: &str) {
+    let ask = |target: &str| assert_eq!(seen(one, target), seen(other, target), "{name}: {target}");
+    for target in [
+        "/stats",
+        "/stats?by=status",
+        "/messages?limit=100",
+        "/messages?kind=image",
+        "/messages?kind=text&limit=2&offset=1",
+        &format!("/messages?source={name}&kind=text"),
+        "/messages?source=postroom",
+        "/messages?q=a&until=2025-06-01T00:00:00Z",
+        "/messages?to=%2B15550783881",
+        "/events?limit=100",
+        "/events?limit=3",
+        "/events?kind=unreadable",
+        &format!("/events?source={name}&limit=2"),
+        "/events?source=nobody",
+    ] {
+        ask(target);
+    }
+    let mut ids: Vec<String> = Vec::new();
+    for message in one.get("/messages?limit=100").json()["data"].as_array().unwrap() {
+        let id = message["message_id"].as_str().unwrap();
+        let full = one.get(&format!("/messages/{}", encoded(id))).json();
+        ids.extend([id.to_owned(), full["details"]["provider_id"].as_str().unwrap_or_default().to_owned()]);
+    }
+    let sql = one.sql();
+    let mut statuses = sql.prepare("SELECT DISTINCT message_id, provider_id FROM postroom_statuses").unwrap();
+    let statuses = statuses.query_map([], |row| Ok([row.get(0)?, row.get(1)?])).unwrap();
+    ids.extend(statuses.flat_map(|row: Result<[String; 2], _>| row.unwrap()));
+    for id in ids.iter().filter(|id| !id.is_empty()).map(|id| encoded(id)) {
+        ask(&format!("/messages/{id}"));
+        ask(&format!("/messages/{id}/statuses"));
+        assert_eq!(one.get(&format!("/messages/{id}?raw=1")).body, other.get(&format!("/messages/{id}?raw=1")).body);
+    }
+}
+
+#[test]
+fn a_batch_a_conflict_and_late_states_are_answered_alike() {
+    let Some(cluster) = cluster::shared() else { return };
+    let (one, other) = (all_doors(Setup::new()).start(), doors_on(&cluster.database()).start());
+    let door = door("whatsapp");
+    let mut batch: Vec<_> = (0..200).map(|at| text_message(&format!("m{at:03}"), "hello")).collect();
+    batch.insert(50, json!({"type": "text"}));
+    batch.insert(60, text_message("m001", "another text"));
+    batch.insert(61, text_message("m002", "hello"));
+    let mut bodies = vec![envelope(&batch), envelope(&[text_message("m003", "yet another"), text_message("n", "new")])];
+    for (id, state) in [("m000", "sent"), ("out", "read"), ("out", "delivered"), ("out", "sent"), ("other", "failed")] {
+        bodies.push(status_envelope(id, state));
+    }
+    for body in bodies.iter().chain(&bodies) {
+        let headers = door.headers(body, "1", now());
+        let replies = [&one, &other].map(|server| door.post_with(server, body, &headers).body);
+        assert_eq!(replies[0], replies[1]);
+    }
+    assert_alike(&one, &other, "whatsapp");
+    assert_eq!(other.get("/messages/out/statuses").json()["status"], "read");
+    for outcome in ["created", "duplicate", "conflict"] {
+        let sample = format!("postroom_messages_total{{source=\"whatsapp\",outcome=\"{outcome}\"}}");
+        assert_eq!(one.metric(&sample), other.metric(&sample), "{outcome}");
+        assert!(one.metric(&sample) > Some(0.0), "{outcome}");
+    }
+}
+
+#[test]
+fn deliveries_at_once_to_several_replicas_are_each_stored_once() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let replicas = [doors_on(&url).start(), doors_on(&url).start(), doors_on(&url).start()];
+    let door = door("whatsapp");
+    let mut messages: Vec<_> = (0..20).map(|at| text_message(&format!("m{at}"), "x")).collect();
+    messages.push(json!({"type": "text"}));
+    let bodies = [envelope(&messages), status_envelope("out", "sent"), status_envelope("out", "read")];
+    std::thread::scope(|scope| {
+        for at in 0..60 {
+            let (replica, door, body) = (&replicas[at % 3], &door, &bodies[at / 2 % 3]);
+            scope.spawn(move || assert_eq!(door.post(replica, body, "1").status, 200));
+        }
+    });
+    for body in &bodies {
+        assert_eq!(door.post(&replicas[0], body, "1").status, 200);
+    }
+    let count = |what: &str| sql(&url, &format!("SELECT count(*) FROM {what}"));
+    assert_eq!(
+        ["messages", "postroom_details", "postroom_events", "postroom_statuses", "postroom_payloads"].map(count),
+        ["20", "20", "1", "2", "3"]
+    );
+    let counts = replicas[1].get("/stats?by=status").text();
+    assert!(
+        counts.contains(r#"{"status":"read","count":1}"#) && counts.contains(r#"{"status":"sent","count":0}"#),
+        "{counts}"
+    );
+    let (status, stdout, stderr) = on(&url).arg("check").arg("--data").run();
+    assert!(status.success() && stdout.contains("agree with a recount"), "{stdout}{stderr}");
+    sql(&url, "DELETE FROM postroom_state_changes; UPDATE postroom_state_counts SET messages = 7");
+    let (status, stdout, _) = on(&url).arg("check").arg("--data").run();
+    assert!(!status.success() && stdout.contains("the messages in each state differ"), "{stdout}");
+    assert!(on(&url).arg("reindex").run().0.success());
+    assert_eq!(replicas[2].get("/stats?by=status").text(), counts);
+}
+
+#[test]
+fn what_the_database_refuses_fails_alone_and_whole() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let server = doors_on(&url).start();
+    sql(&url, "ALTER TABLE postroom_details ADD CONSTRAINT ours CHECK (provider_id NOT LIKE 'bad%')");
+    let door = door("whatsapp");
+    std::thread::scope(|scope| {
+        for at in 0..24 {
+            let (server, door) = (&server, &door);
+            scope.spawn(move || {
+                let bad = at % 6 == 0;
+                let id = format!("{}{at}", if bad { "bad" } else { "good" });
+                let body = envelope(&[text_message(&format!("first{at}"), "x"), text_message(&id, "x")]);
+                assert_eq!(door.post(server, &body, "1").status, if bad { 503 } else { 200 }, "{id}");
+            });
+        }
+    });
+    assert_eq!(super::ids(&url).len(), 40, "nothing of a refused request is there");
+    assert_eq!(sql(&url, "SELECT count(*) FROM postroom_payloads"), "20");
+    assert_eq!(server.get("/health/ready").status, 200, "nothing of ours is wrong");
+    sql(&url, "ALTER TABLE postroom_details DROP CONSTRAINT ours");
+    let body = envelope(&[text_message("first0", "x"), text_message("bad0", "x")]);
+    assert_eq!(door.post(&server, &body, "1").status, 200);
+    assert_eq!(super::ids(&url).len(), 42);
+}
+
+#[test]
+fn a_connection_that_is_cut_in_the_middle_costs_no_answer_and_doubles_nothing() {
+    let Some(cluster) = own_cluster() else { return };
+    let proxy = Proxy::start(cluster.folder());
+    let url = cluster.database();
+    let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
+    let server = doors_on(&format!("postgres://postroom@{}/{name}", proxy.address)).start();
+    let door = door("whatsapp");
+    for round in 1..=10 {
+        proxy.set(Mode::CutAnswers);
+        let before = proxy.cuts();
+        let body = envelope(&[text_message(&format!("m{round}"), "x"), json!({"type": "text", "round": round})]);
+        std::thread::scope(|scope| {
+            let (server, door, body) = (&server, &door, &body);
+            let sender = scope.spawn(move || door.post(server, body, "1").status);
+            wait_until("the answer is cut off", || (proxy.cuts() > before).then_some(()));
+            proxy.set(Mode::Pass);
+            let status = sender.join().expect("the sender does not panic");
+            assert!(matches!(status, 200 | 503), "{status}");
+            wait_for_readiness(server, 200);
+            if status == 503 {
+                assert_eq!(door.post(server, body, "1").status, 200, "asked again");
+            }
+        });
+    }
+    let count = |what: &str| sql(&url, &format!("SELECT count(*) FROM {what}"));
+    let tables = ["messages", "postroom_details", "postroom_events", "postroom_payloads"];
+    assert_eq!(tables.map(count), ["10", "10", "10", "10"]);
+}
+
+#[test]
+fn batches_under_way_at_a_kill_are_whole_or_not_there() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let mut acked = Vec::new();
+    let door = door("whatsapp");
+    for round in 0..3 {
+        let server = doors_on(&url).start();
+        std::thread::scope(|scope| {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let (address, door) = (server.address, &door);
+            scope.spawn(move || {
+                for batch in 0.. {
+                    let key = format!("r{round}b{batch}");
+                    let mut messages: Vec<_> = (0..30).map(|at| text_message(&format!("{key}m{at}"), "x")).collect();
+                    messages.insert(15, json!({"type": "text", "batch": key}));
+                    let body = envelope(&messages);
+                    let headers = door.headers(&body, "1", now());
+                    let headers: Vec<_> =
+                        headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+                    let Ok(mut client) = Client::try_connect(address) else { return };
+                    match client.request("POST", &door.path, &headers, &body) {
+                        Ok(reply) if reply.status == 200 => sender.send(key).unwrap_or_default(),
+                        _ => return,
+                    }
+                }
+            });
+            // Killed while the next one is on its way.
+            acked.extend(receiver.iter().take(10 + 7 * round));
+            server.kill();
+            acked.extend(receiver.iter());
+        });
+    }
+    // What was under way ends, one way or the other, once the server sees that nobody is there.
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL \
+                AND pid <> pg_backend_pid()";
+    wait_until("no transaction is open", || (sql(&url, busy) == "0").then_some(()));
+    let ids = super::ids(&url);
+    for key in &acked {
+        assert!((0..30).all(|at| ids.contains(&format!("whatsapp:7:{key}m{at}"))), "{key} was acknowledged");
+    }
+    assert_eq!(ids.len() % 30, 0, "a batch is one commit");
+    let count = |what: &str| sql(&url, &format!("SELECT count(*) FROM {what}")).parse::<usize>().unwrap();
+    let batches = ids.len() / 30;
+    let tables = ["postroom_events", "postroom_details", "postroom_payloads"].map(count);
+    assert_eq!(tables, [batches, 30 * batches, batches], "with its bad part, its details and its raw body");
+}
+
+#[test]
+fn what_could_not_be_read_is_read_again_after_an_upgrade() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let server = doors_on(&url).start();
+    let body = envelope(&[text_message("a", "x"), text_message("b", "y")]);
+    assert_eq!(door("whatsapp").post(&server, &body, "1").status, 200);
+    // As an older version would have left it: the body is there, but one message was not understood.
+    sql(
+        &url,
+        "DELETE FROM messages WHERE message_id = 'whatsapp:7:b';
+         INSERT INTO postroom_events (event_id, event_key, source, provider, kind, body, received_at, payload_id)
+         SELECT nextval('postroom_event_numbers'), 'k', source, provider, 'unreadable', NULL, received_at, payload_id
+         FROM postroom_payloads",
+    );
+    for _ in 0..2 {
+        let (status, stdout, stderr) = doors_on(&url).arg("reparse").run();
+        assert!(status.success(), "{stdout}{stderr}");
+    }
+    assert_eq!(server.get("/messages/b").json()["text"], "y");
+    assert_eq!(server.get("/events").json()["data"], json!([]));
+}
+
+#[test]
+fn what_deleted_messages_left_behind_is_counted_and_removed() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let server = doors_on(&url).start();
+    let door = door("whatsapp");
+    let post = |messages: &[Value]| assert_eq!(door.post(&server, &envelope(messages), "1").status, 200);
+    post(&[text_message("alone", "a secret word")]);
+    post(&[text_message("deleted", "x"), text_message("kept", "y")]);
+    post(&[text_message("alone", "another word"), text_message("deleted", "other words")]);
+    post(&[text_message("kept", "another copy")]);
+    post(&[json!({"type": "text"})]);
+    let counts =
+        || ["details", "payloads", "events"].map(|table| sql(&url, &format!("SELECT count(*) FROM postroom_{table}")));
+    assert_eq!(counts(), ["3", "5", "4"]);
+    let run = |arguments: &[&str]| {
+        let (status, stdout, stderr) = arguments.iter().fold(doors_on(&url), |setup, one| setup.arg(one)).run();
+        assert!(status.success(), "{stdout}{stderr}");
+        stdout
+    };
+    assert!(!run(&["check", "--data"]).contains("left over"));
+    sql(&url, "DELETE FROM messages WHERE message_id NOT LIKE '%kept'");
+    let left = "2 details, 2 conflicting copies and 2 raw bodies of deleted messages";
+    assert!(run(&["reindex"]).contains(&format!("removed {left}")));
+    assert_eq!(counts(), ["1", "3", "2"], "what shares a body with others keeps it");
+    assert!(!run(&["check", "--data"]).contains("left over") && !run(&["reindex"]).contains("removed"));
+    assert_eq!(server.get("/messages/kept?raw=1").status, 200);
+    post(&[text_message("alone", "again")]);
+    assert_eq!(server.get("/messages/alone").json()["text"], "again", "a message that comes again is a new one");
+}
