@@ -63,7 +63,7 @@ pub async fn receive(
     // After the signature: whoever has no secret cannot use up what those have who do.
     app.rates.post(&source.name).map_err(ApiError::TooMany)?;
     app.store.has_room()?;
-    let parsed = read(source, &body, now).await.map_err(|refusal| {
+    let parsed = read(app, source, &body, now).await.map_err(|refusal| {
         record.message_id = refusal.message_id;
         ApiError::Invalid(refusal.errors)
     })?;
@@ -127,6 +127,9 @@ fn body_bytes_max(app: &AppState, source: &Source) -> usize {
 
 /// A body from here on is verified and read on a thread for such work: some milliseconds in which nobody else would be served.
 const LARGE_BODY_BYTES: usize = 64 << 10;
+/// Large bodies that are read into parts at once; the others wait. A body of tiny parts is some forty times its size while it is
+/// read, and a processor reads one at a time anyway.
+pub const LARGE_READS_MAX: usize = 2;
 
 async fn verify(
     app: &AppState,
@@ -154,7 +157,7 @@ async fn verify(
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Panic)?.map_err(refuse)
 }
 
-async fn read(source: &Arc<Source>, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
+async fn read(app: &AppState, source: &Arc<Source>, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     if !source.keeps_payload() {
         return source.parse(body, now);
     }
@@ -163,7 +166,10 @@ async fn read(source: &Arc<Source>, body: &VerifiedBody, now: Moment) -> Result<
     let guarded = move || catch_unwind(AssertUnwindSafe(|| own.parse(&whole, now)));
     let parsed = match body.as_bytes().len() < LARGE_BODY_BYTES {
         true => guarded(),
-        false => tokio::task::spawn_blocking(guarded).await.unwrap_or_else(|error| Err(Box::new(error))),
+        false => {
+            let _turn = app.large_reads.acquire().await;
+            tokio::task::spawn_blocking(guarded).await.unwrap_or_else(|error| Err(Box::new(error)))
+        }
     };
     parsed.unwrap_or_else(|_| Ok(source.unreadable(body, "the parser failed", now)))
 }
@@ -180,11 +186,10 @@ fn answer(style: AnswerStyle) -> Answer {
     }
 }
 
-/// The provider chose the text, or whoever claims to be it: no browser shall make anything else of it.
+/// The provider chose the text, or whoever claims to be it: it is never anything but text, and `browser::guard` sees to it that
+/// no browser makes anything else of it.
 fn plain_text(Challenge(text): &Challenge) -> Answer {
-    let mut answer = with_type(text.clone().into(), HeaderValue::from_static("text/plain; charset=utf-8"));
-    answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    answer
+    with_type(text.clone().into(), HeaderValue::from_static("text/plain; charset=utf-8"))
 }
 
 impl Record<'_> {
