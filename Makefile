@@ -49,8 +49,8 @@ bench: release ## Measure the service on this machine; ARGUMENTS="--profile 1m" 
 bench-micro: ## Measure the parts of a request, one at a time
 	$(CARGO) bench --locked --bench micro
 
-bench-postgres: ## The same on PostgreSQL with 1, 2 and 3 replicas, beside pgbench
-	./benches/postgres.sh
+bench-postgres: ## The same on PostgreSQL with 1, 2 and 3 replicas, beside pgbench; ARGUMENTS as for bench
+	./benches/postgres.sh $(ARGUMENTS)
 
 fuzz: ## Fuzz every parser and verifier for SECONDS_EACH=60 each, or only TARGETS (needs a nightly toolchain and cargo-fuzz)
 	./fuzz/run.sh $(TARGETS)

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::harness::cluster::{self, sql};
 use crate::harness::{Client, SECRET, body, message, sign, wait_until};
 
 fn command(arguments: &[&str]) -> Command {
@@ -123,6 +124,40 @@ fn the_dataset_is_kept_and_is_the_same_in_every_folder() {
 
     let again = measure(one.path(), &["--only", "startup"]);
     assert!(String::from_utf8_lossy(&again.stdout).contains("was there"), "{again:?}");
+}
+
+#[test]
+fn replicas_on_postgresql_are_measured_and_their_databases_dropped() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let run = |more: &[&str]| {
+        let mut command = command(&["--rows", "300", "--rounds", "1", "--messages", "20", "--requests", "2"]);
+        command.args(["--seconds", "1", "--connections", "4", "--replicas", "1,2", "--json", "--database-url"]);
+        command.arg(&url).args(more);
+        // For pgbench.
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.output().expect("the program runs")
+    };
+    let output = run(&[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("stdout is one JSON value");
+    let shared = &report["shared"];
+    let cases: Vec<_> = shared["ingest"].as_array().unwrap().iter().map(|row| row["case"].to_string()).collect();
+    let expected = [r#""pgbench_bare""#, r#""pgbench_whole""#, r#""sqlite""#, r#"{"replicas":1}"#, r#"{"replicas":2}"#];
+    let has_pgbench = shared["has_pgbench"] == true;
+    assert_eq!(cases, expected[if has_pgbench { 0 } else { 2 }..]);
+    for row in shared["ingest"].as_array().unwrap() {
+        assert!(row["per_second"]["median"].as_f64().unwrap() > 0.0, "{row}");
+        assert_eq!(row["times_bare"].is_object(), has_pgbench, "{row}");
+    }
+    let kinds = shared["reads"]["kinds"].as_array().unwrap();
+    assert!(kinds.len() > 20 && kinds.iter().all(|kind| kind["unexpected"] == 0), "{kinds:?}");
+    assert!(shared["bytes_per_message"].as_f64().unwrap() > 100.0);
+    let left = sql(&url, "SELECT count(*) FROM pg_database WHERE datname LIKE 'postroom_bench_%'");
+    assert_eq!(left, "0", "none is left");
+    let output = command(&["--database-url", "sqlite:///x.db"]).output().expect("the program runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("--database-url must be one of PostgreSQL"), "{told}");
 }
 
 /// A floor, started as the benchmark does.

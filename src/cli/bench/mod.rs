@@ -25,12 +25,12 @@ use plan::{Options, Plan, Section};
 use progress::Progress;
 use report::Report;
 use sections::startup::Filled;
-use sections::{ingest, latency, memory, reads, startup};
+use sections::{ingest, latency, memory, reads, shared, startup};
 
 /// Measures this program on this machine, in a temporary folder.
 ///
 /// Starts the service and, beside it, the floor: a server that verifies, parses and answers, and stores nothing. Prints tables
-/// (JSON with --json) on stdout and its progress on stderr. BENCHMARKS.md says what each figure means.
+/// (JSON with --json) on stdout and its progress on stderr. With --database-url it measures replicas on a PostgreSQL server. BENCHMARKS.md says what each figure means.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -91,7 +91,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let writer = Writer { inbox: Arc::new(Inbox::new(plan.rows)), key };
     let bench = Bench { workplace, writer, plan, progress: Progress::new(), next_fresh: Cell::new(0) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(bench.measure(|table| {
+    let report = runtime.block_on(bench.measure(options.database_url.as_deref(), |table| {
         if !options.json {
             bench.progress.print(&table);
         }
@@ -104,7 +104,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 impl Bench {
     /// Measures one section after the other, and hands each over as a table as soon as it is done.
-    async fn measure(&self, done: impl Fn(String)) -> anyhow::Result<Report> {
+    async fn measure(&self, url: Option<&str>, done: impl Fn(String)) -> anyhow::Result<Report> {
         let machine = Machine::look(self.workplace.scratch())?;
         if machine.is_forgetful() {
             self.progress
@@ -113,6 +113,12 @@ impl Bench {
         done(report::machine(&machine, &self.plan));
         let plan = self.plan.clone();
         let mut report = Report::new(machine, plan);
+        if let Some(url) = url {
+            let shared = shared::run(self, url).await?;
+            done(report::shared(&shared));
+            report.shared = Some(shared);
+            return Ok(report);
+        }
         let mut filled = None;
         if self.plan.needs_dataset() {
             let (started, startup) = startup::run(self, self.plan.has(Section::Startup)).await?;

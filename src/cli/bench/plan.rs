@@ -43,6 +43,14 @@ pub struct Options {
     /// Another postroom program to measure [default: this one]
     #[arg(long, value_name = "PATH")]
     pub server: Option<PathBuf>,
+    /// Measure replicas on this PostgreSQL server instead: ingest beside pgbench, and reads. Its role must be able to make
+    /// databases, which are dropped afterwards
+    #[arg(long, value_name = "URL", conflicts_with = "folder")]
+    pub database_url: Option<String>,
+    /// With --database-url: numbers of replicas
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,2,3",
+        value_parser = clap::value_parser!(u16).range(1..=64))]
+    replicas: Vec<u16>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -94,6 +102,8 @@ pub struct Plan {
     pub rounds: usize,
     /// Numbers of connections of ingest.
     pub connections: Vec<usize>,
+    /// Numbers of replicas, on PostgreSQL.
+    pub replicas: Vec<usize>,
     /// Messages a second of latency.
     pub rates: Vec<u32>,
     /// Messages in a round of ingest.
@@ -119,6 +129,7 @@ impl Plan {
             rows: options.rows.unwrap_or(rows),
             rounds: options.rounds.into(),
             connections: options.connections.iter().copied().map(usize::from).collect(),
+            replicas: options.replicas.iter().copied().map(usize::from).collect(),
             rates: options.rates.clone(),
             messages: options.messages.unwrap_or(messages),
             requests: options.requests.unwrap_or(requests),

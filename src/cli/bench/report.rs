@@ -11,6 +11,7 @@ use super::sections::ingest::{Case, Row};
 use super::sections::latency;
 use super::sections::memory::Memory;
 use super::sections::reads::Reads;
+use super::sections::shared::{self, Shared};
 use super::sections::startup::Startup;
 
 /// Everything that was measured, as JSON shows it.
@@ -37,13 +38,26 @@ pub struct Report {
     /// The same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
+    /// What was measured on PostgreSQL instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Shared>,
 }
 
 impl Report {
     /// A report without sections.
     pub fn new(machine: Machine, plan: Plan) -> Self {
         let version = env!("CARGO_PKG_VERSION");
-        Self { version, machine, plan, startup: None, ingest: None, latency: None, reads: None, memory: None }
+        Self {
+            version,
+            machine,
+            plan,
+            startup: None,
+            ingest: None,
+            latency: None,
+            reads: None,
+            memory: None,
+            shared: None,
+        }
     }
 }
 
@@ -202,6 +216,59 @@ pub fn reads(reads: &Reads) -> String {
         &["", "requests", "unexpected", "p50 ms", "p99 ms", "max ms", "goal at 10 M"],
         &rows.collect::<Vec<_>>(),
     )
+}
+
+/// Replicas on PostgreSQL.
+pub fn shared(shared: &Shared) -> String {
+    let show = |figure: &Option<Figure>, digits| figure.map_or("–".to_owned(), |figure| figure.show(digits));
+    let row = |row: &shared::Row| {
+        let name = match row.case {
+            shared::Case::PgbenchBare => "pgbench, key alone".to_owned(),
+            shared::Case::PgbenchWhole => "pgbench, all indices".to_owned(),
+            shared::Case::Sqlite => "one service on SQLite".to_owned(),
+            shared::Case::Replicas(1) => "1 replica".to_owned(),
+            shared::Case::Replicas(count) => format!("{count} replicas"),
+        };
+        vec![
+            format!("{name}, {}", row.connections),
+            row.per_second.show(0),
+            show(&row.times_bare, 2),
+            show(&row.times_whole, 2),
+            show(&row.per_second_caught_up, 0),
+            show(&row.replica_cpu_us, 1),
+            show(&row.server_cpu_us, 1),
+            show(&row.server_cpu_us_caught_up, 1),
+            row.p50_ms.map_or("–".to_owned(), |figure| format!("{:.2}", figure.median)),
+            row.p99_ms.map_or("–".to_owned(), |figure| format!("{:.2}", figure.median)),
+        ]
+    };
+    let title = format!(
+        "Ingest on PostgreSQL {}.{}{}: median (least–most) of the rounds",
+        shared.version / 10_000,
+        shared.version % 10_000,
+        if shared.has_pgbench { "" } else { " (pgbench was not found)" },
+    );
+    let head = [
+        "who, connections",
+        "a second",
+        "× pgbench, key",
+        "× pgbench, all",
+        "caught up",
+        "µs replica",
+        "µs server",
+        "caught up",
+        "p50 ms",
+        "p99 ms",
+    ];
+    let mut text = String::new();
+    if !shared.ingest.is_empty() {
+        text += &table(&title, &head, &shared.ingest.iter().map(row).collect::<Vec<_>>());
+    }
+    if let Some(bytes) = shared.bytes_per_message {
+        text += &format!("\n{bytes:.0} bytes a message in the filled database, everything derived included\n");
+    }
+    shared.reads.iter().for_each(|measured| text += &reads(measured));
+    text
 }
 
 /// The section on memory.

@@ -12,6 +12,7 @@ mod details;
 pub(in crate::store) mod details_sql;
 mod failure;
 mod grams;
+pub mod ground;
 mod leftover;
 mod listing;
 mod query;

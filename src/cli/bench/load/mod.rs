@@ -86,9 +86,14 @@ struct Shift {
 impl Load {
     /// Opens the connections.
     pub async fn open(address: SocketAddr, count: usize) -> anyhow::Result<Self> {
+        Self::spread(&[address], count).await
+    }
+
+    /// Opens so many connections in all, the next one always to the next address.
+    pub async fn spread(addresses: &[SocketAddr], count: usize) -> anyhow::Result<Self> {
         let mut connections = Vec::with_capacity(count);
-        for _ in 0..count {
-            connections.push(Connection::open(address).await?);
+        for address in addresses.iter().cycle().take(count) {
+            connections.push(Connection::open(*address).await?);
         }
         Ok(Self { connections })
     }

@@ -2,7 +2,7 @@
 
 mod machine;
 mod server;
-mod usage;
+pub mod usage;
 mod workplace;
 
 pub use machine::Machine;

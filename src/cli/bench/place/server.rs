@@ -24,8 +24,8 @@ const ASK_INTERVAL: Duration = Duration::from_millis(2);
 const ASK_INTERVAL_CAUGHT_UP: Duration = Duration::from_millis(25);
 /// How much of a log is thrown away at once.
 const LOG_BUFFER_BYTES: usize = 64 << 10;
-/// How many messages are stored and not yet in everything that is derived from them.
-const LAG_METRIC: &str = "postroom_index_lag_messages";
+/// How many messages are stored and not yet in everything that is derived from them. A service tells some of these.
+const LAG_METRICS: [&str; 2] = ["postroom_index_lag_messages", "postroom_postgres_uncounted"];
 
 /// A running server. It is killed when it is dropped.
 #[derive(Debug)]
@@ -94,9 +94,11 @@ impl Server {
     /// Waits until everything that is derived from the messages has caught up with them, where the server tells.
     pub async fn wait_until_caught_up(&self) -> anyhow::Result<()> {
         let (mut connection, began) = (self.connect().await?, Instant::now());
-        while connection.metric(LAG_METRIC).await?.is_some_and(|lag| lag > 0.0) {
-            lose_patience(began)?;
-            tokio::time::sleep(ASK_INTERVAL_CAUGHT_UP).await;
+        for metric in LAG_METRICS {
+            while connection.metric(metric).await?.is_some_and(|lag| lag > 0.0) {
+                lose_patience(began)?;
+                tokio::time::sleep(ASK_INTERVAL_CAUGHT_UP).await;
+            }
         }
         Ok(())
     }

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::telemetry::process::TICKS_PER_SECOND;
+
 /// What a process has used since it started.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
@@ -33,6 +35,40 @@ pub fn of(pid: u32) -> anyhow::Result<Usage> {
         resident_mib: mib("VmRSS"),
         resident_peak_mib: mib("VmHWM"),
     })
+}
+
+/// CPU time of a server of PostgreSQL: of the process that all others are children of, of those, and of those that ended.
+/// `backend` serves a connection to `database`. None if that is no process of this machine.
+pub fn of_postgres(backend: u32, database: &str) -> Option<f64> {
+    let told = fs::read_to_string(format!("/proc/{backend}/cmdline")).ok()?;
+    if !told.starts_with("postgres: ") || !told.contains(&format!(" {database} ")) {
+        return None;
+    }
+    let parent = Family::read(backend)?.parent;
+    let mut cpu_us = Family::read(parent)?.cpu_us;
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        cpu_us += Family::read(pid).filter(|process| process.parent == parent).map_or(0.0, |process| process.cpu_us);
+    }
+    Some(cpu_us)
+}
+
+/// A process among others.
+struct Family {
+    parent: u32,
+    /// Its own CPU time and that of children that ended.
+    cpu_us: f64,
+}
+
+impl Family {
+    fn read(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the name, which may hold anything.
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let parent = fields.nth(1)?.parse().ok()?;
+        let ticks: f64 = fields.skip(9).take(4).filter_map(|field| field.parse::<f64>().ok()).sum();
+        Some(Self { parent, cpu_us: ticks * 1e6 / TICKS_PER_SECOND })
+    }
 }
 
 /// The sum over the threads of what the scheduler counted, in nanoseconds. The ticks of `stat` are a hundred a second, too

@@ -66,12 +66,17 @@ impl Workplace {
         Ok(folder.join("app.db"))
     }
 
-    /// Starts the service on a database, with its usual settings, and waits until it is ready.
+    /// Starts the service on a file, with its usual settings, and waits until it is ready.
     pub async fn start_server(self: &Arc<Self>, database: &Path) -> anyhow::Result<Server> {
+        self.start_server_on(&format!("sqlite:///{}", database.display())).await
+    }
+
+    /// The same on whatever a URL names. How a server of PostgreSQL is spoken to is as this program's own environment says.
+    pub async fn start_server_on(self: &Arc<Self>, database_url: &str) -> anyhow::Result<Server> {
         let mut command = Command::new(&self.server_program);
-        let database = format!("sqlite:///{}", database.display());
-        command.arg("serve").env_clear().env("WEBHOOK_SECRET", SECRET).env("DATABASE_URL", database);
+        command.arg("serve").env_clear().env("WEBHOOK_SECRET", SECRET).env("DATABASE_URL", database_url);
         command.env("HOST", "127.0.0.1").env("PORT", "0");
+        command.envs(std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POSTROOM_POSTGRES_")));
         let mut server = Server::start(self, command)?;
         server.wait_until_ready().await?;
         Ok(server)

@@ -185,7 +185,7 @@ async fn measure(
 }
 
 /// A service that loses or doubles messages is not worth measuring.
-async fn expect_stored(server: &Server, messages: u64) -> anyhow::Result<()> {
+pub async fn expect_stored(server: &Server, messages: u64) -> anyhow::Result<()> {
     let mut connection = server.connect().await?;
     ensure!(connection.get("/stats").await? == 200, "/stats is not answered");
     let stats: serde_json::Value = serde_json::from_slice(connection.body())?;

@@ -4,4 +4,5 @@ pub mod ingest;
 pub mod latency;
 pub mod memory;
 pub mod reads;
+pub mod shared;
 pub mod startup;

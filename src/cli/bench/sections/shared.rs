@@ -1,0 +1,311 @@
+//! Replicas on one PostgreSQL server: messages a second over HTTP, beside what pgbench inserts there one row at a time and beside
+//! one service on a file, all in the same rounds; then reads on a filled database.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use serde::Serialize;
+
+use super::ingest::expect_stored;
+use super::reads::{self, Reads};
+use crate::cli::bench::Bench;
+use crate::cli::bench::data::Dataset;
+use crate::cli::bench::figure::Figure;
+use crate::cli::bench::load::{Answers, Load, Pace, Requests};
+use crate::cli::bench::place::{Server, usage};
+use crate::cli::bench::plan::Section;
+use crate::cli::inputs_of_environment;
+use crate::config::{Database, PostgresConfig, StoreConfig, store_of};
+use crate::store::copy::copy;
+use crate::store::postgres::ground::{self, Ground};
+
+/// Part of the requests that is sent before the clock runs.
+const WARM_UP_PART: u64 = 10;
+/// Longest time for one measurement.
+const SECONDS_MAX: f64 = 60.0;
+/// Threads of pgbench.
+const PGBENCH_THREADS: usize = 2;
+
+/// Who inserts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Case {
+    /// pgbench, into a table with a key and nothing else.
+    PgbenchBare,
+    /// pgbench, into a table with all indices of the service's.
+    PgbenchWhole,
+    /// The service on an SQLite file.
+    Sqlite,
+    /// So many replicas.
+    Replicas(usize),
+}
+
+/// A case, all rounds together.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// Which.
+    pub case: Case,
+    /// Connections to all replicas together, or of pgbench.
+    pub connections: usize,
+    /// Messages a second, until the last answer.
+    pub per_second: Figure,
+    /// The same, until everything is counted and indexed too.
+    pub per_second_caught_up: Option<Figure>,
+    /// `per_second` over that of the bare pgbench in the same round.
+    pub times_bare: Option<Figure>,
+    /// `per_second` over that of pgbench with all indices in the same round.
+    pub times_whole: Option<Figure>,
+    /// CPU of all replicas per message, until the last answer.
+    pub replica_cpu_us: Option<Figure>,
+    /// CPU of the database server per message, until the last answer; only where it runs on this machine.
+    pub server_cpu_us: Option<Figure>,
+    /// The same, until everything is counted and indexed.
+    pub server_cpu_us_caught_up: Option<Figure>,
+    /// Latency.
+    pub p50_ms: Option<Figure>,
+    /// Latency.
+    pub p99_ms: Option<Figure>,
+}
+
+/// Everything on that server.
+#[derive(Debug, Clone, Serialize)]
+pub struct Shared {
+    /// Of the server.
+    pub version: i32,
+    /// Whether pgbench was found.
+    pub has_pgbench: bool,
+    /// A row per case and number of connections.
+    pub ingest: Vec<Row>,
+    /// Bytes of the filled database per message, everything derived included.
+    pub bytes_per_message: Option<f64>,
+    /// Reads of the filled database.
+    pub reads: Option<Reads>,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, Default)]
+struct Sample {
+    per_second: f64,
+    per_second_caught_up: Option<f64>,
+    replica_cpu_us: Option<f64>,
+    server_cpu_us: Option<f64>,
+    server_cpu_us_caught_up: Option<f64>,
+    latency_ms: Option<[f64; 2]>,
+}
+
+/// The server, and how to reach it.
+struct Place<'a> {
+    bench: &'a Bench,
+    url: &'a str,
+    ground: Ground,
+}
+
+/// Measures all.
+pub async fn run(bench: &Bench, url: &str) -> anyhow::Result<Shared> {
+    ensure!(!url.contains("dbname="), "--database-url must name its database in the path, not by dbname");
+    let Database::Postgres(config) = store(url)?.database else { bail!("--database-url must be one of PostgreSQL") };
+    let mut place = Place { bench, url, ground: Ground::open(&config).await? };
+    let measured = place.measure().await;
+    place.ground.clear().await;
+    measured
+}
+
+fn store(url: &str) -> anyhow::Result<StoreConfig> {
+    Ok(store_of(&inputs_of_environment()?, url, "--database-url")?)
+}
+
+impl Place<'_> {
+    async fn measure(&mut self) -> anyhow::Result<Shared> {
+        let plan = &self.bench.plan;
+        let has_pgbench = Command::new("pgbench").arg("--version").stdout(Stdio::null()).status().is_ok();
+        let version = self.ground.version();
+        let mut shared = Shared { version, has_pgbench, ingest: Vec::new(), bytes_per_message: None, reads: None };
+        if plan.has(Section::Ingest) || plan.has(Section::IngestEmpty) {
+            for &connections in &plan.connections {
+                shared.ingest.append(&mut self.ingest(connections, has_pgbench).await?);
+            }
+        }
+        if plan.has(Section::Reads) {
+            let (bytes, reads) = self.reads().await?;
+            (shared.bytes_per_message, shared.reads) = (Some(bytes), Some(reads));
+        }
+        Ok(shared)
+    }
+
+    /// The URL of one of our databases, and what it says.
+    fn on(&self, database: &str) -> anyhow::Result<(String, PostgresConfig)> {
+        let (base, query) = self.url.split_once('?').unwrap_or((self.url, ""));
+        let (scheme, rest) = base.split_once("://").context("--database-url is no URL")?;
+        let server = rest.split('/').next().unwrap_or_default();
+        let url = format!("{scheme}://{server}/{database}{}{query}", if query.is_empty() { "" } else { "?" });
+        let Database::Postgres(config) = store(&url)?.database else {
+            bail!("--database-url must be one of PostgreSQL")
+        };
+        Ok((url, *config))
+    }
+
+    async fn ingest(&mut self, connections: usize, has_pgbench: bool) -> anyhow::Result<Vec<Row>> {
+        let pgbench = [Case::PgbenchBare, Case::PgbenchWhole].into_iter().filter(|_| has_pgbench);
+        let replicas = self.bench.plan.replicas.iter().map(|count| Case::Replicas(*count));
+        let cases: Vec<_> = pgbench.chain([Case::Sqlite]).chain(replicas).collect();
+        let mut samples = vec![Vec::new(); cases.len()];
+        for round in 1..=self.bench.plan.rounds {
+            let step = format!("ingest, {connections} connections, round {round} of {}", self.bench.plan.rounds);
+            self.bench.progress.step(&step);
+            for (case, samples) in cases.iter().zip(&mut samples) {
+                self.ground.settle().await?;
+                samples.push(match *case {
+                    Case::PgbenchBare => self.pgbench(connections, true).await?,
+                    Case::PgbenchWhole => self.pgbench(connections, false).await?,
+                    Case::Sqlite => self.sqlite(connections).await?,
+                    Case::Replicas(count) => self.replicas(count, connections).await?,
+                });
+            }
+        }
+        let of = |case| cases.iter().position(|known| *known == case).map(|at| samples[at].as_slice());
+        let (bare, whole) = (of(Case::PgbenchBare), of(Case::PgbenchWhole));
+        Ok(cases.iter().zip(&samples).map(|(case, own)| summarize(*case, connections, own, bare, whole)).collect())
+    }
+
+    async fn pgbench(&mut self, connections: usize, bare: bool) -> anyhow::Result<Sample> {
+        let database = self.ground.make().await?;
+        let (url, config) = self.on(&database)?;
+        if !bare {
+            // It makes the tables.
+            self.bench.workplace.start_server_on(&url).await?.stop()?;
+        }
+        Ground::make_table(&config, bare).await?;
+        let script = self.bench.workplace.scratch().join("pgbench.sql");
+        fs::write(&script, ground::script(bare))?;
+        let before = self.server_cpu_us().await?;
+        let threads = PGBENCH_THREADS.min(connections);
+        let mut command = Command::new("pgbench");
+        command.args(["-n", "-M", "prepared", "-c", &connections.to_string(), "-j", &threads.to_string(), "-T"]);
+        command.arg(self.bench.plan.seconds.to_string()).arg("-f").arg(&script).arg(&url);
+        if let Some(password) = config.connection.get_password() {
+            command.env("PGPASSWORD", String::from_utf8_lossy(password).as_ref());
+        }
+        let output = command.stdin(Stdio::null()).output().context("cannot run pgbench")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let number = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split([' ', '/']).next()?.parse::<f64>().ok()
+        };
+        let complaint = || {
+            let told = String::from_utf8_lossy(&output.stderr);
+            told.lines().find(|line| line.contains("error")).unwrap_or("pgbench told no figures").to_owned()
+        };
+        let per_second = number("tps = ").with_context(complaint)?;
+        let rows = number("number of transactions actually processed: ").with_context(complaint)?;
+        let server_cpu_us = self.server_cpu_us().await?.zip(before).map(|(after, before)| (after - before) / rows);
+        self.ground.drop(&database).await?;
+        Ok(Sample { per_second, server_cpu_us, ..Sample::default() })
+    }
+
+    async fn sqlite(&self, connections: usize) -> anyhow::Result<Sample> {
+        let server = self.bench.workplace.start_server(&self.bench.workplace.database_in("empty")?).await?;
+        let sample = self.send(&[server], connections).await?;
+        Ok(Sample { server_cpu_us: None, server_cpu_us_caught_up: None, ..sample })
+    }
+
+    async fn replicas(&mut self, count: usize, connections: usize) -> anyhow::Result<Sample> {
+        let database = self.ground.make().await?;
+        let (url, _) = self.on(&database)?;
+        let mut servers = Vec::new();
+        for _ in 0..count {
+            servers.push(self.bench.workplace.start_server_on(&url).await?);
+        }
+        let sample = self.send(&servers, connections).await?;
+        servers.into_iter().try_for_each(Server::stop)?;
+        self.ground.drop(&database).await?;
+        Ok(sample)
+    }
+
+    /// Sends messages to all servers alike.
+    async fn send(&self, servers: &[Server], connections: usize) -> anyhow::Result<Sample> {
+        let measured = self.bench.plan.messages;
+        let warm_up = measured.div_ceil(WARM_UP_PART);
+        let requests = Arc::new(Requests::Prepared(self.bench.prepare(warm_up + measured)));
+        let (warm_up, all) = (warm_up as usize, (warm_up + measured) as usize);
+        let addresses: Vec<_> = servers.iter().map(Server::address).collect();
+        let mut load = Load::spread(&addresses, connections).await?;
+        let pace = || Pace { seconds_max: Some(SECONDS_MAX), ..Pace::default() };
+        let first = load.send(&requests, 0..warm_up, pace()).await?;
+        servers[0].wait_until_caught_up().await?;
+        let cpu_us =
+            || -> anyhow::Result<f64> { servers.iter().try_fold(0.0, |sum, server| Ok(sum + server.usage()?.cpu_us)) };
+        let (own, server, began) = (cpu_us()?, self.server_cpu_us().await?, std::time::Instant::now());
+        let answers = load.send(&requests, warm_up..all, pace()).await?;
+        let (own_after, server_after) = (cpu_us()?, self.server_cpu_us().await?);
+        servers[0].wait_until_caught_up().await?;
+        let (caught_up, seconds) = (self.server_cpu_us().await?, began.elapsed().as_secs_f64());
+        let Answers { answered, per_second, p50_ms, p99_ms, .. } = answers;
+        ensure!(answers.other_than(200) + first.other_than(200) == 0, "not everything was answered 200: {answers:?}");
+        expect_stored(&servers[0], answered + first.answered).await?;
+        let each = |after: Option<f64>| after.zip(server).map(|(after, before)| (after - before) / answered as f64);
+        Ok(Sample {
+            per_second,
+            per_second_caught_up: Some(answered as f64 / seconds),
+            replica_cpu_us: Some((own_after - own) / answered as f64),
+            server_cpu_us: each(server_after),
+            server_cpu_us_caught_up: each(caught_up),
+            latency_ms: Some([p50_ms, p99_ms]),
+        })
+    }
+
+    async fn server_cpu_us(&self) -> anyhow::Result<Option<f64>> {
+        let (backend, database) = self.ground.process().await?;
+        Ok(usage::of_postgres(backend, &database))
+    }
+
+    /// Fills a database with the dataset by way of `postroom copy`, and asks every kind of read.
+    async fn reads(&mut self) -> anyhow::Result<(f64, Reads)> {
+        let Bench { workplace, progress, plan, .. } = self.bench;
+        let dataset = Dataset::prepare(workplace.datasets(), &self.bench.writer.inbox, progress)?;
+        let database = self.ground.make().await?;
+        let (url, _) = self.on(&database)?;
+        progress.step_of("copying the dataset", plan.rows);
+        let from = store(&file_url(&dataset.path))?;
+        let copied = copy(&from, &store(&url)?, false, |_, done, _| progress.reached(done)).await?;
+        ensure!(copied.tally.agrees(), "the dataset was not copied as it is");
+        progress.step("counting and indexing");
+        let server = workplace.start_server_on(&url).await?;
+        server.wait_until_caught_up().await?;
+        let bytes = self.ground.bytes(&database).await? as f64 / plan.rows as f64;
+        self.ground.settle().await?;
+        let reads = reads::run(self.bench, &server).await?;
+        server.stop()?;
+        self.ground.drop(&database).await?;
+        Ok((bytes, reads))
+    }
+}
+
+fn file_url(path: &Path) -> String {
+    format!("sqlite:///{}", path.display())
+}
+
+fn summarize(case: Case, connections: usize, own: &[Sample], bare: Option<&[Sample]>, whole: Option<&[Sample]>) -> Row {
+    let figure = |value: fn(&Sample) -> Option<f64>| -> Option<Figure> {
+        own.iter().map(value).collect::<Option<Vec<_>>>().map(Figure::of)
+    };
+    let times = |base: Option<&[Sample]>| {
+        let pairs = own.iter().zip(base?);
+        Some(Figure::of(pairs.map(|(own, base)| own.per_second / base.per_second)))
+    };
+    Row {
+        case,
+        connections,
+        per_second: Figure::of(own.iter().map(|sample| sample.per_second)),
+        per_second_caught_up: figure(|sample| sample.per_second_caught_up),
+        times_bare: times(bare),
+        times_whole: times(whole),
+        replica_cpu_us: figure(|sample| sample.replica_cpu_us),
+        server_cpu_us: figure(|sample| sample.server_cpu_us),
+        server_cpu_us_caught_up: figure(|sample| sample.server_cpu_us_caught_up),
+        p50_ms: figure(|sample| sample.latency_ms.map(|[p50, _]| p50)),
+        p99_ms: figure(|sample| sample.latency_ms.map(|[_, p99]| p99)),
+    }
+}

@@ -1,0 +1,113 @@
+//! Databases of a benchmark's own on a server: made empty, and dropped afterwards. And what pgbench does there, for comparison.
+
+use std::sync::Arc;
+
+use tokio_postgres::types::Type;
+
+use super::{Connector, Failure, OpenError, Session};
+use crate::config::PostgresConfig;
+
+/// A table with the six columns and a key, and nothing derived.
+const BARE_TABLE: &str = "CREATE TABLE single (message_id TEXT COLLATE \"C\" PRIMARY KEY, from_msisdn TEXT NOT NULL, \
+     to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
+/// The same with the columns and indices of the service's own.
+const WHOLE_TABLE: &str = "CREATE TABLE single (LIKE messages INCLUDING ALL)";
+
+/// What pgbench does in a table, each in a transaction of its own: a message with a random id.
+pub fn script(bare: bool) -> String {
+    // Of our own columns: no exact bytes, some number of a batch, the next arrival.
+    let own = if bare { "" } else { ", NULL, :n, nextval('postroom_foreign_rows')" };
+    format!(
+        "\\set n random(1, 1000000000000000)\n\\set sender :n % 50000\n\\set second 10 + :n % 50\n\
+         INSERT INTO single VALUES ('wamid.' || lpad(:n::text, 32, '0'), '+9198765' || :sender::text, '+14155550100', \
+         '2025-01-15T10:00:' || :second::text || 'Z', 'Your order number ' || :n::text || ' is on its way to you', \
+         '2025-01-15T10:00:00.123456Z'{own}) ON CONFLICT DO NOTHING;\n"
+    )
+}
+
+/// A server to measure on.
+pub struct Ground {
+    session: Session,
+    /// Made and not yet dropped.
+    databases: Vec<String>,
+    made: usize,
+}
+
+impl std::fmt::Debug for Ground {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ground").field("databases", &self.databases).finish_non_exhaustive()
+    }
+}
+
+impl From<Failure> for OpenError {
+    fn from(failure: Failure) -> Self {
+        Self(failure.to_string())
+    }
+}
+
+impl From<tokio_postgres::Error> for OpenError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Failure::from(error).into()
+    }
+}
+
+impl Ground {
+    /// Connects to the server.
+    pub async fn open(config: &PostgresConfig) -> Result<Self, OpenError> {
+        let connector = Connector::new(Arc::new(config.clone())).map_err(OpenError)?;
+        Ok(Self { session: connector.connect().await?, databases: Vec::new(), made: 0 })
+    }
+
+    /// The server's version, as a number: 150004.
+    pub fn version(&self) -> i32 {
+        self.session.server.version
+    }
+
+    /// Makes an empty database, and answers its name.
+    pub async fn make(&mut self) -> Result<String, OpenError> {
+        self.made += 1;
+        let name = format!("postroom_bench_{}_{}", std::process::id(), self.made);
+        self.session.client.batch_execute(&format!("CREATE DATABASE {name}")).await?;
+        self.databases.push(name.clone());
+        Ok(name)
+    }
+
+    /// Makes a table for pgbench in a database: a bare one, or one like the service's, which has to be there.
+    pub async fn make_table(config: &PostgresConfig, bare: bool) -> Result<(), OpenError> {
+        let ground = Self::open(config).await?;
+        Ok(ground.session.client.batch_execute(if bare { BARE_TABLE } else { WHOLE_TABLE }).await?)
+    }
+
+    /// Writes out what earlier measurements left to write, so that the next does not pay for it.
+    pub async fn settle(&self) -> Result<(), OpenError> {
+        // Needs a right that not every role has; without, it is left to the server.
+        let _ = self.session.client.batch_execute("CHECKPOINT").await;
+        Ok(())
+    }
+
+    /// The process that serves this connection, and the database that it is connected to.
+    pub async fn process(&self) -> Result<(u32, String), OpenError> {
+        let sql = "SELECT pg_backend_pid(), current_database()::text";
+        let row = self.session.client.query_typed_one(sql, &[]).await?;
+        Ok((row.get::<_, i32>(0).cast_unsigned(), row.get(1)))
+    }
+
+    /// Bytes of a database.
+    pub async fn bytes(&self, database: &str) -> Result<i64, OpenError> {
+        let sql = "SELECT pg_database_size($1)";
+        Ok(self.session.client.query_typed_one(sql, &[(&database, Type::TEXT)]).await?.get(0))
+    }
+
+    /// Drops a database, whoever is still connected to it.
+    pub async fn drop(&mut self, database: &str) -> Result<(), OpenError> {
+        self.databases.retain(|known| known != database);
+        Ok(self.session.client.batch_execute(&format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)")).await?)
+    }
+
+    /// Drops all that are left.
+    pub async fn clear(mut self) {
+        while let Some(database) = self.databases.last().cloned() {
+            let _ = self.drop(&database).await;
+        }
+    }
+}
