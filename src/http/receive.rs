@@ -39,6 +39,7 @@ use crate::telemetry::metrics::{Outcome, WebhookResult};
         (status = 413, description = "The body is too long", body = DetailView),
         (status = 415, description = "The body is compressed", body = DetailView),
         (status = 422, description = "Signed, but not a message", body = InvalidView),
+        (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "Not stored; try again (Retry-After)", body = DetailView),
         (status = 507, description = "Not stored: the disk is full; try again (Retry-After)", body = DetailView),
     ))]
@@ -88,11 +89,16 @@ pub async fn receive(
     request_body(content = String, description = "The provider's body, at most 4 MiB", content_type = "*/*"),
     responses(
         (status = 200, description = "Everything in it is stored, now or before"),
+        (status = 400, description = "Not HTTP as it should be", body = DetailView),
         (status = 401, description = "Not signed as the door wants it", body = DetailView),
         (status = 403, description = "The same, at Twilio's door", body = DetailView),
         (status = 404, description = "There is no such door", body = DetailView),
+        (status = 408, description = "The body did not come in time", body = DetailView),
         (status = 413, description = "The body is too long", body = DetailView),
-        (status = 503, description = "Not stored; try again (Retry-After)", body = DetailView),
+        (status = 415, description = "The body is compressed", body = DetailView),
+        (status = 422, description = "Only at doors of Postroom's own format: signed, but not a message", body = InvalidView),
+        (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
+        (status = 503, description = "Not stored, or unsigned at Vonage's door; try again (Retry-After)", body = DetailView),
         (status = 507, description = "Not stored: the disk is full; try again (Retry-After)", body = DetailView),
     ))]
 #[allow(dead_code)]

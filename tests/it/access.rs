@@ -131,6 +131,17 @@ fn reads_are_limited_by_address_if_asked_and_doors_are_not_touched() {
 }
 
 #[test]
+fn what_can_be_limited_is_documented_as_such() {
+    let document = Server::start().get("/openapi.json").json();
+    let limited = |path: &str, method: &str| document["paths"][path][method]["responses"]["429"].is_object();
+    for path in ["/messages", "/messages/{id}", "/messages/{id}/statuses", "/events", "/stats", "/metrics"] {
+        assert!(limited(path, "get"), "{path}");
+    }
+    assert!(limited("/webhook", "post") && limited("/webhook/{source}", "post"));
+    assert!(!limited("/health/ready", "get"));
+}
+
+#[test]
 fn a_doors_limit_counts_only_what_was_believed() {
     let server = Setup::new().env("POSTROOM_DOORS_POSTS_PER_SECOND", 1).start();
     for _ in 0..20 {
