@@ -96,7 +96,7 @@ pub async fn respond(
     let result = {
         // Pinned where it is made: moving it costs more than many a request does otherwise.
         let work = pin!(dispatch(app, peer, fault, route, &head, body, &mut record));
-        within(work, deadline, ApiError::RequestDeadline).await
+        within(work, deadline, || ApiError::RequestDeadline).await
     };
     let (mut answer, error) = match result {
         Ok(answer) => (answer, None),
@@ -292,19 +292,16 @@ fn fresh_request_id() -> HeaderValue {
     HeaderValue::from_str(id.as_hyphenated().encode_lower(&mut buffer)).expect("hexadecimal and hyphens")
 }
 
-/// Runs `work` to its end, or to its deadline, which is `late`, or to a panic; the panic hook has told of that by then. A timer
+/// Runs `work` to its end, or to its deadline, when it is `late`, or to a panic; the panic hook has told of that by then. A timer
 /// would cost each request what hardly any needs: the connection's watchdog wakes all of it at either deadline
 /// (see `Pulse::next_check`).
 pub async fn within<T>(
     mut work: Pin<&mut impl Future<Output = Result<T, ApiError>>>,
     deadline: Instant,
-    late: ApiError,
+    late: fn() -> ApiError,
 ) -> Result<T, ApiError> {
-    let mut late = Some(late);
     std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
-        Ok(Poll::Pending) if Instant::now() >= deadline => {
-            Poll::Ready(Err(late.take().unwrap_or(ApiError::RequestDeadline)))
-        }
+        Ok(Poll::Pending) if Instant::now() >= deadline => Poll::Ready(Err(late())),
         Ok(poll) => poll,
         Err(_) => Poll::Ready(Err(ApiError::Panic)),
     })

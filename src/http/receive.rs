@@ -15,7 +15,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::doors::base_url;
 use super::error::ApiError;
-use super::exchange::{Filed, Record};
+use super::exchange::{Filed, Record, within};
 use super::views::{DetailView, InvalidView, NewMessageView, StoredView, ok, with_type};
 use super::{Answer, AppState, Endpoint};
 use crate::domain::Moment;
@@ -254,7 +254,7 @@ async fn read_body(
     if body.size_hint().lower() > most as u64 {
         return Err(ApiError::BodyTooLarge);
     }
-    let mut read = pin!(async {
+    let read = pin!(async {
         let mut room = app.body_room.try_acquire_many(0).map_err(|_| ApiError::BodiesTooLarge)?;
         let mut first: Option<Bytes> = None;
         let mut rest = BytesMut::new();
@@ -279,5 +279,5 @@ async fn read_body(
         let whole = if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() };
         Ok((whole, room))
     });
-    super::exchange::within(read.as_mut(), deadline, ApiError::BodyTooSlow).await
+    within(read, deadline, || ApiError::BodyTooSlow).await
 }

@@ -7,10 +7,13 @@ mod settings;
 mod tools;
 mod trust;
 
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-use crate::harness::door::all_doors;
-use crate::harness::{Door, Server, Setup, wait_until};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::door::{all_doors, now};
+use crate::harness::{Client, Door, Server, Setup, wait_until};
 
 fn start() -> (Server, impl Fn(&str) -> Door) {
     let setup = all_doors(Setup::new());
@@ -218,6 +221,35 @@ fn bodies_of_tiny_parts_side_by_side_do_not_fill_the_memory() {
     assert!(why.contains("more than 10000 elements"), "{why}");
 }
 
+/// Posts batches of thirty messages, each with something that is none in its middle, until the server is killed while one is on
+/// its way. Adds the keys of those that were acknowledged.
+pub fn killed_among_batches(server: Server, door: &Door, round: usize, acked: &mut Vec<String>) -> Arc<TempDir> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let address = server.address;
+        scope.spawn(move || {
+            for batch in 0.. {
+                let key = format!("r{round}b{batch}");
+                let mut messages: Vec<_> = (0..30).map(|at| text_message(&format!("{key}m{at}"), "x")).collect();
+                messages.insert(15, json!({"type": "text", "batch": key}));
+                let body = envelope(&messages);
+                let headers = door.headers(&body, "1", now());
+                let headers: Vec<_> =
+                    headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+                let Ok(mut client) = Client::try_connect(address) else { return };
+                match client.request("POST", &door.path, &headers, &body) {
+                    Ok(reply) if reply.status == 200 => sender.send(key).unwrap_or_default(),
+                    _ => return,
+                }
+            }
+        });
+        acked.extend(receiver.iter().take(10 + 7 * round));
+        let folder = server.kill();
+        acked.extend(receiver.iter());
+        folder
+    })
+}
+
 #[test]
 fn batches_under_way_at_a_kill_are_whole_or_not_there() {
     let mut setup = all_doors(Setup::new());
@@ -225,31 +257,7 @@ fn batches_under_way_at_a_kill_are_whole_or_not_there() {
     let mut acked = Vec::new();
     for round in 0..4 {
         let (server, door) = (setup.start(), Door::of(&doors, "whatsapp"));
-        let folder = std::thread::scope(|scope| {
-            let (sender, receiver) = std::sync::mpsc::channel();
-            let (address, door) = (server.address, &door);
-            scope.spawn(move || {
-                for batch in 0.. {
-                    let key = format!("r{round}b{batch}");
-                    let mut messages: Vec<_> = (0..30).map(|at| text_message(&format!("{key}m{at}"), "x")).collect();
-                    messages.insert(15, json!({"type": "text", "batch": key}));
-                    let body = envelope(&messages);
-                    let headers = door.headers(&body, "1", crate::harness::door::now());
-                    let headers: Vec<_> =
-                        headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-                    let Ok(mut client) = crate::harness::Client::try_connect(address) else { return };
-                    match client.request("POST", &door.path, &headers, &body) {
-                        Ok(reply) if reply.status == 200 => sender.send(key).unwrap_or_default(),
-                        _ => return,
-                    }
-                }
-            });
-            // Killed while the next one is on its way.
-            acked.extend(receiver.iter().take(10 + 7 * round));
-            let folder = server.kill();
-            acked.extend(receiver.iter());
-            folder
-        });
+        let folder = killed_among_batches(server, &door, round, &mut acked);
         setup = all_doors(Setup::in_folder(folder));
     }
     let server = setup.start();

@@ -348,11 +348,8 @@ fn make_log_begin_again(connection: &Connection, lock_timeout: Duration) -> Resu
     patience(LOG_PATIENCE)?;
     let moved = checkpoint(connection, "RESTART");
     patience(lock_timeout)?;
-    match moved.map_err(|error| Failure::of_checkpoint(error, connection)) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::LogFull),
-        Err(failure) => Err(failure),
-    }
+    let moved = moved.map_err(|error| Failure::of_checkpoint(error, connection))?;
+    if moved { Ok(()) } else { Err(Failure::LogFull) }
 }
 
 fn count_messages(jobs: &[Job]) -> usize {

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::{on, own_cluster, wait_for_readiness};
 use crate::doors::samples::samples;
-use crate::doors::{envelope, text_message};
+use crate::doors::{envelope, killed_among_batches, text_message};
 use crate::harness::cluster::{self, sql};
 use crate::harness::door::{all_doors, now};
 use crate::harness::proxy::{Mode, Proxy};
-use crate::harness::{Client, Door, Server, Setup, wait_until};
+use crate::harness::{Door, Server, Setup, wait_until};
 
 pub fn doors_on(url: &str) -> Setup {
     all_doors(on(url))
@@ -277,30 +277,7 @@ fn batches_under_way_at_a_kill_are_whole_or_not_there() {
     let door = door("whatsapp");
     for round in 0..3 {
         let server = doors_on(&url).start();
-        std::thread::scope(|scope| {
-            let (sender, receiver) = std::sync::mpsc::channel();
-            let (address, door) = (server.address, &door);
-            scope.spawn(move || {
-                for batch in 0.. {
-                    let key = format!("r{round}b{batch}");
-                    let mut messages: Vec<_> = (0..30).map(|at| text_message(&format!("{key}m{at}"), "x")).collect();
-                    messages.insert(15, json!({"type": "text", "batch": key}));
-                    let body = envelope(&messages);
-                    let headers = door.headers(&body, "1", now());
-                    let headers: Vec<_> =
-                        headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-                    let Ok(mut client) = Client::try_connect(address) else { return };
-                    match client.request("POST", &door.path, &headers, &body) {
-                        Ok(reply) if reply.status == 200 => sender.send(key).unwrap_or_default(),
-                        _ => return,
-                    }
-                }
-            });
-            // Killed while the next one is on its way.
-            acked.extend(receiver.iter().take(10 + 7 * round));
-            server.kill();
-            acked.extend(receiver.iter());
-        });
+        killed_among_batches(server, &door, round, &mut acked);
     }
     // What was under way ends, one way or the other, once the server sees that nobody is there.
     let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL \
