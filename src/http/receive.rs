@@ -22,6 +22,7 @@ use crate::domain::Moment;
 use crate::providers::{AnswerStyle, Challenge, InvalidBody, Parsed, Request, Source, VerifiedBody};
 use crate::store::Receipt;
 use crate::telemetry::metrics::{Outcome, WebhookResult};
+use crate::telemetry::process::give_back_memory;
 
 /// Verifies, reads and stores what a provider posts.
 ///
@@ -174,7 +175,13 @@ async fn read(app: &AppState, source: &Arc<Source>, body: &VerifiedBody, now: Mo
         true => guarded(),
         false => {
             let _turn = app.large_reads.acquire().await;
-            tokio::task::spawn_blocking(guarded).await.unwrap_or_else(|error| Err(Box::new(error)))
+            let read = move || {
+                let parsed = guarded();
+                // The next large body may be read on another thread.
+                give_back_memory();
+                parsed
+            };
+            tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(Box::new(error)))
         }
     };
     parsed.unwrap_or_else(|_| Ok(source.unreadable(body, "the parser failed", now)))

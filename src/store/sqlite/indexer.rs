@@ -23,6 +23,7 @@ use crate::store::index::folder::{Folder, Sample};
 use crate::store::index::key;
 use crate::store::index::state::State;
 use crate::telemetry::log;
+use crate::telemetry::process::give_back_memory;
 
 /// How often the thread looks whether there is something to do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -125,18 +126,6 @@ pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool
 pub(super) fn give_way() {
     // On Linux this is a thread's own; a quarter of what the others get is still enough to keep up.
     let _ = rustix::process::nice(5);
-}
-
-/// Gives the system back what this thread has freed. Building and merging need tens of megabytes now and then, and the allocator
-/// would keep them for this thread's next time.
-pub(super) fn give_back_memory() {
-    // A fuzzer's allocator watches over memory; ours, once it is linked, would take its place.
-    #[cfg(not(fuzzing))]
-    // SAFETY: the function takes no pointer, may be called by any thread at any time, and frees only what is free already.
-    #[allow(unsafe_code)]
-    unsafe {
-        libmimalloc_sys::mi_collect(true);
-    }
 }
 
 /// Keeps an index, step by step.
