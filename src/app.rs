@@ -117,8 +117,7 @@ impl Reloader {
             Err(error) => return log::error("the secrets were not read again: the old ones hold").cause(&error).emit(),
         };
         let (doors, open) = (sources.len(), access.tokens.is_empty());
-        let cautions: Vec<_> =
-            sources.iter().filter_map(|door| Some((door.name.clone(), door.scheme.caution?))).collect();
+        let cautions: Vec<_> = sources.iter().filter_map(|door| Some((door.name.clone(), door.caution()?))).collect();
         let exchanged = state.reload(sources, access);
         let list = |names: &[String]| Some(names.join(", ")).filter(|list| !list.is_empty());
         log::info("read the secrets again")
@@ -184,7 +183,7 @@ fn tell_configuration(
         .value("startup_seconds", format_args!("{:.3}", started.elapsed().as_secs_f64()))
         .emit();
     for source in &config.sources {
-        if let Some(caution) = source.scheme.caution {
+        if let Some(caution) = source.caution() {
             log::warning(caution).text("source", &source.name).text("provider", source.scheme.kind).emit();
         }
     }

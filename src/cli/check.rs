@@ -97,7 +97,7 @@ fn tell_door(source: &Source, base_url: Option<&str>) {
             ),
         }
     }
-    if let Some(caution) = source.scheme.caution {
+    if let Some(caution) = source.caution() {
         println!("  caution      {caution}");
     }
 }

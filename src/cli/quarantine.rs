@@ -23,6 +23,10 @@ use crate::telemetry::Metrics;
 pub fn run(config: Config, readmit: bool) -> anyhow::Result<ExitCode> {
     let folder = config.quarantine.as_ref().map(|quarantine| quarantine.folder.clone());
     let folder = folder.context("POSTROOM_QUARANTINE_FOLDER is not set: nothing is kept")?;
+    if !folder.exists() {
+        println!("{} does not exist: nothing was refused yet", folder.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));

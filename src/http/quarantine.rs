@@ -144,10 +144,13 @@ fn holds_secret(source: &Source, headers: &HeaderMap, name: &str) -> bool {
     is_secret || headers.get_all(name).iter().count() > 1
 }
 
-/// Readable by the owner alone: bodies hold messages.
+/// Readable by the owner alone, and so is the folder where it is made: bodies hold messages.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    if let Some(folder) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())
 }

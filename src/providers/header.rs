@@ -35,6 +35,16 @@ pub enum TimeUnit {
     Milliseconds,
 }
 
+impl TimeUnit {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds since 1970",
+            Self::Milliseconds => "milliseconds since 1970",
+        }
+    }
+}
+
 /// How old or how far ahead a signed time may be, unless a source says otherwise. What is signed is still within the window
 /// when it is exactly this far away.
 pub const TOLERANCE_SECONDS: u32 = 300;

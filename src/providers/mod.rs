@@ -310,6 +310,12 @@ impl Source {
         }
     }
 
+    /// What the operator has to know before relying on this door.
+    pub fn caution(&self) -> Option<&'static str> {
+        let of_static = "the body is not signed: whoever sees one request can send others. Use HTTPS to the last hop";
+        self.scheme.caution.or_else(|| self.shows_secret().then_some(of_static))
+    }
+
     /// Whether requests can only be verified with the URL known.
     pub fn needs_url(&self) -> bool {
         self.scheme.needs_url || self.rule().is_some_and(Rule::needs_url)

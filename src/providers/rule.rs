@@ -172,9 +172,22 @@ impl Rule {
                 format!("{} of {template}, in {}", algorithm.name(), encoding.name())
             }
         };
-        let label = self.list.as_ref().and_then(|list| list.label.as_ref());
-        let label = label.map(|(equals, label)| format!("{label}{equals}")).unwrap_or_default();
-        format!("{}: {label}{}<{value}>", self.header, self.prefix)
+        let list = self.list.as_ref();
+        let label = list.and_then(|list| list.label.as_ref());
+        let (equals, label) =
+            label.map_or((' ', String::new()), |(equals, label)| (*equals, format!("{label}{equals}")));
+        let time = match self.time.as_ref().map(|time| (&time.place, time.unit)) {
+            Some((TimePlace::Label(own), unit)) => {
+                format!("{own}{equals}<{}>{}", unit.name(), list.map_or(',', |list| list.separator))
+            }
+            _ => String::new(),
+        };
+        let others = match self.time.as_ref().map(|time| (&time.place, time.unit)) {
+            Some((TimePlace::Header(name), unit)) => format!("; {name}: <{}>", unit.name()),
+            _ => String::new(),
+        };
+        let id = self.id_header.as_ref().map(|name| format!("; {name}: <id>")).unwrap_or_default();
+        format!("{}: {time}{label}{}<{value}>{others}{id}", self.header, self.prefix)
     }
 
     /// Checks a request; answers which of `keys` vouches for it. All keys are tried, so that the time does not tell which fits.

@@ -91,6 +91,24 @@ fn browsers_are_told_not_to_guess_frame_or_keep() {
 }
 
 #[test]
+fn nobody_guesses_at_what_the_doors_answer() {
+    let server = Server::start();
+    let good = body(&message("m1"));
+    let sniffable = [
+        ask(&server, "POST", "/webhook", &[]),
+        ask(&server, "GET", "/webhook", &[]),
+        ask(&server, "POST", "/webhook/none", &[]),
+        server.post(&good),
+        server.post(b"{}"),
+    ];
+    let statuses: Vec<u16> = sniffable.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [401, 405, 404, 200, 422]);
+    for reply in sniffable {
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{}", reply.status);
+    }
+}
+
+#[test]
 fn reads_are_limited_by_address_if_asked_and_doors_are_not_touched() {
     let server = Setup::new().env("POSTROOM_SERVER_READS_PER_MINUTE", 3).start();
     let statuses: Vec<u16> = (0..5).map(|_| server.get("/messages").status).collect();

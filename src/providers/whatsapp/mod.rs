@@ -66,8 +66,7 @@ fn read_change(source: &Source, entry: &Value, change: &Value, now: Moment, pars
     let field = text(change, "field").unwrap_or("unknown");
     let value = &change["value"];
     let room = |parsed: &Parsed| ELEMENTS_MAX.saturating_sub(parsed.len());
-    let number = scalar(&value["metadata"], "phone_number_id");
-    let (Some(number), "messages") = (number, field) else {
+    let (Some(number), "messages") = (account(source, entry, value), field) else {
         if room(parsed) > 0 {
             // Account events have no number and no id of their own: the whole change says which it is.
             let whole = json!({ "entry": entry["id"], "time": entry["time"], "change": change });
@@ -92,6 +91,17 @@ fn read_change(source: &Source, entry: &Value, change: &Value, now: Moment, pars
         parsed.events.push(element::event(source, "errors", None, error, now));
     }
     messages.len() + statuses.len() + errors.len()
+}
+
+/// The number that messages came to. Meta always names it; where a relay leaves it out, the business account has to do, so that
+/// its messages land all the same. None if there is nothing to store under it.
+fn account(source: &Source, entry: &Value, value: &Value) -> Option<String> {
+    let holds = |name: &str| value.get(name).is_some_and(Value::is_array);
+    let without = || {
+        (holds("messages") || holds("statuses"))
+            .then(|| scalar(entry, "id").unwrap_or_else(|| source.account().to_owned()))
+    };
+    scalar(&value["metadata"], "phone_number_id").or_else(without)
 }
 
 fn read_message(source: &Source, value: &Value, number: &str, part: &Value, now: Moment) -> Option<NewMessage> {
@@ -129,7 +139,8 @@ fn sender(part: &Value) -> Address {
 /// The business's number as it is displayed; where that is no number, the id of it.
 fn recipient(source: &Source, value: &Value, number: &str) -> Address {
     let displayed = text(&value["metadata"], "display_phone_number").and_then(Address::loose_phone);
-    displayed.or_else(|| source.options.to.clone()).unwrap_or_else(|| Address::tagged("phone_number_id", number))
+    let tag = if scalar(&value["metadata"], "phone_number_id").is_some() { "phone_number_id" } else { "account" };
+    displayed.or_else(|| source.options.to.clone()).unwrap_or_else(|| Address::tagged(tag, number))
 }
 
 /// The contacts stand beside the messages, in any order: whose they are is told by their ids.

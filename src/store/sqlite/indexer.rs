@@ -127,6 +127,16 @@ pub(super) fn give_way() {
     let _ = rustix::process::nice(5);
 }
 
+/// Gives the system back what this thread has freed. Building and merging need tens of megabytes now and then, and the allocator
+/// would keep them for this thread's next time.
+pub(super) fn give_back_memory() {
+    // SAFETY: the function takes no pointer, may be called by any thread at any time, and frees only what is free already.
+    #[allow(unsafe_code)]
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+    }
+}
+
 /// Keeps an index, step by step.
 pub(super) struct Keeper {
     /// The writer that it keeps out of the way of, if there is one.
@@ -368,6 +378,7 @@ impl Keeper {
         if let Some(members) = merge {
             self.merger.ask(members);
         }
+        give_back_memory();
         Ok(())
     }
 
@@ -392,6 +403,7 @@ impl Keeper {
         {
             let seconds = format!("{:.3}", since.elapsed().as_secs_f64());
             log::info("indexed all messages").value("indexed", state.live()).value("elapsed_seconds", seconds).emit();
+            give_back_memory();
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::indexer::{Control, give_way, lock};
+use super::indexer::{Control, give_back_memory, give_way, lock};
 use crate::store::index::Index;
 use crate::store::index::folder::{NewFile, NewFileWriter};
 use crate::store::index::merge::{Member, merge};
@@ -63,6 +63,8 @@ fn attend(waiting: &Receiver<Vec<Member>>, index: &Index, control: &Control) {
         {
             log::error("segments of the index could not be merged").cause(&error).emit();
         }
+        drop(members);
+        give_back_memory();
     }
 }
 

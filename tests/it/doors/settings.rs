@@ -203,6 +203,8 @@ fn check_tells_what_each_door_expects_and_no_secret() {
         "x-hub-signature-256: sha256=<HMAC-SHA256 of {body}, in lower-case hexadecimal>",
         "WHATSAPP_APP_SECRET",
         "webhook-signature: v1,<HMAC-SHA256 of {id}.{timestamp}.{body}, in base64>",
+        "stripe-signature: t=<seconds since 1970>,v1=<HMAC-SHA256 of {timestamp}.{body}, in lower-case hexadecimal>",
+        "in lower-case hexadecimal>; x-slack-request-timestamp: <seconds since 1970>",
         "x-twilio-signature: <HMAC-SHA1",
         "x-plivo-signature-v3: ",
         "the body is not signed",
@@ -250,4 +252,14 @@ fn secrets_in_files_are_exchanged_without_a_restart() {
     assert!(line["error"].as_str().unwrap().contains("must not be empty"), "{line}");
     assert_eq!(post(&server), 200);
     assert!(server.stop().0.success(), "a hang-up is no end");
+}
+
+#[test]
+fn a_generic_door_that_is_opened_by_a_static_secret_says_so_loudly() {
+    let text = "[source.a]\nprovider = 'generic'\nsecret_env = 'S'\nsignature_header = 'x-token'\nalgorithm = 'static'";
+    let (setup, _) = with_file(Setup::new().env("S", "secret"), text);
+    assert!(setup.arg("check").run().1.contains("caution      the body is not signed"));
+    let (setup, _) = with_file(Setup::new().env("S", "secret"), text);
+    let server = setup.start();
+    server.wait_for_line(|line| line["level"] == "WARNING" && line["source"] == "a");
 }

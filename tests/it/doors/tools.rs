@@ -184,8 +184,9 @@ fn refused_requests_are_kept_if_asked_and_stored_once_the_secret_is_right() {
 
 #[test]
 fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_later() {
-    let folder = tempfile::tempdir().unwrap();
-    let quarantine = |setup: Setup| setup.env("POSTROOM_QUARANTINE_FOLDER", folder.path().display());
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("made/when/needed");
+    let quarantine = |setup: Setup| setup.env("POSTROOM_QUARANTINE_FOLDER", folder.display());
     // The right token at a door that is set up with another one; a header that is the secret; a token that is signed.
     let config = "[source.bridge]\nprovider = \"evolution\"\nsecret_env = \"BRIDGE\"\nheader = \"X-Bridge\"\n\
         [source.vonage]\nprovider = \"vonage\"\nsecret_env = \"VONAGE\"\n";
@@ -206,9 +207,11 @@ fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_lat
         ("vonage", br#"{"message_uuid":"u1","from":"14155550100","to":"14155550101","message_type":"text","text":"v","timestamp":"2025-01-15T10:00:00Z","channel":"sms"}"#),
     ];
     let kept = || {
-        let paths = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let paths = fs::read_dir(&folder).into_iter().flatten().map(|entry| entry.unwrap().path());
         paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect::<Vec<_>>()
     };
+    let told = quarantine(with(Setup::new(), "x")).arg("verify").arg("--quarantine").run();
+    assert!(told.0.success() && told.1.contains("nothing was refused yet"), "{told:?}");
     for (at, (name, body)) in bodies.iter().enumerate() {
         let door = Door::of(&right, name);
         // One is kept in a tenth of a second at most.
@@ -234,6 +237,9 @@ fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_lat
         assert!(status.success(), "{stderr}");
         stdout
     };
+    let mode =
+        |path: &std::path::Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions());
+    assert_eq!((mode(&folder) & 0o777, mode(&folder.join("key")) & 0o777), (0o700, 0o600), "the owner's alone");
     let told = verify("still-another-secret", &["--readmit"]);
     assert!(
         told.contains("no configured secret makes what it showed") && told.contains("0 would be believed"),
@@ -247,6 +253,4 @@ fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_lat
     assert_eq!(server.get("/messages/u1").json()["text"], "v");
     let events = |name: &str| server.get(&format!("/events?source={name}")).json()["data"].as_array().unwrap().len();
     assert_eq!((events("evolution"), events("bridge")), (1, 1));
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder.path().join("key")).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600, "the key is the owner's alone");
 }

@@ -2,9 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ed25519_dalek::{Signer, SigningKey};
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use postroom::domain::Moment;
+use postroom::providers::encoding::Encoding;
 use postroom::providers::{Request, Source};
 
 use super::{Reply, Server, Setup};
@@ -36,7 +38,10 @@ impl Door {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.media_type));
         let request = Request { headers: &headers, body, base_url: Some(BASE_URL), target: &self.path };
-        self.source.sign(&request, id, now).expect("the test can sign for this provider")
+        match self.source.scheme.kind {
+            "telnyx" => as_telnyx(&headers, body, now),
+            _ => self.source.sign(&request, id, now).expect("the test can sign for this provider"),
+        }
     }
 
     /// Posts a body with its proof.
@@ -52,6 +57,20 @@ impl Door {
     }
 }
 
+/// The provider's own key, of which the door knows the public half.
+fn telnyx_key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+fn as_telnyx(headers: &HeaderMap, body: &[u8], now: Moment) -> HeaderMap {
+    let (mut headers, time) = (headers.clone(), now.unix_seconds());
+    let signature = telnyx_key().sign(&[format!("{time}|").as_bytes(), body].concat());
+    let signature = Encoding::Base64.encode(&signature.to_bytes());
+    headers.insert("telnyx-timestamp", time.into());
+    headers.insert("telnyx-signature-ed25519", signature.parse().expect("base64"));
+    headers
+}
+
 /// The base URL of every test server.
 pub const BASE_URL: &str = "https://hooks.example.com";
 
@@ -62,8 +81,10 @@ pub fn all_doors(mut setup: Setup) -> Setup {
     let generic =
         "[source.generic]\nprovider = \"generic\"\nsecret_env = \"OTHER_SECRET\"\nsignature_header = \"x-own\"\n";
     let path = setup.path().join("doors.toml");
-    std::fs::write(&path, doors.concat() + generic).expect("the file can be written");
+    let telnyx = "[source.telnyx]\nprovider = \"telnyx\"\nsecret_env = \"TELNYX_PUBLIC_KEY\"\n";
+    std::fs::write(&path, doors.concat() + generic + telnyx).expect("the file can be written");
     setup = setup.env("POSTROOM_CONFIG", path.display()).env("OTHER_SECRET", "other-secret");
+    setup = setup.env("TELNYX_PUBLIC_KEY", Encoding::Base64.encode(telnyx_key().verifying_key().as_bytes()));
     let secrets = [
         ("WHATSAPP_APP_SECRET", "app-secret"),
         ("WHATSAPP_VERIFY_TOKEN", "verify me"),
