@@ -18,6 +18,7 @@ mod listing;
 mod query;
 mod queue;
 mod reader;
+mod runs;
 mod schema;
 mod session;
 pub(in crate::store) mod sql;
