@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::{Config, ConfigError};
 use crate::http::doors::Doors;
 use crate::http::rate::Rates;
+use crate::http::receive::LARGE_READS_MAX;
 use crate::http::{AppState, Face, Quarantine, connection};
 use crate::store::Store;
 use crate::telemetry::{Metrics, log, process};
@@ -55,6 +56,7 @@ impl App {
             access: RwLock::new(Arc::new(config.access)),
             reads_apart: reading.is_some(),
             body_room: Semaphore::new(config.server.bodies_bytes_max),
+            large_reads: Semaphore::new(LARGE_READS_MAX),
             limits: config.server,
             store,
             metrics,

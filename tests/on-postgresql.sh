@@ -16,6 +16,7 @@ POSTROOM_TEST_STORE=postgres exec "${CARGO:-cargo}" test --locked --test it -- \
   --skip edges::drain::a_message_that_waits_for_the_writer \
   --skip edges::drain::a_request_under_way_at_a_stop \
   --skip edges::limits::a_request_that_takes_too_long \
+  --skip logs::a_client_that_does_not_wait \
   --skip health::a_table_made_anew \
   --skip health::without_its_table \
   --skip messages::cursors_lead_through_the_listing \

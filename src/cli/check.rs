@@ -90,9 +90,10 @@ fn tell_door(source: &Source, base_url: Option<&str>) {
     let labels: Vec<&str> = source.keys.iter().map(|key| key.label.as_str()).collect();
     println!("  secrets      {} (any of them)", labels.join(", "));
     if source.scheme.has_handshake() {
-        match source.options.verify_token {
-            Some(_) => println!("  handshake    answered, with the verify token that is configured"),
-            None => println!(
+        let tokens: Vec<&str> = source.options.verify_tokens.iter().map(|token| token.label.as_str()).collect();
+        match tokens.is_empty() {
+            false => println!("  verify token what stands in {} (any of them)", tokens.join(", ")),
+            true => println!(
                 "problem        no verify token is set ({VERIFY_TOKEN_VARIABLE}, or verify_token_env): the handshake is refused"
             ),
         }

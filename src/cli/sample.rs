@@ -1,7 +1,7 @@
 //! `postroom send --as PROVIDER`: posts a realistic sample as the provider would sign it, for whoever wants to see one arrive.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
@@ -11,8 +11,8 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::client::{Client, Target};
 use super::source_named;
-use crate::domain::Moment;
-use crate::providers::Request;
+use crate::domain::{Moment, Secret};
+use crate::providers::{Key, Request, SecretForm};
 
 /// A sample: provider, name, bytes.
 type Sample = (&'static str, &'static str, &'static [u8]);
@@ -38,6 +38,7 @@ const SAMPLES: &[Sample] = samples! {
     "bird": "whatsapp-inbound.json";
     "line": "text.json", "sticker.json";
     "slack": "message.json", "url-verification.json";
+    "telnyx": "mms.json", "received.json", "finalized.json";
     "plivo": "sms.form", "mms.form";
     "github": "issue-opened.json";
     "stripe": "event.json";
@@ -51,14 +52,19 @@ pub struct Wanted<'a> {
     pub body: Option<PathBuf>,
     /// Where to post; the door's path is appended if the URL has none.
     pub url: &'a str,
+    /// The file with the key to sign with, for doors that hold a public one only.
+    pub private_key: Option<&'a Path>,
     /// The settings file.
     pub config: Option<PathBuf>,
 }
 
 /// Signs and posts the sample, and prints the answer.
 pub fn send(wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
-    let (source, config) = source_named(BTreeMap::new(), wanted.config, wanted.door)?;
+    let (mut source, config) = source_named(BTreeMap::new(), wanted.config, wanted.door)?;
     let kind = source.scheme.kind;
+    if let Some(path) = wanted.private_key {
+        source.keys.insert(0, private_key(path)?);
+    }
     let of_kind: Vec<&Sample> = SAMPLES.iter().filter(|(provider, ..)| *provider == kind).collect();
     let named = wanted.body.as_deref().and_then(|path| path.to_str());
     let sample = of_kind
@@ -86,11 +92,21 @@ pub fn send(wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
     let id = format!("postroom-{}", now.unix_millis());
     let headers = source.sign(&request, &id, now).with_context(|| match source.needs_url() && base_url.is_none() {
         true => "PUBLIC_BASE_URL is not set, and the URL is part of the signature".to_owned(),
-        false => format!("only {} itself can sign for this door", source.scheme.title),
+        false => format!(
+            "{} signs with a private key, and this door holds the public one: make a pair of your own and name --private-key",
+            source.scheme.title
+        ),
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let reply = runtime.block_on(Client::new(target).request("POST", headers, body))?;
     println!("{name} to {path}: {} {}", reply.status.as_u16(), String::from_utf8_lossy(&reply.body));
     ensure!(reply.status == StatusCode::OK, "it was not taken");
     Ok(ExitCode::SUCCESS)
+}
+
+fn private_key(path: &Path) -> anyhow::Result<Key> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let secret = Secret::new(text.trim_ascii()).with_context(|| format!("{} is empty", path.display()))?;
+    let key = SecretForm::PrivateKey.read("--private-key", &secret);
+    key.map_err(|problem| anyhow::anyhow!("{} {problem}", path.display()))
 }

@@ -50,6 +50,9 @@ pub struct Arguments {
     /// Post one body as this provider would sign it, to its door: whatsapp, twilio, … (or a door's name)
     #[arg(long = "as", value_name = "DOOR")]
     door: Option<String>,
+    /// With --as: sign with the Ed25519 private key in this file (base64), for doors that hold a public one
+    #[arg(long, value_name = "FILE", requires = "door")]
+    private_key: Option<PathBuf>,
     /// A TOML file with settings, for --as (also POSTROOM_CONFIG)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -97,8 +100,13 @@ struct Courier {
 /// Posts everything and prints a summary.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(door) = &arguments.door {
-        let (body, config) = (arguments.file.clone(), arguments.config.clone());
-        return sample::send(Wanted { door, body, url: &arguments.url, config });
+        return sample::send(Wanted {
+            door,
+            body: arguments.file.clone(),
+            url: &arguments.url,
+            private_key: arguments.private_key.as_deref(),
+            config: arguments.config.clone(),
+        });
     }
     let file = arguments.file.as_deref().context("name a file, or - for standard input")?;
     let key = signing_key(&inputs_of_environment()?)?;

@@ -26,6 +26,7 @@ const RULE_KEYS: &[&str] = &[
     "algorithm",
     "encoding",
     "template",
+    "body_claim",
     "timestamp_header",
     "timestamp_label",
     "timestamp_unit",
@@ -151,6 +152,14 @@ impl Reader<'_> {
         }
     }
 
+    /// A text, or a list of texts.
+    fn texts(&self, key: &str) -> Result<Vec<Text>, ConfigError> {
+        let Some(Value::Array(list)) = self.table.get(key) else { return Ok(self.text(key)?.into_iter().collect()) };
+        let texts = list.iter().map(|value| value.as_str().filter(|text| !text.is_empty()));
+        let texts: Option<Vec<_>> = texts.map(|text| Some(Cow::Owned(text?.to_owned()))).collect();
+        texts.ok_or_else(|| (self.complain)(key, "must be a text or a list of texts"))
+    }
+
     /// A single ASCII character.
     fn separator(&self, key: &str) -> Result<Option<char>, ConfigError> {
         let Some(text) = self.text(key)? else { return Ok(None) };
@@ -164,12 +173,13 @@ impl Reader<'_> {
         let before = rule.list.take();
         let separator = self.separator("list_separator")?.or(before.as_ref().map(|list| list.separator));
         let equals = self.separator("label_separator")?;
-        let label = match (self.text("label")?, before.and_then(|list| list.label)) {
+        let mut labels = self.texts("label")?.into_iter();
+        let label = match (labels.next(), before.and_then(|list| list.label)) {
             (Some(label), before) => Some((equals.or(before.map(|(equals, _)| equals)).unwrap_or('='), label)),
             (None, Some((before, label))) => Some((equals.unwrap_or(before), label)),
             (None, None) => None,
         };
-        rule.list = separator.map(|separator| List { separator, label: label.clone() });
+        rule.list = separator.map(|separator| List { separator, label: label.clone(), more_labels: labels.collect() });
         if rule.list.is_none() && label.is_some() {
             return Err((self.complain)("label", "needs a list_separator"));
         }
@@ -177,20 +187,27 @@ impl Reader<'_> {
     }
 
     fn proof(&self, rule: &mut Rule) -> Result<(), ConfigError> {
+        let body_claim = self.text("body_claim")?;
         let (mut algorithm, mut encoding, mut template) = match rule.proof.clone() {
             Proof::Signature { algorithm, encoding, template } => (Some(algorithm), encoding, template),
-            Proof::Secret => (None, Encoding::Hex, Cow::Borrowed(&[Part::Body][..])),
+            Proof::Secret | Proof::Token { .. } => (None, Encoding::Hex, Cow::Borrowed(&[Part::Body][..])),
         };
-        if let Some(name) = self.text("algorithm")? {
+        let algorithm_name = self.text("algorithm")?;
+        let is_token = algorithm_name.as_deref() == Some("jwt-hs256");
+        if body_claim.is_some() && !is_token {
+            return Err((self.complain)("body_claim", "needs algorithm = \"jwt-hs256\""));
+        }
+        if let Some(name) = algorithm_name {
             algorithm = match name.as_ref() {
                 "hmac-sha1" => Some(Algorithm::HmacSha1),
                 "hmac-sha256" => Some(Algorithm::HmacSha256),
                 "hmac-sha384" => Some(Algorithm::HmacSha384),
                 "hmac-sha512" => Some(Algorithm::HmacSha512),
                 "ed25519" => Some(Algorithm::Ed25519),
-                "static" => None,
+                "static" | "jwt-hs256" => None,
                 _ => {
-                    let known = "must be hmac-sha1, hmac-sha256, hmac-sha384, hmac-sha512, ed25519 or static";
+                    let known =
+                        "must be hmac-sha1, hmac-sha256, hmac-sha384, hmac-sha512, ed25519, jwt-hs256 or static";
                     return Err((self.complain)("algorithm", known));
                 }
             };
@@ -211,6 +228,7 @@ impl Reader<'_> {
         }
         rule.proof = match algorithm {
             Some(algorithm) => Proof::Signature { algorithm, encoding, template },
+            None if is_token => Proof::Token { body_claim },
             None => Proof::Secret,
         };
         Ok(())

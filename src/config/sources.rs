@@ -86,7 +86,8 @@ fn shortcut(inputs: &Inputs, scheme: &'static Scheme) -> Result<Option<Source>, 
     }
     let mut source = Source::new(scheme.kind, scheme, keys);
     if scheme.has_handshake() {
-        source.options.verify_token = inputs.environment_secret(VERIFY_TOKEN_VARIABLE)?;
+        let token = inputs.environment_secret(VERIFY_TOKEN_VARIABLE)?;
+        source.options.verify_tokens.extend(token.map(|token| Key::new(VERIFY_TOKEN_VARIABLE, token)));
     }
     Ok(Some(source))
 }
@@ -119,7 +120,8 @@ impl FileSource<'_> {
         options.to = self.text("to")?.map(|to| Address::loose_phone(to).unwrap_or_else(|| Address::tagged("id", to)));
         options.base_url = self.text("base_url")?.map(|url| base_url(url).ok_or_else(|| self.bad_url())).transpose()?;
         options.header = self.text("header")?.map(str::to_ascii_lowercase);
-        options.verify_token = self.secrets("verify_token")?.into_iter().next().map(|(_, secret)| secret);
+        let tokens = self.secrets("verify_token")?;
+        options.verify_tokens = tokens.into_iter().map(|(label, secret)| Key::new(&label, secret)).collect();
         options.shared_keys = self.table.contains_key("key_ids");
         options.body_bytes_max = match self.table.get("body_bytes_max") {
             None => None,

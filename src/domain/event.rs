@@ -41,6 +41,10 @@ pub struct StoredEvent {
     pub payload: Option<i64>,
 }
 
+/// A page ends before the bodies of its events are longer than this together, but not before the first: account events of some
+/// providers are megabytes.
+pub const EVENT_PAGE_BYTES_MAX: usize = 4 << 20;
+
 /// A page of events: the newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventRequest {

@@ -39,12 +39,8 @@ pub fn preflight(app: &AppState, endpoint: Endpoint, method: &Method, headers: &
     Some(answer)
 }
 
-/// Adds to an answer what browsers have to know. The doors answer machines; of them no browser shall make anything either.
+/// Adds to an answer what browsers have to know. The doors answer machines, but a browser can be led there too.
 pub fn guard(app: &AppState, endpoint: Option<Endpoint>, headers: &HeaderMap, answer: &mut Answer) {
-    if matches!(endpoint, Some(Endpoint::Webhook | Endpoint::Door)) {
-        answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        return;
-    }
     let access = app.access();
     if let Some(origin) =
         endpoint.filter(|endpoint| is_shared(*endpoint)).and_then(|_| allowed_origin(&access, headers))

@@ -22,6 +22,7 @@ use crate::store::Lookup;
         (status = 401, description = "Reading wants a token", body = DetailView),
         (status = 404, description = "There is none, or no raw body of it", body = DetailView),
         (status = 409, description = "Several messages have this id; ask by key", body = AmbiguousView),
+        (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]
@@ -50,6 +51,7 @@ pub async fn message(app: &AppState, path: &str, query: &str) -> Result<Answer, 
         (status = 401, description = "Reading wants a token", body = DetailView),
         (status = 404, description = "No status of it is known", body = DetailView),
         (status = 409, description = "Several messages have this id; ask by key", body = AmbiguousView),
+        (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]
@@ -80,6 +82,7 @@ fn one<T>(found: Lookup<T>) -> Result<T, ApiError> {
         (status = 200, description = "Events", body = EventsView),
         (status = 401, description = "Reading wants a token", body = DetailView),
         (status = 422, description = "A parameter breaks its rule", body = InvalidView),
+        (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]

@@ -86,11 +86,13 @@ pub fn base_url(limits: &ServerConfig, headers: &HeaderMap, peer: IpAddr) -> Opt
     if !limits.trusted_proxies.iter().any(|network| network.contains(peer)) {
         return None;
     }
-    // Each proxy on the way may append; the first value is the one that the provider used.
+    // A proxy may append to what its client claimed: values that differ do not say which is the proxy's own.
     let forwarded = |name: &str| {
-        let mut values = headers.get_all(name).iter();
-        let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
-        Some(value.split(',').next().unwrap_or(value).trim().to_owned())
+        let mut lines = headers.get_all(name).iter();
+        let line = lines.next().filter(|_| lines.next().is_none())?.to_str().ok()?;
+        let mut values = line.split(',').map(str::trim);
+        let value = values.next()?;
+        values.all(|other| other == value).then(|| value.to_owned())
     };
     let scheme = forwarded("x-forwarded-proto").filter(|scheme| scheme == "https" || scheme == "http")?;
     crate::config::sources::base_url(&format!("{scheme}://{}", forwarded("x-forwarded-host")?))

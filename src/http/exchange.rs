@@ -332,8 +332,8 @@ pub fn refuse_unparsable(app: &AppState, status: StatusCode) -> Vec<u8> {
         .emit();
     let body = views::detail(status.canonical_reason().unwrap_or("Bad Request"));
     let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-request-id: {request_id}\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n",
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\ncache-control: no-store\r\n\
+         x-request-id: {request_id}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), &body].concat()

@@ -42,6 +42,7 @@ use crate::domain::{Position, Start};
         (status = 400, description = "Not HTTP as it should be", body = DetailView),
         (status = 401, description = "Reading wants a token", body = DetailView),
         (status = 422, description = "A parameter breaks its rule", body = InvalidView),
+        (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available, or the search took too long", body = DetailView),
     ),
     security((), ("token" = [])))]

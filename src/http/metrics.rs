@@ -10,6 +10,7 @@ use super::{Answer, AppState};
     responses(
         (status = 200, description = "Prometheus text format 0.0.4", content_type = "text/plain", body = String),
         (status = 401, description = "Reading wants a token", body = DetailView),
+        (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
     ),
     security((), ("token" = [])))]
 pub async fn expose(app: &AppState) -> Answer {

@@ -19,7 +19,7 @@ pub mod openapi;
 pub mod params;
 mod quarantine;
 pub mod rate;
-mod receive;
+pub mod receive;
 mod stats;
 pub mod views;
 
@@ -61,6 +61,8 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// Bytes that large bodies may still take, all together.
     pub body_room: Semaphore,
+    /// Large bodies that may still be read into parts at once.
+    pub large_reads: Semaphore,
     /// Turns true when the service begins to stop; requests that come after that are refused.
     pub stop: watch::Sender<bool>,
 }

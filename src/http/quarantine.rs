@@ -139,7 +139,10 @@ fn holds_secret(source: &Source, headers: &HeaderMap, name: &str) -> bool {
     };
     let is_secret = match source.shows_secret() {
         true => !harmless(),
-        false => matches!(name, "authorization" | "cookie" | "proxy-authorization"),
+        false => {
+            matches!(name, "authorization" | "cookie" | "proxy-authorization")
+                || source.sealed_header().as_deref() == Some(name)
+        }
     };
     is_secret || headers.get_all(name).iter().count() > 1
 }

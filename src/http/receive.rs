@@ -39,6 +39,7 @@ use crate::telemetry::metrics::{Outcome, WebhookResult};
         (status = 413, description = "The body is too long", body = DetailView),
         (status = 415, description = "The body is compressed", body = DetailView),
         (status = 422, description = "Signed, but not a message", body = InvalidView),
+        (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "Not stored; try again (Retry-After)", body = DetailView),
         (status = 507, description = "Not stored: the disk is full; try again (Retry-After)", body = DetailView),
     ))]
@@ -63,7 +64,7 @@ pub async fn receive(
     // After the signature: whoever has no secret cannot use up what those have who do.
     app.rates.post(&source.name).map_err(ApiError::TooMany)?;
     app.store.has_room()?;
-    let parsed = read(source, &body, now).await.map_err(|refusal| {
+    let parsed = read(app, source, &body, now).await.map_err(|refusal| {
         record.message_id = refusal.message_id;
         ApiError::Invalid(refusal.errors)
     })?;
@@ -88,11 +89,16 @@ pub async fn receive(
     request_body(content = String, description = "The provider's body, at most 4 MiB", content_type = "*/*"),
     responses(
         (status = 200, description = "Everything in it is stored, now or before"),
+        (status = 400, description = "Not HTTP as it should be", body = DetailView),
         (status = 401, description = "Not signed as the door wants it", body = DetailView),
         (status = 403, description = "The same, at Twilio's door", body = DetailView),
         (status = 404, description = "There is no such door", body = DetailView),
+        (status = 408, description = "The body did not come in time", body = DetailView),
         (status = 413, description = "The body is too long", body = DetailView),
-        (status = 503, description = "Not stored; try again (Retry-After)", body = DetailView),
+        (status = 415, description = "The body is compressed", body = DetailView),
+        (status = 422, description = "Only at doors of Postroom's own format: signed, but not a message", body = InvalidView),
+        (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
+        (status = 503, description = "Not stored, or unsigned at Vonage's door; try again (Retry-After)", body = DetailView),
         (status = 507, description = "Not stored: the disk is full; try again (Retry-After)", body = DetailView),
     ))]
 #[allow(dead_code)]
@@ -127,6 +133,9 @@ fn body_bytes_max(app: &AppState, source: &Source) -> usize {
 
 /// A body from here on is verified and read on a thread for such work: some milliseconds in which nobody else would be served.
 const LARGE_BODY_BYTES: usize = 64 << 10;
+/// Large bodies that are read into parts at once; the others wait. A body of tiny parts is some forty times its size while it is
+/// read, and a processor reads one at a time anyway.
+pub const LARGE_READS_MAX: usize = 2;
 
 async fn verify(
     app: &AppState,
@@ -154,7 +163,7 @@ async fn verify(
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Panic)?.map_err(refuse)
 }
 
-async fn read(source: &Arc<Source>, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
+async fn read(app: &AppState, source: &Arc<Source>, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     if !source.keeps_payload() {
         return source.parse(body, now);
     }
@@ -163,7 +172,10 @@ async fn read(source: &Arc<Source>, body: &VerifiedBody, now: Moment) -> Result<
     let guarded = move || catch_unwind(AssertUnwindSafe(|| own.parse(&whole, now)));
     let parsed = match body.as_bytes().len() < LARGE_BODY_BYTES {
         true => guarded(),
-        false => tokio::task::spawn_blocking(guarded).await.unwrap_or_else(|error| Err(Box::new(error))),
+        false => {
+            let _turn = app.large_reads.acquire().await;
+            tokio::task::spawn_blocking(guarded).await.unwrap_or_else(|error| Err(Box::new(error)))
+        }
     };
     parsed.unwrap_or_else(|_| Ok(source.unreadable(body, "the parser failed", now)))
 }
@@ -180,11 +192,10 @@ fn answer(style: AnswerStyle) -> Answer {
     }
 }
 
-/// The provider chose the text, or whoever claims to be it: no browser shall make anything else of it.
+/// The provider chose the text, or whoever claims to be it: it is never anything but text, and `browser::guard` sees to it that
+/// no browser makes anything else of it.
 fn plain_text(Challenge(text): &Challenge) -> Answer {
-    let mut answer = with_type(text.clone().into(), HeaderValue::from_static("text/plain; charset=utf-8"));
-    answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    answer
+    with_type(text.clone().into(), HeaderValue::from_static("text/plain; charset=utf-8"))
 }
 
 impl Record<'_> {

@@ -13,6 +13,7 @@ use crate::domain::State;
         (status = 200, description = "The inbox in a few numbers", body = StatsView),
         (status = 400, description = "Not HTTP as it should be", body = DetailView),
         (status = 401, description = "Reading wants a token", body = DetailView),
+        (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]

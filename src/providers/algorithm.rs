@@ -1,7 +1,7 @@
 //! The algorithms that providers sign with: HMAC (RFC 2104) over SHA-1, SHA-256, SHA-384 and SHA-512 (FIPS 180-4), Ed25519
 //! (RFC 8032), and a secret that is only shown.
 
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
@@ -56,14 +56,17 @@ impl Algorithm {
         }
     }
 
-    /// The signature of the parts; none where only the provider can sign.
+    /// The signature of the parts. For Ed25519 the secret is a private key here, and there is none if it is not one.
     pub fn sign(self, secret: &[u8], parts: &[&[u8]]) -> Option<Vec<u8>> {
         match self {
             Self::HmacSha1 => Some(mac::<Hmac<Sha1>>(secret, parts).finalize().into_bytes().to_vec()),
             Self::HmacSha256 => Some(mac::<Hmac<Sha256>>(secret, parts).finalize().into_bytes().to_vec()),
             Self::HmacSha384 => Some(mac::<Hmac<Sha384>>(secret, parts).finalize().into_bytes().to_vec()),
             Self::HmacSha512 => Some(mac::<Hmac<Sha512>>(secret, parts).finalize().into_bytes().to_vec()),
-            Self::Ed25519 => None,
+            Self::Ed25519 => {
+                let key = SigningKey::from_bytes(secret.try_into().ok()?);
+                Some(key.sign(&parts.concat()).to_bytes().to_vec())
+            }
         }
     }
 }
@@ -129,6 +132,8 @@ mod tests {
         assert!(Algorithm::Ed25519.verifies(&key, &[b"\xaf", b"\x82"], &signature));
         assert!(!Algorithm::Ed25519.verifies(&key, &[b"\xaf\x83"], &signature));
         assert!(!Algorithm::Ed25519.verifies(&key[1..], &[b"\xaf\x82"], &signature));
+        let private = decode_hex(b"c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7").unwrap();
+        assert_eq!(Algorithm::Ed25519.sign(&private, &[b"\xaf", b"\x82"]), Some(signature));
         // The neutral element as key: with R = key and S = 0 a lenient verifier believes every message.
         let neutral = [[1].as_slice(), &[0; 31]].concat();
         let forged = [neutral.as_slice(), &[0; 32]].concat();

@@ -14,12 +14,6 @@ use crate::domain::{Address, Details, Event, Kind, MessageId, Moment, NewMessage
 /// raw body has to do, so that a body of tiny parts does not fill the memory.
 pub const ELEMENTS_MAX: usize = 10_000;
 
-/// Says that a body had more parts than are stored one by one.
-pub fn too_many(source: &Source, body: &VerifiedBody, count: usize, now: Moment) -> Option<Event> {
-    let why = "more than 10000 elements in one body";
-    (count > ELEMENTS_MAX).then(|| unreadable_body(source, body.as_bytes(), why, now))
-}
-
 /// The key of a provider's message: `<kind>:<account>:<id>`. The account is the provider's own, so that two bots never
 /// swallow each other's messages, and renaming a door doubles nothing. An id that is too long is replaced by its digest.
 pub fn message_key(kind: &str, account: &str, id: &str) -> MessageId {

@@ -11,7 +11,7 @@ use super::header::{bearer, single};
 use super::json::{list, owned, scalar, text};
 use super::rule::first_fitting;
 use super::signature::BadSignature;
-use super::{InvalidBody, Parsed, Request, Scheme, Source, VerifiedBody, jid, jwt};
+use super::{Parse, Parsed, Request, Scheme, Source, jid, jwt};
 use crate::domain::{Address, Details, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 
 /// The row of `SCHEMES`.
@@ -28,7 +28,7 @@ pub const SCHEME: Scheme = Scheme {
     by_bearer: true,
     takes_suffix: true,
     verify,
-    parse,
+    parse: Parse::Json(parse),
     sign: Some(sign),
     redact: Some(redact),
     ..Scheme::BASE
@@ -96,25 +96,18 @@ fn redact(body: &[u8]) -> Option<Vec<u8>> {
     found.then_some(out)
 }
 
-fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let mut envelope = match element::read_json(source, body, now) {
-        Ok(envelope) => envelope,
-        Err(unreadable) => return Ok(*unreadable),
-    };
+fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
-    if let Some(fields) = envelope.as_object_mut() {
-        fields.shift_remove("apikey");
-    }
-    let event = text(&envelope, "event").unwrap_or("unknown");
+    let event = text(envelope, "event").unwrap_or("unknown");
     let parts = match &envelope["data"] {
         Value::Array(parts) => parts.as_slice(),
         part => std::slice::from_ref(part),
     };
-    parsed.events.extend(element::too_many(source, body, parts.len(), now));
+    parsed.is_cut = parts.len() > ELEMENTS_MAX;
     for part in parts.iter().take(ELEMENTS_MAX) {
         let own = part["key"]["fromMe"] == true;
-        let message = (event == "messages.upsert" && !own).then(|| message(source, &envelope, part, now)).flatten();
-        let status = (event == "messages.update").then(|| status(source, &envelope, part, now)).flatten();
+        let message = (event == "messages.upsert" && !own).then(|| message(source, envelope, part, now)).flatten();
+        let status = (event == "messages.update").then(|| status(source, envelope, part, now)).flatten();
         match (message, status) {
             (Some(message), _) => parsed.messages.push(message),
             (None, Some(status)) => parsed.statuses.push(status),
@@ -126,7 +119,7 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
             }
         }
     }
-    Ok(parsed)
+    parsed
 }
 
 fn account<'a>(source: &'a Source, envelope: &'a Value) -> &'a str {

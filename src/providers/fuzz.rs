@@ -34,7 +34,7 @@ pub fn door(scheme: &'static Scheme) -> Source {
     }
     let mut source = Source::new(scheme.kind, scheme, keys);
     source.options.base_url = Some("https://hooks.example.com".to_owned());
-    source.options.verify_token = Some(secret);
+    source.options.verify_tokens = vec![Key::new("fuzzing", secret)];
     if scheme.is_generic() {
         source.options.rule = Some(generic_rule());
         source.options.mapping = Some(GENERIC_MAPPING);
@@ -50,7 +50,7 @@ fn signing_key() -> SigningKey {
 fn generic_rule() -> Rule {
     let template = vec![Part::Id, Part::Text(text(".")), Part::Timestamp, Part::Text(text(".")), Part::Body];
     Rule {
-        list: Some(List { separator: ',', label: Some(('=', text("v1"))) }),
+        list: Some(List { separator: ',', label: Some(('=', text("v1"))), more_labels: Vec::new() }),
         id_header: Some(text("x-own-id")),
         time: Some(Time { place: TimePlace::Label(text("t")), unit: TimeUnit::Milliseconds, tolerance_seconds: 300 }),
         proof: Proof::Signature {

@@ -7,11 +7,12 @@ use super::header::form;
 use super::json::{as_scalar, text};
 use super::rule::Text;
 use super::twilio::kind_of_media;
-use super::{InvalidBody, Parsed, Scheme, Source, VerifiedBody};
+use super::{InvalidBody, Parse, Parsed, Scheme, Source, VerifiedBody};
 use crate::domain::{Address, Kind, Media, Moment, NewMessage};
 
 /// The row of `SCHEMES`.
-pub const SCHEME: Scheme = Scheme { kind: "generic", title: "Any provider, by configuration", parse, ..Scheme::BASE };
+pub const SCHEME: Scheme =
+    Scheme { kind: "generic", title: "Any provider, by configuration", parse: Parse::Bytes(parse), ..Scheme::BASE };
 
 /// Where the fields of a message are, as JSON pointers (RFC 6901). What has no pointer is not looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +96,7 @@ pub fn parse_mapped(source: &Source, mapping: &Mapping, body: &VerifiedBody, now
             None => parsed.events.push(element::event(source, event_kind(part), None, part, now)),
         }
     }
-    parsed.events.extend(element::too_many(source, body, parts.len(), now));
+    parsed.is_cut = parts.len() > ELEMENTS_MAX;
     if parsed.is_empty() {
         parsed.events.push(element::event(source, event_kind(&whole), None, &whole, now));
     }

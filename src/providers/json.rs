@@ -14,7 +14,44 @@ pub fn read(bytes: &[u8]) -> Result<Value, String> {
         Cow::Owned(text) => Cow::Owned(mend_escapes(text.as_bytes()).into_owned()),
     };
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-    serde_json::from_slice(text).map_err(|error| error.to_string())
+    let error = match serde_json::from_slice(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error.to_string(),
+    };
+    // One part that is nested too deeply must not cost its neighbours.
+    without_depths(text).and_then(|text| serde_json::from_slice(&text).ok()).ok_or(error)
+}
+
+/// Deepest nesting that is read, of what the reader allows (128): stored parts are put into other objects later.
+const DEPTH_MAX: usize = 100;
+
+/// The same with `null` for whatever is nested too deeply; none if nothing is.
+fn without_depths(text: &[u8]) -> Option<Vec<u8>> {
+    let (mut out, mut depth, mut cut) = (Vec::with_capacity(text.len()), 0usize, false);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in text {
+        let skipped = depth > DEPTH_MAX;
+        match byte {
+            _ if in_text => {
+                in_text = escaped || *byte != b'"';
+                escaped = !escaped && *byte == b'\\';
+            }
+            b'"' => in_text = true,
+            b'[' | b'{' => {
+                depth += 1;
+                if depth == DEPTH_MAX + 1 {
+                    out.extend_from_slice(b"null");
+                    cut = true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if !skipped && depth <= DEPTH_MAX {
+            out.push(*byte);
+        }
+    }
+    cut.then_some(out)
 }
 
 /// Replaces the escapes of NUL and of lone surrogates by that of U+FFFD, which is as long.
@@ -109,6 +146,26 @@ mod tests {
         for bad in ["", "{", r#""\u00""#, r#""\u""#, "{} x"] {
             assert!(read(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_is_left_out_and_its_neighbours_stay() {
+        let deep = |count: usize| format!("{}1{}", "[".repeat(count), "]".repeat(count));
+        let wide = |inner: &str| read(format!(r#"{{"a":[{inner},"]}}\"[",{{"b":2}}],"c":3}}"#).as_bytes());
+        let neighbours = json!(["]}\"[", {"b": 2}]);
+        for count in [97, 98, 99, 130, 100_000] {
+            let value = wide(&deep(count)).unwrap();
+            assert_eq!(value["a"].as_array().unwrap()[1..], neighbours.as_array().unwrap()[..], "{count}");
+            assert_eq!(value["c"], 3, "{count}");
+        }
+        let objects = format!("{}1{}", r#"{"x\\":"#.repeat(200), "}".repeat(200));
+        assert_eq!(wide(&objects).unwrap()["c"], 3);
+        assert_eq!(
+            wide(&deep(98)),
+            serde_json::from_str(&format!(r#"{{"a":[{},"]}}\"[",{{"b":2}}],"c":3}}"#, deep(98)))
+                .map_err(|_| String::new())
+        );
+        assert!(read("[".repeat(1000).as_bytes()).unwrap_err().contains("recursion"), "it never ends");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! JSON Web Tokens (RFC 7519) signed by HMAC (RFC 7515, RFC 7518 §3.2), as far as providers use them.
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::algorithm::Algorithm;
-use super::encoding::{decode_base64url, encode_base64url};
+use super::encoding::{decode_base64url, encode_base64url, encode_hex};
 use super::header::TOLERANCE_SECONDS;
 use super::key::Key;
 use super::rule::first_fitting;
@@ -20,6 +21,13 @@ pub struct Token {
     pub key: usize,
     /// The claims.
     pub claims: Map<String, Value>,
+}
+
+impl Token {
+    /// Whether the claim is the SHA-256 of these bytes, in hexadecimal.
+    pub fn digests(&self, claim: &str, bytes: &[u8]) -> bool {
+        self.claims.get(claim).and_then(Value::as_str) == Some(&encode_hex(&Sha256::digest(bytes)))
+    }
 }
 
 /// Checks a token's signature and times. `allowed` are the names that its `alg` may have: what the token asks for is never

@@ -20,32 +20,50 @@ pub enum SecretForm {
     Standard,
     /// Base64 of an Ed25519 public key.
     PublicKey,
+    /// `whsk_` (it may be missing) and base64 of an Ed25519 private key. Only for trying out: it signs as the provider does.
+    PrivateKey,
 }
 
 impl SecretForm {
     /// The key that a configured secret stands for, or what is wrong with it.
     pub fn read(self, label: &str, secret: &Secret) -> Result<Key, &'static str> {
         let text = secret.expose();
-        let (bytes, is_public) = match self {
-            Self::Text => (Some(text.to_vec()), false),
-            Self::Base64 => (decode_secret_base64(text), false),
-            Self::Hex => (decode_hex(&text.to_ascii_lowercase()), false),
-            Self::PublicKey => (decode_secret_base64(text), true),
+        let (bytes, role) = match self {
+            Self::Text => (Some(text.to_vec()), Role::Shared),
+            Self::Base64 => (decode_secret_base64(text), Role::Shared),
+            Self::Hex => (decode_hex(&text.to_ascii_lowercase()), Role::Shared),
+            Self::PublicKey => (decode_secret_base64(text), Role::Public),
+            Self::PrivateKey => (decode_secret_base64(text.strip_prefix(b"whsk_").unwrap_or(text)), Role::Private),
             Self::Standard => match (text.strip_prefix(b"whsec_"), text.strip_prefix(b"whpk_")) {
-                (_, Some(public)) => (decode_secret_base64(public), true),
-                (secret, None) => (decode_secret_base64(secret.unwrap_or(text)), false),
+                (_, Some(public)) => (decode_secret_base64(public), Role::Public),
+                (secret, None) => (decode_secret_base64(secret.unwrap_or(text)), Role::Shared),
             },
         };
-        let bytes = bytes.ok_or(match self {
+        let mut bytes = bytes.ok_or(match self {
             Self::Hex => "is not hexadecimal",
             _ => "is not base64",
         })?;
-        if is_public && bytes.len() != 32 {
-            return Err("is not a public key of 32 bytes");
+        match (role, bytes.len()) {
+            (Role::Public, 32) | (Role::Private, 32) | (Role::Shared, _) => {}
+            (Role::Public, _) => return Err("is not a public key of 32 bytes"),
+            // Some tools write the public key behind the private one.
+            (Role::Private, 64) => bytes.truncate(32),
+            (Role::Private, _) => return Err("is not a private key of 32 bytes"),
         }
         let secret = Secret::new(bytes).ok_or("must not be empty")?;
-        Ok(Key { is_public, ..Key::new(label, secret) })
+        Ok(Key { role, ..Key::new(label, secret) })
     }
+}
+
+/// What can be done with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Both sides have it, and both can sign.
+    Shared,
+    /// It verifies and cannot sign.
+    Public,
+    /// It signs what the public one verifies.
+    Private,
 }
 
 /// A secret that opens a door.
@@ -57,8 +75,8 @@ pub struct Key {
     pub secret: Secret,
     /// The name by which requests say that this one signed, for providers that number their keys.
     pub id: Option<String>,
-    /// Whether the secret is a public key, which can verify but not sign.
-    pub is_public: bool,
+    /// What can be done with it.
+    pub role: Role,
     /// HMAC-SHA256 with this secret, made ready.
     signing: SigningKey,
     uses: Arc<Uses>,
@@ -75,7 +93,7 @@ impl Key {
     /// A secret under a name.
     pub fn new(label: &str, secret: Secret) -> Self {
         let signing = SigningKey::new(&secret);
-        Self { label: label.to_owned(), secret, id: None, is_public: false, signing, uses: Arc::default() }
+        Self { label: label.to_owned(), secret, id: None, role: Role::Shared, signing, uses: Arc::default() }
     }
 
     /// HMAC-SHA256 by this secret.
@@ -109,18 +127,26 @@ mod tests {
     #[test]
     fn secrets_are_read_as_their_provider_writes_them() {
         let read = |form: SecretForm, text: &str| {
-            form.read("x", &Secret::new(text).unwrap()).map(|key| (key.secret.expose().to_vec(), key.is_public))
+            form.read("x", &Secret::new(text).unwrap()).map(|key| (key.secret.expose().to_vec(), key.role))
         };
-        assert_eq!(read(SecretForm::Text, " whsec_AP8= "), Ok((b" whsec_AP8= ".to_vec(), false)), "nothing is trimmed");
+        assert_eq!(
+            read(SecretForm::Text, " whsec_AP8= "),
+            Ok((b" whsec_AP8= ".to_vec(), Role::Shared)),
+            "nothing is trimmed"
+        );
         for text in ["whsec_AP8=", "AP8=", "whsec_AP8", "AP8"] {
-            assert_eq!(read(SecretForm::Standard, text), Ok((vec![0, 255], false)), "{text}");
+            assert_eq!(read(SecretForm::Standard, text), Ok((vec![0, 255], Role::Shared)), "{text}");
         }
         let public = format!("whpk_{}", "A".repeat(43) + "=");
-        assert_eq!(read(SecretForm::Standard, &public), Ok((vec![0; 32], true)));
-        assert_eq!(read(SecretForm::Hex, "00FF"), Ok((vec![0, 255], false)));
+        assert_eq!(read(SecretForm::Standard, &public), Ok((vec![0; 32], Role::Public)));
+        assert_eq!(read(SecretForm::Hex, "00FF"), Ok((vec![0, 255], Role::Shared)));
         assert_eq!(read(SecretForm::Standard, "whsec_"), Err("must not be empty"));
         assert_eq!(read(SecretForm::Standard, "whsec_!"), Err("is not base64"));
         assert_eq!(read(SecretForm::PublicKey, "AP8="), Err("is not a public key of 32 bytes"));
+        for text in ["A".repeat(43), format!("whsk_{}==", "A".repeat(86))] {
+            assert_eq!(read(SecretForm::PrivateKey, &text), Ok((vec![0; 32], Role::Private)), "{text}");
+        }
+        assert_eq!(read(SecretForm::PrivateKey, "AP8="), Err("is not a private key of 32 bytes"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::algorithm::Algorithm;
 use super::element::{self, Content, ELEMENTS_MAX};
 use super::encoding::Encoding;
 use super::json::{list, scalar, text};
-use super::{InvalidBody, Parsed, Rule, Scheme, Source, VerifiedBody};
+use super::{Parse, Parsed, Rule, Scheme, Source};
 use crate::domain::{Address, Kind, Media, Moment, NewMessage};
 
 /// The row of `SCHEMES`.
@@ -14,20 +14,16 @@ pub const SCHEME: Scheme = Scheme {
     kind: "line",
     title: "LINE Messaging API",
     rule: Some(Rule::of_body("x-line-signature", "", Algorithm::HmacSha256, Encoding::Base64)),
-    parse,
+    parse: Parse::Json(parse),
     ..Scheme::BASE
 };
 
-fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let envelope = match element::read_json(source, body, now) {
-        Ok(envelope) => envelope,
-        Err(unreadable) => return Ok(*unreadable),
-    };
+fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
-    let events = list(&envelope, "events");
-    parsed.events.extend(element::too_many(source, body, events.len(), now));
+    let events = list(envelope, "events");
+    parsed.is_cut = events.len() > ELEMENTS_MAX;
     for event in events.iter().take(ELEMENTS_MAX) {
-        match message(source, &envelope, event, now) {
+        match message(source, envelope, event, now) {
             Some(message) => parsed.messages.push(message),
             None => {
                 let kind = text(event, "type").unwrap_or("event");
@@ -37,9 +33,9 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     }
     if parsed.is_empty() {
         // The button "Verify" of the console sends an empty list.
-        parsed.events.push(element::event(source, "verification", None, &envelope, now));
+        parsed.events.push(element::event(source, "verification", None, envelope, now));
     }
-    Ok(parsed)
+    parsed
 }
 
 fn message(source: &Source, envelope: &Value, event: &Value, now: Moment) -> Option<NewMessage> {

@@ -6,6 +6,7 @@
 pub mod algorithm;
 pub mod element;
 pub mod encoding;
+pub mod fields;
 pub mod header;
 pub mod json;
 pub mod jwt;
@@ -36,9 +37,10 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use hyper::HeaderMap;
+use serde_json::Value;
 
-use crate::domain::{Address, Event, FieldError, MessageId, Moment, NewMessage, Payload, Secret, StatusUpdate};
-pub use key::{Key, SecretForm};
+use crate::domain::{Address, Event, FieldError, MessageId, Moment, NewMessage, Payload, StatusUpdate};
+pub use key::{Key, Role, SecretForm};
 pub use rule::Rule;
 pub use signature::{BadSignature, SigningKey};
 
@@ -84,7 +86,15 @@ pub struct Scheme {
 }
 
 type Verify = fn(&Source, &Request<'_>, Moment) -> Result<usize, BadSignature>;
-type Parse = fn(&Source, &VerifiedBody, Moment) -> Result<Parsed, InvalidBody>;
+/// How a body is read.
+#[derive(Debug)]
+enum Parse {
+    /// From its bytes and headers.
+    Bytes(fn(&Source, &VerifiedBody, Moment) -> Result<Parsed, InvalidBody>),
+    /// As JSON. What is not JSON becomes an event.
+    Json(fn(&Source, &Value, Moment) -> Parsed),
+}
+
 type Handshake = fn(&Source, &str) -> Result<Challenge, BadSignature>;
 type Redact = fn(&[u8]) -> Option<Vec<u8>>;
 type Sign = fn(&Source, &Request<'_>, &str, Moment) -> Option<HeaderMap>;
@@ -106,7 +116,7 @@ impl Scheme {
         takes_suffix: false,
         kept_headers: &[],
         verify: Source::verify_by_rule,
-        parse: |_, _, _| Ok(Parsed::default()),
+        parse: Parse::Json(|_, _, _| Parsed::default()),
         handshake: None,
         sign: Some(Source::sign_by_rule),
         redact: None,
@@ -155,7 +165,8 @@ pub static SCHEMES: &[Scheme] = &[
 pub enum AnswerStyle {
     /// `{"status":"ok"}`
     Json,
-    /// An empty TwiML document. Anything else would be sent to the user as a message, or be an error at Twilio.
+    /// An empty document of XML (Twilio's TwiML, Plivo's XML). Anything else would be sent to the user as a message, or be an
+    /// error at the provider.
     EmptyTwiml,
     /// Nothing: a body could be taken for a command.
     Empty,
@@ -179,14 +190,14 @@ pub struct Source {
 }
 
 /// What can be said of a door beyond its protocol and secrets.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The name of the account, where the provider does not send one.
     pub account: Option<String>,
     /// The recipient, where the provider does not send one.
     pub to: Option<Address>,
-    /// The token of the handshake.
-    pub verify_token: Option<Secret>,
+    /// Any of these may be the token of the handshake.
+    pub verify_tokens: Vec<Key>,
     /// Scheme, host and port under which the provider reaches us; goes before what holds for all doors.
     pub base_url: Option<String>,
     /// Most bytes of a body, where it is not what holds for all doors.
@@ -234,9 +245,10 @@ impl Source {
         if let Some(key) = self.keys.get(key) {
             key.used(now);
         }
-        let kept = self.scheme.kept_headers.iter().filter_map(|name| {
-            let value = request.headers.get(*name)?.to_str().ok()?;
-            Some(((*name).to_owned(), value.to_owned()))
+        let own = self.options.rule.as_ref().and_then(|rule| rule.id_header.as_deref());
+        let kept = self.scheme.kept_headers.iter().copied().chain(own).filter_map(|name| {
+            let value = request.headers.get(name)?.to_str().ok()?;
+            Some((name.to_owned(), value.to_owned()))
         });
         Ok(VerifiedBody { bytes: body, headers: kept.collect() })
     }
@@ -244,8 +256,18 @@ impl Source {
     /// Reads the messages out of a verified body. `now` is when the request was accepted. Only a door of the original kind
     /// refuses content; at the others, what cannot be understood becomes an event, and the raw bytes stay.
     pub fn parse(&self, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-        let mut parsed = (self.scheme.parse)(self, body, now)?;
+        let mut parsed = match self.scheme.parse {
+            Parse::Bytes(parse) => parse(self, body, now)?,
+            Parse::Json(parse) => match element::read_json(self, body, now) {
+                Ok(value) => parse(self, &value, now),
+                Err(unreadable) => *unreadable,
+            },
+        };
         if self.keeps_payload() {
+            if parsed.is_cut {
+                let why = "more than 10000 elements in one body";
+                parsed.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
+            }
             if parsed.is_empty() && parsed.challenge.is_none() {
                 let why = "nothing in it is known";
                 parsed.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
@@ -310,10 +332,12 @@ impl Source {
         }
     }
 
-    /// What the operator has to know before relying on this door.
+    /// What the operator has to know before relying on this door, if its proof is weaker than a signature of the body.
     pub fn caution(&self) -> Option<&'static str> {
-        let of_static = "the body is not signed: whoever sees one request can send others. Use HTTPS to the last hop";
-        self.scheme.caution.or_else(|| self.shows_secret().then_some(of_static))
+        const NOT_SIGNED: &str =
+            "the body is not signed: whoever sees one request can send others. Use HTTPS to the last hop";
+        let covers = self.rule().is_none_or(Rule::covers_body);
+        self.scheme.caution.or((!covers).then_some(NOT_SIGNED))
     }
 
     /// Whether requests can only be verified with the URL known.
@@ -331,7 +355,12 @@ impl Source {
     }
 
     fn sign_by_rule(&self, request: &Request<'_>, id: &str, now: Moment) -> Option<HeaderMap> {
-        self.rule()?.sign(request, self.keys.first()?, id, now)
+        self.rule()?.sign(request, self.signing_key()?, id, now)
+    }
+
+    /// The key that requests are signed with for trying out; none where only public ones are known.
+    fn signing_key(&self) -> Option<&Key> {
+        self.keys.iter().find(|key| key.role != Role::Public)
     }
 }
 
@@ -367,6 +396,8 @@ pub struct Parsed {
     pub payload: Option<Payload>,
     /// What the provider wants to hear instead of the usual answer.
     pub challenge: Option<Challenge>,
+    /// Whether the body has more parts than are stored one by one.
+    pub is_cut: bool,
 }
 
 impl Parsed {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::element::message_key;
 use super::signature::{BadSignature, verify_hex_header};
-use super::{InvalidBody, Parsed, Request, Rule, Scheme, Source, VerifiedBody};
+use super::{InvalidBody, Parse, Parsed, Request, Rule, Scheme, Source, VerifiedBody};
 use crate::domain::invalid::Place;
 use crate::domain::message::check_text;
 use crate::domain::{Address, FieldError, Invalid, MessageId, Moment, NewMessage, Timestamp};
@@ -24,7 +24,7 @@ pub const SCHEME: Scheme = Scheme {
     title: "Postroom's own format",
     rule: Some(Rule::of_body(SIGNATURE_HEADER, "", Algorithm::HmacSha256, Encoding::Hex)),
     verify,
-    parse,
+    parse: Parse::Bytes(parse),
     ..Scheme::BASE
 };
 

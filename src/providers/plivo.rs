@@ -1,52 +1,60 @@
-//! Plivo SMS and MMS: forms signed together with the URL and a nonce (signature version 3).
+//! Plivo SMS, MMS and WhatsApp: forms signed together with the URL and a nonce (signature version 3), answered by XML.
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::algorithm::Algorithm;
+use super::element::{self, Content, message_key};
 use super::encoding::Encoding;
-use super::generic::{Mapping, NOTHING_MAPPED, parse_mapped};
+use super::fields::Fields;
 use super::header::{form, single, sorted_form};
 use super::rule::{SIGNATURES_MAX, first_fitting};
 use super::signature::BadSignature;
-use super::{Request, Scheme, Source, text};
-use crate::domain::Moment;
-
-const MAPPING: Mapping = Mapping {
-    is_form: true,
-    id: Some(text("/MessageUUID")),
-    from: Some(text("/From")),
-    to: Some(text("/To")),
-    text: Some(text("/Text")),
-    kind: Some(text("/Type")),
-    media_url: Some(text("/Media0")),
-    ..NOTHING_MAPPED
-};
+use super::twilio::kind_of_media;
+use super::{AnswerStyle, InvalidBody, Parse, Parsed, Request, Scheme, Source, VerifiedBody};
+use crate::domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 
 /// The row of `SCHEMES`.
 pub const SCHEME: Scheme = Scheme {
     kind: "plivo",
     title: "Plivo Messaging",
-    expects: Some("x-plivo-signature-v3: <HMAC-SHA256 of {url}{sorted_form}.{nonce}, in base64>"),
+    // Plivo reads the answer as XML too, and would carry out what it says.
+    answer: AnswerStyle::EmptyTwiml,
+    expects: Some("x-plivo-signature-ma-v3 (or -v3): <HMAC-SHA256 of {url}{sorted_form}.{nonce}, in base64>"),
     needs_url: true,
     caution: Some(
         "nothing in a request is dated: an old one that was seen once is believed again (and is a duplicate then)",
     ),
     verify,
-    parse: |source, body, now| Ok(parse_mapped(source, &MAPPING, body, now)),
+    parse: Parse::Bytes(parse),
     sign: Some(sign),
     ..Scheme::BASE
 };
 
-const SIGNATURE_HEADER: &str = "x-plivo-signature-v3";
+/// The main account signs under the first name, the account that owns the number under the second. Both come with every request,
+/// and incoming messages are known on which only the first is right.
+const SIGNATURE_HEADERS: [&str; 2] = ["x-plivo-signature-ma-v3", "x-plivo-signature-v3"];
 const NONCE_HEADER: &str = "x-plivo-signature-v3-nonce";
+/// Files of one message that are looked for. Plivo sends ten at most, and counts from 0 or from 1.
+const MEDIA_MAX: usize = 11;
 
+/// Version 2 (`x-plivo-signature-v2`) is not believed: it says nothing of the body.
 fn verify(source: &Source, request: &Request<'_>, _: Moment) -> Result<usize, BadSignature> {
-    let value = single(request.headers, SIGNATURE_HEADER)?;
+    let mut items: Vec<&[u8]> = Vec::new();
+    for name in SIGNATURE_HEADERS {
+        match single(request.headers, name) {
+            Ok(value) => items.extend(value.split(|byte| *byte == b',')),
+            Err(BadSignature::MissingHeader) => {}
+            Err(why) => return Err(why),
+        }
+    }
+    if items.is_empty() {
+        return Err(BadSignature::MissingHeader);
+    }
     let nonce = single(request.headers, NONCE_HEADER)?;
     let signed = signed_text(request).ok_or(BadSignature::UnknownUrl)?;
-    let items = value.split(|byte| *byte == b',').take(SIGNATURES_MAX).map(<[u8]>::trim_ascii);
-    let signatures: Vec<_> = items.filter_map(|item| Encoding::Base64.decode(item, 32)).collect();
+    let decode = |item: &&[u8]| Encoding::Base64.decode(item.trim_ascii(), 32);
+    let signatures: Vec<_> = items.iter().take(SIGNATURES_MAX).filter_map(decode).collect();
     if signatures.is_empty() {
         return Err(BadSignature::Malformed);
     }
@@ -77,7 +85,93 @@ fn sign(source: &Source, request: &Request<'_>, id: &str, _: Moment) -> Option<H
     let parts = [signed_text(request)?.into_bytes(), b".".to_vec(), id.as_bytes().to_vec()].concat();
     let signature = Algorithm::HmacSha256.sign(source.keys.first()?.secret.expose(), &[&parts])?;
     let value = HeaderValue::try_from(Encoding::Base64.encode(&signature)).ok()?;
-    headers.insert(HeaderName::from_static(SIGNATURE_HEADER), value);
+    headers.insert(HeaderName::from_static(SIGNATURE_HEADERS[0]), value);
     headers.insert(HeaderName::from_static(NONCE_HEADER), HeaderValue::try_from(id).ok()?);
     Some(headers)
+}
+
+fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
+    let mut parsed = Parsed::default();
+    let Some(fields) = Fields::read(body.as_bytes()) else {
+        parsed.events.push(element::unreadable_body(source, body.as_bytes(), "a parameter came twice", now));
+        return Ok(parsed);
+    };
+    if let Some(status) = status(source, &fields, now) {
+        parsed.statuses.push(status);
+    } else if let Some(message) = message(source, &fields, now) {
+        parsed.messages.push(message);
+    } else {
+        let kind = if fields.get("Status").is_some() { "status" } else { "other" };
+        parsed.events.push(element::event(source, kind, None, &fields.to_value(), now));
+    }
+    Ok(parsed)
+}
+
+/// A number without its `+`, a short code, or the name of a company.
+fn address(raw: &str) -> Address {
+    const SHORT_CODE_DIGITS_MAX: usize = 6;
+    let digits = raw.trim_start_matches('+');
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    match is_number {
+        true if digits.len() > SHORT_CODE_DIGITS_MAX => {
+            Address::loose_phone(raw).unwrap_or_else(|| Address::tagged("id", raw))
+        }
+        true => Address::tagged("short", digits),
+        false => Address::tagged("alpha", raw),
+    }
+}
+
+fn message(source: &Source, fields: &Fields, now: Moment) -> Option<NewMessage> {
+    let (id, from, to) = (fields.get("MessageUUID")?, fields.get("From")?, fields.get("To")?);
+    if fields.get("Status").is_some() {
+        return None;
+    }
+    // SMS say it in `Text`, MMS and WhatsApp in `Body`.
+    let said = ["Text", "Body"].iter().find_map(|name| fields.given(name));
+    let media = (0..=MEDIA_MAX).filter_map(|at| {
+        let mime_type = fields.owned("MimeType");
+        Some(Media { url: Some(fields.owned(&format!("Media{at}"))?), mime_type, ..Media::default() })
+    });
+    let media: Vec<Media> = media.collect();
+    let kind = match (media.first().map(|first| first.mime_type.as_deref()), fields.get("ContentType")) {
+        (Some(Some(mime_type)), _) => kind_of_media(mime_type),
+        // What sort of file it is, an MMS does not say.
+        (Some(None), _) => Kind::Document,
+        (None, Some("button")) => Kind::Button,
+        (None, Some("unknown")) => Kind::Unsupported,
+        (None, _) => Kind::Text,
+    };
+    let provider_kind = fields.get("Type").unwrap_or_default();
+    let mut details = element::details(source, source.account(), id, kind, provider_kind);
+    details.media = media;
+    let content = Content {
+        key_id: id,
+        from: address(from),
+        to: address(to),
+        // Plivo sends no time.
+        time: None,
+        text: said.filter(|said| !said.is_empty() || kind == Kind::Text).map(str::to_owned),
+    };
+    Some(element::message(details, content, now))
+}
+
+fn status(source: &Source, fields: &Fields, now: Moment) -> Option<StatusUpdate> {
+    let state = match fields.get("Status")? {
+        "queued" => State::Queued,
+        "sent" => State::Sent,
+        "delivered" => State::Delivered,
+        "read" => State::Read,
+        "failed" | "undelivered" | "rejected" => State::Failed,
+        _ => return None,
+    };
+    let id = fields.get("MessageUUID")?;
+    Some(StatusUpdate {
+        message: message_key(SCHEME.kind, source.account(), id),
+        provider_id: id.to_owned(),
+        source: source.name.clone(),
+        recipient: fields.get("To").map(|to| address(to).as_str().to_owned()).unwrap_or_default(),
+        state,
+        at: now.to_timestamp(),
+        error: fields.owned("ErrorCode").filter(|_| state == State::Failed),
+    })
 }

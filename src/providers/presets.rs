@@ -9,7 +9,7 @@ use super::generic::{Mapping, NOTHING_MAPPED, parse_mapped};
 use super::header::{TOLERANCE_SECONDS, TimeUnit};
 use super::json::text as text_of;
 use super::rule::{List, Part, Proof, Time, TimePlace};
-use super::{Parsed, Rule, Scheme, Source, VerifiedBody, text, whatsapp};
+use super::{Parse, Parsed, Rule, Scheme, Source, VerifiedBody, text, whatsapp};
 use crate::domain::Moment;
 
 /// 360dialog passes Meta's envelope on, under a signature of its own (partners only; others get a static header, which
@@ -30,7 +30,7 @@ pub const DIALOG360: Scheme = Scheme {
         time: None,
         id_header: None,
     }),
-    parse: whatsapp::parse,
+    parse: Parse::Json(whatsapp::parse),
     ..Scheme::BASE
 };
 
@@ -40,9 +40,9 @@ pub const GITHUB: Scheme = Scheme {
     title: "GitHub",
     rule: Some(Rule::of_body("x-hub-signature-256", "sha256=", Algorithm::HmacSha256, Encoding::Hex)),
     kept_headers: &["x-github-event", "x-github-delivery"],
-    parse: |source, body, now| {
+    parse: Parse::Bytes(|source, body, now| {
         Ok(events(source, body, body.header("x-github-event"), body.header("x-github-delivery"), now))
-    },
+    }),
     ..Scheme::BASE
 };
 
@@ -56,7 +56,7 @@ pub const STRIPE: Scheme = Scheme {
         header: text("stripe-signature"),
         prefix: text(""),
         prefix_optional: false,
-        list: Some(List { separator: ',', label: Some(('=', text("v1"))) }),
+        list: Some(List { separator: ',', label: Some(('=', text("v1"))), more_labels: Vec::new() }),
         proof: Proof::Signature {
             algorithm: Algorithm::HmacSha256,
             encoding: Encoding::Hex,
@@ -69,7 +69,7 @@ pub const STRIPE: Scheme = Scheme {
         }),
         id_header: None,
     }),
-    parse: |source, body, now| Ok(events(source, body, None, None, now)),
+    parse: Parse::Bytes(|source, body, now| Ok(events(source, body, None, None, now))),
     ..Scheme::BASE
 };
 
@@ -99,7 +99,7 @@ pub const BIRD: Scheme = Scheme {
         "messagebird-request-timestamp",
     )),
     needs_url: true,
-    parse: |source, body, now| Ok(parse_mapped(source, &BIRD_MAPPING, body, now)),
+    parse: Parse::Bytes(|source, body, now| Ok(parse_mapped(source, &BIRD_MAPPING, body, now))),
     ..Scheme::BASE
 };
 

@@ -5,14 +5,15 @@ use std::borrow::Cow;
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::Request;
 use super::algorithm::{Algorithm, same_secret};
-use super::encoding::Encoding;
+use super::encoding::{Encoding, encode_hex};
 use super::header::{TOLERANCE_SECONDS, TimeUnit, check_time, single, sorted_form};
 use super::key::Key;
 use super::signature::BadSignature;
+use super::{Request, jwt};
 use crate::domain::Moment;
 
 /// A text that stands in the program or in the configuration.
@@ -45,6 +46,11 @@ pub struct Rule {
 pub enum Proof {
     /// The secret itself. Says nothing of the body, so whoever once saw a request can send others.
     Secret,
+    /// A JSON Web Token by HS256.
+    Token {
+        /// The claim with the body's SHA-256, in hexadecimal. Without it a token says nothing of the body either.
+        body_claim: Option<Text>,
+    },
     /// A signature of the template.
     Signature {
         /// How it is made.
@@ -63,6 +69,15 @@ pub struct List {
     pub separator: char,
     /// What stands between an item's label and its value, and the label that counts. Items with others are passed over.
     pub label: Option<(char, Text)>,
+    /// Further labels that count.
+    pub more_labels: Vec<Text>,
+}
+
+impl List {
+    fn counts(&self, label: &[u8]) -> bool {
+        let Some((_, first)) = &self.label else { return true };
+        std::iter::once(first).chain(&self.more_labels).any(|known| known.as_bytes() == label)
+    }
 }
 
 /// Where the signed time stands.
@@ -158,6 +173,11 @@ impl Rule {
         }
     }
 
+    /// Whether the body is vouched for.
+    pub fn covers_body(&self) -> bool {
+        !matches!(self.proof, Proof::Secret | Proof::Token { body_claim: None })
+    }
+
     /// Whether the URL is part of what is signed.
     pub fn needs_url(&self) -> bool {
         matches!(&self.proof, Proof::Signature { template, .. } if template.contains(&Part::Url))
@@ -167,6 +187,8 @@ impl Rule {
     pub fn describe(&self) -> String {
         let value = match &self.proof {
             Proof::Secret => "the secret itself".to_owned(),
+            Proof::Token { body_claim: Some(claim) } => format!("JWT of HS256 with the body's SHA-256 in {claim}"),
+            Proof::Token { body_claim: None } => "JWT of HS256".to_owned(),
             Proof::Signature { algorithm, encoding, template } => {
                 let template: String = template.iter().map(Part::describe).collect();
                 format!("{} of {template}, in {}", algorithm.name(), encoding.name())
@@ -193,9 +215,20 @@ impl Rule {
     /// Checks a request; answers which of `keys` vouches for it. All keys are tried, so that the time does not tell which fits.
     pub fn verify(&self, request: &Request<'_>, keys: &[Key], now: Moment) -> Result<usize, BadSignature> {
         let value = single(request.headers, &self.header)?;
-        let Proof::Signature { algorithm, encoding, template } = &self.proof else {
-            let value = value.strip_prefix(self.prefix.as_bytes()).ok_or(BadSignature::Malformed)?;
-            return first_fitting(keys, |key| same_secret(key.secret.expose(), value));
+        let bare = || value.strip_prefix(self.prefix.as_bytes()).ok_or(BadSignature::Malformed);
+        let (algorithm, encoding, template) = match &self.proof {
+            Proof::Secret => {
+                let shown = bare()?;
+                return first_fitting(keys, |key| same_secret(key.secret.expose(), shown));
+            }
+            Proof::Token { body_claim } => {
+                let token = jwt::verify(bare()?, &["HS256"], keys, now)?;
+                return match body_claim.as_deref().is_none_or(|claim| token.digests(claim, request.body)) {
+                    true => Ok(token.key),
+                    false => Err(BadSignature::BodyMismatch),
+                };
+            }
+            Proof::Signature { algorithm, encoding, template } => (algorithm, encoding, template),
         };
         let time = self.signed_time(request.headers, value)?;
         let signatures = self.signatures(value, *algorithm, *encoding)?;
@@ -250,7 +283,7 @@ impl Rule {
         let found: Vec<_> = match &self.list {
             None => decode(value).into_iter().collect(),
             Some(list) => items(list, value)
-                .filter(|(own, _)| list.label.as_ref().is_none_or(|(_, label)| *own == label.as_bytes()))
+                .filter(|(own, _)| list.counts(own))
                 .take(SIGNATURES_MAX)
                 .filter_map(|(_, value)| decode(value))
                 .collect(),
@@ -265,9 +298,20 @@ impl Rule {
             headers.insert(HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?);
             Some(())
         };
-        let Proof::Signature { algorithm, encoding, template } = &self.proof else {
-            insert(&self.header, &format!("{}{}", self.prefix, String::from_utf8_lossy(key.secret.expose())))?;
-            return Some(headers);
+        let (algorithm, encoding, template) = match &self.proof {
+            Proof::Secret => {
+                insert(&self.header, &format!("{}{}", self.prefix, String::from_utf8_lossy(key.secret.expose())))?;
+                return Some(headers);
+            }
+            Proof::Token { body_claim } => {
+                let mut claims = json!({ "iat": now.unix_seconds(), "jti": id });
+                if let Some(claim) = body_claim {
+                    claims[claim.as_ref()] = encode_hex(&Sha256::digest(request.body)).into();
+                }
+                insert(&self.header, &format!("{}{}", self.prefix, jwt::sign(&claims, key)))?;
+                return Some(headers);
+            }
+            Proof::Signature { algorithm, encoding, template } => (algorithm, encoding, template),
         };
         let time = self.time.as_ref().map(|time| match time.unit {
             TimeUnit::Seconds => now.unix_seconds().to_string(),
@@ -284,7 +328,7 @@ impl Rule {
         let parts: Vec<&[u8]> = parts.iter().map(AsRef::as_ref).collect();
         let signature = encoding.encode(&algorithm.sign(key.secret.expose(), &parts)?);
         let mut value = format!("{}{signature}", self.prefix);
-        if let Some(List { separator, label: Some((equals, label)) }) = &self.list {
+        if let Some(List { separator, label: Some((equals, label)), .. }) = &self.list {
             value = format!("{label}{equals}{value}");
             if let (Some(Time { place: TimePlace::Label(label), .. }), Some(time)) = (&self.time, &time) {
                 value = format!("{label}{equals}{time}{separator}{value}");

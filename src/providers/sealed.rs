@@ -88,8 +88,9 @@ impl Source {
         Some((HeaderName::try_from(header).ok()?, HeaderValue::try_from(found?).ok()?))
     }
 
-    fn sealed_header(&self) -> Option<String> {
-        let rule = self.rule().filter(|rule| rule.proof == Proof::Secret);
+    /// The header whose value must not be kept in clear.
+    pub fn sealed_header(&self) -> Option<String> {
+        let rule = self.rule().filter(|rule| matches!(rule.proof, Proof::Secret | Proof::Token { .. }));
         let token = self.scheme.by_bearer.then(|| AUTHORIZATION.as_str().to_owned());
         self.options.header.clone().or_else(|| rule.map(|rule| rule.header.to_string())).or(token)
     }

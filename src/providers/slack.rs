@@ -8,7 +8,7 @@ use super::encoding::Encoding;
 use super::json::{list, owned, text};
 use super::rule::Part;
 use super::twilio::kind_of_media;
-use super::{Challenge, InvalidBody, Parsed, Rule, Scheme, Source, VerifiedBody};
+use super::{Challenge, Parse, Parsed, Rule, Scheme, Source};
 use crate::domain::{Address, Kind, Media, Moment, NewMessage};
 
 const TEMPLATE: &[Part] = &[Part::Text(super::text("v0:")), Part::Timestamp, Part::Text(super::text(":")), Part::Body];
@@ -24,25 +24,21 @@ pub const SCHEME: Scheme = Scheme {
         TEMPLATE,
         "x-slack-request-timestamp",
     )),
-    parse,
+    parse: Parse::Json(parse),
     ..Scheme::BASE
 };
 
-fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let envelope = match element::read_json(source, body, now) {
-        Ok(envelope) => envelope,
-        Err(unreadable) => return Ok(*unreadable),
-    };
+fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
-    if text(&envelope, "type") == Some("url_verification") {
-        parsed.challenge = owned(&envelope, "challenge").map(Challenge);
-    } else if let Some(message) = message(source, &envelope, now) {
+    if text(envelope, "type") == Some("url_verification") {
+        parsed.challenge = owned(envelope, "challenge").map(Challenge);
+    } else if let Some(message) = message(source, envelope, now) {
         parsed.messages.push(message);
     } else {
-        let kind = text(&envelope["event"], "type").or_else(|| text(&envelope, "type")).unwrap_or("event");
-        parsed.events.push(element::event(source, kind, text(&envelope, "event_id"), &envelope, now));
+        let kind = text(&envelope["event"], "type").or_else(|| text(envelope, "type")).unwrap_or("event");
+        parsed.events.push(element::event(source, kind, text(envelope, "event_id"), envelope, now));
     }
-    Ok(parsed)
+    parsed
 }
 
 /// A message of a person: changes, joins and the like have a subtype, and what bots say a `bot_id`.

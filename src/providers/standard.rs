@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use hyper::HeaderMap;
 use serde_json::Value;
 
 use super::algorithm::Algorithm;
@@ -11,7 +12,7 @@ use super::header::{TOLERANCE_SECONDS, TimeUnit};
 use super::json::{owned, read, scalar, text};
 use super::rule::{List, Part, Proof, Time, TimePlace};
 use super::signature::BadSignature;
-use super::{InvalidBody, Key, Parsed, Request, Rule, Scheme, SecretForm, Source, VerifiedBody};
+use super::{InvalidBody, Key, Parse, Parsed, Request, Role, Rule, Scheme, SecretForm, Source, VerifiedBody};
 use crate::domain::{Address, Kind, Moment, NewMessage};
 
 /// The row of `SCHEMES`.
@@ -23,7 +24,8 @@ pub const SCHEME: Scheme = Scheme {
     rule: Some(rule("webhook-id", "webhook-timestamp", "webhook-signature", "v1", Algorithm::HmacSha256)),
     kept_headers: &["webhook-id", "svix-id"],
     verify,
-    parse,
+    parse: Parse::Bytes(parse),
+    sign: Some(sign),
     ..Scheme::BASE
 };
 
@@ -40,7 +42,7 @@ const fn rule(
         header: super::text(signature),
         prefix: super::text(""),
         prefix_optional: false,
-        list: Some(List { separator: ' ', label: Some((',', super::text(label))) }),
+        list: Some(List { separator: ' ', label: Some((',', super::text(label))), more_labels: Vec::new() }),
         proof: Proof::Signature { algorithm, encoding: Encoding::Base64, template: Cow::Borrowed(TEMPLATE) },
         time: Some(Time {
             place: TimePlace::Header(super::text(timestamp)),
@@ -61,6 +63,11 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
         None => {
             let present = |(_, _, signature): &&(_, _, &str)| request.headers.contains_key(*signature);
             let (id, timestamp, signature) = *families.iter().find(present).ok_or(BadSignature::MissingHeader)?;
+            // The delivery's id is read again later: there must be no other one that nobody signed.
+            let foreign = id == "svix-id" && request.headers.contains_key("webhook-id");
+            if foreign && request.headers.contains_key(id) {
+                return Err(BadSignature::DuplicateHeader);
+            }
             vec![
                 rule(id, timestamp, signature, "v1", Algorithm::HmacSha256),
                 rule(id, timestamp, signature, "v1a", Algorithm::Ed25519),
@@ -69,7 +76,8 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
     };
     let [by_secret, by_public_key] = chosen.as_slice() else { return Err(BadSignature::MissingHeader) };
     let among = |rule: &Rule, is_public: bool| {
-        let places: Vec<usize> = (0..source.keys.len()).filter(|at| source.keys[*at].is_public == is_public).collect();
+        let places: Vec<usize> =
+            (0..source.keys.len()).filter(|at| (source.keys[*at].role == Role::Public) == is_public).collect();
         let keys: Vec<Key> = places.iter().map(|at| source.keys[*at].clone()).collect();
         match keys.is_empty() {
             true => Err(BadSignature::WrongSecret),
@@ -80,6 +88,15 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
         (Ok(key), _) | (_, Ok(key)) => Ok(key),
         // The door has keys of one kind as a rule: its reason is the one that helps.
         (Err(BadSignature::WrongSecret), Err(why)) | (Err(why), Err(_)) => Err(why),
+    }
+}
+
+/// By `v1` with a secret, by `v1a` with a private key.
+fn sign(source: &Source, request: &Request<'_>, id: &str, now: Moment) -> Option<HeaderMap> {
+    let (rule, key) = (source.rule()?, source.signing_key()?);
+    match key.role {
+        Role::Private => with_public_key(rule).sign(request, key, id, now),
+        _ => rule.sign(request, key, id, now),
     }
 }
 
@@ -97,7 +114,8 @@ fn with_public_key(rule: &Rule) -> Rule {
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let mut parsed = Parsed::default();
-    let delivery = body.header("webhook-id").or_else(|| body.header("svix-id"));
+    let named = source.rule().and_then(|rule| body.header(rule.id_header.as_deref()?));
+    let delivery = named.or_else(|| body.header("svix-id"));
     match read(body.as_bytes()) {
         Err(why) => parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now)),
         Ok(value) => match message(source, &value, delivery, now) {

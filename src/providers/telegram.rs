@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::element::{self, Content};
 use super::json::{list, members, owned, scalar, text};
 use super::rule::Proof;
-use super::{AnswerStyle, InvalidBody, Parsed, Rule, Scheme, Source, VerifiedBody};
+use super::{AnswerStyle, Parse, Parsed, Rule, Scheme, Source};
 use crate::domain::{Address, Details, Kind, Media, Moment, NewMessage};
 
 /// The row of `SCHEMES`.
@@ -24,8 +24,7 @@ pub const SCHEME: Scheme = Scheme {
         time: None,
         id_header: None,
     }),
-    caution: Some("the body is not signed: whoever sees one request can send others. Use HTTPS to the last hop"),
-    parse,
+    parse: Parse::Json(parse),
     ..Scheme::BASE
 };
 
@@ -39,22 +38,18 @@ const MESSAGES: [(&str, bool); 6] = [
     ("edited_business_message", true),
 ];
 
-fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let update = match element::read_json(source, body, now) {
-        Ok(update) => update,
-        Err(unreadable) => return Ok(*unreadable),
-    };
+fn parse(source: &Source, update: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
-    let number = scalar(&update, "update_id");
+    let number = scalar(update, "update_id");
     let held = MESSAGES.iter().find_map(|(name, is_edit)| Some((*name, update.get(*name)?, *is_edit)));
     match held.and_then(|(name, part, is_edit)| message(source, name, part, is_edit, now)) {
         Some(message) => parsed.messages.push(message),
         None => {
-            let kind = members(&update).map(|(name, _)| name.as_str()).find(|name| *name != "update_id");
-            parsed.events.push(element::event(source, kind.unwrap_or("update"), number.as_deref(), &update, now));
+            let kind = members(update).map(|(name, _)| name.as_str()).find(|name| *name != "update_id");
+            parsed.events.push(element::event(source, kind.unwrap_or("update"), number.as_deref(), update, now));
         }
     }
-    Ok(parsed)
+    parsed
 }
 
 fn message(source: &Source, name: &str, part: &Value, is_edit: bool, now: Moment) -> Option<NewMessage> {

@@ -1,7 +1,5 @@
 //! Twilio's SMS and WhatsApp: forms signed together with the URL that Twilio was given, answered by TwiML.
 
-use std::collections::BTreeMap;
-
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::Value;
@@ -10,11 +8,12 @@ use sha2::{Digest, Sha256};
 use super::algorithm::Algorithm;
 use super::element::{self, Content, message_key};
 use super::encoding::{Encoding, encode_hex};
+use super::fields::Fields;
 use super::header::{form, single, sorted_form};
 use super::json::read;
 use super::rule::first_fitting;
 use super::signature::BadSignature;
-use super::{AnswerStyle, InvalidBody, Parsed, Request, Scheme, Source, VerifiedBody};
+use super::{AnswerStyle, InvalidBody, Parse, Parsed, Request, Scheme, Source, VerifiedBody};
 use crate::domain::{Address, Details, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 
 /// The row of `SCHEMES`.
@@ -28,7 +27,7 @@ pub const SCHEME: Scheme = Scheme {
     needs_url: true,
     kept_headers: &["content-type"],
     verify,
-    parse,
+    parse: Parse::Bytes(parse),
     sign: Some(sign),
     ..Scheme::BASE
 };
@@ -134,59 +133,34 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
         });
         return Ok(parsed);
     }
-    let mut fields: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in form(body.as_bytes()) {
-        // What is signed is names and values run together, so a captured request can be cut anew in other places. A name that
-        // comes twice is a sign of that, and never Twilio's.
-        if let Some(first) = fields.insert(name.clone().into_owned(), value.clone().into_owned())
-            && first != value
-        {
-            parsed.events.push(element::unreadable_body(source, body.as_bytes(), "a parameter came twice", now));
-            return Ok(parsed);
-        }
-    }
-    let fields = Fields(fields);
+    let Some(fields) = Fields::read(body.as_bytes()) else {
+        parsed.events.push(element::unreadable_body(source, body.as_bytes(), "a parameter came twice", now));
+        return Ok(parsed);
+    };
     let is_status = fields.get("MessageStatus").is_some() && fields.get("SmsStatus") != Some("received");
     match (is_status, fields.get("MessageSid").or_else(|| fields.get("SmsSid"))) {
         (true, Some(id)) => match status(source, &fields, id, now) {
             Some(status) => parsed.statuses.push(status),
             None => parsed.events.push(element::event(source, "status", None, &fields.to_value(), now)),
         },
-        (false, Some(id)) if fields.is_message() => parsed.messages.extend(message(source, &fields, id, now)),
+        (false, Some(id)) if is_message(&fields) => parsed.messages.extend(message(source, &fields, id, now)),
         _ => parsed.events.push(element::event(source, "other", None, &fields.to_value(), now)),
     }
     Ok(parsed)
 }
 
-/// The parameters of a form. An empty one says as little as an absent one, but for `Body`.
-struct Fields(BTreeMap<String, String>);
+fn media_count(fields: &Fields) -> usize {
+    fields.get("NumMedia").and_then(|count| count.parse().ok()).unwrap_or(0).min(MEDIA_MAX)
+}
 
-impl Fields {
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
-
-    fn owned(&self, name: &str) -> Option<String> {
-        self.get(name).map(str::to_owned)
-    }
-
-    fn media_count(&self) -> usize {
-        self.get("NumMedia").and_then(|count| count.parse().ok()).unwrap_or(0).min(MEDIA_MAX)
-    }
-
-    /// Sender, recipient, account, and something said.
-    fn is_message(&self) -> bool {
-        let complete = ["From", "To", "AccountSid"].iter().all(|name| self.get(name).is_some());
-        complete && (self.0.contains_key("Body") || self.media_count() > 0 || self.get("MessageType").is_some())
-    }
-
-    fn to_value(&self) -> Value {
-        self.0.iter().map(|(name, value)| (name.clone(), Value::from(value.clone()))).collect()
-    }
+/// Sender, recipient, account, and something said.
+fn is_message(fields: &Fields) -> bool {
+    let complete = ["From", "To", "AccountSid"].iter().all(|name| fields.get(name).is_some());
+    complete && (fields.given("Body").is_some() || media_count(fields) > 0 || fields.get("MessageType").is_some())
 }
 
 fn message(source: &Source, fields: &Fields, id: &str, now: Moment) -> Option<NewMessage> {
-    let media: Vec<Media> = (0..fields.media_count())
+    let media: Vec<Media> = (0..media_count(fields))
         .map(|at| Media {
             url: fields.owned(&format!("MediaUrl{at}")),
             mime_type: fields.owned(&format!("MediaContentType{at}")),
@@ -205,7 +179,7 @@ fn message(source: &Source, fields: &Fields, id: &str, now: Moment) -> Option<Ne
     details.profile_name = fields.owned("ProfileName");
     details.person = fields.owned("ExternalUserId");
     keep_extras(fields, &mut details);
-    let body = fields.0.get("Body").cloned();
+    let body = fields.given("Body").map(str::to_owned);
     let silent = |body: &String| body.is_empty() && kind != Kind::Text;
     let content = Content {
         key_id: id,
@@ -246,10 +220,8 @@ fn keep_extras(fields: &Fields, details: &mut Details) {
         "OriginalRepliedMessageSender",
         "NumSegments",
     ];
-    let referral = |name: &str| name.starts_with("Referral");
-    let kept =
-        fields.0.iter().filter(|(name, value)| !value.is_empty() && (NAMES.contains(&name.as_str()) || referral(name)));
-    details.extra.extend(kept.map(|(name, value)| (name.clone(), Value::from(value.clone()))));
+    let kept = fields.iter().filter(|(name, _)| NAMES.contains(name) || name.starts_with("Referral"));
+    details.extra.extend(kept.map(|(name, value)| (name.to_owned(), Value::from(value))));
 }
 
 /// `+E164`, `whatsapp:+E164`, `whatsapp:<BSUID>`, a short code, the name of a company, or an id of another channel.

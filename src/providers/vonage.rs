@@ -10,7 +10,7 @@ use super::encoding::encode_hex;
 use super::header::bearer;
 use super::json::{owned, scalar, text};
 use super::signature::BadSignature;
-use super::{InvalidBody, Parsed, Request, Scheme, Source, VerifiedBody, jwt};
+use super::{Parse, Parsed, Request, Scheme, Source, jwt};
 use crate::domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 
 /// The row of `SCHEMES`.
@@ -22,7 +22,7 @@ pub const SCHEME: Scheme = Scheme {
     by_bearer: true,
     refusal_status: 503,
     verify,
-    parse,
+    parse: Parse::Json(parse),
     sign: Some(sign),
     ..Scheme::BASE
 };
@@ -30,9 +30,7 @@ pub const SCHEME: Scheme = Scheme {
 /// The official SDK looks at the token alone; without the digest any body would do.
 fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, BadSignature> {
     let token = jwt::verify(bearer(request.headers)?, &["HS256"], &source.keys, now)?;
-    let digest = encode_hex(&Sha256::digest(request.body));
-    let vouches = token.claims.get("payload_hash").and_then(Value::as_str) == Some(&digest);
-    if vouches { Ok(token.key) } else { Err(BadSignature::BodyMismatch) }
+    if token.digests("payload_hash", request.body) { Ok(token.key) } else { Err(BadSignature::BodyMismatch) }
 }
 
 fn sign(source: &Source, request: &Request<'_>, id: &str, now: Moment) -> Option<HeaderMap> {
@@ -44,18 +42,14 @@ fn sign(source: &Source, request: &Request<'_>, id: &str, now: Moment) -> Option
     Some(headers)
 }
 
-fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let value = match element::read_json(source, body, now) {
-        Ok(value) => value,
-        Err(unreadable) => return Ok(*unreadable),
-    };
+fn parse(source: &Source, value: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
-    match (status(source, &value, now), message(source, &value, now)) {
+    match (status(source, value, now), message(source, value, now)) {
         (Some(status), _) => parsed.statuses.push(status),
         (None, Some(message)) => parsed.messages.push(message),
-        (None, None) => parsed.events.push(element::event(source, "event", None, &value, now)),
+        (None, None) => parsed.events.push(element::event(source, "event", None, value, now)),
     }
-    Ok(parsed)
+    parsed
 }
 
 /// Numbers come without `+`; newer ones of WhatsApp may be ids.

@@ -9,7 +9,7 @@ use super::header::single;
 use super::json::{list, owned, scalar, text};
 use super::signature::BadSignature;
 use super::twilio::kind_of_media;
-use super::{InvalidBody, Parsed, Request, Rule, Scheme, Source, VerifiedBody, jid};
+use super::{Parse, Parsed, Request, Rule, Scheme, Source, jid};
 use crate::domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 
 /// The row of `SCHEMES`.
@@ -19,7 +19,7 @@ pub const SCHEME: Scheme = Scheme {
     variable: Some("WAHA_HMAC_KEY"),
     rule: Some(Rule::of_body("x-webhook-hmac", "", Algorithm::HmacSha512, Encoding::Hex)),
     verify,
-    parse,
+    parse: Parse::Json(parse),
     ..Scheme::BASE
 };
 
@@ -31,32 +31,28 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
     }
 }
 
-fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let envelope = match element::read_json(source, body, now) {
-        Ok(envelope) => envelope,
-        Err(unreadable) => return Ok(*unreadable),
-    };
+fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
-    let event = text(&envelope, "event").unwrap_or("unknown");
+    let event = text(envelope, "event").unwrap_or("unknown");
     let own = envelope["payload"]["fromMe"] == true;
     let read = match event {
         // What the account itself sent is no incoming message; both events fire for the same incoming one.
         "message" | "message.any" | "message.reaction" | "message.edited" if !own => {
-            message(source, &envelope, event, now)
+            message(source, envelope, event, now)
         }
         _ => None,
     };
-    let status = if event == "message.ack" { status(source, &envelope, now) } else { None };
+    let status = if event == "message.ack" { status(source, envelope, now) } else { None };
     match (read, status) {
         (Some(message), _) => parsed.messages.push(message),
         (None, Some(status)) => parsed.statuses.push(status),
         (None, None) => {
-            let id = owned(&envelope, "id");
+            let id = owned(envelope, "id");
             let kind = if own { format!("{event}.own") } else { event.to_owned() };
-            parsed.events.push(element::event(source, &kind, id.as_deref(), &envelope, now));
+            parsed.events.push(element::event(source, &kind, id.as_deref(), envelope, now));
         }
     }
-    Ok(parsed)
+    parsed
 }
 
 /// The session is the account: every session is a number of its own.

@@ -77,17 +77,25 @@ fn other_origins_may_read_only_if_the_operator_says_so() {
 
 #[test]
 fn browsers_are_told_not_to_guess_frame_or_keep() {
-    let server = Server::start();
+    let server = Setup::new().env("WHATSAPP_APP_SECRET", "s").env("WHATSAPP_VERIFY_TOKEN", "t").start();
+    let check = |reply: &Reply, what: &str| {
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{what}");
+        assert_eq!(reply.header("cache-control"), Some("no-store"), "{what}");
+        assert_eq!(reply.header("referrer-policy"), Some("no-referrer"), "{what}");
+        let policy = Some("default-src 'none'; frame-ancestors 'none'");
+        assert_eq!(reply.header("content-security-policy"), policy, "{what}");
+    };
     for path in ["/messages", "/stats", "/events", "/metrics", "/nowhere", "/health/ready", "/messages/none"] {
-        let reply = server.get(path);
-        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{path}");
-        assert_eq!(reply.header("cache-control"), Some("no-store"), "{path}");
-        assert_eq!(
-            reply.header("content-security-policy"),
-            Some("default-src 'none'; frame-ancestors 'none'"),
-            "{path}"
-        );
+        check(&server.get(path), path);
     }
+    check(&server.post(&body(&message("m1"))), "a stored message");
+    check(&server.post(b"{"), "a refused one");
+    let unsigned = server.client().request("POST", "/webhook", &[], b"{}").unwrap();
+    check(&unsigned, "one that nobody signed");
+    check(&server.get("/webhook"), "a browser at the door");
+    let question = "hub.mode=subscribe&hub.challenge=%3Cscript%3E&hub.verify_token=t";
+    check(&server.get(&format!("/webhook/whatsapp?{question}")), "a challenge said back");
+    check(&server.get("/webhook/whatsapp"), "a handshake refused");
 }
 
 #[test]
@@ -120,6 +128,17 @@ fn reads_are_limited_by_address_if_asked_and_doors_are_not_touched() {
     for at in 0..10 {
         server.store(&message(&format!("m{at}")));
     }
+}
+
+#[test]
+fn what_can_be_limited_is_documented_as_such() {
+    let document = Server::start().get("/openapi.json").json();
+    let limited = |path: &str, method: &str| document["paths"][path][method]["responses"]["429"].is_object();
+    for path in ["/messages", "/messages/{id}", "/messages/{id}/statuses", "/events", "/stats", "/metrics"] {
+        assert!(limited(path, "get"), "{path}");
+    }
+    assert!(limited("/webhook", "post") && limited("/webhook/{source}", "post"));
+    assert!(!limited("/health/ready", "get"));
 }
 
 #[test]

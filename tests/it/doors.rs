@@ -10,7 +10,7 @@ mod trust;
 use serde_json::{Value, json};
 
 use crate::harness::door::all_doors;
-use crate::harness::{Door, Server, Setup};
+use crate::harness::{Door, Server, Setup, wait_until};
 
 fn start() -> (Server, impl Fn(&str) -> Door) {
     let setup = all_doors(Setup::new());
@@ -169,6 +169,53 @@ fn a_batch_of_a_thousand_with_a_bad_part_survives_a_kill() {
     assert_eq!(events["data"].as_array().unwrap().len(), 1, "the bad part is kept too");
     let line_sample = again.get("/messages?source=whatsapp&limit=1").json();
     assert_eq!(line_sample["total"], 1000);
+}
+
+#[test]
+fn a_page_of_large_events_ends_early_and_the_next_goes_on() {
+    let (server, door) = start();
+    let door = door("whatsapp");
+    for at in 0..5 {
+        let change = json!({"field": "history", "value": {"chunk": at, "threads": "x".repeat(1_500_000)}});
+        let body = json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [change]}]});
+        assert_eq!(door.post(&server, body.to_string().as_bytes(), "1").status, 200);
+    }
+    let (mut chunks, mut pages, mut query) = (Vec::new(), 0, "/events?limit=100".to_owned());
+    while chunks.len() < 5 {
+        let page = server.get(&query).json();
+        let events = page["data"].as_array().unwrap();
+        assert!((1..=2).contains(&events.len()), "{} in one page", events.len());
+        chunks.extend(events.iter().map(|event| event["body"]["change"]["value"]["chunk"].as_i64().unwrap()));
+        query = format!("/events?limit=100&before={}", page["next_before"]);
+        pages += 1;
+    }
+    assert_eq!((chunks, pages), (vec![4, 3, 2, 1, 0], 3));
+}
+
+/// Two million bytes of parts that say nothing: read, they are many times as large.
+fn tiny_parts() -> Vec<u8> {
+    let parts = vec!["{}"; 700_000].join(",");
+    let value = format!(r#"{{"metadata":{{"phone_number_id":"7"}},"messages":[{parts}]}}"#);
+    format!(r#"{{"entry":[{{"changes":[{{"field":"messages","value":{value}}}]}}]}}"#).into_bytes()
+}
+
+#[test]
+fn bodies_of_tiny_parts_side_by_side_do_not_fill_the_memory() {
+    let (server, door) = start();
+    let (door, body) = (door("whatsapp"), tiny_parts());
+    std::thread::scope(|scope| {
+        for at in 0..10 {
+            let (server, door, body) = (&server, &door, &body);
+            // A provider tries again where there is no room for so many at once.
+            scope.spawn(move || {
+                wait_until("it is stored", || (door.post(server, body, &at.to_string()).status == 200).then_some(()));
+            });
+        }
+    });
+    let most = server.memory_peak_bytes() >> 20;
+    assert!(most < 400, "{most} MiB at the most");
+    let why = server.get("/events?kind=unreadable").json().to_string();
+    assert!(why.contains("more than 10000 elements"), "{why}");
 }
 
 #[test]

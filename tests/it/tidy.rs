@@ -111,8 +111,7 @@ fn every_provider_has_a_page_and_samples() {
         if let Some(variable) = scheme.variable {
             assert!(overview.contains(variable), "{variable}");
         }
-        let samples = root().join("testdata/providers").join(scheme.kind);
-        assert!(samples.is_dir(), "{}", scheme.kind);
+        assert!(root().join("testdata/providers").join(scheme.kind).is_dir(), "{}", scheme.kind);
     }
 }
 

@@ -9,8 +9,9 @@ use super::element::{self, Content, ELEMENTS_MAX, message_key};
 use super::encoding::Encoding;
 use super::header::form;
 use super::json::{list, owned, scalar, text};
+use super::rule::first_fitting;
 use super::signature::BadSignature;
-use super::{Challenge, InvalidBody, Parsed, Rule, Scheme, SecretForm, Source, VerifiedBody};
+use super::{Challenge, Key, Parse, Parsed, Rule, Scheme, SecretForm, Source};
 use crate::domain::{Address, Moment, NewMessage, State, StatusUpdate};
 
 /// The row of `SCHEMES`.
@@ -21,7 +22,7 @@ pub const SCHEME: Scheme = Scheme {
     // The app secret looks like hexadecimal, but its characters are the key.
     secret: SecretForm::Text,
     rule: Some(Rule::of_body("x-hub-signature-256", "sha256=", Algorithm::HmacSha256, Encoding::Hex)),
-    parse,
+    parse: Parse::Json(parse),
     handshake: Some(handshake),
     ..Scheme::BASE
 };
@@ -35,29 +36,25 @@ pub fn handshake(source: &Source, query: &str) -> Result<Challenge, BadSignature
         values.next().filter(|_| values.next().is_none())
     };
     let token = one("hub.verify_token").ok_or(BadSignature::WrongVerifyToken)?;
-    let expected = source.options.verify_token.as_ref().ok_or(BadSignature::WrongVerifyToken)?;
-    let subscribes = one("hub.mode") == Some("subscribe");
-    match (same_secret(token.as_bytes(), expected.expose()) && subscribes, one("hub.challenge")) {
+    let fits = |known: &Key| same_secret(token.as_bytes(), known.secret.expose());
+    let known = first_fitting(&source.options.verify_tokens, fits).is_ok();
+    match (known && one("hub.mode") == Some("subscribe"), one("hub.challenge")) {
         (true, Some(challenge)) => Ok(Challenge(challenge.to_owned())),
         _ => Err(BadSignature::WrongVerifyToken),
     }
 }
 
 /// Reads an envelope. Also of relays that pass it on.
-pub fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let envelope = match element::read_json(source, body, now) {
-        Ok(envelope) => envelope,
-        Err(unreadable) => return Ok(*unreadable),
-    };
+pub fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
     let mut count = 0;
-    for entry in list(&envelope, "entry") {
+    for entry in list(envelope, "entry") {
         for change in list(entry, "changes") {
             count += read_change(source, entry, change, now, &mut parsed);
         }
     }
-    parsed.events.extend(element::too_many(source, body, count, now));
-    Ok(parsed)
+    parsed.is_cut = count > ELEMENTS_MAX;
+    parsed
 }
 
 /// One change: messages and statuses of a number, or something about the account. Answers how many elements it has; what is

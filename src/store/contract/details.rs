@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{on_both_engines, *};
-use crate::domain::event::UNREADABLE;
+use crate::domain::event::{EVENT_PAGE_BYTES_MAX, UNREADABLE};
 use crate::domain::{Details, Event, Payload, StatusUpdate};
 
 on_both_engines!(
@@ -12,6 +12,7 @@ on_both_engines!(
     a_time_of_ours_is_no_content_and_a_conflict_is_an_event,
     states_only_rise_in_whatever_order_they_come,
     events_are_stored_once_and_listed_newest_first,
+    a_page_of_large_events_ends_before_it_is_too_long,
     what_can_be_read_at_last_is_no_event_any_more,
     listings_are_filtered_by_source_and_kind,
     any_text_comes_back_even_with_nul,
@@ -179,6 +180,28 @@ fn events_are_stored_once_and_listed_newest_first(engine: Engine) {
         assert_eq!(keys(store.events(EventRequest { before, ..all.clone() }).await.unwrap()), [r#"{"key":"a"}"#]);
         let elsewhere = EventRequest { source: Some("other".to_owned()), ..all };
         assert!(store.events(elsewhere).await.unwrap().is_empty());
+    });
+}
+
+fn a_page_of_large_events_ends_before_it_is_too_long(engine: Engine) {
+    with_store(engine, async |store: &Store| {
+        // From the newest on: none, two that fill a page, a small one, one that is longer than a page, none.
+        for (key, length) in
+            [("f", 0), ("e", EVENT_PAGE_BYTES_MAX + 1), ("d", 9), ("c", 1), ("b", EVENT_PAGE_BYTES_MAX - 1), ("a", 0)]
+        {
+            let body = Some("x".repeat(length));
+            let events = vec![Event { body, ..event(key, "odd") }];
+            store.append(Parsed { events, ..Parsed::default() }).await.unwrap();
+        }
+        let (mut lengths, mut before) = (Vec::new(), None);
+        loop {
+            let request = EventRequest { before, ..events_of("odd") };
+            let page = store.events(request).await.unwrap();
+            let Some(last) = page.last() else { break };
+            before = Some(last.number);
+            lengths.push(page.iter().map(|event| event.body.as_ref().map_or(0, String::len)).collect::<Vec<_>>());
+        }
+        assert_eq!(lengths, [vec![0, EVENT_PAGE_BYTES_MAX - 1, 1], vec![9], vec![EVENT_PAGE_BYTES_MAX + 1], vec![0]]);
     });
 }
 

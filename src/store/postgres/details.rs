@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::query::{Query, Value};
 use super::{details_sql as sql, listing};
 use crate::domain::State;
-use crate::domain::event::{EventRequest, StoredEvent, UNREADABLE};
+use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
 use crate::domain::status::{MessageStatus, StatusRecord};
@@ -55,8 +55,12 @@ pub(super) async fn events(client: &Client, request: &EventRequest) -> Result<Ve
     }
     let limit = query.bind(Value::Number(request.limit.into()));
     query.text = format!(
-        "SELECT event_id, source, provider, kind, body, received_at, payload_id FROM postroom_events
-         WHERE {condition} ORDER BY event_id DESC LIMIT {limit}"
+        "SELECT event_id, source, provider, kind, body, received_at, payload_id FROM (
+             SELECT page.*, sum(octet_length(coalesce(body, ''))) OVER newest AS bytes, row_number() OVER newest AS place
+             FROM (SELECT * FROM postroom_events WHERE {condition} ORDER BY event_id DESC LIMIT {limit}) page
+             WINDOW newest AS (ORDER BY event_id DESC)
+         ) counted
+         WHERE bytes <= {EVENT_PAGE_BYTES_MAX} OR place = 1 ORDER BY event_id DESC"
     );
     let event = |row: &Row| StoredEvent {
         number: row.get(0),

@@ -6,7 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
-use crate::domain::event::{EventRequest, StoredEvent, UNREADABLE};
+use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
 use crate::domain::status::{MessageStatus, StatusRecord};
@@ -248,8 +248,10 @@ impl SqliteStore {
                  WHERE {condition} ORDER BY event_id DESC LIMIT ?"
             );
             let mut statement = connection.prepare_cached(&sql)?;
-            let rows = statement.query_map(rusqlite::params_from_iter(values), |row| {
-                Ok(StoredEvent {
+            let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+            let (mut events, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
+                let event = StoredEvent {
                     number: row.get(0)?,
                     source: row.get(1)?,
                     provider: row.get(2)?,
@@ -257,9 +259,14 @@ impl SqliteStore {
                     body: row.get(4)?,
                     received_at: row.get(5)?,
                     payload: row.get(6)?,
-                })
-            })?;
-            rows.collect()
+                };
+                bytes += event.body.as_ref().map_or(0, String::len);
+                if bytes > EVENT_PAGE_BYTES_MAX && !events.is_empty() {
+                    break;
+                }
+                events.push(event);
+            }
+            Ok(events)
         })
         .await
     }

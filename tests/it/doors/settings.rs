@@ -52,7 +52,7 @@ fn the_file_declares_doors_with_names_of_their_own() {
         [source.berlin]
         provider = "whatsapp"
         secret_env = ["BERLIN_NEW", "BERLIN_OLD"]
-        verify_token_env = "BERLIN_TOKEN"
+        verify_token_env = ["BERLIN_TOKEN", "BERLIN_TOKEN_OLD"]
 
         [source.bridge]
         provider = "evolution"
@@ -74,6 +74,7 @@ fn the_file_declares_doors_with_names_of_their_own() {
     "#;
     let (setup, _) = with_file(Setup::new(), text);
     let setup = setup.env("BERLIN_NEW", "n").env("BERLIN_OLD", "o").env("BERLIN_TOKEN", "t").env("CRM_SECRET", "c");
+    let setup = setup.env("BERLIN_TOKEN_OLD", "before");
     fs::write(setup.path().join("bridge-secret"), "static\n").unwrap();
     let folder = setup.path().to_owned();
     let configuration = setup.path().join("postroom.toml");
@@ -84,6 +85,7 @@ fn the_file_declares_doors_with_names_of_their_own() {
             ("BERLIN_NEW", "n"),
             ("BERLIN_OLD", "o"),
             ("BERLIN_TOKEN", "t"),
+            ("BERLIN_TOKEN_OLD", "before"),
             ("CRM_SECRET", "c"),
             ("WEBHOOK_SECRET", "w"),
         ];
@@ -115,7 +117,12 @@ fn the_file_declares_doors_with_names_of_their_own() {
     );
     assert_eq!(server.get("/events?source=crm").json()["data"].as_array().unwrap().len(), 1);
     assert_eq!(server.get("/messages/a").json()["details"]["source"], "berlin");
-    assert_eq!(server.get("/webhook/berlin?hub.mode=subscribe&hub.challenge=7&hub.verify_token=t").text(), "7");
+    for (token, answer) in [("t", 200), ("before", 200), ("other", 403), ("", 403)] {
+        let question = format!("/webhook/berlin?hub.mode=subscribe&hub.challenge=7&hub.verify_token={token}");
+        assert_eq!(server.get(&question).status, answer, "{token}");
+    }
+    let empty = Setup::new().env("WHATSAPP_APP_SECRET", "s").env("WHATSAPP_VERIFY_TOKEN", "");
+    assert!(complaint(empty).contains("WHATSAPP_VERIFY_TOKEN must not be empty"));
 }
 
 #[test]
@@ -206,8 +213,9 @@ fn check_tells_what_each_door_expects_and_no_secret() {
         "stripe-signature: t=<seconds since 1970>,v1=<HMAC-SHA256 of {timestamp}.{body}, in lower-case hexadecimal>",
         "in lower-case hexadecimal>; x-slack-request-timestamp: <seconds since 1970>",
         "x-twilio-signature: <HMAC-SHA1",
-        "x-plivo-signature-v3: ",
+        "x-plivo-signature-ma-v3 (or -v3): ",
         "the body is not signed",
+        "verify token what stands in WHATSAPP_VERIFY_TOKEN",
     ] {
         assert!(stdout.contains(told), "{told}\n{stdout}");
     }
@@ -252,6 +260,105 @@ fn secrets_in_files_are_exchanged_without_a_restart() {
     assert!(line["error"].as_str().unwrap().contains("must not be empty"), "{line}");
     assert_eq!(post(&server), 200);
     assert!(server.stop().0.success(), "a hang-up is no end");
+}
+
+/// What a door of the generic kind says to requests that its own settings sign, and to others.
+fn generic(text: &str) -> (Server, Door) {
+    let write =
+        |setup: Setup| with_file(setup, &format!("[source.own]\nprovider = 'generic'\nsecret_env = 'S'\n{text}")).0;
+    let setup = || write(Setup::new().env("S", "secret"));
+    let door = Door::of(&setup(), "own");
+    (setup().start(), door)
+}
+
+#[test]
+fn a_token_may_vouch_for_the_body_at_any_door() {
+    let bearer = "signature_header = 'Authorization'\nprefix = 'Bearer '\nalgorithm = 'jwt-hs256'\n";
+    let (server, door) = generic(&format!("{bearer}body_claim = 'digest'"));
+    let headers = door.headers(b"{}", "1", crate::harness::door::now());
+    assert_eq!(door.post_with(&server, b"{}", &headers).status, 200);
+    assert_eq!(door.post_with(&server, b"{ }", &headers).status, 401, "the digest is of another body");
+    let cautions = |server: &Server| {
+        server.lines().iter().filter(|line| line["level"] == "WARNING" && line["source"] == "own").count()
+    };
+    assert_eq!(cautions(&server), 0);
+
+    let (server, door) = generic(bearer);
+    let headers = door.headers(b"{}", "1", crate::harness::door::now());
+    assert_eq!(door.post_with(&server, b"{ }", &headers).status, 200, "nothing vouches for the body");
+    assert_eq!(cautions(&server), 1, "and that is said aloud");
+    let forged = Door::of(
+        &with_file(
+            Setup::new().env("S", "other"),
+            &format!("[source.own]\nprovider = 'generic'\nsecret_env = 'S'\n{bearer}"),
+        )
+        .0,
+        "own",
+    );
+    assert_eq!(forged.post(&server, b"{}", "1").status, 401);
+    let told = complaint(
+        with_file(
+            Setup::new().env("S", "s"),
+            "[source.a]\nprovider = 'generic'\nsecret_env = 'S'\nsignature_header = 'x'\nbody_claim = 'y'",
+        )
+        .0,
+    );
+    assert!(told.contains("needs algorithm = \"jwt-hs256\""), "{told}");
+}
+
+#[test]
+fn several_labels_may_count() {
+    let (server, door) = generic("signature_header = 'x-own'\nlist_separator = ','\nlabel = ['v1', 'v2']");
+    let good = door.headers(b"{}", "1", crate::harness::door::now());
+    let signature = good["x-own"].to_str().unwrap().strip_prefix("v1=").unwrap().to_owned();
+    let wrong = "0".repeat(64);
+    for (value, expected) in [
+        (format!("v1={signature}"), 200),
+        (format!("v2={signature}"), 200),
+        (format!("v1={wrong},v2={signature}"), 200),
+        (format!("v3={signature}"), 401),
+        (format!("v3={signature},v2={wrong}"), 401),
+        (signature.clone(), 401),
+    ] {
+        let mut headers = good.clone();
+        headers.insert("x-own", value.parse().unwrap());
+        assert_eq!(door.post_with(&server, b"{}", &headers).status, expected, "{value}");
+    }
+}
+
+#[test]
+fn standard_webhooks_may_have_headers_of_another_name() {
+    let text = "[source.vendor]\nprovider = 'standard'\nsecret_env = 'S'\nid_header = 'X-Vendor-Id'\n\
+                timestamp_header = 'X-Vendor-Timestamp'\nsignature_header = 'X-Vendor-Signature'";
+    let setup = || with_file(Setup::new().env("S", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), text).0;
+    let (server, door) = (setup().start(), Door::of(&setup(), "vendor"));
+    let body = br#"{"type":"message","data":{"from":"+14155550100","to":"+14155550101","text":"x"}}"#;
+    let headers = door.headers(body, "msg_1", crate::harness::door::now());
+    assert!(headers.contains_key("x-vendor-signature") && !headers.contains_key("webhook-id"));
+    assert_eq!(door.post_with(&server, body, &headers).status, 200);
+    assert_eq!(server.get("/messages/standard:vendor:msg_1").status, 200, "by the id of the delivery");
+    let mut other = headers.clone();
+    other.insert("webhook-id", "msg_2".parse().unwrap());
+    assert_eq!(door.post_with(&server, body, &other).status, 200, "which only its own header names");
+    assert_eq!(server.rows(), 1);
+}
+
+#[test]
+fn an_id_that_nobody_signed_makes_no_second_delivery() {
+    let setup = || Setup::new().env("STANDARD_WEBHOOKS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let (server, door) = (setup().start(), Door::of(&setup(), "standard"));
+    let body = br#"{"type":"invoice.paid","data":{}}"#;
+    let signed = door.headers(body, "msg_1", crate::harness::door::now());
+    let mut svix = hyper::HeaderMap::new();
+    for name in ["id", "timestamp", "signature"] {
+        let value = signed[&format!("webhook-{name}")].clone();
+        svix.insert(hyper::header::HeaderName::try_from(format!("svix-{name}")).unwrap(), value);
+    }
+    assert_eq!(door.post_with(&server, body, &svix).status, 200);
+    assert_eq!(door.post_with(&server, body, &signed).status, 200, "the same delivery in the other family");
+    svix.insert("webhook-id", "msg_2".parse().unwrap());
+    assert_eq!(door.post_with(&server, body, &svix).status, 401);
+    assert_eq!(server.get("/events?source=standard").json()["data"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Output;
 
 use super::{envelope, start, text_message};
-use crate::harness::door::{all_doors, now};
+use crate::harness::door::{PRIVATE_KEY, all_doors, now};
 use crate::harness::{Door, Setup, wait_until};
 
 /// Runs a subcommand with all doors configured; files stand in its folder.
@@ -49,6 +49,13 @@ fn samples_of_every_provider_arrive_as_they_would_from_it() {
         let (sent, told) = send(&["--as", door]);
         assert!(sent, "{door}: {told}");
     }
+    let (sent, told) = send(&["--as", "telnyx"]);
+    assert!(!sent && told.contains("name --private-key"), "{told}");
+    let arguments = ["send", "--url", &url, "--as", "telnyx", "--private-key", "key"];
+    let (sent, told) = run(&[("key", format!("{PRIVATE_KEY}\n").as_bytes())], &arguments);
+    assert!(sent && told.contains("mms.json to /webhook/telnyx: 200"), "{told}");
+    let (sent, told) = run(&[("key", b"too short")], &arguments);
+    assert!(!sent && told.contains("key is not"), "{told}");
     let (sent, told) = send(&["--as", "whatsapp", "text"]);
     assert!(sent && told.contains("text.json"), "a sample by its name: {told}");
     let (sent, told) = send(&["--as", "whatsapp", "no-such-sample"]);

@@ -6,13 +6,13 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use postroom::config::{Config, Inputs};
 use postroom::domain::Moment;
-use postroom::providers::{BadSignature, Request, Source};
+use postroom::providers::{BadSignature, Request, SCHEMES, Source};
 use proptest::prelude::*;
 
 use super::samples::samples;
 use super::{envelope, start, text_message};
 use crate::harness::door::{BASE_URL, now};
-use crate::harness::{Setup, sign};
+use crate::harness::{Door, Setup, sign};
 
 const NOW: i64 = 1_795_168_800;
 
@@ -201,6 +201,27 @@ fn what_the_official_libraries_sign_is_believed_and_nothing_else() {
 }
 
 #[test]
+fn plivos_accounts_sign_under_two_names_and_either_will_do() {
+    let door = Door::of(&crate::harness::door::all_doors(Setup::new()), "plivo");
+    let body = b"From=14155550100&To=14155238886&Text=x&MessageUUID=u-1";
+    let signed = door.headers(body, "12345", now());
+    let right = signed["x-plivo-signature-ma-v3"].to_str().unwrap();
+    let wrong = &format!("{}=", "A".repeat(43));
+    let ask = |pairs: &[(&str, &str)]| {
+        let common = [("content-type", "application/x-www-form-urlencoded"), ("x-plivo-signature-v3-nonce", "12345")];
+        let pairs: Vec<_> = common.iter().chain(pairs).copied().collect();
+        check(&door.source, &pairs, body, (BASE_URL, &door.path), NOW)
+    };
+    let (main, own) = ("x-plivo-signature-ma-v3", "x-plivo-signature-v3");
+    assert_eq!(ask(&[(main, right)]), Ok(()));
+    assert_eq!(ask(&[(own, right)]), Ok(()));
+    assert_eq!(ask(&[(main, right), (own, wrong)]), Ok(()), "as incoming messages come");
+    assert_eq!(ask(&[(main, wrong), (own, wrong)]), Err(BadSignature::WrongSecret));
+    assert_eq!(ask(&[(main, right), (main, right)]), Err(BadSignature::DuplicateHeader));
+    assert_eq!(ask(&[("x-plivo-signature-v2", right)]), Err(BadSignature::MissingHeader), "it signs no body");
+}
+
+#[test]
 fn static_secrets_are_compared_whole() {
     let telegram = source(&[("TELEGRAM_SECRET_TOKEN", "tokeN_-1")]);
     let header = "X-Telegram-Bot-Api-Secret-Token";
@@ -251,6 +272,8 @@ fn answers_are_what_each_provider_wants_to_hear() {
     let twilio = door("twilio").post(&server, b"MessageSid=SM1&AccountSid=AC1&From=%2B1&To=%2B2&Body=x", "1");
     assert_eq!(twilio.header("content-type"), Some("text/xml; charset=utf-8"));
     assert_eq!(twilio.text(), r#"<?xml version="1.0" encoding="UTF-8"?><Response></Response>"#);
+    let plivo = door("plivo").post(&server, b"MessageUUID=u&From=14155550100&To=14155550101&Text=x", "1");
+    assert_eq!((plivo.header("content-type"), plivo.text()), (Some("text/xml; charset=utf-8"), twilio.text()));
     let unsigned = |name: &str| server.client().request("POST", &format!("/webhook/{name}"), &[], b"{}").unwrap();
     assert_eq!((unsigned("twilio").status, unsigned("whatsapp").status), (403, 401));
     assert_eq!(unsigned("twilio").text(), r#"{"detail":"invalid signature"}"#, "and not why");
@@ -329,36 +352,45 @@ fn forwarded_hosts_are_only_believed_from_a_proxy_that_is_trusted() {
     assert_eq!(ask(setup("127.0.0.0/8"), &forwarded), 200);
     assert_eq!(ask(setup("10.0.0.0/8"), &forwarded), 403, "anybody could say so");
     assert_eq!(ask(setup("127.0.0.1"), &forwarded[1..]), 403);
+    let appended = |name: &'static str, value: &'static str| {
+        let other = *forwarded.iter().find(|(other, _)| *other != name).unwrap();
+        ask(setup("127.0.0.1"), &[other, (name, value)])
+    };
+    for claimed in ["hooks.example.com, inner", "evil.example, hooks.example.com", "hooks.example.com,"] {
+        assert_eq!(appended("x-forwarded-host", claimed), 403, "who says which is the proxy's? {claimed}");
+    }
+    assert_eq!(appended("x-forwarded-host", "hooks.example.com, hooks.example.com"), 200);
+    assert_eq!(appended("x-forwarded-proto", "https, http"), 403);
+    assert_eq!(ask(setup("127.0.0.1"), &[forwarded[0], forwarded[1], forwarded[1]]), 403, "two lines");
     let fixed = setup("127.0.0.1").env("PUBLIC_BASE_URL", "https://other.example");
     assert_eq!(ask(fixed, &forwarded), 403, "what the operator says goes before");
 }
 
-/// Doors of every kind that signs its bodies, and a sample of each.
-fn signed_samples() -> Vec<(Source, Vec<u8>)> {
+/// A door of every kind whose proof vouches for the body, as seen from its provider, and a sample of each.
+fn signed_samples() -> Vec<(Door, Source, Vec<u8>)> {
     let setup = crate::harness::door::all_doors(Setup::new());
-    let sources = setup.config().sources.into_iter();
-    let signed = sources.filter(|source| ["whatsapp", "twilio", "standard", "waha"].contains(&source.scheme.kind));
+    let kinds = SCHEMES.iter().map(|scheme| scheme.kind);
+    let signed = kinds.filter(|kind| !["postroom", "telegram", "evolution"].contains(kind));
     signed
-        .map(|source| {
-            let body = samples(source.scheme.kind).swap_remove(0).1;
-            (source, body)
+        .map(|kind| {
+            let source = setup.config().sources.into_iter().find(|source| source.name == kind).unwrap();
+            (Door::of(&setup, kind), source, samples(kind).swap_remove(0).1)
         })
         .collect()
 }
 
+/// Kinds whose proof holds a time.
+const DATED: [&str; 7] = ["standard", "slack", "stripe", "telnyx", "bird", "vonage", "messagebird"];
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn a_single_flipped_bit_anywhere_is_refused(at in any::<prop::sample::Index>(), bit in 0..8u8, in_body in any::<bool>()) {
-        for (source, body) in signed_samples() {
-            let now = Moment::from_microseconds(NOW * 1_000_000);
-            let mut own = HeaderMap::new();
-            if source.scheme.kind == "twilio" {
-                own.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-            }
-            let request = Request { headers: &own, body: &body, base_url: Some(BASE_URL), target: "/webhook/x?y=1" };
-            let mut signed = source.sign(&request, "msg_1", now).unwrap();
+        let now = Moment::from_microseconds(NOW * 1_000_000);
+        for (door, source, body) in signed_samples() {
+            let signed = door.headers(&body, "msg_1", now);
             let verify = |headers: &HeaderMap, body: &[u8]| {
-                let request = Request { headers, body, ..request };
+                let request = Request { headers, body, base_url: Some(BASE_URL), target: &door.path };
                 source.verify(&request, body.to_vec().into(), now).map(drop)
             };
             prop_assert_eq!(verify(&signed, &body), Ok(()), "{}", source.name);
@@ -366,18 +398,50 @@ proptest! {
                 let mut forged = body.clone();
                 forged[at.index(body.len())] ^= 1 << bit;
                 // A form may be written in several ways; what it says is what counts.
-                let says_the_same = source.scheme.kind == "twilio" && form(&forged) == form(&body);
+                let is_form = signed[CONTENT_TYPE] == "application/x-www-form-urlencoded";
+                let says_the_same = is_form && form(&forged) == form(&body);
                 prop_assert!(says_the_same || verify(&signed, &forged).is_err(), "{}", source.name);
-            } else {
-                let names: Vec<_> = signed.keys().filter(|name| *name != CONTENT_TYPE).cloned().collect();
-                let name = &names[at.index(names.len())];
+                continue;
+            }
+            // Signature, id, time, nonce: of every header that proves something.
+            for name in signed.keys().filter(|name| *name != CONTENT_TYPE) {
                 let mut value = signed[name].as_bytes().to_vec();
                 let place = at.index(value.len());
                 value[place] ^= 1 << bit;
+                // The word before a token is the same in either case.
+                    let same_word = value[..value.len().min(7)].eq_ignore_ascii_case(b"Bearer ");
                 let Ok(value) = HeaderValue::from_bytes(&value) else { continue };
-                signed.insert(name.clone(), value);
-                prop_assert!(verify(&signed, &body).is_err(), "{}: {name}", source.name);
+                if same_word && place < 7 {
+                    continue;
+                }
+                let mut forged = signed.clone();
+                forged.insert(name.clone(), value);
+                prop_assert!(verify(&forged, &body).is_err(), "{}: {name}", source.name);
             }
+        }
+    }
+
+    #[test]
+    fn what_was_signed_long_ago_or_for_later_is_refused(seconds in 0..800i64, later in any::<bool>()) {
+        let away = if later { seconds } else { -seconds };
+        for (door, source, body) in signed_samples() {
+            let signed = door.headers(&body, "msg_1", Moment::from_microseconds(NOW * 1_000_000));
+            let request = Request { headers: &signed, body: &body, base_url: Some(BASE_URL), target: &door.path };
+            let now = Moment::from_microseconds((NOW + away) * 1_000_000);
+            let verdict = source.verify(&request, body.clone().into(), now).map(drop);
+            let kind = source.scheme.kind;
+            // MessageBird's token ends a minute after it was made, and begins a second before.
+            let most = match (kind, later) {
+                ("messagebird", true) => 360,
+                ("messagebird", false) => 301,
+                _ => 300,
+            };
+            let expected = match DATED.contains(&kind) && seconds > most {
+                false => Ok(()),
+                true if later => Err(BadSignature::StaleTimestamp),
+                true => Err(BadSignature::FutureTimestamp),
+            };
+            prop_assert_eq!(verdict, expected, "{} {}", kind, away);
         }
     }
 }

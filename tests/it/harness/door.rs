@@ -2,12 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ed25519_dalek::{Signer, SigningKey};
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use postroom::domain::Moment;
-use postroom::providers::encoding::Encoding;
-use postroom::providers::{Request, Source};
+use postroom::domain::{Moment, Secret};
+use postroom::providers::{Request, SecretForm, Source};
 
 use super::{Reply, Server, Setup};
 
@@ -27,7 +25,12 @@ pub fn now() -> Moment {
 impl Door {
     /// The door of that name.
     pub fn of(setup: &Setup, name: &str) -> Self {
-        let source = setup.config().sources.into_iter().find(|source| source.name == name).expect("the door is there");
+        let sources = setup.config().sources;
+        let mut source = sources.into_iter().find(|source| source.name == name).expect("the door is there");
+        if source.scheme.secret == SecretForm::PublicKey {
+            let private = Secret::new(PRIVATE_KEY).expect("not empty");
+            source.keys = vec![SecretForm::PrivateKey.read("private", &private).expect("a private key")];
+        }
         let forms = ["twilio", "plivo"].contains(&source.scheme.kind);
         let media_type = if forms { "application/x-www-form-urlencoded" } else { "application/json" };
         Self { path: format!("/webhook/{name}"), source, media_type }
@@ -38,10 +41,7 @@ impl Door {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.media_type));
         let request = Request { headers: &headers, body, base_url: Some(BASE_URL), target: &self.path };
-        match self.source.scheme.kind {
-            "telnyx" => as_telnyx(&headers, body, now),
-            _ => self.source.sign(&request, id, now).expect("the test can sign for this provider"),
-        }
+        self.source.sign(&request, id, now).expect("the test can sign for this provider")
     }
 
     /// Posts a body with its proof.
@@ -57,22 +57,12 @@ impl Door {
     }
 }
 
-/// The provider's own key, of which the door knows the public half.
-fn telnyx_key() -> SigningKey {
-    SigningKey::from_bytes(&[7; 32])
-}
-
-fn as_telnyx(headers: &HeaderMap, body: &[u8], now: Moment) -> HeaderMap {
-    let (mut headers, time) = (headers.clone(), now.unix_seconds());
-    let signature = telnyx_key().sign(&[format!("{time}|").as_bytes(), body].concat());
-    let signature = Encoding::Base64.encode(&signature.to_bytes());
-    headers.insert("telnyx-timestamp", time.into());
-    headers.insert("telnyx-signature-ed25519", signature.parse().expect("base64"));
-    headers
-}
-
 /// The base URL of every test server.
 pub const BASE_URL: &str = "https://hooks.example.com";
+
+/// RFC 8032, §7.1, test 1: the keys of a provider that signs with Ed25519.
+pub const PRIVATE_KEY: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+const PUBLIC_KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
 
 /// The settings that open a door of each kind: the common ones by their variables, the others by a file.
 pub fn all_doors(mut setup: Setup) -> Setup {
@@ -80,11 +70,10 @@ pub fn all_doors(mut setup: Setup) -> Setup {
     let doors = others.map(|kind| format!("[source.{kind}]\nprovider = \"{kind}\"\nsecret_env = \"OTHER_SECRET\"\n"));
     let generic =
         "[source.generic]\nprovider = \"generic\"\nsecret_env = \"OTHER_SECRET\"\nsignature_header = \"x-own\"\n";
-    let path = setup.path().join("doors.toml");
     let telnyx = "[source.telnyx]\nprovider = \"telnyx\"\nsecret_env = \"TELNYX_PUBLIC_KEY\"\n";
+    let path = setup.path().join("doors.toml");
     std::fs::write(&path, doors.concat() + generic + telnyx).expect("the file can be written");
     setup = setup.env("POSTROOM_CONFIG", path.display()).env("OTHER_SECRET", "other-secret");
-    setup = setup.env("TELNYX_PUBLIC_KEY", Encoding::Base64.encode(telnyx_key().verifying_key().as_bytes()));
     let secrets = [
         ("WHATSAPP_APP_SECRET", "app-secret"),
         ("WHATSAPP_VERIFY_TOKEN", "verify me"),
@@ -93,6 +82,7 @@ pub fn all_doors(mut setup: Setup) -> Setup {
         ("TELEGRAM_SECRET_TOKEN", "telegram-token"),
         ("WAHA_HMAC_KEY", "my-secret-key"),
         ("EVOLUTION_JWT_KEY", "jwt-key"),
+        ("TELNYX_PUBLIC_KEY", PUBLIC_KEY),
         ("PUBLIC_BASE_URL", BASE_URL),
     ];
     for (name, value) in secrets {

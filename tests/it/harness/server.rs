@@ -214,6 +214,13 @@ impl Server {
         assert_eq!((reply.status, reply.text().as_str()), (200, r#"{"status":"ok"}"#), "{message}");
     }
 
+    /// The most memory that the program has held so far.
+    pub fn memory_peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel counts it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
     /// The folder that it runs in, to be kept for the next one.
     pub fn folder(&self) -> Arc<TempDir> {
         Arc::clone(&self.folder)
@@ -225,6 +232,8 @@ impl Server {
 
     /// The database file, opened as another program would.
     pub fn sql(&self) -> rusqlite::Connection {
+        // A test that looks into a file which nobody serves would pass, and prove nothing.
+        assert!(self.database().exists(), "there is no file: leave this test out of tests/on-postgresql.sh");
         let connection = rusqlite::Connection::open(self.database()).expect("the file opens");
         connection.busy_timeout(PATIENCE).expect("a patience can be set");
         connection
