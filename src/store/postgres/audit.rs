@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use super::batch::exact;
 use super::derive::{self, Round};
 use super::failure::Failure;
-use super::runs::Stretch;
+use super::runs::{Stretch, arrivals_of};
 use super::session::{Connector, Server, Session};
 use super::{OpenError, durability, leftover, schema, sql};
 use crate::config::PostgresConfig;
@@ -192,12 +192,11 @@ async fn index_agrees(client: &Client) -> Result<bool, Failure> {
             "SELECT arrival, folded FROM postroom_folded WHERE arrival > $1 AND arrival <= $2 ORDER BY arrival";
         let folded = client.query_typed(folded, &stretch).await?;
         let stretch = [(&to as _, Type::INT8)];
-        let arrivals =
-            client.query_typed_one("SELECT arrivals FROM postroom_stretches WHERE last = $1", &stretch).await?;
+        let arrivals = client.query_typed_one(sql::STRETCHES, &[(&vec![to], Type::INT8_ARRAY)]).await?;
         let runs = "SELECT run, messages, places FROM postroom_runs WHERE last = $1 ORDER BY run";
         let runs = client.query_typed(runs, &stretch).await?;
         let stored = Stretch {
-            arrivals: arrivals.get(0),
+            arrivals: arrivals_of(&arrivals)?,
             folded: folded.iter().map(|row| row.get(1)).collect(),
             runs: runs.iter().map(|row| row.get(0)).collect(),
             messages: runs.iter().map(|row| row.get(1)).collect(),

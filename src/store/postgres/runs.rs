@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
 
 use super::failure::Failure;
 use super::{grams, sql};
 use crate::store::index::postings;
+use crate::store::index::source::{put_number, take_number};
 
 /// Up to so many candidates are always looked at one by one.
 const FEW: u64 = if cfg!(test) { 2 } else { 20_000 };
@@ -61,7 +62,9 @@ impl Stretch {
         let folded: [(&(dyn ToSql + Sync), Type); 2] =
             [(&self.arrivals, Type::INT8_ARRAY), (&self.folded, Type::BYTEA_ARRAY)];
         client.execute_typed(sql::INDEX_FOLDED, &folded).await?;
-        let stretch: [(&(dyn ToSql + Sync), Type); 2] = [(&last, Type::INT8), (&self.arrivals, Type::INT8_ARRAY)];
+        let (messages, arrivals) = (self.arrivals.len() as i32, pack_arrivals(&self.arrivals));
+        let stretch: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&last, Type::INT8), (&messages, Type::INT4), (&arrivals, Type::BYTEA)];
         client.execute_typed(sql::INDEX_STRETCH, &stretch).await?;
         let runs: [(&(dyn ToSql + Sync), Type); 4] = [
             (&last, Type::INT8),
@@ -116,12 +119,33 @@ pub(super) async fn candidates(client: &Client, folded: &str, all: u64) -> Resul
     let stretches: Vec<i64> = hits.keys().copied().collect();
     let mut candidates = Vec::new();
     for row in client.query_typed(sql::STRETCHES, &[(&stretches, Type::INT8_ARRAY)]).await? {
-        let arrivals: Vec<i64> = row.get(1);
+        let arrivals = arrivals_of(&row)?;
         for place in hits.get(&row.get(0)).into_iter().flatten() {
             candidates.push(*arrivals.get(*place as usize).ok_or_else(damaged)?);
         }
     }
     Ok(Some(candidates))
+}
+
+/// Ascending numbers, each as its distance from the one before: within a batch that is one byte.
+fn pack_arrivals(arrivals: &[i64]) -> Vec<u8> {
+    let (mut packed, mut before) = (Vec::with_capacity(arrivals.len() + 8), 0);
+    for arrival in arrivals {
+        put_number((arrival - before).cast_unsigned(), &mut packed);
+        before = *arrival;
+    }
+    packed
+}
+
+/// The arrivals of a row of `STRETCHES`.
+pub(super) fn arrivals_of(row: &Row) -> Result<Vec<i64>, Failure> {
+    let mut packed: &[u8] = row.get(2);
+    let mut before = 0_i64;
+    let step = |_| {
+        before = before.wrapping_add(take_number(&mut packed).map_err(|_| damaged())?.cast_signed());
+        Ok(before)
+    };
+    (0..row.get::<_, i32>(1)).map(step).collect()
 }
 
 fn damaged() -> Failure {
@@ -143,5 +167,6 @@ mod tests {
         postings::unpack(&stretch.places[at], stretch.messages[at] as usize, &mut places).unwrap();
         assert_eq!(places, [0, 2]);
         assert_eq!(stretch.runs.len(), 5, "ab, bc, cd, abc, bcd");
+        assert_eq!(pack_arrivals(&[1 << 40, (1 << 40) + 1, (1 << 40) + 2]).len(), 8, "a byte for all but the first");
     }
 }

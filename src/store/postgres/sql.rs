@@ -78,8 +78,8 @@ pub(super) const INDEX_TEXTS: &str = "SELECT arrival, text, text_exact FROM mess
      WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3";
 pub(super) const INDEX_FOLDED: &str = "INSERT INTO postroom_folded (arrival, folded) \
      SELECT * FROM unnest($1::bigint[], $2::bytea[]) ON CONFLICT DO NOTHING";
-pub(super) const INDEX_STRETCH: &str =
-    "INSERT INTO postroom_stretches (last, arrivals) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+pub(super) const INDEX_STRETCH: &str = "INSERT INTO postroom_stretches (last, messages, arrivals) \
+     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 pub(super) const INDEX_RUNS: &str = "INSERT INTO postroom_runs (run, last, messages, places) \
      SELECT run, $1, messages, places FROM unnest($2::int[], $3::int[], $4::bytea[]) AS r (run, messages, places) \
      ON CONFLICT DO NOTHING";
@@ -94,7 +94,7 @@ pub(super) const RUN_COUNTS: &str =
 /// Where a run is, in some stretches or in all.
 pub(super) const RUN_PLACES: &str = "SELECT last, messages, places FROM postroom_runs \
      WHERE run = $1 AND ($2::bigint[] IS NULL OR last = ANY($2))";
-pub(super) const STRETCHES: &str = "SELECT last, arrivals FROM postroom_stretches WHERE last = ANY($1)";
+pub(super) const STRETCHES: &str = "SELECT last, messages, arrivals FROM postroom_stretches WHERE last = ANY($1)";
 
 /// Whether the table is there, whether writes can be taken, and what commits would wait for.
 pub(super) const HEALTH: &str = "SELECT to_regclass('messages') IS NOT NULL AND to_regclass('postroom_state') IS NOT NULL, \

@@ -52,6 +52,21 @@ fn without_clock(value: &mut Value) {
     }
 }
 
+/// Messages whose time is that of the request stand in another order where a second ended between two servers: what is left of
+/// a whole listing is what it holds, and of a part how much.
+fn without_order(value: &mut Value) {
+    let total = value["total"].as_u64();
+    let Some(messages) = value.get_mut("data").and_then(Value::as_array_mut) else { return };
+    if !messages.iter().any(|message| message["ts"] == "(now)") {
+        return;
+    }
+    if total == Some(messages.len() as u64) {
+        messages.sort_by_cached_key(Value::to_string);
+    } else {
+        *messages = vec![messages.len().into()];
+    }
+}
+
 /// What a server answers to that question.
 fn seen(server: &Server, target: &str) -> (u16, String) {
     let reply = server.get(target);
@@ -60,6 +75,7 @@ fn seen(server: &Server, target: &str) -> (u16, String) {
     match serde_json::from_str::<Value>(&told) {
         Ok(mut value) if ["_at\":", "\"ts\":", "\"at\":"].iter().any(|field| told.contains(field)) => {
             without_clock(&mut value);
+            without_order(&mut value);
             (reply.status, value.to_string())
         }
         _ => (reply.status, told),

@@ -7,10 +7,11 @@ CREATE TABLE IF NOT EXISTS postroom_folded (
     arrival BIGINT PRIMARY KEY,
     folded BYTEA NOT NULL
 );
--- The rows with a text of a stretch, which ends with the arrival `last`.
+-- The rows with a text of a stretch, which ends with the arrival `last`: their number, and their arrivals, packed.
 CREATE TABLE IF NOT EXISTS postroom_stretches (
     last BIGINT PRIMARY KEY,
-    arrivals BIGINT[] NOT NULL
+    messages INTEGER NOT NULL,
+    arrivals BYTEA NOT NULL
 );
 -- For each run of characters, by its number, and each stretch: which of the rows have it, as packed places in `arrivals`.
 CREATE TABLE IF NOT EXISTS postroom_runs (
