@@ -1,21 +1,26 @@
-//! The bounded queue between requests and the writer: whoever does not fit is told at once.
+//! What waits to be written, whichever engine writes it: a bounded list of jobs, and the way of their answers. Whoever does not
+//! fit is told at once.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::extras::Extras;
+use super::extras::{self, Extras};
 use super::{Receipt, StoreError};
 use crate::domain::NewMessage;
+use crate::providers::Parsed;
+
+/// Where the result of a request goes.
+pub(super) type Reply = oneshot::Sender<Result<Receipt, StoreError>>;
+/// Everybody's answer of one batch.
+pub(super) type Answers = Vec<(Reply, Result<Receipt, StoreError>)>;
 
 /// What one request wants stored, and where its answer goes.
 pub(super) struct Job {
     pub messages: Vec<NewMessage>,
     /// What else it brought.
     pub extras: Option<Box<Extras>>,
-    pub reply: oneshot::Sender<Result<Receipt, StoreError>>,
+    pub reply: Reply,
 }
 
 impl Job {
@@ -26,129 +31,87 @@ impl Job {
     }
 }
 
-/// Jobs in the order of their arrival. The limit counts messages.
-pub(super) struct Queue {
-    state: Mutex<State>,
-    arrived: Condvar,
-    limit: usize,
-}
-
-#[derive(Default)]
-struct State {
+/// Jobs in the order of their arrival. The limit counts messages, and what comes beside them.
+pub(super) struct Backlog {
     jobs: VecDeque<Job>,
-    messages: usize,
+    elements: usize,
+    limit: usize,
     closed: bool,
-    /// The writer sleeps; nobody else needs to be woken.
-    writer_waits: bool,
-    /// The writer shall look up, though there is no job.
-    nudged: bool,
 }
 
-/// What the writer finds.
-pub(super) enum Taken {
-    Jobs(Vec<Job>),
-    /// Nothing came within the time that the writer wanted to wait, or it was nudged.
-    Nothing,
-    /// Nothing is left and nothing will come.
-    Closed,
-}
-
-impl Queue {
+impl Backlog {
     pub fn new(limit: usize) -> Self {
-        Self { state: Mutex::default(), arrived: Condvar::new(), limit }
+        Self { jobs: VecDeque::new(), elements: 0, limit, closed: false }
     }
 
-    /// Whether a message would be taken now.
-    pub fn has_room(&self) -> Result<(), StoreError> {
-        Self::room(&self.lock(), 1, self.limit)
-    }
-
-    /// Adds a job, or refuses it without waiting. A job larger than the whole queue is taken when the queue is empty.
-    pub fn push(&self, job: Job) -> Result<(), StoreError> {
-        let mut state = self.lock();
-        let elements = job.elements();
-        Self::room(&state, elements, self.limit)?;
-        state.messages += elements;
-        state.jobs.push_back(job);
-        let wake = std::mem::take(&mut state.writer_waits);
-        drop(state);
-        if wake {
-            self.arrived.notify_one();
-        }
-        Ok(())
-    }
-
-    fn room(state: &State, messages: usize, limit: usize) -> Result<(), StoreError> {
-        if state.closed {
+    /// Whether so much more would be taken now. More than the whole limit is taken when nothing else waits.
+    pub fn room(&self, elements: usize) -> Result<(), StoreError> {
+        if self.closed {
             return Err(StoreError::Closed);
         }
-        if state.messages + messages > limit && !state.jobs.is_empty() {
+        if self.elements + elements > self.limit && !self.jobs.is_empty() {
             return Err(StoreError::QueueFull);
         }
         Ok(())
     }
 
-    /// Waits for a job (at most `patience`, if given), then takes what is there, up to `most` messages and at least one job.
-    pub fn take(&self, most: usize, patience: Option<Duration>) -> Taken {
-        let mut state = self.lock();
-        while state.jobs.is_empty() {
-            if state.closed {
-                return Taken::Closed;
-            }
-            if std::mem::take(&mut state.nudged) {
-                return Taken::Nothing;
-            }
-            state.writer_waits = true;
-            match patience {
-                None => state = self.arrived.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
-                Some(patience) => {
-                    let waited = self.arrived.wait_timeout(state, patience);
-                    let (back, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
-                    state = back;
-                    if timeout.timed_out() && state.jobs.is_empty() && !state.closed {
-                        (state.writer_waits, state.nudged) = (false, false);
-                        return Taken::Nothing;
-                    }
-                }
-            }
-        }
-        let mut messages = 0;
+    pub fn push(&mut self, job: Job) -> Result<(), StoreError> {
+        let elements = job.elements();
+        self.room(elements)?;
+        self.elements += elements;
+        self.jobs.push_back(job);
+        Ok(())
+    }
+
+    /// Takes what is there, up to `most` elements, and at least one job where there is one.
+    pub fn take(&mut self, most: usize) -> Vec<Job> {
+        let mut elements = 0;
         let fits = |job: &&Job| {
-            messages += job.elements();
-            messages <= most
+            elements += job.elements();
+            elements <= most
         };
-        let count = state.jobs.iter().take_while(fits).count().max(1);
-        let jobs: Vec<Job> = state.jobs.drain(..count).collect();
-        state.messages -= jobs.iter().map(Job::elements).sum::<usize>();
-        Taken::Jobs(jobs)
+        let count = self.jobs.iter().take_while(fits).count().max(1).min(self.jobs.len());
+        let jobs: Vec<Job> = self.jobs.drain(..count).collect();
+        self.elements -= jobs.iter().map(Job::elements).sum::<usize>();
+        jobs
     }
 
-    /// Has the writer look up from its sleep, or before it goes to sleep the next time.
-    pub fn nudge(&self) {
-        let mut state = self.lock();
-        state.nudged = true;
-        state.writer_waits = false;
-        drop(state);
-        self.arrived.notify_one();
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
     }
 
-    /// Whether nothing is waiting and the writer sleeps.
-    pub fn is_idle(&self) -> bool {
-        self.lock().writer_waits
+    pub fn elements(&self) -> usize {
+        self.elements
     }
 
-    /// Messages waiting now.
-    pub fn depth(&self) -> usize {
-        self.lock().messages
+    /// Takes nothing more; what is there can still be taken.
+    pub fn close(&mut self) {
+        self.closed = true;
     }
 
-    /// Takes nothing more; what is queued is still written.
-    pub fn close(&self) {
-        self.lock().closed = true;
-        self.arrived.notify_all();
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+/// Has a request queued, and waits for what became of it.
+pub(super) async fn append(
+    parsed: Parsed,
+    push: impl FnOnce(Job) -> Result<(), StoreError>,
+) -> Result<Receipt, StoreError> {
+    let (messages, extras) = extras::split(parsed).await;
+    let (reply, receipt) = oneshot::channel();
+    push(Job { messages, extras, reply })?;
+    receipt.await.unwrap_or(Err(StoreError::Closed))
+}
+
+/// Hands answers to the requests that wait for them, until nobody writes any more. Whoever writes wakes this task once per
+/// batch; the wake-ups of the requests then stay within the runtime, where they cost no system call.
+pub(super) async fn deliver(mut answered: mpsc::UnboundedReceiver<Answers>) {
+    while let Some(batch) = answered.recv().await {
+        for (reply, result) in batch {
+            // Whoever went away in the meantime will ask again and get a duplicate.
+            let _ = reply.send(result);
+        }
     }
 }

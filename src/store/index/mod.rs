@@ -7,7 +7,7 @@ pub mod folder;
 pub mod grams;
 pub mod key;
 pub mod merge;
-mod postings;
+pub(super) mod postings;
 pub mod run;
 pub mod search;
 pub mod segment;

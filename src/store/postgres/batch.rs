@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::queue::Job;
 use crate::domain::NewMessage;
+use crate::store::queue::{Answers, Job};
 use crate::store::{Receipt, StoreError};
 use crate::telemetry::metrics::Outcome;
 
@@ -120,7 +120,7 @@ impl Batch {
     }
 
     /// Everybody's answer, in the order of the messages.
-    pub fn answers(self) -> Vec<(super::queue::Reply, Result<Receipt, StoreError>)> {
+    pub fn answers(self) -> Answers {
         let results: Vec<_> = (0..self.jobs.len()).map(|job| self.result(job)).collect();
         self.jobs.into_iter().map(|job| job.reply).zip(results).collect()
     }

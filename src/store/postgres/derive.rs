@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::Shared;
 use super::batch::exact;
 use super::failure::Failure;
+use super::runs::Stretch;
 use super::session::{Connector, Session};
-use super::{details_sql, grams, sql};
+use super::{details_sql, sql};
 
 /// How often rows are looked for that other replicas stored.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,8 +23,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(500);
 /// Most rows counted in one transaction.
 const COUNTED_MAX: i64 = if cfg!(test) { 3 } else { 20_000 };
+/// Fewest rows that are indexed: until so many have come, searches look at them one by one.
+pub(super) const INDEXED_LEAST: i64 = if cfg!(test) { 3 } else { 1_000 };
 /// Most rows indexed in one transaction.
-const INDEXED_MAX: i64 = if cfg!(test) { 3 } else { 1_000 };
+const INDEXED_MAX: i64 = if cfg!(test) { 5 } else { 10_000 };
 /// Most changes to the counts of states that are added in one transaction.
 const FOLDED_MAX: i64 = if cfg!(test) { 3 } else { 10_000 };
 
@@ -44,7 +47,7 @@ pub(super) async fn run(shared: Arc<Shared>, connector: Connector) {
     };
     join(
         follow(&shared, &connector, count),
-        follow(&shared, &connector, async |client: &Client| index(client, INDEXED_MAX).await),
+        follow(&shared, &connector, async |client: &Client| index(client, INDEXED_LEAST, INDEXED_MAX).await),
     )
     .await;
 }
@@ -114,40 +117,28 @@ async fn fold_states(client: &Client, most: i64) -> Result<Round, Failure> {
     Ok(if folded < most { Round::Done } else { Round::More })
 }
 
-/// Adds a stretch of texts to the search index.
-pub(super) async fn index(client: &Client, most: i64) -> Result<Round, Failure> {
+/// Adds a stretch of rows to the search index, if at least so many wait for it.
+pub(super) async fn index(client: &Client, least: i64, most: i64) -> Result<Round, Failure> {
     in_transaction(client, async || {
         let locked = client.query_typed_opt(sql::INDEX_FROM, &[]).await?;
         let Some((from, horizon)) = locked.map(|row| (row.get::<_, i64>(0), row.get::<_, i64>(1))) else {
             return Ok(Round::Done);
         };
-        let stretch = [(&from as _, Type::INT8), (&horizon as _, Type::INT8), (&most as _, Type::INT8)];
-        let rows = client.query_typed(sql::INDEX_TEXTS, &stretch).await?;
-        let Some(to) = rows.last().map(|row| row.get::<_, i64>(0)) else { return Ok(Round::Done) };
-        let (mut arrivals, mut folded, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
-        for row in &rows {
-            let Some(text) = exact(row.get(1), row.get(2)) else { continue };
-            let (text, grams) = grams::of_text(&text);
-            arrivals.push(row.get::<_, i64>(0));
-            folded.push(text.into_bytes());
-            numbers.push(array(&grams));
+        let stretch = |limit| [(&from as _, Type::INT8), (&horizon as _, Type::INT8), (limit as _, Type::INT8)];
+        let waiting: i64 = client.query_typed_one(sql::INDEX_WAITING, &stretch(&least)).await?.get(0);
+        if waiting < least {
+            return Ok(Round::Done);
         }
-        let values =
-            [(&arrivals as _, Type::INT8_ARRAY), (&folded as _, Type::BYTEA_ARRAY), (&numbers as _, Type::TEXT_ARRAY)];
-        client.execute_typed(sql::INDEX_INSERT, &values).await?;
+        let rows = client.query_typed(sql::INDEX_TEXTS, &stretch(&most)).await?;
+        let Some(to) = rows.last().map(|row| row.get::<_, i64>(0)) else { return Ok(Round::Done) };
+        let text = |row: &Row| Some((row.get(0), exact(row.get(1), row.get(2))?));
+        let texts: Vec<(i64, String)> = rows.iter().filter_map(text).collect();
+        // On a thread for such work: batches that wait for this one shall not.
+        let folded = tokio::task::spawn_blocking(move || Stretch::of(&texts)).await;
+        let folded = folded.map_err(|_| Failure::Broken("a text could not be indexed".to_owned()))?;
+        folded.write(client, to).await?;
         client.execute_typed(sql::INDEXED, &[(&to, Type::INT8)]).await?;
         Ok(if (rows.len() as i64) < most { Round::Done } else { Round::More })
     })
     .await
-}
-
-/// Numbers in the server's way of writing an array.
-fn array(numbers: &[i32]) -> String {
-    use std::fmt::Write;
-    let mut text = String::from("{");
-    for (at, number) in numbers.iter().enumerate() {
-        let _ = write!(text, "{}{number}", if at == 0 { "" } else { "," });
-    }
-    text.push('}');
-    text
 }

@@ -8,8 +8,8 @@ use tokio_postgres::{Client, Row};
 
 use super::batch::exact;
 use super::failure::Failure;
-use super::grams;
 use super::query::{Query, Value};
+use super::runs;
 use super::statistics::{self, State};
 use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, Start, Stored};
 
@@ -113,7 +113,7 @@ async fn rows(
             let tail = query.bind(Value::Numbers(tail.clone()));
             condition = format!(
                 "{condition} AND (m.arrival = ANY({tail}) OR (SELECT position({needle} IN t.folded)
-                                  FROM postroom_texts t WHERE t.arrival = m.arrival) > 0)"
+                                  FROM postroom_folded t WHERE t.arrival = m.arrival) > 0)"
             );
             // Many match, so the way along the index meets them soon; no other order of steps does.
             let walk = "SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off; \
@@ -160,13 +160,15 @@ async fn search(
     let mut query = Query::default();
     let term = query.bind(Value::Bytes(needle.folded().into()));
     let mut condition = format!("position({term} IN t.folded) > 0");
-    let grams = grams::of_term(needle.folded());
-    if !grams.is_empty() {
-        condition = format!("t.grams @> {} AND {condition}", query.bind(Value::Grams(grams)));
+    if let Some(candidates) = runs::candidates(client, needle.folded(), state.messages.unsigned_abs()).await? {
+        if candidates.is_empty() {
+            return Ok(Found::These(tail));
+        }
+        condition = format!("t.arrival = ANY({}) AND {condition}", query.bind(Value::Numbers(candidates)));
     }
     let columns = query.columns(filter);
     let join = if columns.is_empty() { "" } else { "JOIN messages m USING (arrival)" };
-    let matching = format!("FROM postroom_texts t {join} WHERE {condition}{columns}");
+    let matching = format!("FROM postroom_folded t {join} WHERE {condition}{columns}");
     query.text = format!("SELECT t.arrival {matching} LIMIT {}", MATCHES_MAX + 1);
     let first: Vec<i64> = query.rows(client).await?.iter().map(|row| row.get(0)).collect();
     if first.len() <= MATCHES_MAX {

@@ -18,6 +18,7 @@ mod listing;
 mod query;
 mod queue;
 mod reader;
+mod runs;
 mod schema;
 mod session;
 pub(in crate::store) mod sql;
@@ -35,7 +36,8 @@ use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot, watch as watching};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::{Health, Lookup, Receipt, StoreError, extras};
+use super::queue::{Answers, append, deliver};
+use super::{Health, Lookup, Receipt, StoreError};
 use crate::config::{PostgresConfig, StoreConfig};
 use crate::domain::event::{EventRequest, StoredEvent};
 use crate::domain::message::FullMessage;
@@ -47,11 +49,11 @@ use crate::telemetry::metrics::Gauges;
 use crate::telemetry::{Metrics, log};
 pub use audit::{Audit, audit, rebuild};
 pub(in crate::store) use failure::Failure;
-use queue::{Job, Queue};
+use queue::Queue;
 use reader::{Question, Read, Reader};
 pub(in crate::store) use session::{Connector, Session};
 use watch::Watch;
-use writer::{Answers, Writer};
+use writer::Writer;
 
 /// Why the database could not be opened, in one line without password.
 #[derive(Debug, Error)]
@@ -174,10 +176,7 @@ impl PostgresStore {
 
     /// See `Store::append`.
     pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
-        let (messages, extras) = extras::split(parsed).await;
-        let (reply, receipt) = oneshot::channel();
-        self.shared.queue.push(Job { messages, extras, reply })?;
-        receipt.await.unwrap_or(Err(StoreError::Closed))
+        append(parsed, |job| self.shared.queue.push(job)).await
     }
 
     /// See `Store::page`.
@@ -296,16 +295,6 @@ async fn work(
     }
     following.abort();
     watching.abort();
-}
-
-/// Hands answers to the requests that wait for them, until the writers end. One wake-up of this runtime per batch.
-async fn deliver(mut answered: mpsc::UnboundedReceiver<Answers>) {
-    while let Some(batch) = answered.recv().await {
-        for (reply, result) in batch {
-            // Whoever went away in the meantime will ask again and get a duplicate.
-            let _ = reply.send(result);
-        }
-    }
 }
 
 fn durability(server: &session::Server, config: &PostgresConfig) -> String {

@@ -21,7 +21,6 @@ pub(super) enum Value {
     Number(i64),
     Bytes(Vec<u8>),
     Numbers(Vec<i64>),
-    Grams(Vec<i32>),
 }
 
 impl Query {
@@ -94,7 +93,6 @@ impl Value {
             Self::Number(number) => (number, Type::INT8),
             Self::Bytes(bytes) => (bytes, Type::BYTEA),
             Self::Numbers(numbers) => (numbers, Type::INT8_ARRAY),
-            Self::Grams(grams) => (grams, Type::INT4_ARRAY),
         }
     }
 }

@@ -6,11 +6,16 @@ use tokio_postgres::types::Type;
 
 use super::failure::Failure;
 use super::session::{Connector, SERVER_VERSION_LEAST, Session};
+use super::sql;
 use crate::domain::fold::UNICODE_VERSION;
 use crate::telemetry::log;
 
 /// The migrations, in order: the schema's version is how many of them were made.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_inbox.sql"), include_str!("migrations/0002_details.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_inbox.sql"),
+    include_str!("migrations/0002_details.sql"),
+    include_str!("migrations/0003_runs.sql"),
+];
 /// How long a replica that upgrades keeps the others waiting without a sign of life.
 const LEASE_SECONDS: f64 = 60.0;
 /// How often a waiting replica looks again.
@@ -25,11 +30,11 @@ const LEASE: &str = "UPDATE postroom_schema SET upgraded_by = $1, upgraded_until
      WHERE id = 1 AND (upgraded_until IS NULL OR upgraded_until < now()) AND version = $3 RETURNING version";
 const RELEASE: &str = "UPDATE postroom_schema SET version = $1, upgraded_by = NULL, upgraded_until = NULL WHERE id = 1";
 
-/// Throws away what is derived, and counts states anew while nobody writes any. Deleted rather than truncated: whoever reads an older snapshot still finds it there.
-pub(super) const FORGET_DERIVED: &str = "BEGIN; \
+/// Throws the counters away, and counts states anew while nobody writes any. Deleted rather than truncated: whoever reads an
+/// older snapshot still finds it there.
+pub(super) const FORGET_COUNTS: &str = "BEGIN; \
      UPDATE postroom_state SET counted = 0, messages = 0, senders = 0; DELETE FROM postroom_buckets; \
-     DELETE FROM postroom_senders; DELETE FROM postroom_sender_days; \
-     UPDATE postroom_search SET indexed = 0; DELETE FROM postroom_texts; COMMIT; \
+     DELETE FROM postroom_senders; DELETE FROM postroom_sender_days; COMMIT; \
      BEGIN; LOCK TABLE postroom_states IN SHARE MODE; DELETE FROM postroom_state_changes; DELETE FROM postroom_state_counts; \
      INSERT INTO postroom_state_counts SELECT state, count(*) FROM postroom_states GROUP BY state; COMMIT";
 
@@ -178,9 +183,7 @@ async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
     let stored = session.client.query_typed_opt("SELECT unicode FROM postroom_search", &[]).await?;
     if stored.is_some_and(|row| row.get::<_, String>(0) != unicode) {
         // The version is digits and dots, so it can stand in the text.
-        let anew = format!(
-            "BEGIN; UPDATE postroom_search SET unicode = '{unicode}', indexed = 0; DELETE FROM postroom_texts; COMMIT"
-        );
+        let anew = format!("BEGIN; UPDATE postroom_search SET unicode = '{unicode}'; {}; COMMIT", sql::FORGET_INDEX);
         session.client.batch_execute(&anew).await?;
         log::info("searches fold by another version of Unicode; texts are indexed anew").emit();
     }

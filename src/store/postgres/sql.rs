@@ -71,12 +71,30 @@ pub(super) const COUNT_TOTALS: &str = "UPDATE postroom_state SET counted = $1, m
 /// Takes the search index, unless another replica has it.
 pub(super) const INDEX_FROM: &str = "SELECT indexed, (SELECT arrival_base FROM postroom_state) \
      + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_search FOR UPDATE SKIP LOCKED";
+/// How many rows wait for it, as far as that matters.
+pub(super) const INDEX_WAITING: &str = "SELECT count(*) FROM \
+     (SELECT FROM messages WHERE arrival > $1 AND arrival < $2 LIMIT $3) waiting";
 pub(super) const INDEX_TEXTS: &str = "SELECT arrival, text, text_exact FROM messages \
      WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3";
-pub(super) const INDEX_INSERT: &str = "INSERT INTO postroom_texts (arrival, folded, grams) \
-     SELECT arrival, folded, grams::int[] FROM unnest($1::bigint[], $2::bytea[], $3::text[]) AS t (arrival, folded, grams) \
+pub(super) const INDEX_FOLDED: &str = "INSERT INTO postroom_folded (arrival, folded) \
+     SELECT * FROM unnest($1::bigint[], $2::bytea[]) ON CONFLICT DO NOTHING";
+pub(super) const INDEX_STRETCH: &str = "INSERT INTO postroom_stretches (last, messages, arrivals) \
+     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+pub(super) const INDEX_RUNS: &str = "INSERT INTO postroom_runs (run, last, messages, places) \
+     SELECT run, $1, messages, places FROM unnest($2::int[], $3::int[], $4::bytea[]) AS r (run, messages, places) \
      ON CONFLICT DO NOTHING";
 pub(super) const INDEXED: &str = "UPDATE postroom_search SET indexed = $1";
+
+/// Throws the search index away. Deleted rather than truncated: whoever reads an older snapshot still finds it there.
+pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET indexed = 0; DELETE FROM postroom_folded; \
+     DELETE FROM postroom_stretches; DELETE FROM postroom_runs";
+/// How many indexed messages have each of some runs, the rarest first.
+pub(super) const RUN_COUNTS: &str =
+    "SELECT run, sum(messages) FROM postroom_runs WHERE run = ANY($1) GROUP BY run ORDER BY 2";
+/// Where a run is, in some stretches or in all.
+pub(super) const RUN_PLACES: &str = "SELECT last, messages, places FROM postroom_runs \
+     WHERE run = $1 AND ($2::bigint[] IS NULL OR last = ANY($2))";
+pub(super) const STRETCHES: &str = "SELECT last, messages, arrivals FROM postroom_stretches WHERE last = ANY($1)";
 
 /// Whether the table is there, whether writes can be taken, and what commits would wait for.
 pub(super) const HEALTH: &str = "SELECT to_regclass('messages') IS NOT NULL AND to_regclass('postroom_state') IS NOT NULL, \
@@ -89,7 +107,8 @@ pub(super) const PROBE: &str = "WITH filler AS (SELECT string_agg(md5(random()::
 /// What `/metrics` tells of the database: bytes, and rows that wait to be counted and indexed.
 pub(super) const GAUGES: &str = "\
     SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
-            WHERE oid IN (to_regclass('messages'), to_regclass('postroom_texts'), to_regclass('postroom_buckets'),
+            WHERE oid IN (to_regclass('messages'), to_regclass('postroom_folded'), to_regclass('postroom_runs'), to_regclass('postroom_stretches'),
+                          to_regclass('postroom_buckets'),
                           to_regclass('postroom_senders'), to_regclass('postroom_sender_days'),
                           to_regclass('postroom_details'), to_regclass('postroom_payloads'), to_regclass('postroom_events'),
                           to_regclass('postroom_statuses'), to_regclass('postroom_states'))),

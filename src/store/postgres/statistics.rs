@@ -18,7 +18,7 @@ pub(super) struct State {
     /// The counters hold rows up to this arrival.
     pub counted: i64,
     /// Messages and senders up to there.
-    messages: i64,
+    pub messages: i64,
     senders: i64,
     /// The search index holds rows up to this arrival.
     pub indexed: i64,

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 
 use super::Shared;
+use super::derive;
 use super::failure::Failure;
 use super::session::{Connector, Session};
 use super::sql;
@@ -141,7 +142,8 @@ impl Watch {
             let number = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
             gauges.database_bytes = number(0);
             gauges.uncounted = number(1);
-            gauges.index_lag = number(2);
+            // Fewer are not waited for: searches look at them as they are.
+            gauges.index_lag = Some(number(2)).filter(|lag| *lag >= derive::INDEXED_LEAST as u64).unwrap_or(0);
         } else {
             self.session = None;
         }

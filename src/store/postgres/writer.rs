@@ -13,10 +13,10 @@ use tokio_postgres::{Client, Row};
 use super::Shared;
 use super::batch::{Batch, Known, Stored, exact, storable};
 use super::failure::Failure;
-use super::queue::{Job, Reply};
 use super::session::{Connector, Session};
 use super::{brought, sql};
-use crate::store::{Receipt, StoreError};
+use crate::store::StoreError;
+use crate::store::queue::{Answers, Job};
 use crate::telemetry::log;
 
 /// Tries of one statement: after a lost connection, and when others were in the way.
@@ -30,9 +30,6 @@ pub(super) struct Attempt {
     /// Whether another try may have done it already.
     pub is_repeated: bool,
 }
-
-/// Everybody's answer of one batch: one wake-up of the other runtime, which then wakes the requests itself.
-pub(super) type Answers = Vec<(Reply, Result<Receipt, StoreError>)>;
 
 /// One writing task.
 pub(super) struct Writer {

@@ -13,6 +13,7 @@ mod leftover;
 mod listing;
 mod merger;
 mod queries;
+mod queue;
 mod reader;
 pub mod schema;
 mod writer;
@@ -23,12 +24,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::extras;
 use super::index::Index;
 use super::index::folder::Folder;
-use super::queue::{Job, Queue};
+use super::queue::{append, deliver};
 use super::{Health, Receipt, StoreError};
 use crate::config::StoreConfig;
 use crate::domain::{Page, PageRequest, Stats};
@@ -40,6 +40,7 @@ use covered::Extent;
 use file::FileIdentity;
 use indexer::Indexer;
 pub use leftover::remove_leftovers;
+use queue::Queue;
 use reader::{ReadAccess, Readers, Snapshot};
 use schema::OpenError;
 use writer::Writer;
@@ -164,10 +165,7 @@ impl SqliteStore {
 
     /// See `Store::append`.
     pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
-        let (messages, extras) = extras::split(parsed).await;
-        let (reply, receipt) = oneshot::channel();
-        self.shared.queue.push(Job { messages, extras, reply })?;
-        receipt.await.unwrap_or(Err(StoreError::Closed))
+        append(parsed, |job| self.shared.queue.push(job)).await
     }
 
     /// See `Store::page`.
@@ -272,17 +270,6 @@ pub fn rebuild(
     let messages = schema::rebuild_key(&path, config, move || of_key(Rebuilding::Key))?;
     let built = indexer::build_now(path, |indexed| of_index(Rebuilding::Index(indexed, messages)))?;
     Ok((messages, built))
-}
-
-/// Hands answers to the requests that wait for them, until the writer ends. The writer wakes this task once per batch; the
-/// wake-ups of the requests then stay within the runtime, where they cost no system call.
-async fn deliver(mut answered: mpsc::UnboundedReceiver<Vec<writer::Answer>>) {
-    while let Some(batch) = answered.recv().await {
-        for (reply, result) in batch {
-            // Whoever went away in the meantime will ask again and get a duplicate.
-            let _ = reply.send(result);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, params};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::append::{Rows, append};
 use super::failure::Failure;
 use super::file::{FileIdentity, StrayLog};
+use super::queue::Taken;
 use super::schema::{self, Missing, OpenError, checkpoint, move_whole_log, open_for_writing};
 use super::{Forget, Shared};
 use crate::config::StoreConfig;
-use crate::store::queue::{Job, Taken};
+use crate::store::queue::{Answers, Job};
 use crate::store::{Health, Receipt, StoreError};
 use crate::telemetry::log;
 
@@ -35,9 +36,6 @@ const LOG_PATIENCE: Duration = Duration::from_millis(100);
 /// Notes that are deleted in one transaction: a message that comes meanwhile waits for a millisecond or so.
 const FORGET_AT_ONCE: i64 = 1_000;
 
-/// A request's result on its way to the request.
-pub(super) type Answer = (oneshot::Sender<Result<Receipt, StoreError>>, Result<Receipt, StoreError>);
-
 /// Everything that the writer's thread owns.
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -50,7 +48,7 @@ pub(super) struct Writer {
     /// A sync of the file failed: the log has to be moved from its beginning.
     log_is_needed: bool,
     /// A whole batch of answers at a time: one wake-up of the runtime, which then wakes the requests itself.
-    answers: mpsc::UnboundedSender<Vec<Answer>>,
+    answers: mpsc::UnboundedSender<Answers>,
     /// The log is moved when it has this many pages.
     checkpoint_at_pages: u32,
 }
@@ -77,7 +75,7 @@ impl Writer {
         shared: Arc<Shared>,
         config: StoreConfig,
         path: PathBuf,
-        answers: mpsc::UnboundedSender<Vec<Answer>>,
+        answers: mpsc::UnboundedSender<Answers>,
     ) -> Result<Self, OpenError> {
         let checkpoint_at_pages = config.checkpoint_pages;
         let mut writer = Self {
@@ -164,7 +162,7 @@ impl Writer {
     /// Commits a batch and answers everyone in it.
     fn file(&mut self, jobs: Vec<Job>) {
         let written = catch_unwind(AssertUnwindSafe(|| self.write(&jobs))).unwrap_or(Err(Failure::Panic));
-        let answers: Vec<Answer> = match written {
+        let answers: Answers = match written {
             Ok(results) => {
                 // Copies of what is stored are answered without a write, and prove nothing about the next one.
                 if count_messages(&jobs) == 0 || results.iter().flatten().any(Receipt::has_created) {

@@ -125,7 +125,12 @@ impl Place<'_> {
         let mut shared = Shared { version, has_pgbench, ingest: Vec::new(), bytes_per_message: None, reads: None };
         if plan.has(Section::Ingest) || plan.has(Section::IngestEmpty) {
             for &connections in &plan.connections {
-                shared.ingest.append(&mut self.ingest(connections, has_pgbench).await?);
+                // Tried once: a server may not take as many clients as replicas can.
+                let tried = if has_pgbench { Some(self.pgbench(connections, true, 1).await) } else { None };
+                if let Some(Err(error)) = &tried {
+                    self.bench.progress.warn(&format!("without pgbench: {error:#}"));
+                }
+                shared.ingest.append(&mut self.ingest(connections, tried.is_some_and(|tried| tried.is_ok())).await?);
             }
         }
         if plan.has(Section::Reads) {
@@ -151,15 +156,15 @@ impl Place<'_> {
         let pgbench = [Case::PgbenchBare, Case::PgbenchWhole].into_iter().filter(|_| has_pgbench);
         let replicas = self.bench.plan.replicas.iter().map(|count| Case::Replicas(*count));
         let cases: Vec<_> = pgbench.chain([Case::Sqlite]).chain(replicas).collect();
-        let mut samples = vec![Vec::new(); cases.len()];
+        let (mut samples, seconds) = (vec![Vec::new(); cases.len()], self.bench.plan.seconds);
         for round in 1..=self.bench.plan.rounds {
             let step = format!("ingest, {connections} connections, round {round} of {}", self.bench.plan.rounds);
             self.bench.progress.step(&step);
             for (case, samples) in cases.iter().zip(&mut samples) {
                 self.ground.settle().await?;
                 samples.push(match *case {
-                    Case::PgbenchBare => self.pgbench(connections, true).await?,
-                    Case::PgbenchWhole => self.pgbench(connections, false).await?,
+                    Case::PgbenchBare => self.pgbench(connections, true, seconds).await?,
+                    Case::PgbenchWhole => self.pgbench(connections, false, seconds).await?,
                     Case::Sqlite => self.sqlite(connections).await?,
                     Case::Replicas(count) => self.replicas(count, connections).await?,
                 });
@@ -170,7 +175,7 @@ impl Place<'_> {
         Ok(cases.iter().zip(&samples).map(|(case, own)| summarize(*case, connections, own, bare, whole)).collect())
     }
 
-    async fn pgbench(&mut self, connections: usize, bare: bool) -> anyhow::Result<Sample> {
+    async fn pgbench(&mut self, connections: usize, bare: bool, seconds: u64) -> anyhow::Result<Sample> {
         let database = self.ground.make().await?;
         let (url, config) = self.on(&database)?;
         if !bare {
@@ -184,7 +189,7 @@ impl Place<'_> {
         let threads = PGBENCH_THREADS.min(connections);
         let mut command = Command::new("pgbench");
         command.args(["-n", "-M", "prepared", "-c", &connections.to_string(), "-j", &threads.to_string(), "-T"]);
-        command.arg(self.bench.plan.seconds.to_string()).arg("-f").arg(&script).arg(&url);
+        command.arg(seconds.to_string()).arg("-f").arg(&script).arg(&url);
         if let Some(password) = config.connection.get_password() {
             command.env("PGPASSWORD", String::from_utf8_lossy(password).as_ref());
         }

@@ -1,0 +1,110 @@
+//! The queue between requests and the writer's thread.
+
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::store::StoreError;
+use crate::store::queue::{Backlog, Job};
+
+/// A backlog, and a writer that sleeps while it is empty.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+struct State {
+    backlog: Backlog,
+    /// The writer sleeps; nobody else needs to be woken.
+    writer_waits: bool,
+    /// The writer shall look up, though there is no job.
+    nudged: bool,
+}
+
+/// What the writer finds.
+pub(super) enum Taken {
+    Jobs(Vec<Job>),
+    /// Nothing came within the time that the writer wanted to wait, or it was nudged.
+    Nothing,
+    /// Nothing is left and nothing will come.
+    Closed,
+}
+
+impl Queue {
+    pub fn new(limit: usize) -> Self {
+        let state = State { backlog: Backlog::new(limit), writer_waits: false, nudged: false };
+        Self { state: Mutex::new(state), arrived: Condvar::new() }
+    }
+
+    /// Whether a message would be taken now.
+    pub fn has_room(&self) -> Result<(), StoreError> {
+        self.lock().backlog.room(1)
+    }
+
+    /// Adds a job, or refuses it without waiting.
+    pub fn push(&self, job: Job) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        state.backlog.push(job)?;
+        let wake = std::mem::take(&mut state.writer_waits);
+        drop(state);
+        if wake {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for a job (at most `patience`, if given), then takes what is there, up to `most` messages and at least one job.
+    pub fn take(&self, most: usize, patience: Option<Duration>) -> Taken {
+        let mut state = self.lock();
+        while state.backlog.is_empty() {
+            if state.backlog.is_closed() {
+                return Taken::Closed;
+            }
+            if std::mem::take(&mut state.nudged) {
+                return Taken::Nothing;
+            }
+            state.writer_waits = true;
+            match patience {
+                None => state = self.arrived.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                Some(patience) => {
+                    let waited = self.arrived.wait_timeout(state, patience);
+                    let (back, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+                    state = back;
+                    if timeout.timed_out() && state.backlog.is_empty() && !state.backlog.is_closed() {
+                        (state.writer_waits, state.nudged) = (false, false);
+                        return Taken::Nothing;
+                    }
+                }
+            }
+        }
+        Taken::Jobs(state.backlog.take(most))
+    }
+
+    /// Has the writer look up from its sleep, or before it goes to sleep the next time.
+    pub fn nudge(&self) {
+        let mut state = self.lock();
+        state.nudged = true;
+        state.writer_waits = false;
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// Whether nothing is waiting and the writer sleeps.
+    pub fn is_idle(&self) -> bool {
+        self.lock().writer_waits
+    }
+
+    /// Elements waiting now.
+    pub fn depth(&self) -> usize {
+        self.lock().backlog.elements()
+    }
+
+    /// Takes nothing more; what is queued is still written.
+    pub fn close(&self) {
+        self.lock().backlog.close();
+        self.arrived.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
