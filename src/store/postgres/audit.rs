@@ -81,7 +81,7 @@ pub fn audit(config: &PostgresConfig, thorough: bool) -> Result<Audit, OpenError
     })
 }
 
-/// Removes what deleted messages left behind, throws the counters and the search index away and builds them from the messages,
+/// Removes what deleted messages and an earlier build left behind, throws the counters and the search index away and builds them from the messages,
 /// beside running replicas. Answers are exact all the time, and slower until it is done. `tell` hears how many rows were
 /// taken. Answers how many messages there are, and what was removed. Blocks.
 pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u64, Leftovers), OpenError> {
@@ -93,6 +93,7 @@ pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u6
         client.batch_execute(schema::FORGET_COUNTS).await.map_err(|error| in_words(error.into()))?;
         let forget = format!("BEGIN; {}; COMMIT", sql::FORGET_INDEX);
         client.batch_execute(&forget).await.map_err(|error| in_words(error.into()))?;
+        client.batch_execute(sql::FORGET_FORMER_INDEX).await.map_err(|error| in_words(error.into()))?;
         let mut rows = 0;
         while derive::count(client, STRETCH).await.map_err(in_words)? == Round::More {
             rows += STRETCH as u64;
@@ -207,6 +208,6 @@ async fn index_agrees(client: &Client) -> Result<bool, Failure> {
         }
         from = to;
     }
-    let behind = "SELECT (SELECT indexed FROM postroom_search) <= $1";
+    let behind = "SELECT (SELECT packed FROM postroom_search) <= $1";
     Ok(client.query_typed_one(behind, &[(&from.max(0), Type::INT8)]).await?.get(0))
 }

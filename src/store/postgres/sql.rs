@@ -37,7 +37,7 @@ pub(super) const FENCE: &str = "SELECT set_config('synchronous_commit', $1, true
 
 /// Where counting and indexing have come to, and up to where every transaction has ended.
 pub(super) const STATE: &str = "SELECT counted, messages, senders, \
-     (SELECT indexed FROM postroom_search), \
+     (SELECT packed FROM postroom_search), \
      arrival_base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_state";
 
 /// Takes the counters, unless another replica has them: from where, and up to where rows are complete.
@@ -69,7 +69,7 @@ pub(super) const COUNT_TOTALS: &str = "UPDATE postroom_state SET counted = $1, m
      senders = senders + $3";
 
 /// Takes the search index, unless another replica has it.
-pub(super) const INDEX_FROM: &str = "SELECT indexed, (SELECT arrival_base FROM postroom_state) \
+pub(super) const INDEX_FROM: &str = "SELECT packed, (SELECT arrival_base FROM postroom_state) \
      + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_search FOR UPDATE SKIP LOCKED";
 /// How many rows wait for it, as far as that matters.
 pub(super) const INDEX_WAITING: &str = "SELECT count(*) FROM \
@@ -83,11 +83,13 @@ pub(super) const INDEX_STRETCH: &str = "INSERT INTO postroom_stretches (last, me
 pub(super) const INDEX_RUNS: &str = "INSERT INTO postroom_runs (run, last, messages, places) \
      SELECT run, $1, messages, places FROM unnest($2::int[], $3::int[], $4::bytea[]) AS r (run, messages, places) \
      ON CONFLICT DO NOTHING";
-pub(super) const INDEXED: &str = "UPDATE postroom_search SET indexed = $1";
+pub(super) const INDEXED: &str = "UPDATE postroom_search SET packed = $1";
 
 /// Throws the search index away. Deleted rather than truncated: whoever reads an older snapshot still finds it there.
-pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET indexed = 0; DELETE FROM postroom_folded; \
+pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET packed = 0; DELETE FROM postroom_folded; \
      DELETE FROM postroom_stretches; DELETE FROM postroom_runs";
+/// Removes the search index of schema 2, which replicas of an earlier build search by.
+pub(super) const FORGET_FORMER_INDEX: &str = "DROP TABLE IF EXISTS postroom_texts";
 /// How many indexed messages have each of some runs, the rarest first.
 pub(super) const RUN_COUNTS: &str =
     "SELECT run, sum(messages) FROM postroom_runs WHERE run = ANY($1) GROUP BY run ORDER BY 2";
@@ -108,12 +110,12 @@ pub(super) const PROBE: &str = "WITH filler AS (SELECT string_agg(md5(random()::
 pub(super) const GAUGES: &str = "\
     SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
             WHERE oid IN (to_regclass('messages'), to_regclass('postroom_folded'), to_regclass('postroom_runs'), to_regclass('postroom_stretches'),
-                          to_regclass('postroom_buckets'),
+                          to_regclass('postroom_texts'), to_regclass('postroom_buckets'),
                           to_regclass('postroom_senders'), to_regclass('postroom_sender_days'),
                           to_regclass('postroom_details'), to_regclass('postroom_payloads'), to_regclass('postroom_events'),
                           to_regclass('postroom_statuses'), to_regclass('postroom_states'))),
            (SELECT count(*) FROM messages WHERE arrival > (SELECT counted FROM postroom_state)),
-           (SELECT count(*) FROM messages WHERE arrival > (SELECT indexed FROM postroom_search))";
+           (SELECT count(*) FROM messages WHERE arrival > (SELECT packed FROM postroom_search))";
 
 /// Up to where every transaction that could add a row has ended.
 pub(in crate::store) const HORIZON: &str = "SELECT arrival_base \

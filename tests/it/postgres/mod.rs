@@ -9,6 +9,7 @@ mod refusals;
 mod replicas;
 mod same_answers;
 mod tls;
+mod upgrade;
 
 use super::harness::cluster::{self, Cluster};
 use super::harness::{Server, Setup, wait_until};

@@ -1,6 +1,8 @@
--- The search index by stretches of rows, instead of a GIN index over numbers beside each text: made anew from `messages`.
+-- The search index by stretches of rows, instead of a GIN index over numbers beside each text: made anew from `messages`. What
+-- replicas of an earlier build search by stays, and they go on keeping it; `postroom reindex` removes it.
 
-DROP TABLE IF EXISTS postroom_texts;
+-- Up to this arrival the tables below hold the texts; `indexed` is about those of the earlier build.
+ALTER TABLE postroom_search ADD COLUMN IF NOT EXISTS packed BIGINT NOT NULL DEFAULT 0;
 
 -- Folded texts, as bytes.
 CREATE TABLE IF NOT EXISTS postroom_folded (
@@ -25,5 +27,3 @@ CREATE TABLE IF NOT EXISTS postroom_runs (
 CREATE INDEX IF NOT EXISTS postroom_runs_last ON postroom_runs (last);
 -- Packed already.
 ALTER TABLE postroom_runs ALTER COLUMN places SET STORAGE EXTERNAL;
-
-UPDATE postroom_search SET indexed = 0;
