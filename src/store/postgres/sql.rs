@@ -70,33 +70,54 @@ pub(super) const COUNT_TOTALS: &str = "UPDATE postroom_state SET counted = $1, m
 
 /// Takes the search index, unless another replica has it.
 pub(super) const INDEX_FROM: &str = "SELECT packed, (SELECT arrival_base FROM postroom_state) \
-     + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_search FOR UPDATE SKIP LOCKED";
+     + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20), texts FROM postroom_search FOR UPDATE SKIP LOCKED";
 /// How many rows wait for it, as far as that matters.
 pub(super) const INDEX_WAITING: &str = "SELECT count(*) FROM \
      (SELECT FROM messages WHERE arrival > $1 AND arrival < $2 LIMIT $3) waiting";
-pub(super) const INDEX_TEXTS: &str = "SELECT arrival, text, text_exact FROM messages \
+pub(super) const INDEX_ROWS: &str = "SELECT arrival, from_msisdn, ts, text, text_exact FROM messages \
      WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3";
-pub(super) const INDEX_FOLDED: &str = "INSERT INTO postroom_folded (arrival, folded) \
-     SELECT * FROM unnest($1::bigint[], $2::bytea[]) ON CONFLICT DO NOTHING";
-pub(super) const INDEX_STRETCH: &str = "INSERT INTO postroom_stretches (last, messages, arrivals) \
-     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-pub(super) const INDEX_RUNS: &str = "INSERT INTO postroom_runs (run, last, messages, places) \
-     SELECT run, $1, messages, places FROM unnest($2::int[], $3::int[], $4::bytea[]) AS r (run, messages, places) \
-     ON CONFLICT DO NOTHING";
-pub(super) const INDEXED: &str = "UPDATE postroom_search SET packed = $1";
+pub(super) const INDEX_TEXTS: &str = "INSERT INTO postroom_folded (number, arrival, from_msisdn, ts, folded) \
+     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[])";
+pub(super) const INDEX_STRETCH: &str = "INSERT INTO postroom_stretches (level, last) VALUES (0, $1)";
+pub(super) const INDEX_RUNS: &str = "INSERT INTO postroom_runs (level, run, last, texts, numbers) \
+     SELECT 0, run, $1, texts, numbers FROM unnest($2::bigint[], $3::int[], $4::bytea[]) AS r (run, texts, numbers)";
+pub(super) const INDEXED: &str = "UPDATE postroom_search SET packed = $1, texts = texts + $2";
+
+/// The lowest level with enough stretches, and the last of those that are merged.
+pub(super) const MERGE_DUE: &str = "SELECT level, (array_agg(last ORDER BY last))[$1] FROM postroom_stretches \
+     WHERE level < $2 GROUP BY level HAVING count(*) >= $1 ORDER BY level LIMIT 1";
+/// Moves some rows of these stretches into the next level, one for each run: their lists one behind the other. Where a run's rows
+/// are moved in two pieces it has two there, which are told apart by the last stretch of each.
+pub(super) const MERGE_PIECE: &str = "\
+    WITH first AS (
+        SELECT run, last, octet_length(numbers) AS bytes FROM postroom_runs
+        WHERE level = $1 AND last <= $2 ORDER BY run, last LIMIT $3
+    ), piece AS (
+        SELECT run, last FROM (SELECT run, last, bytes, sum(bytes) OVER (ORDER BY run, last) AS upto FROM first) measured
+        WHERE upto - bytes < $4
+    ), gone AS (
+        DELETE FROM postroom_runs r USING piece p WHERE r.level = $1 AND r.run = p.run AND r.last = p.last
+        RETURNING r.run, r.last, r.texts, r.numbers
+    ), merged AS (
+        INSERT INTO postroom_runs (level, run, last, texts, numbers)
+        SELECT $1 + 1, run, max(last), sum(texts), string_agg(numbers, ''::bytea ORDER BY last) FROM gone GROUP BY run
+    )
+    SELECT count(*) FROM piece";
+/// All rows of these stretches were moved.
+pub(super) const MERGED: &str = "WITH gone AS (DELETE FROM postroom_stretches WHERE level = $1 AND last <= $2) \
+     INSERT INTO postroom_stretches (level, last) VALUES ($1 + 1, $2)";
 
 /// Throws the search index away. Deleted rather than truncated: whoever reads an older snapshot still finds it there.
-pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET packed = 0; DELETE FROM postroom_folded; \
+pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET packed = 0, texts = 0; DELETE FROM postroom_folded; \
      DELETE FROM postroom_stretches; DELETE FROM postroom_runs";
 /// Removes the search index of schema 2, which replicas of an earlier build search by.
 pub(super) const FORGET_FORMER_INDEX: &str = "DROP TABLE IF EXISTS postroom_texts";
-/// How many indexed messages have each of some runs, the rarest first.
-pub(super) const RUN_COUNTS: &str =
-    "SELECT run, sum(messages) FROM postroom_runs WHERE run = ANY($1) GROUP BY run ORDER BY 2";
-/// Where a run is, in some stretches or in all.
-pub(super) const RUN_PLACES: &str = "SELECT last, messages, places FROM postroom_runs \
-     WHERE run = $1 AND ($2::bigint[] IS NULL OR last = ANY($2))";
-pub(super) const STRETCHES: &str = "SELECT last, messages, arrivals FROM postroom_stretches WHERE last = ANY($1)";
+/// How many indexed texts have each of some runs, the rarest first.
+pub(super) const RUN_COUNTS: &str = "SELECT run, sum(texts)::bigint FROM postroom_runs \
+     WHERE level = ANY('{0,1,2,3}') AND run = ANY($1) GROUP BY run ORDER BY 2";
+/// Which have a run, in their order.
+pub(super) const RUN_NUMBERS: &str = "SELECT numbers FROM postroom_runs \
+     WHERE level = ANY('{0,1,2,3}') AND run = $1 ORDER BY last";
 
 /// Whether the table is there, whether writes can be taken, and what commits would wait for.
 pub(super) const HEALTH: &str = "SELECT to_regclass('messages') IS NOT NULL AND to_regclass('postroom_state') IS NOT NULL, \
