@@ -10,6 +10,7 @@ pub(in crate::store) mod brought;
 mod derive;
 mod details;
 pub(in crate::store) mod details_sql;
+mod engine;
 mod failure;
 mod grams;
 pub mod ground;
