@@ -16,6 +16,7 @@ mod index;
 mod logs;
 mod messages;
 mod metrics;
+mod overload;
 mod postgres;
 mod process;
 mod real_input;

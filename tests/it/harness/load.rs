@@ -140,6 +140,7 @@ fn post_until(
                 acks.fetch_add(1, Ordering::SeqCst);
             }
             Ok(reply) => {
+                assert!(reply.header("retry-after").is_some(), "whoever is refused is told when to come again");
                 *sent.refused.entry(reply.status).or_default() += 1;
                 // As a polite client would, much shortened.
                 std::thread::sleep(Duration::from_millis(2));

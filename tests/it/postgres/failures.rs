@@ -7,6 +7,7 @@ use crate::harness::load::Load;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::random::Random;
 use crate::harness::{Server, body, cluster, message, wait_until};
+use crate::overload::{assert_comes_back, assert_refuses_and_stays_small, start_load, with_small_queue};
 
 /// The status of a post of that id.
 fn post(server: &Server, id: &str) -> u16 {
@@ -100,6 +101,27 @@ fn a_server_that_falls_silent_is_given_up_and_taken_back() {
     wait_for_readiness(&server, 200);
     wait_for_status(&server, "m2", 200);
     assert_eq!(server.get("/messages").json()["total"], 2);
+}
+
+#[test]
+fn a_server_that_is_slow_or_silent_means_early_refusals_and_flat_memory() {
+    let Some(cluster) = own_cluster() else { return };
+    let proxy = Proxy::start(cluster.folder());
+    let server = with_small_queue(on(&through(&cluster, &proxy))).start();
+    let load = start_load(&server, &mut Random::announced("load on a slow server"));
+    proxy.set(Mode::Slow);
+    assert_refuses_and_stays_small(&server);
+    assert_eq!(server.get("/health/ready").status, 200, "slow is not broken");
+    load.wait_for_acks(load.acks() + 100);
+    proxy.set(Mode::Stall);
+    assert_refuses_and_stays_small(&server);
+    assert_eq!(server.get("/health/ready").status, 503);
+    let acks = load.acks();
+    assert_eq!(post(&server, "one more"), 503);
+    assert_eq!(load.acks(), acks, "nothing was acknowledged while nobody could commit");
+    proxy.set(Mode::Pass);
+    wait_for_readiness(&server, 200);
+    assert_comes_back(&server, load);
 }
 
 #[test]
