@@ -6,6 +6,7 @@ mod access;
 mod api;
 mod bench;
 mod crash;
+mod deploy;
 mod docs;
 mod doors;
 mod edges;
