@@ -36,7 +36,8 @@ pub fn assert_refuses_and_stays_small(server: &Server) {
         assert!(queued <= QUEUE_MAX as f64, "{queued} messages wait");
         (refusals(server) >= before + REFUSALS).then_some(())
     });
-    let grown = server.memory_peak_bytes() - peak;
+    // The kernel counts by threads, and may tell a little less than before.
+    let grown = server.memory_peak_bytes().saturating_sub(peak);
     println!("{peak} bytes at most before, {grown} more afterwards");
     assert!(grown <= GROWTH_BYTES_MAX, "{grown} bytes more than {peak}");
 }

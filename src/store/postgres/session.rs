@@ -55,6 +55,11 @@ impl Server {
         config.synchronous_commit.unwrap_or(said.max(SynchronousCommit::On))
     }
 
+    /// Whether a commit waits until the server itself has it on disk.
+    pub fn survives_crash(&self, config: &PostgresConfig) -> bool {
+        self.effective_commit(config) >= SynchronousCommit::Local
+    }
+
     /// Whether a commit waits until a standby has it on disk, so that a promotion loses nothing acknowledged.
     pub fn survives_promotion(&self, config: &PostgresConfig) -> bool {
         !self.synchronous_standby_names.is_empty() && self.effective_commit(config) >= SynchronousCommit::On

@@ -185,6 +185,13 @@ impl Drop for Cluster {
     }
 }
 
+/// The same URL with another user, or user and password.
+pub fn as_user(url: &str, user: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("a URL has a scheme");
+    let (_, place) = rest.split_once('@').expect("it names a user");
+    format!("{scheme}://{user}@{place}")
+}
+
 /// Runs SQL by the server's own client; answers what it printed, without decoration.
 pub fn sql(url: &str, statement: &str) -> String {
     try_sql(url, statement).unwrap_or_else(|error| panic!("{statement}: {error}"))

@@ -2,7 +2,7 @@
 //! itself, and nothing acknowledged is missing.
 
 use super::{assert_holds, filed, on, own_cluster, wait_for_readiness};
-use crate::harness::cluster::{Cluster, sql};
+use crate::harness::cluster::{Cluster, as_user, sql};
 use crate::harness::load::Load;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::random::Random;
@@ -215,8 +215,8 @@ fn no_room_for_connections_is_503_while_it_lasts() {
     let url = cluster.database();
     let role = format!("limited_{}", std::process::id());
     let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
-    sql(&url, &format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}"));
-    let server = on(&url.replace("postroom@", &format!("{role}@"))).start();
+    sql(&url, &format!("CREATE ROLE {role} LOGIN PASSWORD 'hunter22'; GRANT CREATE ON SCHEMA public TO {role}"));
+    let server = on(&as_user(&url, &format!("{role}:hunter22"))).start();
     server.store(&message("m1"));
     sql(&url, &format!("ALTER ROLE {role} CONNECTION LIMIT 0"));
     let end = format!(
@@ -250,4 +250,20 @@ fn without_the_standby_that_commits_wait_for_nothing_is_acknowledged() {
     wait_for_readiness(&server, 200);
     wait_for_status(&server, "m2", 200);
     assert_eq!(server.get("/messages").json()["total"], 2);
+}
+
+#[test]
+fn a_commit_that_waits_for_less_is_told_everywhere() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let durable = |server: &Server| server.metric("postroom_postgres_durable");
+    let strict = on(&url).start();
+    assert_eq!(durable(&strict), Some(1.0));
+    let weak = || on(&url).env("POSTROOM_POSTGRES_SYNCHRONOUS_COMMIT", "off");
+    let server = weak().start();
+    assert_eq!(durable(&server), Some(0.0));
+    let told = "synchronous_commit=off: a 200 does not survive a crash of the server";
+    server.wait_for_line(|line| line.to_string().contains(told));
+    let (status, stdout, stderr) = weak().arg("check").run();
+    assert!(status.success() && stdout.contains(told), "{stdout}{stderr}");
 }

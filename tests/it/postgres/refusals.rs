@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use super::{on, own_cluster};
-use crate::harness::cluster::{self, Cluster, sql};
+use crate::harness::cluster::{self, Cluster, as_user, sql};
 use crate::harness::message;
 
 /// Starts it, expects a refusal, and answers its line.
@@ -21,11 +21,6 @@ fn refusal(url: &str) -> String {
 pub fn assert_refused(url: &str, why: &str) {
     let message = refusal(url);
     assert!(message.contains(why), "{message}");
-}
-
-/// The same URL with another user.
-fn as_user(url: &str, user: &str) -> String {
-    url.replace("postroom@", &format!("{user}@"))
 }
 
 #[test]
@@ -174,8 +169,8 @@ fn a_role_needs_no_more_than_create_and_only_once() {
     let Some(cluster) = cluster::shared() else { return };
     let url = cluster.database();
     let role = format!("plain_{}", std::process::id());
-    sql(&url, &format!("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE {role} LOGIN"));
-    let as_role = as_user(&url, &role);
+    sql(&url, &format!("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE {role} LOGIN PASSWORD 'hunter22'"));
+    let as_role = as_user(&url, &format!("{role}:hunter22"));
     assert_refused(&as_role, "the role needs the right to CREATE");
     sql(&url, &format!("GRANT CREATE ON SCHEMA public TO {role}"));
     let server = on(&as_role).start();
