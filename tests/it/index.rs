@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::server::{Server, Setup};
-use crate::harness::{database, message, wait_until};
+use crate::harness::{Stored, message, wait_until};
 
 /// Requests that together use everything in the index.
 const TARGETS: [&str; 8] = [
@@ -95,7 +95,7 @@ fn it_may_be_removed_damaged_or_of_another_time() {
     fs::remove_dir_all(index_of(&folder)).unwrap();
     let server = Setup::in_folder(Arc::clone(&folder)).start();
     assert_eq!(answers(&server), found, "as without an index");
-    database::assert_check_passes(&folder);
+    Stored::File(folder.path().join("app.db")).assert_sound();
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn two_servers_on_one_file_answer_alike_and_the_second_takes_over() {
     let third = Setup::in_folder(Arc::clone(&folder)).start();
     assert_eq!(answers(&third), expected);
     drop(third);
-    database::assert_check_passes(&folder);
+    Stored::File(folder.path().join("app.db")).assert_sound();
 }
 
 #[test]
