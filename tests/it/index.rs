@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::server::{Server, Setup};
-use crate::harness::{Stored, message, wait_until};
+use crate::harness::{Stored, database, message, wait_until};
 
 /// Requests that together use everything in the index.
 const TARGETS: [&str; 8] = [
