@@ -37,7 +37,9 @@ fn without_clock(value: &mut Value) {
             for (name, value) in fields.iter_mut() {
                 let is_ours = match name.as_str() {
                     "created_at" | "received_at" => true,
-                    "ts" | "at" | "first_message_ts" | "last_message_ts" => value.as_str().is_some_and(|ts| !ts.starts_with("2025") && !ts.starts_with("2021")),
+                    "ts" | "at" | "first_message_ts" | "last_message_ts" => {
+                        value.as_str().is_some_and(|ts| !ts.starts_with("2025") && !ts.starts_with("2021"))
+                    }
                     _ => false,
                 };
                 if is_ours {
