@@ -16,9 +16,10 @@ use crate::store::sqlite::{Rebuilding, rebuild, remove_leftovers};
 /// How often progress is told where there is no terminal.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Removes what deleted messages left behind, builds the key's index anew, in one transaction each, and then the index beside the file. A running service goes on reading, is
-/// answered 503 for writes that wait too long meanwhile, and builds the index beside the file itself. On PostgreSQL
-/// counters and search index are built piece by piece: running replicas go on, and read more slowly meanwhile.
+/// Removes what deleted messages left behind, builds the key's index anew, in one transaction each, and then the index beside
+/// the file. A running service goes on reading, is answered 503 for writes that wait too long meanwhile, and builds the index
+/// beside the file itself. On PostgreSQL counters and search index are built piece by piece: running replicas go on, and read
+/// more slowly meanwhile. What replicas of an earlier build search by is removed there, so all must be new.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Inputs::gather(flags, arguments.config)?)?;
     let path = match &config.store.database {

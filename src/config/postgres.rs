@@ -14,7 +14,7 @@ pub struct PostgresConfig {
     pub connection: tokio_postgres::Config,
     /// How much of the server's certificate must be proved.
     pub trust: Trust,
-    /// Connections that write, and so batches in flight.
+    /// Connections that write, each a batch at a time; a further one is used where a commit takes long.
     pub writers: usize,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,

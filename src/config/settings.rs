@@ -229,7 +229,7 @@ pub const SETTINGS: &[Setting] = &[
         "POSTROOM_POSTGRES_WRITERS",
         ("postgres", "writers"),
         "2",
-        "Connections that write, and so batches in flight",
+        "Connections that write, each a batch at a time; a further one is used where a commit takes long",
     ),
     setting(
         "POSTROOM_POSTGRES_CONNECT_SECONDS",

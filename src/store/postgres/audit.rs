@@ -1,14 +1,18 @@
 //! Looking a database over without changing it, and building anew what is derived from the messages.
 
+use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::batch::exact;
 use super::derive::{self, Round};
 use super::failure::Failure;
-use super::runs::{Stretch, arrivals_of};
+use super::grams;
+use super::runs::unpack;
 use super::session::{Connector, Server, Session};
 use super::{OpenError, durability, leftover, schema, sql};
 use crate::config::PostgresConfig;
@@ -16,6 +20,8 @@ use crate::store::Leftovers;
 
 /// Rows that a rebuild takes at once.
 const STRETCH: i64 = 10_000;
+/// For statements without any.
+const NO_PARAMETERS: [(&str, Type); 0] = [];
 
 /// What was found in a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +89,7 @@ pub fn audit(config: &PostgresConfig, thorough: bool) -> Result<Audit, OpenError
     })
 }
 
-/// Removes what deleted messages left behind, throws the counters and the search index away and builds them from the messages,
+/// Removes what deleted messages and an earlier build left behind, throws the counters and the search index away and builds them from the messages,
 /// beside running replicas. Answers are exact all the time, and slower until it is done. `tell` hears how many rows were
 /// taken. Answers how many messages there are, and what was removed. Blocks.
 pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u64, Leftovers), OpenError> {
@@ -95,6 +101,7 @@ pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u6
         client.batch_execute(schema::FORGET_COUNTS).await.map_err(|error| in_words(error.into()))?;
         let forget = format!("BEGIN; {}; COMMIT", sql::FORGET_INDEX);
         client.batch_execute(&forget).await.map_err(|error| in_words(error.into()))?;
+        client.batch_execute(sql::FORGET_FORMER_INDEX).await.map_err(|error| in_words(error.into()))?;
         let mut rows = 0;
         while derive::count(client, STRETCH).await.map_err(in_words)? == Round::More {
             rows += STRETCH as u64;
@@ -103,6 +110,7 @@ pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u6
         while derive::index(client, 1, STRETCH).await.map_err(in_words)? == Round::More {
             rows += STRETCH as u64;
             tell(rows);
+            derive::merge(client).await.map_err(in_words)?;
         }
         let messages = client.query_typed_one("SELECT count(*) FROM messages", &[]).await;
         let messages = messages.map_err(|error| in_words(error.into()))?.get::<_, i64>(0) as u64;
@@ -178,35 +186,51 @@ async fn recount(client: &Client, version: i32, findings: &mut Vec<String>) -> R
     Ok(())
 }
 
-/// Whether every stretch of the search index is what its messages make.
+/// Whether the search index is what its messages make: each text folded and in its place, each run in as many texts and in the
+/// same ones. Of the numbers of a run a sum is compared, so that it takes a line for each run and not one for each text.
 async fn index_agrees(client: &Client) -> Result<bool, Failure> {
-    let mut from = i64::MIN;
-    for row in client.query_typed("SELECT last FROM postroom_stretches ORDER BY last", &[]).await? {
-        let to: i64 = row.get(0);
-        let stretch = [(&from as _, Type::INT8), (&to as _, Type::INT8)];
-        let texts = "SELECT arrival, text, text_exact FROM messages
-                     WHERE arrival > $1 AND arrival <= $2 AND text IS NOT NULL ORDER BY arrival";
-        let texts = client.query_typed(texts, &stretch).await?;
-        let texts: Vec<_> = texts.iter().filter_map(|row| Some((row.get(0), exact(row.get(1), row.get(2))?))).collect();
-        let folded =
-            "SELECT arrival, folded FROM postroom_folded WHERE arrival > $1 AND arrival <= $2 ORDER BY arrival";
-        let folded = client.query_typed(folded, &stretch).await?;
-        let stretch = [(&to as _, Type::INT8)];
-        let arrivals = client.query_typed_one(sql::STRETCHES, &[(&vec![to], Type::INT8_ARRAY)]).await?;
-        let runs = "SELECT run, messages, places FROM postroom_runs WHERE last = $1 ORDER BY run";
-        let runs = client.query_typed(runs, &stretch).await?;
-        let stored = Stretch {
-            arrivals: arrivals_of(&arrivals)?,
-            folded: folded.iter().map(|row| row.get(1)).collect(),
-            runs: runs.iter().map(|row| row.get(0)).collect(),
-            messages: runs.iter().map(|row| row.get(1)).collect(),
-            places: runs.iter().map(|row| row.get(2)).collect(),
+    let texts = "SELECT m.text, m.text_exact, f.number, f.folded, m.from_msisdn = f.from_msisdn AND m.ts = f.ts
+                 FROM (SELECT * FROM messages WHERE arrival <= (SELECT packed FROM postroom_search) AND text IS NOT NULL) m
+                 FULL JOIN postroom_folded f USING (arrival)";
+    let (mut expected, mut known) = (Sums::new(), 0);
+    let mut rows = pin!(client.query_typed_raw(texts, NO_PARAMETERS).await?);
+    while let Some(row) = rows.try_next().await? {
+        let (Some(text), Some(number)) = (exact(row.get(0), row.get(1)), row.get::<_, Option<i64>>(2)) else {
+            return Ok(false);
         };
-        if stored != Stretch::of(&texts) {
+        let (folded, runs) = grams::of_text(&text);
+        if row.get::<_, &[u8]>(3) != folded.as_bytes() || row.get::<_, Option<bool>>(4) != Some(true) {
             return Ok(false);
         }
-        from = to;
+        runs.into_iter().for_each(|run| add(&mut expected, run, &[number]));
+        known += 1;
     }
-    let behind = "SELECT (SELECT indexed FROM postroom_search) <= $1";
-    Ok(client.query_typed_one(behind, &[(&from.max(0), Type::INT8)]).await?.get(0))
+    let (mut stored, mut numbers) = (Sums::new(), Vec::new());
+    let mut rows = pin!(client.query_typed_raw("SELECT run, texts, numbers FROM postroom_runs", NO_PARAMETERS).await?);
+    while let Some(row) = rows.try_next().await? {
+        numbers.clear();
+        unpack(row.get(2), &mut numbers)?;
+        if numbers.len() as i64 != i64::from(row.get::<_, i32>(1)) {
+            return Ok(false);
+        }
+        add(&mut stored, row.get(0), &numbers);
+    }
+    let counted: i64 = client.query_typed_one("SELECT texts FROM postroom_search", &[]).await?.get(0);
+    Ok(stored == expected && counted == known)
+}
+
+/// For each run, how many texts have it, and a sum over scattered numbers of them.
+type Sums = HashMap<i64, (u64, u64)>;
+
+fn add(sums: &mut Sums, run: i64, numbers: &[i64]) {
+    let (count, sum) = sums.entry(run).or_default();
+    *count += numbers.len() as u64;
+    *sum = numbers.iter().fold(*sum, |sum, number| sum.wrapping_add(scatter(number.cast_unsigned())));
+}
+
+/// SplitMix64's last step: numbers that differ little become ones that differ much.
+fn scatter(number: u64) -> u64 {
+    let mixed = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }

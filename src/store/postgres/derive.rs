@@ -12,15 +12,17 @@ use tokio_postgres::{Client, Row};
 use super::Shared;
 use super::batch::exact;
 use super::failure::Failure;
-use super::runs::Stretch;
+use super::runs::{self, Stretch, Text};
 use super::session::{Connector, Session};
 use super::{details_sql, sql};
 
 /// How often rows are looked for that other replicas stored.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long rows gather before they are counted and indexed together: the longer, the fewer changes to one counter; what a
-/// read has to add up itself grows with it.
-const GATHER: Duration = Duration::from_millis(500);
+/// How long rows gather before they are counted together: the longer, the fewer changes to one counter; what a read has to add up
+/// itself grows with it.
+const GATHER: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 150 });
+/// The same before they are indexed together: a stretch of fewer rows costs more for each.
+const GATHER_TEXTS: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 500 });
 /// Most rows counted in one transaction.
 const COUNTED_MAX: i64 = if cfg!(test) { 3 } else { 20_000 };
 /// Fewest rows that are indexed: until so many have come, searches look at them one by one.
@@ -45,14 +47,19 @@ pub(super) async fn run(shared: Arc<Shared>, connector: Connector) {
         let (counted, folded) = (count(client, COUNTED_MAX).await?, fold_states(client, FOLDED_MAX).await?);
         Ok(if [counted, folded].contains(&Round::More) { Round::More } else { Round::Done })
     };
-    join(
-        follow(&shared, &connector, count),
-        follow(&shared, &connector, async |client: &Client| index(client, INDEXED_LEAST, INDEXED_MAX).await),
-    )
-    .await;
+    let index = async |client: &Client| {
+        let (indexed, merged) = (index(client, INDEXED_LEAST, INDEXED_MAX).await?, merge(client).await?);
+        Ok(if [indexed, merged].contains(&Round::More) { Round::More } else { Round::Done })
+    };
+    join(follow(&shared, &connector, GATHER, count), follow(&shared, &connector, GATHER_TEXTS, index)).await;
 }
 
-async fn follow(shared: &Shared, connector: &Connector, round: impl AsyncFn(&Client) -> Result<Round, Failure>) {
+async fn follow(
+    shared: &Shared,
+    connector: &Connector,
+    gather: Duration,
+    round: impl AsyncFn(&Client) -> Result<Round, Failure>,
+) {
     let mut stored = shared.stored.subscribe();
     let mut session: Option<Session> = None;
     loop {
@@ -74,7 +81,7 @@ async fn follow(shared: &Shared, connector: &Connector, round: impl AsyncFn(&Cli
         if !more {
             stored.mark_unchanged();
             let _ = tokio::time::timeout(LOOK_INTERVAL, stored.changed()).await;
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(gather).await;
         }
     }
 }
@@ -121,24 +128,35 @@ async fn fold_states(client: &Client, most: i64) -> Result<Round, Failure> {
 pub(super) async fn index(client: &Client, least: i64, most: i64) -> Result<Round, Failure> {
     in_transaction(client, async || {
         let locked = client.query_typed_opt(sql::INDEX_FROM, &[]).await?;
-        let Some((from, horizon)) = locked.map(|row| (row.get::<_, i64>(0), row.get::<_, i64>(1))) else {
-            return Ok(Round::Done);
-        };
+        let Some(locked) = locked else { return Ok(Round::Done) };
+        let [from, horizon, known]: [i64; 3] = [0, 1, 2].map(|column| locked.get(column));
         let stretch = |limit| [(&from as _, Type::INT8), (&horizon as _, Type::INT8), (limit as _, Type::INT8)];
         let waiting: i64 = client.query_typed_one(sql::INDEX_WAITING, &stretch(&least)).await?.get(0);
         if waiting < least {
             return Ok(Round::Done);
         }
-        let rows = client.query_typed(sql::INDEX_TEXTS, &stretch(&most)).await?;
+        let rows = client.query_typed(sql::INDEX_ROWS, &stretch(&most)).await?;
         let Some(to) = rows.last().map(|row| row.get::<_, i64>(0)) else { return Ok(Round::Done) };
-        let text = |row: &Row| Some((row.get(0), exact(row.get(1), row.get(2))?));
-        let texts: Vec<(i64, String)> = rows.iter().filter_map(text).collect();
+        let text = |row: &Row| {
+            let text = exact(row.get(3), row.get(4))?;
+            Some(Text { arrival: row.get(0), from: row.get(1), ts: row.get(2), text })
+        };
+        let texts: Vec<Text> = rows.iter().filter_map(text).collect();
         // On a thread for such work: batches that wait for this one shall not.
-        let folded = tokio::task::spawn_blocking(move || Stretch::of(&texts)).await;
-        let folded = folded.map_err(|_| Failure::Broken("a text could not be indexed".to_owned()))?;
-        folded.write(client, to).await?;
-        client.execute_typed(sql::INDEXED, &[(&to, Type::INT8)]).await?;
+        let stretch = tokio::task::spawn_blocking(move || Stretch::of(texts, known)).await;
+        let stretch = stretch.map_err(|_| Failure::Broken("a text could not be indexed".to_owned()))?;
+        stretch.write(client).await?;
+        client.execute_typed(sql::INDEXED, &[(&to, Type::INT8), (&stretch.len(), Type::INT8)]).await?;
         Ok(if (rows.len() as i64) < most { Round::Done } else { Round::More })
+    })
+    .await
+}
+
+/// Merges a piece of the search index, if enough of its stretches are as small as each other.
+pub(super) async fn merge(client: &Client) -> Result<Round, Failure> {
+    in_transaction(client, async || {
+        let is_ours = client.query_typed_opt(sql::INDEX_FROM, &[]).await?.is_some();
+        Ok(if is_ours && runs::merge(client).await? { Round::More } else { Round::Done })
     })
     .await
 }

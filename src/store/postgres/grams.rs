@@ -1,47 +1,48 @@
-//! What searches look up: numbers for short runs of characters. An index of them finds candidates, which are then checked
-//! against the folded text, so a collision costs time and changes no answer.
+//! What searches look up: short runs of characters. An index of them finds candidates, which are then checked against the folded
+//! text, unless the whole term is one such run.
 //!
-//! Runs of two and three characters are numbered, and single characters beyond ASCII, so that words of one and two Chinese,
-//! Japanese or Korean characters are found like any other.
+//! Runs are of one to three characters of any script, so that words of one and two Chinese, Japanese or Korean characters are
+//! found like any other.
 
 use crate::domain::fold::fold_into;
 
+/// The longest run.
+pub(super) const LENGTH_MAX: usize = 3;
+/// Bits that a character needs.
+const CHARACTER_BITS: u32 = 21;
+
 /// The folded text, and the numbers of all runs in it, each once.
-pub(super) fn of_text(text: &str) -> (String, Vec<i32>) {
+pub(super) fn of_text(text: &str) -> (String, Vec<i64>) {
     let mut folded = String::new();
     fold_into(text, &mut folded);
-    let characters: Vec<char> = folded.chars().collect();
-    let mut grams: Vec<i32> = Vec::with_capacity(2 * characters.len());
-    grams.extend(characters.iter().filter(|character| !character.is_ascii()).map(|character| number(&[*character])));
-    grams.extend(characters.windows(2).map(number));
-    grams.extend(characters.windows(3).map(number));
-    grams.sort_unstable();
-    grams.dedup();
-    (folded, grams)
+    let runs = of_folded(&folded);
+    (folded, runs)
 }
 
-/// Numbers that every text with this folded term has; none where the index cannot help. The longest runs say the most.
-pub(super) fn of_term(folded: &str) -> Vec<i32> {
+/// The numbers of all runs in a folded text, each once, ascending.
+pub(super) fn of_folded(folded: &str) -> Vec<i64> {
     let characters: Vec<char> = folded.chars().collect();
-    let mut grams: Vec<i32> = match characters.len() {
-        0 => Vec::new(),
-        1 if characters[0].is_ascii() => Vec::new(),
-        1 | 2 => vec![number(&characters)],
-        _ => characters.windows(3).map(number).collect(),
-    };
-    grams.sort_unstable();
-    grams.dedup();
-    grams
+    let mut runs: Vec<i64> = Vec::with_capacity(LENGTH_MAX * characters.len());
+    (1..=LENGTH_MAX).for_each(|length| runs.extend(characters.windows(length).map(number)));
+    runs.sort_unstable();
+    runs.dedup();
+    runs
 }
 
-/// FNV-1a over the code points, the length first.
-fn number(run: &[char]) -> i32 {
-    let step = |sum: u32, value: u32| (sum ^ value).wrapping_mul(0x0100_0193);
-    let sum = run.iter().fold(step(0x811c_9dc5, run.len() as u32), |sum, character| {
-        let code = u32::from(*character);
-        step(step(step(sum, code & 0xff), code >> 8 & 0xff), code >> 16)
-    });
-    sum.cast_signed()
+/// Numbers that every text with this folded term has: of its longest runs, which say the most. A text that has the only one of a
+/// term of up to `LENGTH_MAX` characters has the term.
+pub(super) fn of_term(folded: &str) -> Vec<i64> {
+    let characters: Vec<char> = folded.chars().collect();
+    let length = characters.len().clamp(1, LENGTH_MAX);
+    let mut runs: Vec<i64> = characters.windows(length).map(number).collect();
+    runs.sort_unstable();
+    runs.dedup();
+    runs
+}
+
+/// The characters themselves, each plus one, so that different runs have different numbers.
+fn number(run: &[char]) -> i64 {
+    run.iter().fold(0, |number, character| number << CHARACTER_BITS | (i64::from(u32::from(*character)) + 1))
 }
 
 #[cfg(test)]
@@ -51,12 +52,12 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn short_words_of_any_script_have_numbers() {
-        assert!(of_term("a").is_empty());
-        assert_eq!(of_term("好").len(), 1);
-        assert_eq!(of_term("明天").len(), 1);
+    fn short_words_of_any_script_have_numbers_of_their_own() {
+        let terms = ["a", "好", "明天", "ab", "ba", "\0a", "\0\0a", "\0", "\u{10FFFF}\u{10FFFF}\u{10FFFF}"];
+        let numbers: std::collections::BTreeSet<_> = terms.map(|term| of_term(term)[0]).into();
+        assert_eq!(numbers.len(), terms.len());
+        assert!(numbers.iter().all(|number| *number > 0));
         assert_eq!(of_term("hello").len(), 3);
-        assert_ne!(of_term("ab"), of_term("ba"));
     }
 
     proptest! {
@@ -66,7 +67,13 @@ mod tests {
             let (a, b) = (from.index(characters.len() + 1), to.index(characters.len() + 1));
             let part: String = characters[a.min(b)..a.max(b)].iter().collect();
             let (_, all) = of_text(&text);
-            prop_assert!(of_term(Needle::new(&part).folded()).iter().all(|gram| all.binary_search(gram).is_ok()));
+            prop_assert!(of_term(Needle::new(&part).folded()).iter().all(|run| all.binary_search(run).is_ok()));
+        }
+
+        #[test]
+        fn a_short_term_is_in_the_texts_that_have_its_number(text in "[abé明]{0,6}", term in "[abé明]{1,3}") {
+            let (folded, all) = of_text(&text);
+            prop_assert_eq!(all.contains(&of_term(&term)[0]), folded.contains(&term));
         }
     }
 }

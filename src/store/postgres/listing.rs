@@ -9,46 +9,67 @@ use tokio_postgres::{Client, Row};
 use super::batch::exact;
 use super::failure::Failure;
 use super::query::{Query, Value};
-use super::runs;
+use super::runs::{self, Looked};
 use super::statistics::{self, State};
 use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, Start, Stored};
 
 /// Rows that are skipped one by one; from there on the counters tell where to begin.
 const SKIPPED_MAX: u64 = if cfg!(test) { 2 } else { 1_000 };
 /// Matches of a search that are remembered one by one; more are looked for again along the order of the listing.
-const MATCHES_MAX: usize = if cfg!(test) { 2 } else { 20_000 };
+const MATCHES_MAX: usize = if cfg!(test) { 6 } else { 50_000 };
+/// The same where a lower bound will do and the index does not narrow the search.
+const BOUND_LEAST: usize = if cfg!(test) { 1 } else { 1_000 };
+/// How long counting may take where the request is content with a lower bound.
+const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(20);
+/// Looking at one row after the other costs so much more than looking at all texts in a row.
+const LOOK_COST: u64 = 16;
+/// Rows that are looked at together along the order of a listing: at first, and at most.
+const WALKED_LEAST: u32 = if cfg!(test) { 2 } else { 256 };
+const WALKED_MAX: u32 = if cfg!(test) { 4 } else { 8_192 };
+
+/// The columns of a message, and its arrival.
+const COLUMNS: &str = "m.message_id, m.from_msisdn, m.to_msisdn, m.ts, m.text, m.text_exact, m.arrival";
 
 /// The rows that a filter lets through, as far as they are known.
 enum Found {
     /// So many; their columns tell which.
     ByColumns(u64),
-    /// These arrivals, all of them.
-    These(Vec<i64>),
-    /// At least so many; each row's text must be looked at. `tail` are the matches that the index does not hold yet.
-    ByText { total: u64, is_bound: bool, tail: Vec<i64> },
+    /// These, all of them.
+    These(Vec<Match>),
+    /// At least so many; each row's text must be looked at.
+    ByText { total: u64, is_bound: bool },
+}
+
+/// A message that a search matches.
+struct Match {
+    arrival: i64,
+    ts: String,
+}
+
+impl Match {
+    fn of(row: &Row) -> Self {
+        Self { arrival: row.get(0), ts: row.get(1) }
+    }
 }
 
 impl Found {
     fn total(&self) -> u64 {
         match self {
             Self::ByColumns(total) | Self::ByText { total, .. } => *total,
-            Self::These(arrivals) => arrivals.len() as u64,
+            Self::These(matches) => matches.len() as u64,
         }
     }
 }
 
-/// A page and its total. `patience` is how long counting may take where the request is content with a lower bound.
-pub(super) async fn page(client: &Client, request: &PageRequest, patience: Duration) -> Result<Page, Failure> {
+/// A page and its total.
+pub(super) async fn page(client: &Client, request: &PageRequest) -> Result<Page, Failure> {
     if excludes_all(&request.filter) {
         return Ok(Page::default());
     }
     let state = State::read(client).await?;
     let found = match &request.filter.search {
         None => Found::ByColumns(statistics::total(client, &state, &request.filter).await?),
-        Some(needle) => {
-            let patience = request.bounded_total.then_some(patience);
-            search(client, &state, &request.filter, needle, patience).await?
-        }
+        Some(needle) => search(client, &state, request, needle).await?,
     };
     let total_is_bound = matches!(found, Found::ByText { is_bound: true, .. });
     let mut page = Page { total: found.total(), total_is_bound, ..Page::default() };
@@ -59,7 +80,7 @@ pub(super) async fn page(client: &Client, request: &PageRequest, patience: Durat
     if !total_is_bound && offset >= page.total {
         return Ok(page);
     }
-    let rows = rows(client, &state, request, &found, offset).await?;
+    let rows = rows(client, &state, request, found, offset).await?;
     for row in rows {
         if page.messages.len() == request.limit as usize {
             return Ok(page);
@@ -86,7 +107,7 @@ async fn rows(
     client: &Client,
     state: &State,
     request: &PageRequest,
-    found: &Found,
+    found: Found,
     offset: u64,
 ) -> Result<Vec<Row>, Failure> {
     let mut query = Query::default();
@@ -103,86 +124,178 @@ async fn rows(
                 condition.push_str(&query.columns(&request.filter));
             }
         }
-        Found::These(arrivals) => {
-            condition = format!("m.arrival = ANY({})", query.bind(Value::Numbers(arrivals.clone())));
+        Found::These(matches) => {
+            let (arrivals, before) = part_of(matches, request, offset);
+            condition = format!("m.arrival = ANY({})", query.bind(Value::Numbers(arrivals)));
+            skip = offset - before;
         }
-        Found::ByText { tail, .. } => {
-            condition.push_str(&query.columns(&request.filter));
-            let needle = request.filter.search.as_ref().map_or("", Needle::folded);
-            let needle = query.bind(Value::Bytes(needle.into()));
-            let tail = query.bind(Value::Numbers(tail.clone()));
-            condition = format!(
-                "{condition} AND (m.arrival = ANY({tail}) OR (SELECT position({needle} IN t.folded)
-                                  FROM postroom_folded t WHERE t.arrival = m.arrival) > 0)"
-            );
-            // Many match, so the way along the index meets them soon; no other order of steps does.
-            let walk = "SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off; \
-                        SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off";
-            client.batch_execute(walk).await?;
-        }
+        Found::ByText { .. } => return walk(client, state, request, offset).await,
     }
-    match &request.start {
-        Start::Offset(_) => {}
-        Start::Behind(Position::Time { ts, id }) => {
-            let (ts, id) = (query.bind_text(&text_of(ts)), query.bind_text(&text_of(id)));
-            condition = format!("{condition} AND (m.ts, m.message_id) > ({ts}, {id})");
-        }
-        Start::Behind(Position::Arrival(arrival)) => {
-            condition = format!("{condition} AND m.arrival > {}", query.bind(Value::Number(*arrival)));
-        }
-    }
-    let order = match request.order {
-        Order::Time => "m.ts, m.message_id",
-        Order::Arrival => {
-            // Behind the oldest transaction in flight a row could still appear before one that is there already.
-            condition = format!("{condition} AND m.arrival < {}", query.bind(Value::Number(state.horizon)));
-            "m.arrival"
-        }
-    };
+    let order = listed(&mut query, &mut condition, state, request, None);
     let limit = query.bind(Value::Number(i64::from(request.limit) + 1));
     let skip = query.bind(Value::Number(i64::try_from(skip).unwrap_or(i64::MAX)));
-    query.text = format!(
-        "SELECT m.message_id, m.from_msisdn, m.to_msisdn, m.ts, m.text, m.text_exact, m.arrival FROM messages m
-         WHERE {condition} ORDER BY {order} LIMIT {limit} OFFSET {skip}"
-    );
+    query.text =
+        format!("SELECT {COLUMNS} FROM messages m WHERE {condition} ORDER BY {order} LIMIT {limit} OFFSET {skip}");
     query.rows(client).await
 }
 
-/// Finds what a search matches: by the index what it holds, by reading the rest.
-async fn search(
-    client: &Client,
+/// Adds to a condition where the listing starts: behind `last`, or where the request says. Answers its order.
+fn listed(
+    query: &mut Query,
+    condition: &mut String,
     state: &State,
-    filter: &Filter,
-    needle: &Needle,
-    patience: Option<Duration>,
-) -> Result<Found, Failure> {
-    let tail = matches_of_tail(client, state, filter, needle).await?;
-    let mut query = Query::default();
-    let term = query.bind(Value::Bytes(needle.folded().into()));
-    let mut condition = format!("position({term} IN t.folded) > 0");
-    if let Some(candidates) = runs::candidates(client, needle.folded(), state.messages.unsigned_abs()).await? {
-        if candidates.is_empty() {
-            return Ok(Found::These(tail));
+    request: &PageRequest,
+    last: Option<&Position>,
+) -> &'static str {
+    let start = match &request.start {
+        Start::Behind(position) => Some(position),
+        Start::Offset(_) => None,
+    };
+    match last.or(start) {
+        None => {}
+        Some(Position::Time { ts, id }) => {
+            let (ts, id) = (query.bind_text(&text_of(ts)), query.bind_text(&text_of(id)));
+            condition.push_str(&format!(" AND (m.ts, m.message_id) > ({ts}, {id})"));
         }
-        condition = format!("t.arrival = ANY({}) AND {condition}", query.bind(Value::Numbers(candidates)));
+        Some(Position::Arrival(arrival)) => {
+            condition.push_str(&format!(" AND m.arrival > {}", query.bind(Value::Number(*arrival))));
+        }
     }
-    let columns = query.columns(filter);
-    let join = if columns.is_empty() { "" } else { "JOIN messages m USING (arrival)" };
+    match request.order {
+        Order::Time => "m.ts, m.message_id",
+        Order::Arrival => {
+            // Behind the oldest transaction in flight a row could still appear before one that is there already.
+            condition.push_str(&format!(" AND m.arrival < {}", query.bind(Value::Number(state.horizon))));
+            "m.arrival"
+        }
+    }
+}
+
+/// The matches among which a page's rows are, and how many of all come before these.
+fn part_of(mut matches: Vec<Match>, request: &PageRequest, offset: u64) -> (Vec<i64>, u64) {
+    let wanted = request.limit as usize + 1;
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(matches.len());
+    let part = match request.order {
+        Order::Arrival => {
+            matches.sort_unstable_by_key(|found| found.arrival);
+            let first = match &request.start {
+                Start::Behind(Position::Arrival(last)) => matches.partition_point(|found| found.arrival <= *last),
+                _ => offset,
+            };
+            first..(first + wanted).min(matches.len())
+        }
+        Order::Time => {
+            matches.sort_unstable_by(|one, other| one.ts.cmp(&other.ts));
+            // Those of one time are sorted by the server, so a part never ends among them.
+            let (first, last) = match &request.start {
+                Start::Behind(Position::Time { ts, .. }) => {
+                    let ts = text_of(ts);
+                    let first = matches.partition_point(|found| found.ts < ts);
+                    (first, matches.partition_point(|found| found.ts <= ts) + wanted)
+                }
+                _ => {
+                    let first =
+                        matches.get(offset).map_or(offset, |at| matches.partition_point(|found| found.ts < at.ts));
+                    (first, offset + wanted)
+                }
+            };
+            let end = matches.get(last).map_or(matches.len(), |at| matches.partition_point(|found| found.ts <= at.ts));
+            first..end
+        }
+    };
+    let before = if matches!(request.start, Start::Offset(_)) { part.start as u64 } else { 0 };
+    (matches[part].iter().map(|found| found.arrival).collect(), before)
+}
+
+/// Walks along the order of the listing and looks at each text. Many match, so the way is short unless the offset is far.
+async fn walk(client: &Client, state: &State, request: &PageRequest, offset: u64) -> Result<Vec<Row>, Failure> {
+    let Some(needle) = &request.filter.search else { return Ok(Vec::new()) };
+    // No other order of steps meets the first ones soon.
+    let along = "SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off; \
+                 SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off";
+    client.batch_execute(along).await?;
+    let (mut found, mut skip, mut scratch) = (Vec::new(), offset, String::new());
+    let (mut last, mut most) = (None, WALKED_LEAST);
+    loop {
+        let mut query = Query::default();
+        let mut condition = String::from("m.text IS NOT NULL");
+        condition.push_str(&query.columns(&request.filter));
+        let order = listed(&mut query, &mut condition, state, request, last.as_ref());
+        query.text = format!("SELECT {COLUMNS} FROM messages m WHERE {condition} ORDER BY {order} LIMIT {most}");
+        let rows = query.rows(client).await?;
+        let is_last = rows.len() < most as usize;
+        last = rows.last().map(|row| position(row, request.order));
+        for row in rows {
+            if !exact(row.get(4), row.get(5)).is_some_and(|text| needle.is_in(&text, &mut scratch)) {
+                continue;
+            }
+            if skip > 0 {
+                skip -= 1;
+                continue;
+            }
+            found.push(row);
+            if found.len() > request.limit as usize {
+                return Ok(found);
+            }
+        }
+        if is_last {
+            return Ok(found);
+        }
+        most = (most * 2).min(WALKED_MAX);
+    }
+}
+
+/// Finds what a search matches: by the index what it holds, by reading the rest.
+async fn search(client: &Client, state: &State, request: &PageRequest, needle: &Needle) -> Result<Found, Failure> {
+    let filter = &request.filter;
+    let all = state.messages.unsigned_abs();
+    let Looked { count, candidates } = runs::look_up(client, needle.folded(), all).await?;
+    let of_index = candidates.as_ref().map_or(all / LOOK_COST, |candidates| candidates.len() as u64);
+    let has_columns = !Query::default().columns(filter).is_empty();
+    if has_columns && statistics::is_counted(filter) && of_index > SKIPPED_MAX {
+        let of_columns = statistics::total(client, state, filter).await?;
+        if of_columns <= of_index {
+            return Ok(Found::These(matches_by_columns(client, i64::MIN, filter, needle).await?));
+        }
+    }
+    let tail = matches_by_columns(client, state.indexed, filter, needle).await?;
+    if candidates.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(Found::These(tail));
+    }
+    let in_tail = tail.len() as u64;
+    if let Some(count) = count.filter(|count| !has_columns && *count > MATCHES_MAX as u64) {
+        return Ok(Found::ByText { total: count + in_tail, is_bound: false });
+    }
+    let most = if request.bounded_total && candidates.is_none() { BOUND_LEAST } else { MATCHES_MAX };
+    let mut query = Query::default();
+    let is_exact = count.is_some() && candidates.is_some();
+    let mut condition = match candidates {
+        Some(candidates) => format!("t.number = ANY({})", query.bind(Value::Numbers(candidates))),
+        None => "true".to_owned(),
+    };
+    if !is_exact {
+        let term = query.bind(Value::Bytes(needle.folded().into()));
+        condition.push_str(&format!(" AND position({term} IN t.folded) > 0"));
+    }
+    let columns = query.columns_beside("t", filter);
+    let join = if columns.contains("m.") { "JOIN messages m USING (arrival)" } else { "" };
     let matching = format!("FROM postroom_folded t {join} WHERE {condition}{columns}");
-    query.text = format!("SELECT t.arrival {matching} LIMIT {}", MATCHES_MAX + 1);
-    let first: Vec<i64> = query.rows(client).await?.iter().map(|row| row.get(0)).collect();
-    if first.len() <= MATCHES_MAX {
-        return Ok(Found::These([first, tail].concat()));
+    query.text = format!("SELECT t.arrival, t.ts {matching} LIMIT {}", most + 1);
+    let mut first: Vec<Match> = query.rows(client).await?.iter().map(Match::of).collect();
+    if first.len() <= most {
+        first.extend(tail);
+        return Ok(Found::These(first));
     }
     query.text = format!("SELECT count(*) {matching}");
-    let (counted, is_bound) = match patience {
-        None => (query.number(client).await?, false),
-        Some(patience) => match number_within(client, &query, patience).await? {
+    let (counted, is_bound) = if request.bounded_total {
+        match number_within(client, &query, PATIENCE_FOR_BOUND).await? {
             Some(count) => (count, false),
             None => (first.len() as u64, true),
-        },
+        }
+    } else {
+        (query.number(client).await?, false)
     };
-    Ok(Found::ByText { total: counted + tail.len() as u64, is_bound, tail })
+    Ok(Found::ByText { total: counted + in_tail, is_bound })
 }
 
 /// Counts until the time is over; the snapshot outlives that.
@@ -205,25 +318,25 @@ async fn number_within(client: &Client, query: &Query, patience: Duration) -> Re
     }
 }
 
-/// The matches among the rows that are not indexed yet, looked at one by one.
-async fn matches_of_tail(
+/// The matches among the rows behind an arrival that the columns of a filter let through, looked at one by one.
+async fn matches_by_columns(
     client: &Client,
-    state: &State,
+    behind: i64,
     filter: &Filter,
     needle: &Needle,
-) -> Result<Vec<i64>, Failure> {
+) -> Result<Vec<Match>, Failure> {
     let mut query = Query::default();
-    let indexed = query.bind(Value::Number(state.indexed));
+    let behind = query.bind(Value::Number(behind));
     let columns = query.columns(filter);
     query.text = format!(
-        "SELECT m.arrival, m.text, m.text_exact FROM messages m
-         WHERE m.arrival > {indexed} AND m.text IS NOT NULL{columns}"
+        "SELECT m.arrival, m.ts, m.text, m.text_exact FROM messages m
+         WHERE m.arrival > {behind} AND m.text IS NOT NULL{columns}"
     );
     let (mut matches, mut scratch) = (Vec::new(), String::new());
     let mut rows = pin!(client.query_typed_raw(&query.text, query.parameters()).await?);
     while let Some(row) = rows.try_next().await? {
-        if exact(row.get(1), row.get(2)).is_some_and(|text| needle.is_in(&text, &mut scratch)) {
-            matches.push(row.get(0));
+        if exact(row.get(2), row.get(3)).is_some_and(|text| needle.is_in(&text, &mut scratch)) {
+            matches.push(Match::of(&row));
         }
     }
     Ok(matches)
@@ -246,4 +359,39 @@ fn position(row: &Row, order: Order) -> Position {
 pub(super) fn message(row: Row) -> Message {
     let text = exact(row.get(4), row.get(5));
     Message { id: row.get(0), from: row.get(1), to: row.get(2), ts: row.get(3), text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_page_is_within_the_part_that_is_asked_for(times in prop::collection::vec(0..5_i64, 0..30), limit in 0..6_u32, offset in 0..30_u64, behind in prop::option::of((0..5_i64, 0..30_i64)), order in prop::sample::select(vec![Order::Time, Order::Arrival])) {
+            // The server sorts by time and id; here the arrival is the id.
+            let key = |ts: i64, arrival: i64| if order == Order::Time { (ts, arrival) } else { (0, arrival) };
+            let mut all: Vec<_> = times.iter().zip(0..).map(|(ts, arrival)| (key(*ts, arrival), arrival)).collect();
+            all.sort_unstable();
+            let start = match behind {
+                None => Start::Offset(offset),
+                Some((ts, arrival)) if order == Order::Time => {
+                    let stored = |text: String| Stored { bytes: text.as_bytes().into(), is_blob: false };
+                    Start::Behind(Position::Time { ts: stored(ts.to_string()), id: stored(arrival.to_string()) })
+                }
+                Some((_, arrival)) => Start::Behind(Position::Arrival(arrival)),
+            };
+            let last = behind.map(|(ts, arrival)| key(ts, arrival));
+            let page = |rows: &[((i64, i64), i64)], skip: u64| -> Vec<i64> {
+                let rows = rows.iter().filter(|row| last.is_none_or(|last| row.0 > last));
+                rows.skip(skip as usize).take(limit as usize + 1).map(|row| row.1).collect()
+            };
+            let skip = if behind.is_some() { 0 } else { offset };
+            let request = PageRequest { filter: Filter::default(), limit, start, order, bounded_total: false };
+            let matches = times.iter().zip(0..).map(|(ts, arrival)| Match { arrival, ts: ts.to_string() }).collect();
+            let (part, before) = part_of(matches, &request, skip);
+            let few: Vec<_> = all.iter().filter(|row| part.contains(&row.1)).copied().collect();
+            prop_assert_eq!(page(&few, skip - before), page(&all, skip));
+        }
+    }
 }

@@ -37,18 +37,23 @@ impl Query {
 
     /// The parts of a filter that are about columns of `m`, each with ` AND ` in front.
     pub fn columns(&mut self, filter: &Filter) -> String {
+        self.columns_beside("m", filter)
+    }
+
+    /// The same, where the sender and the time are columns of `beside`.
+    pub fn columns_beside(&mut self, beside: &str, filter: &Filter) -> String {
         let mut terms = String::new();
         if let Some(from) = &filter.from {
-            terms = format!("{terms} AND m.from_msisdn = {}", self.bind_text(from));
+            terms = format!("{terms} AND {beside}.from_msisdn = {}", self.bind_text(from));
         }
         if let Some(since) = &filter.since {
-            terms = format!("{terms} AND m.ts >= {}", self.bind_text(since.as_str()));
+            terms = format!("{terms} AND {beside}.ts >= {}", self.bind_text(since.as_str()));
         }
         if let Some(to) = &filter.to {
             terms = format!("{terms} AND m.to_msisdn = {}", self.bind_text(to));
         }
         if let Some(until) = &filter.until {
-            terms = format!("{terms} AND m.ts < {}", self.bind_text(until.as_str()));
+            terms = format!("{terms} AND {beside}.ts < {}", self.bind_text(until.as_str()));
         }
         if let Some(source) = &filter.source {
             terms.push_str(&self.detail("source", source, original::SCHEME.kind));

@@ -146,6 +146,10 @@ async fn migrate(session: &Session, from: usize) -> Result<(), Failure> {
         for migration in &MIGRATIONS[from..] {
             client.batch_execute(migration).await?;
         }
+        if from == 0 {
+            // No earlier build ever searched here.
+            client.batch_execute(sql::FORGET_FORMER_INDEX).await?;
+        }
         let unicode = unicode();
         let insert = "INSERT INTO postroom_search (id, unicode) VALUES (1, $1) ON CONFLICT DO NOTHING";
         client.execute_typed(insert, &[(&unicode, Type::TEXT)]).await?;

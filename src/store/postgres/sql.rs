@@ -40,7 +40,7 @@ pub(super) const FENCE: &str = "SELECT set_config('synchronous_commit', $1, true
 
 /// Where counting and indexing have come to, and up to where every transaction has ended.
 pub(super) const STATE: &str = "SELECT counted, messages, senders, \
-     (SELECT indexed FROM postroom_search), \
+     (SELECT packed FROM postroom_search), \
      arrival_base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_state";
 
 /// Takes the counters, unless another replica has them: from where, and up to where rows are complete.
@@ -72,32 +72,55 @@ pub(super) const COUNT_TOTALS: &str = "UPDATE postroom_state SET counted = $1, m
      senders = senders + $3";
 
 /// Takes the search index, unless another replica has it.
-pub(super) const INDEX_FROM: &str = "SELECT indexed, (SELECT arrival_base FROM postroom_state) \
-     + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_search FOR UPDATE SKIP LOCKED";
+pub(super) const INDEX_FROM: &str = "SELECT packed, (SELECT arrival_base FROM postroom_state) \
+     + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20), texts FROM postroom_search FOR UPDATE SKIP LOCKED";
 /// How many rows wait for it, as far as that matters.
 pub(super) const INDEX_WAITING: &str = "SELECT count(*) FROM \
      (SELECT FROM messages WHERE arrival > $1 AND arrival < $2 LIMIT $3) waiting";
-pub(super) const INDEX_TEXTS: &str = "SELECT arrival, text, text_exact FROM messages \
+pub(super) const INDEX_ROWS: &str = "SELECT arrival, from_msisdn, ts, text, text_exact FROM messages \
      WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3";
-pub(super) const INDEX_FOLDED: &str = "INSERT INTO postroom_folded (arrival, folded) \
-     SELECT * FROM unnest($1::bigint[], $2::bytea[]) ON CONFLICT DO NOTHING";
-pub(super) const INDEX_STRETCH: &str = "INSERT INTO postroom_stretches (last, messages, arrivals) \
-     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-pub(super) const INDEX_RUNS: &str = "INSERT INTO postroom_runs (run, last, messages, places) \
-     SELECT run, $1, messages, places FROM unnest($2::int[], $3::int[], $4::bytea[]) AS r (run, messages, places) \
-     ON CONFLICT DO NOTHING";
-pub(super) const INDEXED: &str = "UPDATE postroom_search SET indexed = $1";
+pub(super) const INDEX_TEXTS: &str = "INSERT INTO postroom_folded (number, arrival, from_msisdn, ts, folded) \
+     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[])";
+pub(super) const INDEX_STRETCH: &str = "INSERT INTO postroom_stretches (level, last) VALUES (0, $1)";
+pub(super) const INDEX_RUNS: &str = "INSERT INTO postroom_runs (level, run, last, texts, numbers) \
+     SELECT 0, run, $1, texts, numbers FROM unnest($2::bigint[], $3::int[], $4::bytea[]) AS r (run, texts, numbers)";
+pub(super) const INDEXED: &str = "UPDATE postroom_search SET packed = $1, texts = texts + $2";
+
+/// The lowest level with enough stretches, and the last of those that are merged.
+pub(super) const MERGE_DUE: &str = "SELECT level, (array_agg(last ORDER BY last))[$1] FROM postroom_stretches \
+     WHERE level < $2 GROUP BY level HAVING count(*) >= $1 ORDER BY level LIMIT 1";
+/// Moves some rows of these stretches into the next level, one for each run: their lists one behind the other. Where a run's rows
+/// are moved in two pieces it has two there, which are told apart by the last stretch of each.
+pub(super) const MERGE_PIECE: &str = "\
+    WITH first AS (
+        SELECT run, last, octet_length(numbers) AS bytes FROM postroom_runs
+        WHERE level = $1 AND last <= $2 ORDER BY run, last LIMIT $3
+    ), piece AS (
+        SELECT run, last FROM (SELECT run, last, bytes, sum(bytes) OVER (ORDER BY run, last) AS upto FROM first) measured
+        WHERE upto - bytes < $4
+    ), gone AS (
+        DELETE FROM postroom_runs r USING piece p WHERE r.level = $1 AND r.run = p.run AND r.last = p.last
+        RETURNING r.run, r.last, r.texts, r.numbers
+    ), merged AS (
+        INSERT INTO postroom_runs (level, run, last, texts, numbers)
+        SELECT $1 + 1, run, max(last), sum(texts), string_agg(numbers, ''::bytea ORDER BY last) FROM gone GROUP BY run
+    )
+    SELECT count(*) FROM piece";
+/// All rows of these stretches were moved.
+pub(super) const MERGED: &str = "WITH gone AS (DELETE FROM postroom_stretches WHERE level = $1 AND last <= $2) \
+     INSERT INTO postroom_stretches (level, last) VALUES ($1 + 1, $2)";
 
 /// Throws the search index away. Deleted rather than truncated: whoever reads an older snapshot still finds it there.
-pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET indexed = 0; DELETE FROM postroom_folded; \
+pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET packed = 0, texts = 0; DELETE FROM postroom_folded; \
      DELETE FROM postroom_stretches; DELETE FROM postroom_runs";
-/// How many indexed messages have each of some runs, the rarest first.
-pub(super) const RUN_COUNTS: &str =
-    "SELECT run, sum(messages) FROM postroom_runs WHERE run = ANY($1) GROUP BY run ORDER BY 2";
-/// Where a run is, in some stretches or in all.
-pub(super) const RUN_PLACES: &str = "SELECT last, messages, places FROM postroom_runs \
-     WHERE run = $1 AND ($2::bigint[] IS NULL OR last = ANY($2))";
-pub(super) const STRETCHES: &str = "SELECT last, messages, arrivals FROM postroom_stretches WHERE last = ANY($1)";
+/// Removes the search index of schema 2, which replicas of an earlier build search by.
+pub(super) const FORGET_FORMER_INDEX: &str = "DROP TABLE IF EXISTS postroom_texts";
+/// How many indexed texts have each of some runs, the rarest first.
+pub(super) const RUN_COUNTS: &str = "SELECT run, sum(texts)::bigint FROM postroom_runs \
+     WHERE level = ANY('{0,1,2,3}') AND run = ANY($1) GROUP BY run ORDER BY 2";
+/// Which have a run, in their order.
+pub(super) const RUN_NUMBERS: &str = "SELECT numbers FROM postroom_runs \
+     WHERE level = ANY('{0,1,2,3}') AND run = $1 ORDER BY last";
 
 /// Whether the table is there, whether writes can be taken, and what commits would wait for.
 pub(super) const HEALTH: &str = "SELECT to_regclass('messages') IS NOT NULL AND to_regclass('postroom_state') IS NOT NULL, \
@@ -111,12 +134,12 @@ pub(super) const PROBE: &str = "WITH filler AS (SELECT string_agg(md5(random()::
 pub(super) const GAUGES: &str = "\
     SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
             WHERE oid IN (to_regclass('messages'), to_regclass('postroom_folded'), to_regclass('postroom_runs'), to_regclass('postroom_stretches'),
-                          to_regclass('postroom_buckets'),
+                          to_regclass('postroom_texts'), to_regclass('postroom_buckets'),
                           to_regclass('postroom_senders'), to_regclass('postroom_sender_days'),
                           to_regclass('postroom_details'), to_regclass('postroom_payloads'), to_regclass('postroom_events'),
                           to_regclass('postroom_statuses'), to_regclass('postroom_states'))),
            (SELECT count(*) FROM messages WHERE arrival > (SELECT counted FROM postroom_state)),
-           (SELECT count(*) FROM messages WHERE arrival > (SELECT indexed FROM postroom_search))";
+           (SELECT count(*) FROM messages WHERE arrival > (SELECT packed FROM postroom_search))";
 
 /// Up to where every transaction that could add a row has ended.
 pub(in crate::store) const HORIZON: &str = "SELECT arrival_base \

@@ -202,35 +202,33 @@ pub(super) async fn stats(client: &Client) -> Result<Stats, Failure> {
     let state = State::read(client).await?;
     let mut query = Query::default();
     let counted = query.bind(Value::Number(state.counted));
-    query.text = format!(
-        "SELECT coalesce(sum(n), 0)::bigint, count(*) FILTER (WHERE s.from_msisdn IS NULL),
-                (SELECT min(ts) FROM messages), (SELECT max(ts) FROM messages)
-         FROM (SELECT from_msisdn, count(*) AS n FROM messages WHERE arrival > {counted} GROUP BY from_msisdn) t
-         LEFT JOIN postroom_senders s USING (from_msisdn)"
-    );
-    let row = client.query_typed_one(&query.text, &query.parameters()).await?;
-    // Whoever is among the first in the end is among the first of the counters, or has rows in the tail.
+    // Whoever is among the first in the end is among the first of the counters, or has rows in the tail. What is known of a sender
+    // is asked for one by one: the tail is short, and a join would read all senders.
     query.text = format!(
         "WITH tail AS MATERIALIZED (
-             SELECT from_msisdn, count(*) AS n FROM messages WHERE arrival > {counted} GROUP BY from_msisdn
+             SELECT t.from_msisdn, t.n,
+                    (SELECT s.messages FROM postroom_senders s WHERE s.from_msisdn = t.from_msisdn) AS known
+             FROM (SELECT from_msisdn, count(*) AS n FROM messages WHERE arrival > {counted} GROUP BY from_msisdn) t
+         ), first AS MATERIALIZED (
+             SELECT from_msisdn, messages FROM postroom_senders ORDER BY messages DESC, from_msisdn LIMIT {TOP_SENDERS_MAX}
          )
-         SELECT from_msisdn, n::bigint FROM (
-             SELECT t.from_msisdn, t.n + coalesce(s.messages, 0) AS n
-             FROM tail t LEFT JOIN postroom_senders s USING (from_msisdn)
-             UNION
-             SELECT * FROM (
-                 SELECT s.from_msisdn, s.messages + coalesce((SELECT t.n FROM tail t WHERE t.from_msisdn = s.from_msisdn), 0)
-                 FROM postroom_senders s ORDER BY s.messages DESC, s.from_msisdn LIMIT {TOP_SENDERS_MAX}
-             ) first
-         ) all_of_them ORDER BY n DESC, from_msisdn LIMIT {TOP_SENDERS_MAX}"
+         SELECT from_msisdn, n::bigint, (SELECT coalesce(sum(n), 0)::bigint FROM tail),
+                (SELECT count(*) FROM tail WHERE known IS NULL),
+                (SELECT min(ts) FROM messages), (SELECT max(ts) FROM messages)
+         FROM (
+             SELECT from_msisdn, n + coalesce(known, 0) AS n FROM tail
+             UNION ALL
+             SELECT from_msisdn, messages FROM first WHERE from_msisdn NOT IN (SELECT from_msisdn FROM tail)
+         ) both_of_them ORDER BY n DESC, from_msisdn LIMIT {TOP_SENDERS_MAX}"
     );
     let senders = query.rows(client).await?;
+    let Some(any) = senders.first() else { return Ok(Stats::default()) };
     let sum = |known: i64, more: i64| u64::try_from(known + more).unwrap_or(0);
     Ok(Stats {
-        total_messages: sum(state.messages, row.get(0)),
-        senders_count: sum(state.senders, row.get(1)),
+        total_messages: sum(state.messages, any.get(2)),
+        senders_count: sum(state.senders, any.get(3)),
+        first_ts: any.get(4),
+        last_ts: any.get(5),
         top_senders: senders.iter().map(|row| SenderCount { from: row.get(0), count: sum(row.get(1), 0) }).collect(),
-        first_ts: row.get(2),
-        last_ts: row.get(3),
     })
 }

@@ -53,6 +53,7 @@ impl Writer {
         let most = self.shared.config.batch_max.min(sql::BATCH_ROWS_MAX);
         while let Some(jobs) = self.shared.queue.take(most).await {
             self.file(jobs).await;
+            self.shared.queue.written();
         }
     }
 

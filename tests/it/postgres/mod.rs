@@ -9,6 +9,7 @@ mod refusals;
 mod replicas;
 mod same_answers;
 mod tls;
+mod upgrade;
 
 use super::harness::cluster::Cluster;
 use super::harness::{Server, Setup, Stored, wait_until};
