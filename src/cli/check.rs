@@ -56,13 +56,21 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     Ok(if audit.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What Citus on a server means. It was not tried, so nothing is said of what might work.
+const CITUS: &str =
+    "connect to the coordinator, and do not distribute the tables; arrival is made of its transactions' numbers";
+
 /// What is missing on a server, and what acknowledged messages survive there.
 fn check_postgres(server: &PostgresConfig, thorough: bool) -> anyhow::Result<ExitCode> {
     let audit = postgres::audit(server, thorough).with_context(|| format!("database {}", server.place()))?;
     let messages = audit.messages.map_or("no tables yet; the first start makes them".to_owned(), |count| {
         format!("schema {}, {count} messages", audit.schema_version)
     });
-    println!("database       {} (version {}), {messages}", server.place(), audit.server);
+    println!("database       {}, {messages}", server.place());
+    println!("server         {}", audit.server);
+    if let Some(version) = &audit.citus {
+        println!("citus          version {version}: {CITUS}");
+    }
     println!("durability     {}", audit.durability);
     println!("extensions     none needed: search brings its own index");
     for finding in &audit.findings {

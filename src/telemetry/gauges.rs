@@ -21,8 +21,17 @@ pub struct Gauges {
     pub index_bytes: u64,
     /// On PostgreSQL: rows that the counters do not hold yet.
     pub uncounted: u64,
-    /// On PostgreSQL: whether commits wait for a standby.
-    pub survives_promotion: Option<bool>,
+    /// On PostgreSQL: what commits wait for.
+    pub commits: Option<Commits>,
+}
+
+/// What a commit waits for on PostgreSQL.
+#[derive(Debug, Clone, Copy)]
+pub struct Commits {
+    /// The server's own disk.
+    pub survive_crash: bool,
+    /// A standby too.
+    pub survive_promotion: bool,
 }
 
 impl Gauges {
@@ -35,9 +44,11 @@ impl Gauges {
         out.single("postroom_index_lag_messages", "gauge", lag, self.index_lag);
         out.single("postroom_index_segments", "gauge", "Parts of the index.", self.index_segments);
         out.single("postroom_index_bytes", "gauge", "Size of the index's files.", self.index_bytes);
-        if let Some(survives) = self.survives_promotion {
+        if let Some(commits) = self.commits {
+            let help = "1 while commits wait for the server's disk; 0 is a weaker setting.";
+            out.single("postroom_postgres_durable", "gauge", help, u8::from(commits.survive_crash));
             let help = "1 while commits wait for a synchronous standby.";
-            out.single("postroom_postgres_synchronous_standby", "gauge", help, u8::from(survives));
+            out.single("postroom_postgres_synchronous_standby", "gauge", help, u8::from(commits.survive_promotion));
             out.single("postroom_postgres_uncounted", "gauge", "Rows that wait to be counted.", self.uncounted);
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::door_counts::DoorCounts;
-pub use super::gauges::Gauges;
+pub use super::gauges::{Commits, Gauges};
 use super::histogram::{Histogram, Window};
 use super::secret_use::{SecretUse, encode_secrets};
 use super::{log, process};

@@ -227,7 +227,7 @@ fn every_documented_operation_answers_as_documented() {
             }
         }
     }
-    open.execute("DROP TABLE messages");
+    open.stored().execute("DROP TABLE messages");
     for path in ["/messages", "/stats", "/health/ready"] {
         document.assert_describes("GET", path, &wait_until("it fails", || Some(open.get(path))));
     }

@@ -223,7 +223,7 @@ fn bodies_of_tiny_parts_side_by_side_do_not_fill_the_memory() {
 
 /// Posts batches of thirty messages, each with something that is none in its middle, until the server is killed while one is on
 /// its way. Adds the keys of those that were acknowledged.
-pub fn killed_among_batches(server: Server, door: &Door, round: usize, acked: &mut Vec<String>) -> Arc<TempDir> {
+fn killed_among_batches(server: Server, door: &Door, round: usize, acked: &mut Vec<String>) -> Arc<TempDir> {
     std::thread::scope(|scope| {
         let (sender, receiver) = std::sync::mpsc::channel();
         let address = server.address;
@@ -244,8 +244,10 @@ pub fn killed_among_batches(server: Server, door: &Door, round: usize, acked: &m
             }
         });
         acked.extend(receiver.iter().take(10 + 7 * round));
+        let stored = server.stored();
         let folder = server.kill();
         acked.extend(receiver.iter());
+        stored.wait_for_the_dead();
         folder
     })
 }
@@ -261,17 +263,14 @@ fn batches_under_way_at_a_kill_are_whole_or_not_there() {
         setup = all_doors(Setup::in_folder(folder));
     }
     let server = setup.start();
-    let sql = server.sql();
-    let ids = crate::harness::database::ids(&sql);
+    let ids = server.stored().ids();
     for key in &acked {
         assert!((0..30).all(|at| ids.contains(&format!("whatsapp:7:{key}m{at}"))), "{key} was acknowledged");
     }
     assert_eq!(ids.len() % 30, 0, "a batch is one commit");
-    let count = |text: &str| -> i64 { sql.query_row(text, [], |row| row.get(0)).unwrap() };
     let batches = ids.len() as i64 / 30;
-    assert_eq!(count("SELECT count(*) FROM postroom_events WHERE kind = 'unreadable'"), batches, "with its bad part");
-    assert_eq!(count("SELECT count(*) FROM postroom_details"), 30 * batches, "and its details");
-    assert_eq!(count("SELECT count(*) FROM postroom_payloads"), batches, "and its raw body");
+    let tables = ["postroom_events", "postroom_details", "postroom_payloads"].map(|table| server.count(table));
+    assert_eq!(tables, [batches, 30 * batches, batches], "with its bad part, its details and its raw body");
 }
 
 #[test]
@@ -300,24 +299,24 @@ fn what_deleted_messages_left_behind_is_counted_and_removed() {
     post(&[text_message("alone", "another word"), text_message("deleted", "other words")]);
     post(&[text_message("kept", "another copy")]);
     post(&[json!({"type": "text"})]);
-    let count = |table: &str| -> i64 {
-        server.sql().query_row(&format!("SELECT count(*) FROM postroom_{table}"), [], |row| row.get(0)).unwrap()
+    let counts = || ["postroom_details", "postroom_payloads", "postroom_events"].map(|table| server.count(table));
+    assert_eq!(counts(), [3, 5, 4]);
+    let tell = |arguments: &[&str]| {
+        arguments.iter().fold(all_doors(Setup::in_folder(server.folder())), |setup, one| setup.arg(one)).run()
     };
-    let counts = || (count("details"), count("payloads"), count("events"));
-    assert_eq!(counts(), (3, 5, 4));
     let run = |arguments: &[&str]| {
-        let setup = arguments.iter().fold(all_doors(Setup::in_folder(server.folder())), |setup, one| setup.arg(one));
-        let (status, stdout, stderr) = setup.run();
+        let (status, stdout, stderr) = tell(arguments);
         assert!(status.success(), "{stdout}{stderr}");
         stdout
     };
     assert!(!run(&["check", "--data"]).contains("left over"));
-    server.sql().execute("DELETE FROM messages WHERE message_id NOT LIKE '%kept'", []).unwrap();
-    let told = run(&["check", "--data"]);
+    server.stored().execute("DELETE FROM messages WHERE message_id NOT LIKE '%kept'");
+    // On PostgreSQL that makes counters wrong, which is a finding; on a file it does not.
+    let (_, told, _) = tell(&["check", "--data"]);
     let left = "2 details, 2 conflicting copies and 2 raw bodies of deleted messages";
     assert!(told.contains(&format!("left over      {left}; `postroom reindex` removes them")), "{told}");
     assert!(run(&["reindex"]).contains(&format!("removed {left}")));
-    assert_eq!(counts(), (1, 3, 2), "what shares a body with others keeps it");
+    assert_eq!(counts(), [1, 3, 2], "what shares a body with others keeps it");
     assert!(!run(&["check", "--data"]).contains("left over") && !run(&["reindex"]).contains("removed"));
     let told = run(&["reparse", "--all"]);
     assert!(told.contains("messages   1 new"), "only what stands in a body that is kept comes back: {told}");

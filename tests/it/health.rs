@@ -1,9 +1,12 @@
 //! The two probes: whether the process runs, and whether it can do its work.
 
-use crate::harness::{Server, message, wait_until};
+use crate::harness::{Server, message, on_a_file, wait_until};
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL,
     to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
+
+/// Where a table cannot come back by itself.
+const ANEW: &str = "a table there has columns of ours, and whoever drops it has to restore it";
 
 fn assert_says(server: &Server, target: &str, status: u16, body: &str) {
     let reply = server.get(target);
@@ -29,6 +32,9 @@ fn a_running_service_is_live_and_ready() {
 
 #[test]
 fn without_its_table_it_is_live_and_not_ready_until_the_table_is_back() {
+    if !on_a_file(ANEW) {
+        return;
+    }
     let server = Server::start();
     server.store(&message("m1"));
     let sql = server.sql();
@@ -57,6 +63,9 @@ fn without_its_table_it_is_live_and_not_ready_until_the_table_is_back() {
 
 #[test]
 fn a_table_made_anew_without_any_request_in_between_is_served() {
+    if !on_a_file(ANEW) {
+        return;
+    }
     let server = Server::start();
     server.store(&message("m1"));
     let sql = server.sql();

@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::server::{Server, Setup};
-use crate::harness::{database, message, wait_until};
+use crate::harness::{Stored, database, message, wait_until};
 
 /// Requests that together use everything in the index.
 const TARGETS: [&str; 8] = [
@@ -95,7 +95,7 @@ fn it_may_be_removed_damaged_or_of_another_time() {
     fs::remove_dir_all(index_of(&folder)).unwrap();
     let server = Setup::in_folder(Arc::clone(&folder)).start();
     assert_eq!(answers(&server), found, "as without an index");
-    database::assert_check_passes(&folder);
+    Stored::File(folder.path().join("app.db")).assert_sound();
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn two_servers_on_one_file_answer_alike_and_the_second_takes_over() {
     let third = Setup::in_folder(Arc::clone(&folder)).start();
     assert_eq!(answers(&third), expected);
     drop(third);
-    database::assert_check_passes(&folder);
+    Stored::File(folder.path().join("app.db")).assert_sound();
 }
 
 #[test]
@@ -145,4 +145,19 @@ fn where_it_cannot_be_kept_answers_are_right_all_the_same() {
     assert_eq!(server.get("/messages?q=number").json()["total"], 25);
     assert_eq!(server.get("/stats").json()["total_messages"], 25);
     assert_eq!(server.get("/health/ready").status, 200);
+}
+
+#[test]
+fn what_rests_in_memory_is_written_to_a_file_in_time() {
+    let server = Server::start();
+    let connection = database::open(&server.database());
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000)
+        INSERT INTO messages SELECT 'm' || i, '+1', '+2', '2025-01-15T10:00:00Z', 'text ' || i, 'x' FROM n";
+    connection.execute_batch(rows).unwrap();
+    let index = index_of(&server.folder());
+    wait_until("a part of the index is a file", || {
+        let names = fs::read_dir(&index).ok()?.flatten().map(|entry| entry.path());
+        names.into_iter().any(|path| path.extension().is_some_and(|extension| extension == "part")).then_some(())
+    });
+    assert_eq!(server.get("/messages?q=text+9000").json()["total"], 1);
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use crate::harness::server::Setup;
-use crate::harness::{SECRET, Server, body, message, sign};
+use crate::harness::{SECRET, Server, body, message, on_a_file, sign};
 
 /// Runs a subcommand with the tests' secret, `input` on its standard input.
 fn postroom(arguments: &[&str], input: &[u8]) -> Output {
@@ -125,7 +125,7 @@ fn health_exits_0_only_for_a_service_that_is_ready() {
     let url = format!("http://{}", server.address);
     let output = postroom(&["health", "--url", &url], b"");
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "{\"status\":\"ready\"}\n"));
-    server.execute("DROP TABLE messages");
+    server.stored().execute("DROP TABLE messages");
     let output = postroom(&["health", "--url", &url], b"");
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("database not ready"));
@@ -135,6 +135,9 @@ fn health_exits_0_only_for_a_service_that_is_ready() {
 
 #[test]
 fn check_finds_what_is_wrong_with_settings_and_data() {
+    if !on_a_file("it damages the file and its index; postgres/ has what is wrong there") {
+        return;
+    }
     let server = Server::start();
     ["a", "B"].iter().for_each(|id| server.store(&message(id)));
     let folder = server.folder();

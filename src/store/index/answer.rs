@@ -71,7 +71,7 @@ impl View<'_> {
         let mut part = Part { total: self.loose.len() as u64, ..Part::default() };
         for member in self.members {
             (looks.go_on)()?;
-            let mut candidates = question.ask(member)?;
+            let mut candidates = question.ask(member, (looks.is_enough)())?;
             if candidates.doubtful {
                 let (certain, all) = look(member, &candidates, looks)?;
                 part.total += certain.len() as u64;

@@ -39,6 +39,8 @@ pub struct Candidates<'a> {
 const LOOK_COST: u64 = 600;
 /// Texts of a segment that are looked at for a page whose total may be a bound.
 const LOOKS_FOR_BOUND: u64 = 512;
+/// The same when counting has taken long enough: a page of what is not rarer than this is still found soon.
+const LOOKS_IN_A_HURRY: u64 = 16;
 /// How a list is kept while lists are joined: more than one in so many, and it is a map of bits.
 const DENSE: u64 = 32;
 
@@ -56,8 +58,9 @@ impl Question {
         }
     }
 
-    /// Looks into a segment.
-    pub fn ask<'a>(&self, member: &'a Member) -> io::Result<Candidates<'a>> {
+    /// Looks into a segment. In a hurry only what is short is read there.
+    pub fn ask<'a>(&self, member: &'a Member, in_a_hurry: bool) -> io::Result<Candidates<'a>> {
+        let looks_max = if in_a_hurry { LOOKS_IN_A_HURRY } else { self.looks_max };
         let segment = &*member.segment;
         let bound = |place: &Option<Vec<u8>>, absent: u32| match place {
             Some(place) => segment.entries().lower_bound(place).map(|rank| rank as u32),
@@ -75,7 +78,8 @@ impl Question {
             }
         }
         let may_be = |search: &Search<'_>| match &search.found {
-            Some(found) => (found.len() as u64).min(self.looks_max),
+            Some(found) => (found.len() as u64).min(looks_max),
+            None if in_a_hurry => (range.len() as u64).min(looks_max),
             None => range.len() as u64,
         };
         let mut doubtful = false;
@@ -109,7 +113,7 @@ impl Question {
                 if lists.is_empty() {
                     return Ok(Candidates::none());
                 }
-                if search.is_worth(&[length, 0, 0], may_be(&search).min(self.looks_max)) {
+                if search.is_worth(&[length, 0, 0], may_be(&search).min(looks_max)) {
                     let joined = search.join(&lists, length)?;
                     search.keep(joined);
                 } else {

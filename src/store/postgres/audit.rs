@@ -26,8 +26,10 @@ const NO_PARAMETERS: [(&str, Type); 0] = [];
 /// What was found in a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
-    /// The server's version, as people write it.
+    /// What the server calls itself.
     pub server: String,
+    /// The version of Citus, where the database has it.
+    pub citus: Option<String>,
     /// The version of our schema; 0 where the next start would make it.
     pub schema_version: i32,
     /// Rows in `messages`.
@@ -129,7 +131,8 @@ async fn look_over(session: &Session, config: &PostgresConfig, thorough: bool) -
     let (client, server) = (&session.client, &session.server);
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let mut audit = Audit {
-        server: format!("{}.{}", server.version / 10_000, server.version % 10_000),
+        server: server.name.clone(),
+        citus: server.citus.clone(),
         schema_version: schema::version(session).await?,
         messages: None,
         durability: durability(server, config),
@@ -154,9 +157,6 @@ async fn look_over(session: &Session, config: &PostgresConfig, thorough: bool) -
 
 fn complaints(server: &Server, config: &PostgresConfig) -> Vec<String> {
     let mut findings = Vec::new();
-    if server.version < super::session::SERVER_VERSION_LEAST {
-        findings.push("PostgreSQL 13 or later is needed".to_owned());
-    }
     if server.encoding != "UTF8" {
         findings.push(format!("the database's encoding is {}; UTF8 is needed", server.encoding));
     }

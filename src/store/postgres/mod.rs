@@ -10,6 +10,7 @@ pub(in crate::store) mod brought;
 mod derive;
 mod details;
 pub(in crate::store) mod details_sql;
+mod engine;
 mod failure;
 mod grams;
 pub mod ground;
@@ -301,7 +302,7 @@ fn durability(server: &session::Server, config: &PostgresConfig) -> String {
     let commit = server.effective_commit(config);
     let survives = if server.survives_promotion(config) {
         "a 200 survives the loss of the primary"
-    } else if commit >= crate::config::SynchronousCommit::Local {
+    } else if server.survives_crash(config) {
         "a 200 survives a crash of the server, not a promotion: no synchronous standby"
     } else {
         "a 200 does not survive a crash of the server"

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::failure::Failure;
-use super::session::{Connector, SERVER_VERSION_LEAST, Session};
+use super::session::{Connector, Session};
 use super::sql;
 use crate::domain::fold::UNICODE_VERSION;
 use crate::telemetry::log;
@@ -47,9 +47,6 @@ pub(super) fn newest() -> i32 {
 pub(super) async fn prepare(connector: &Connector) -> Result<Session, String> {
     let session = connector.connect().await.map_err(|failure| failure.to_string())?;
     let server = &session.server;
-    if server.version < SERVER_VERSION_LEAST {
-        return Err(format!("the server is PostgreSQL {}; 13 or later is needed", server.version / 10_000));
-    }
     if server.encoding != "UTF8" {
         return Err(format!(
             "the database's encoding is {}; UTF8 is needed (createdb --encoding=UTF8)",

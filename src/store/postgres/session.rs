@@ -10,11 +10,9 @@ use tokio_postgres::{AsyncMessage, Client};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure::Failure;
-use super::{sql, tls};
+use super::{engine, tls};
 use crate::config::{PostgresConfig, SynchronousCommit};
 
-/// Oldest server that knows transaction numbers of 64 bits, which the order of arrival is made of.
-pub(super) const SERVER_VERSION_LEAST: i32 = 130_000;
 /// How long a request to cancel a statement may take.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -38,11 +36,16 @@ pub(in crate::store) struct Session {
 /// What a server said of itself when we connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) struct Server {
+    /// As it calls itself: `PostgreSQL 15.18 (Debian …) on x86_64-pc-linux-gnu`.
+    pub name: String,
+    /// As a number: 150018.
     pub version: i32,
     pub encoding: String,
     pub is_standby: bool,
     pub synchronous_commit: String,
     pub synchronous_standby_names: String,
+    /// The version of Citus, where this database has it.
+    pub citus: Option<String>,
 }
 
 impl Server {
@@ -50,6 +53,11 @@ impl Server {
     pub fn effective_commit(&self, config: &PostgresConfig) -> SynchronousCommit {
         let said = SynchronousCommit::named(&self.synchronous_commit).unwrap_or(SynchronousCommit::On);
         config.synchronous_commit.unwrap_or(said.max(SynchronousCommit::On))
+    }
+
+    /// Whether a commit waits until the server itself has it on disk.
+    pub fn survives_crash(&self, config: &PostgresConfig) -> bool {
+        self.effective_commit(config) >= SynchronousCommit::Local
     }
 
     /// Whether a commit waits until a standby has it on disk, so that a promotion loses nothing acknowledged.
@@ -86,21 +94,8 @@ impl Connector {
             }
         })
         .abort_handle();
-        let server = Server::ask(&client).await?;
+        let server = engine::ask(&client).await?;
         Ok(Session { client, server, warnings, driver, tls: self.tls.clone() })
-    }
-}
-
-impl Server {
-    async fn ask(client: &Client) -> Result<Self, Failure> {
-        let row = client.query_typed_one(sql::SERVER, &[]).await?;
-        Ok(Self {
-            version: row.get::<_, String>(0).parse().unwrap_or(0),
-            encoding: row.get(1),
-            is_standby: row.get(2),
-            synchronous_commit: row.get(3),
-            synchronous_standby_names: row.get(4),
-        })
     }
 }
 

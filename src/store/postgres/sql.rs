@@ -1,9 +1,12 @@
 //! The SQL that several parts share. Every statement is sent unnamed and with its types, in one round trip, so that it works
 //! through poolers that give each transaction another connection.
 
-/// What a server says of itself.
+/// What a server says of itself; then which functions it lacks that our statements need, and whether it has Citus.
 pub(super) const SERVER: &str = "SELECT current_setting('server_version_num'), current_setting('server_encoding'), \
-     pg_is_in_recovery(), current_setting('synchronous_commit'), current_setting('synchronous_standby_names')";
+     pg_is_in_recovery(), current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
+     ARRAY(SELECT name FROM unnest(ARRAY['pg_current_xact_id', 'pg_current_snapshot', 'pg_snapshot_xmin', \
+     'pg_snapshot_xmax', 'pg_logical_emit_message']) AS name WHERE name NOT IN (SELECT proname::text FROM pg_proc)), \
+     (SELECT extversion FROM pg_extension WHERE extname = 'citus')";
 
 /// Places for rows within one transaction, as a power of two: an arrival number is the transaction's number, then the place.
 pub(super) const ARRIVAL_BITS: u32 = 20;

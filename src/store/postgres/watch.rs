@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::session::{Connector, Session};
 use super::sql;
 use crate::store::Health;
-use crate::telemetry::metrics::Gauges;
+use crate::telemetry::metrics::{Commits, Gauges};
 
 /// How long the database may take to say that it is well.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -136,7 +136,10 @@ impl Watch {
         let mut gauges = Gauges { ready, ..Gauges::default() };
         let config = Arc::clone(&self.connector.config);
         let Some(session) = self.session.as_ref().filter(|_| ready) else { return gauges };
-        gauges.survives_promotion = Some(session.server.survives_promotion(&config));
+        gauges.commits = Some(Commits {
+            survive_crash: session.server.survives_crash(&config),
+            survive_promotion: session.server.survives_promotion(&config),
+        });
         let measured = tokio::time::timeout(PATIENCE, session.client.query_typed_one(sql::GAUGES, &[])).await;
         if let Ok(Ok(row)) = measured {
             let number = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);

@@ -88,7 +88,9 @@ impl World {
 
     fn keeper(&mut self) -> &mut Keeper {
         let (path, index) = (path(&self.folder), Arc::clone(&self.index));
-        self.keeper.get_or_insert_with(|| Keeper::new(path, None, index, Pace { batch: 3, save_at: 8 }).unwrap())
+        self.keeper.get_or_insert_with(|| {
+            Keeper::new(path, None, index, Pace { batch: 3, save_at: 8, rest: Duration::MAX }).unwrap()
+        })
     }
 
     fn perform(&mut self, deed: &Deed) {

@@ -49,11 +49,13 @@ pub(super) struct Pace {
     pub batch: usize,
     /// Messages in memory before they are written to a file.
     pub save_at: u64,
+    /// How long none may have come before as many as are added at a time are written all the same: so long memory is spent on them.
+    pub rest: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { batch: 8_192, save_at: 65_536 }
+        Self { batch: 8_192, save_at: 65_536, rest: Duration::from_secs(5) }
     }
 }
 
@@ -140,6 +142,8 @@ pub(super) struct Keeper {
     merger: Merger,
     /// The last note that the files cover.
     saved_note: i64,
+    /// When messages were last added; none once that is long ago.
+    added: Option<Instant>,
     /// The greatest row that the writer had committed at the last look.
     committed_row: i64,
     /// Something went wrong, and was told.
@@ -169,6 +173,7 @@ impl Keeper {
             pace,
             control,
             saved_note: 0,
+            added: Some(Instant::now()),
             committed_row: 0,
             trouble: false,
             building: None,
@@ -282,12 +287,20 @@ impl Keeper {
             }
             let rows = tail(connection, state.row, self.pace.batch)?;
             again = rows.len() == self.pace.batch;
-            state.row = rows.last().map_or(state.row, |row| row.row);
+            if let Some(last) = rows.last() {
+                (state.row, self.added) = (last.row, Some(Instant::now()));
+            }
             state.add(rows)?;
             self.index.publish(Some(state.clone()));
         }
         self.tell(&state, extent.behind(state.row));
+        let rests = self.added.take_if(|added| added.elapsed() >= self.pace.rest).is_some();
+        if rests {
+            // What others have freed in the meantime, too.
+            give_back_memory();
+        }
         let is_due = state.in_memory() >= self.pace.save_at
+            || rests && state.in_memory() >= self.pace.batch as u64
             || state.senders.changed() as u64 >= self.pace.save_at
             || state.note >= self.saved_note + SAVE_AT_NOTES
             || self.control.save_wanted.load(Ordering::Relaxed)

@@ -24,7 +24,7 @@ use crate::store::index::state::State;
 /// is the shorter way.
 const TAIL_MAX: i64 = 262_144;
 /// How long counting may take where a lower bound will do.
-const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(20);
+const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(10);
 
 /// A page, by the index if that is there and right, else by the table alone.
 pub(super) fn page(snapshot: &Snapshot<'_>, request: &PageRequest, patience: Duration) -> rusqlite::Result<Page> {

@@ -111,7 +111,7 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
     )?;
     // A process that was killed between its write and its fsync leaves rows that can be read but are not on disk yet; so does
     // a failed fsync. A duplicate of such a row is answered 200 without a write of its own, so they are made durable here.
-    if !checkpoint(&connection, "TRUNCATE")? {
+    if !checkpoint(&connection, "TRUNCATE")?.is_whole {
         // Another process reads an older state; then the log itself is synced.
         std::fs::File::open(wal_path(path)).and_then(|log| log.sync_all()).map_err(OpenError::Folder)?;
     }
@@ -144,19 +144,28 @@ pub(super) fn move_whole_log(path: &Path) -> Result<(), OpenError> {
     // Set before the first read, this makes a memory of our own, built from the log.
     connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL;")?;
     match checkpoint(&connection, "TRUNCATE") {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(OpenError::NotAlone),
+        Ok(moved) if moved.is_whole => Ok(()),
+        Ok(_) => Err(OpenError::NotAlone),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Err(OpenError::NotAlone),
         Err(error) => Err(error.into()),
     }
 }
 
+/// How far the log has been moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moved {
+    /// Pages from its front that were moved.
+    pub pages: u32,
+    /// Whether that is all of it.
+    pub is_whole: bool,
+}
+
 /// Moves the write-ahead log into the database file. `mode` is PASSIVE (never waits) or TRUNCATE (all of it, if nobody reads
-/// an older state). Answers whether the whole log was moved.
-pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<bool> {
+/// an older state).
+pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Moved> {
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
         let (busy, log, moved): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(busy == 0 && log == moved)
+        Ok(Moved { pages: u32::try_from(moved).unwrap_or(0), is_whole: busy == 0 && log == moved })
     })
 }
 

@@ -13,6 +13,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
 use super::append::{Rows, append};
+use super::checkpoints::{Checkpoints, close_as_it_is};
 use super::failure::Failure;
 use super::file::{FileIdentity, StrayLog};
 use super::queue::Taken;
@@ -49,12 +50,12 @@ pub(super) struct Writer {
     log_is_needed: bool,
     /// A whole batch of answers at a time: one wake-up of the runtime, which then wakes the requests itself.
     answers: mpsc::UnboundedSender<Answers>,
-    /// The log is moved when it has this many pages.
-    checkpoint_at_pages: u32,
 }
 
 /// A connection, and what has to be known about it.
 struct Open {
+    /// Closed before the connection, which as the last one removes the log.
+    checkpoints: Checkpoints,
     connection: Connection,
     identity: FileIdentity,
     /// Changes with every table, index or trigger that anybody makes or drops.
@@ -77,17 +78,7 @@ impl Writer {
         path: PathBuf,
         answers: mpsc::UnboundedSender<Answers>,
     ) -> Result<Self, OpenError> {
-        let checkpoint_at_pages = config.checkpoint_pages;
-        let mut writer = Self {
-            shared,
-            config,
-            path,
-            open: None,
-            stray_log: None,
-            log_is_needed: false,
-            answers,
-            checkpoint_at_pages,
-        };
+        let mut writer = Self { shared, config, path, open: None, stray_log: None, log_is_needed: false, answers };
         writer.open = Some(writer.open_connection(Missing::Create)?);
         Ok(writer)
     }
@@ -113,9 +104,11 @@ impl Writer {
         let schema_version = schema::version(&connection)?;
         let triggers_fire = connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?;
         let rows = Rows::look(&connection)?;
+        let checkpoints = Checkpoints::open(&self.path, &self.config, Arc::clone(&self.shared.metrics))?;
         self.shared.committed_row.store(rows.greatest, Ordering::Relaxed);
         self.shared.writes_to(Some(identity));
-        Ok(Open { connection, identity, schema_version, triggers_fire, data_version: 0, rows: None, log_pages })
+        let (data_version, rows) = (0, None);
+        Ok(Open { connection, identity, schema_version, triggers_fire, data_version, rows, log_pages, checkpoints })
     }
 
     /// Writes until the queue is closed and empty.
@@ -148,12 +141,16 @@ impl Writer {
         if self.shared.has_lost(&self.path) {
             log::error("the database file was removed or replaced while it was open").emit();
         }
-        let Some(Open { connection, .. }) = &self.open else { return };
-        match checkpoint(connection, "TRUNCATE") {
-            Ok(true) => {}
-            Ok(false) => log::warning("the write-ahead log stays: another process has the database open").emit(),
-            Err(error) => {
-                log::error("the last checkpoint failed; the log beside the file is needed").cause(&error).emit();
+        let Some(Open { connection, checkpoints, .. }) = &mut self.open else { return };
+        let last = checkpoints.finish().and_then(|()| {
+            let moved = checkpoint(connection, "TRUNCATE");
+            moved.map_err(|error| Failure::of_checkpoint(error, connection))
+        });
+        match last {
+            Ok(moved) if moved.is_whole => {}
+            Ok(_) => log::warning("the write-ahead log stays: another process has the database open").emit(),
+            Err(failure) => {
+                log::error("the last checkpoint failed; the log beside the file is needed").cause(&failure).emit();
                 self.give_up();
             }
         }
@@ -216,6 +213,7 @@ impl Writer {
         let Open { connection, identity, .. } = open;
         let is_long = open.log_pages.load(Ordering::Relaxed) >= self.config.log_pages_max;
         if is_long {
+            open.checkpoints.finish()?;
             make_log_begin_again(connection, self.config.lock_timeout)?;
         }
         let messages = count_messages(jobs);
@@ -307,36 +305,22 @@ impl Writer {
         }
     }
 
-    /// Closes the connection without the checkpoint that a last one would make: whether that fails, nobody would hear.
+    /// Closes the file, and leaves the log as it is.
     fn give_up(&mut self) {
-        if let Some(Open { connection, .. }) = self.open.take()
-            && let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-        {
-            log::error("the database was closed with a checkpoint").cause(&error).emit();
+        let Some(Open { connection, checkpoints, .. }) = self.open.take() else { return };
+        if let Err(failure) = checkpoints.give_up() {
+            self.log_is_needed |= failure.may_have_lost_pages();
+            log::error("a checkpoint failed").cause(&failure).emit();
         }
+        close_as_it_is(connection);
     }
 
     /// Moves the log into the database file when it has grown enough. Everyone has been answered by now.
     fn checkpoint_if_due(&mut self) {
-        let Some(Open { connection, log_pages, .. }) = &self.open else { return };
-        let pages = log_pages.load(Ordering::Relaxed);
-        if pages < self.checkpoint_at_pages {
-            return;
+        let Some(Open { connection, log_pages, checkpoints, .. }) = &mut self.open else { return };
+        if let Err(failure) = checkpoints.go_on(connection, log_pages.load(Ordering::Relaxed)) {
+            self.failed(failure, 0);
         }
-        let started = Instant::now();
-        let moved = checkpoint(connection, "PASSIVE");
-        self.shared.metrics.checkpointed(started.elapsed());
-        let moved = match moved.map_err(|error| Failure::of_checkpoint(error, connection)) {
-            Ok(moved) => moved,
-            Err(failure @ Failure::Checkpoint(_)) => return self.failed(failure, 0),
-            // The log has it all, and grows until there is room.
-            Err(failure) => {
-                log::error("a checkpoint failed").cause(&failure).emit();
-                false
-            }
-        };
-        // A reader that holds an older state keeps the log growing until it lets go.
-        self.checkpoint_at_pages = self.config.checkpoint_pages + if moved { 0 } else { pages };
     }
 }
 
@@ -347,7 +331,7 @@ fn make_log_begin_again(connection: &Connection, lock_timeout: Duration) -> Resu
     let moved = checkpoint(connection, "RESTART");
     patience(lock_timeout)?;
     let moved = moved.map_err(|error| Failure::of_checkpoint(error, connection))?;
-    if moved { Ok(()) } else { Err(Failure::LogFull) }
+    if moved.is_whole { Ok(()) } else { Err(Failure::LogFull) }
 }
 
 fn count_messages(jobs: &[Job]) -> usize {

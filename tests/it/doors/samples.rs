@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::start;
-use crate::harness::{Door, Server, assert_snapshot};
+use crate::harness::{Door, Server, assert_snapshot, on_a_file};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/providers")
@@ -108,6 +108,9 @@ fn walk(provider: &str, door: &Door, server: &Server) {
 
 #[test]
 fn every_sample_becomes_what_its_snapshot_says_and_only_once() {
+    if !on_a_file("postgres/doors.rs compares what it makes of every sample with what a file has") {
+        return;
+    }
     let entries = fs::read_dir(folder()).expect("there are samples").map(|entry| entry.unwrap().path());
     let mut providers: Vec<String> = entries
         .filter(|path| path.is_dir())

@@ -130,14 +130,11 @@ fn what_could_not_be_read_is_read_again_after_an_upgrade() {
     let body = envelope(&[text_message("a", "x"), text_message("b", "y")]);
     assert_eq!(door("whatsapp").post(&server, &body, "1").status, 200);
     // As an older version would have left it: the body is there, but one message was not understood.
-    server
-        .sql()
-        .execute_batch(
-            "DELETE FROM messages WHERE message_id = 'whatsapp:7:b';
-             INSERT INTO postroom_events (event_key, source, provider, kind, body, received_at, payload_id)
-                 SELECT 'old', 'whatsapp', 'whatsapp', 'unreadable', '{}', received_at, payload_id FROM postroom_payloads;",
-        )
-        .unwrap();
+    server.stored().execute(
+        "DELETE FROM messages WHERE message_id = 'whatsapp:7:b';
+         INSERT INTO postroom_events (event_id, event_key, source, provider, kind, body, received_at, payload_id)
+             SELECT 1000, 'old', 'whatsapp', 'whatsapp', 'unreadable', '{}', received_at, payload_id FROM postroom_payloads;",
+    );
     assert_eq!(server.rows(), 1);
     let setup = all_doors(Setup::in_folder(server.folder())).arg("reparse");
     let (status, told, stderr) = setup.run();

@@ -4,11 +4,18 @@ use std::net::TcpStream;
 
 use super::{Raw, good_post, post_with, statuses};
 use crate::harness::server::Setup;
-use crate::harness::{Server, body, database, message};
+use crate::harness::{Server, Stored, body, database, message};
 
 fn wait_for_stop(server: &Server) {
     server.signal("TERM");
     server.wait_for_line(|line| line["message"].as_str().is_some_and(|text| text.starts_with("stopping")));
+}
+
+/// A file is complete without its log.
+fn assert_is_closed(stored: &Stored) {
+    if let Stored::File(path) = stored {
+        assert!(!database::log_exists(path));
+    }
 }
 
 /// A POST of which the server has read the head: it has asked for the body.
@@ -30,30 +37,28 @@ fn a_request_under_way_at_a_stop_is_answered_and_stored() {
     raw.send(&bytes);
     let answers = raw.read_to_close();
     assert_eq!(statuses(&answers), [200], "{answers}");
-    let (path, folder) = (server.database(), server.folder());
+    let (stored, folder) = (server.stored(), server.folder());
     assert_eq!(server.wait().0.code(), Some(0));
-    assert!(!database::log_exists(&path));
-    assert!(database::ids(&database::open(&path)).contains("under way"));
+    assert_is_closed(&stored);
+    assert!(stored.ids().contains("under way"));
     drop(folder);
 }
 
 #[test]
 fn a_message_that_waits_for_the_writer_at_a_stop_is_answered_and_stored() {
-    let server = Setup::new().env("POSTROOM_STORE_LOCK_SECONDS", 60).start();
-    let other = database::open(&server.database());
-    other.execute_batch("BEGIN IMMEDIATE").expect("the lock is free");
+    let server = Setup::new().patient().start();
+    let other = server.stored().lock();
     // The second one's head was read after the whole of the first, on the one thread that serves all connections.
     let mut first = Raw::sending(&server, &good_post("waiting"));
     let (second, _) = begun_post(&server, "never finished");
     drop(second);
     wait_for_stop(&server);
-    other.execute_batch("ROLLBACK").expect("it ends");
+    other.release();
     let answers = first.read_to_close();
     assert_eq!(statuses(&answers), [200], "{answers}");
-    drop(other);
-    let (path, folder) = (server.database(), server.folder());
+    let (stored, folder) = (server.stored(), server.folder());
     assert_eq!(server.wait().0.code(), Some(0));
-    assert!(database::ids(&database::open(&path)).contains("waiting"));
+    assert!(stored.ids().contains("waiting"));
     drop(folder);
 }
 
@@ -76,12 +81,12 @@ fn idle_connections_and_half_heads_do_not_delay_a_stop() {
 fn a_body_that_never_ends_delays_a_stop_no_longer_than_the_grace() {
     let server = Setup::new().env("POSTROOM_SERVER_GRACE_SECONDS", 1).start();
     let (mut raw, _) = begun_post(&server, "endless");
-    let (path, folder) = (server.database(), server.folder());
+    let (stored, folder) = (server.stored(), server.folder());
     let (status, lines, _) = server.stop();
     assert_eq!(status.code(), Some(0));
     assert_eq!(raw.read_to_close(), "");
     assert!(lines.iter().any(|line| line["message"].as_str().is_some_and(|text| text.contains("grace"))), "it is told");
-    assert!(!database::log_exists(&path));
+    assert_is_closed(&stored);
     drop(folder);
 }
 

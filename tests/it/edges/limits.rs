@@ -114,15 +114,13 @@ fn connections_beyond_the_most_wait_and_are_served_later() {
 
 #[test]
 fn a_request_that_takes_too_long_is_answered_and_what_it_brought_is_a_copy_later() {
-    let setup = Setup::new().env("POSTROOM_SERVER_REQUEST_SECONDS", 1).env("POSTROOM_STORE_LOCK_SECONDS", 60);
-    let server = setup.start();
-    let (late, bytes) = (server.sql(), body(&message("late")));
+    let server = Setup::new().patient().env("POSTROOM_SERVER_REQUEST_SECONDS", 1).start();
+    let (other, bytes) = (server.stored().lock(), body(&message("late")));
     let length = format!("Content-Length: {}", bytes.len());
-    late.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
     let answer = Raw::sending(&server, &post_with(&[&length], &bytes, &bytes)).read_until("}");
     assert_eq!(statuses(&answer), [503]);
     assert!(answer.to_lowercase().contains("\r\nretry-after: "), "{answer}");
-    late.execute_batch("COMMIT").expect("it lets go");
+    other.release();
     let answer = Raw::sending(&server, &post_with(&[&length], &bytes, &bytes)).read_until("}");
     assert_eq!(statuses(&answer), [200]);
     assert_healthy_with(&server, 1);

@@ -185,6 +185,13 @@ impl Drop for Cluster {
     }
 }
 
+/// The same URL with another user, or user and password.
+pub fn as_user(url: &str, user: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("a URL has a scheme");
+    let (_, place) = rest.split_once('@').expect("it names a user");
+    format!("{scheme}://{user}@{place}")
+}
+
 /// Runs SQL by the server's own client; answers what it printed, without decoration.
 pub fn sql(url: &str, statement: &str) -> String {
     try_sql(url, statement).unwrap_or_else(|error| panic!("{statement}: {error}"))
@@ -192,12 +199,16 @@ pub fn sql(url: &str, statement: &str) -> String {
 
 /// As `sql`, where it may fail.
 pub fn try_sql(url: &str, statement: &str) -> Result<String, String> {
-    let program = programs().map_or("psql".into(), |folder| folder.join("psql"));
-    let mut command = Command::new(program);
-    command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", statement]);
-    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    let output = psql(url).args(["-c", statement]).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// The server's own client, which prints without decoration.
+pub fn psql(url: &str) -> Command {
+    let mut command = Command::new(programs().map_or("psql".into(), |folder| folder.join("psql")));
+    command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", url]);
+    command
 }
 
 fn is_root() -> bool {

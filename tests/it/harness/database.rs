@@ -2,12 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use rusqlite::Connection;
-use tempfile::TempDir;
-
-use super::server::Setup;
 
 /// The table as the original service makes it.
 pub const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
@@ -46,24 +42,18 @@ pub fn recount(connection: &Connection) -> Summaries {
     let sql = "SELECT from_msisdn, count(*) FROM messages NOT INDEXED GROUP BY from_msisdn";
     let mut statement = connection.prepare(sql).expect("the table is there");
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("it can be read");
-    let by_sender: BTreeMap<String, i64> = rows.map(|row| row.expect("a sender and a number")).collect();
-    (by_sender.values().sum(), by_sender.len() as i64, by_sender)
+    summed(rows.map(|row| row.expect("a sender and a number")))
 }
 
-/// `postroom check --data` finds nothing to complain about.
-pub fn assert_check_passes(folder: &Arc<TempDir>) {
-    let (status, stdout, stderr) = Setup::in_folder(Arc::clone(folder)).arg("check").arg("--data").run();
-    assert!(status.success(), "{stdout}{stderr}");
-    assert!(stdout.contains("integrity ok"), "{stdout}");
+/// The summaries of messages by sender.
+pub fn summed(counts: impl Iterator<Item = (String, i64)>) -> Summaries {
+    let by_sender: BTreeMap<String, i64> = counts.collect();
+    (by_sender.values().sum(), by_sender.len() as i64, by_sender)
 }
 
 /// Everything acknowledged is stored, and nothing is stored that was not sent.
 pub fn assert_holds(connection: &Connection, sent: &super::load::Sent) {
-    let stored = ids(connection);
-    let lost: Vec<_> = sent.acked.difference(&stored).collect();
-    assert!(lost.is_empty(), "{} acknowledged messages are lost: {lost:?}", lost.len());
-    let unknown: Vec<_> = stored.difference(&sent.tried).collect();
-    assert!(unknown.is_empty(), "nobody sent {unknown:?}");
+    sent.assert_are_all_of(&ids(connection));
 }
 
 /// Whether the write-ahead log lies beside the file.

@@ -29,6 +29,14 @@ impl Sent {
         self.acked.extend(other.acked);
         other.refused.into_iter().for_each(|(status, times)| *self.refused.entry(status).or_default() += times);
     }
+
+    /// Everything acknowledged is stored, and nothing is stored that was not sent.
+    pub fn assert_are_all_of(&self, stored: &BTreeSet<String>) {
+        let lost: Vec<_> = self.acked.difference(stored).collect();
+        assert!(lost.is_empty(), "{} acknowledged messages are lost: {lost:?}", lost.len());
+        let unknown: Vec<_> = stored.difference(&self.tried).collect();
+        assert!(unknown.is_empty(), "nobody sent {unknown:?}");
+    }
 }
 
 /// Threads that post until they are told to finish, or until nobody answers any more.
@@ -132,6 +140,7 @@ fn post_until(
                 acks.fetch_add(1, Ordering::SeqCst);
             }
             Ok(reply) => {
+                assert!(reply.header("retry-after").is_some(), "whoever is refused is told when to come again");
                 *sent.refused.entry(reply.status).or_default() += 1;
                 // As a polite client would, much shortened.
                 std::thread::sleep(Duration::from_millis(2));

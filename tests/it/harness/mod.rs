@@ -11,13 +11,15 @@ pub mod random;
 pub mod running;
 pub mod server;
 pub mod snapshot;
+pub mod stored;
 
 pub use client::{Client, Reply};
 pub use door::Door;
 pub use message::{body, message, sign};
 pub use running::Running;
-pub use server::{Server, Setup, wait_until};
+pub use server::{Server, Setup, on_a_file, wait_until};
 pub use snapshot::assert_snapshot;
+pub use stored::Stored;
 
 /// The secret of every server that a test starts.
 pub const SECRET: &str = "testsecret";

@@ -6,6 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// How long a slow server takes for an answer.
+const SLOWNESS: Duration = Duration::from_millis(100);
 
 /// What the proxy does with bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub enum Mode {
     CutAnswers,
     /// Hands nothing on and keeps connections open.
     Stall,
+    /// Hands each answer on after a while, as a server does that has too much to do.
+    Slow,
 }
 
 /// A proxy on a port of its own.
@@ -94,7 +100,9 @@ fn carry(client: TcpStream, socket: PathBuf, shared: &Arc<Shared>) {
     let (mut from, mut to) = (server, client);
     let mut bytes = [0; 1 << 16];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
-        shared.mode();
+        if shared.mode() == Mode::Slow {
+            std::thread::sleep(SLOWNESS);
+        }
         if wrote.swap(0, Ordering::SeqCst) == 1 {
             // The server answers an insertion after its commit, so that has happened.
             shared.cuts.fetch_add(1, Ordering::SeqCst);

@@ -1,6 +1,6 @@
 //! A child process that does not outlive its test.
 
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use super::wait_until;
 
@@ -10,6 +10,20 @@ pub struct Running(Child);
 impl Running {
     pub fn spawn(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).spawn().expect("the program starts"))
+    }
+
+    /// The same, and it listens until its input ends.
+    pub fn listening(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::piped()).spawn().expect("the program starts"))
+    }
+
+    /// What it listens to.
+    pub fn stdin(&mut self) -> &mut ChildStdin {
+        self.0.stdin.as_mut().expect("it listens")
+    }
+
+    pub fn end_input(&mut self) {
+        drop(self.0.stdin.take());
     }
 
     /// What it writes to stdout, if that is piped and was not taken before.

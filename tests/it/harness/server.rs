@@ -13,7 +13,7 @@ use postroom::config::{Config, Inputs};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Client, Reply, SECRET, body, cluster, sign};
+use super::{Client, Reply, SECRET, Stored, body, cluster, sign};
 
 /// How long a test waits for anything before it gives up. Generous: machines are slow at times, and only a broken program
 /// ever takes this long.
@@ -44,6 +44,8 @@ pub struct Server {
     /// Where it listens, on the loopback address.
     pub address: SocketAddr,
     folder: Arc<TempDir>,
+    /// Its `DATABASE_URL`.
+    url: String,
     lines: Arc<Mutex<Vec<String>>>,
     stdout: Option<JoinHandle<()>>,
     stderr: Option<JoinHandle<String>>,
@@ -72,6 +74,12 @@ impl Setup {
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.environment.insert(name.to_owned(), value.to_string());
         self
+    }
+
+    /// Writes wait for another program's lock as long as a test waits for anything.
+    pub fn patient(self) -> Self {
+        let seconds = PATIENCE.as_secs();
+        self.env("POSTROOM_STORE_LOCK_SECONDS", seconds).env("POSTROOM_POSTGRES_WRITE_SECONDS", seconds)
     }
 
     /// Takes an environment variable away.
@@ -165,7 +173,8 @@ impl Setup {
                 line["address"].as_str()?.parse::<SocketAddr>().ok()
             })
         });
-        Server { child, address, folder: self.folder, lines, stdout: Some(stdout), stderr: Some(stderr) }
+        let url = self.environment.get("DATABASE_URL").cloned().unwrap_or_default();
+        Server { child, address, folder: self.folder, url, lines, stdout: Some(stdout), stderr: Some(stderr) }
     }
 }
 
@@ -183,8 +192,17 @@ fn database_url(folder: &TempDir) -> String {
     })
 }
 
+/// Whether the servers of the tests keep their messages in files. A test of what only a file has, or only PostgreSQL has not,
+/// ends where they do not, and says why.
+pub fn on_a_file(why: &str) -> bool {
+    if on_postgres() {
+        println!("left out on PostgreSQL: {why}");
+    }
+    !on_postgres()
+}
+
 /// Whether every server of the tests is to be on PostgreSQL.
-fn on_postgres() -> bool {
+pub fn on_postgres() -> bool {
     std::env::var("POSTROOM_TEST_STORE").is_ok_and(|store| store == "postgres")
 }
 
@@ -233,10 +251,15 @@ impl Server {
     /// The database file, opened as another program would.
     pub fn sql(&self) -> rusqlite::Connection {
         // A test that looks into a file which nobody serves would pass, and prove nothing.
-        assert!(self.database().exists(), "there is no file: leave this test out of tests/on-postgresql.sh");
+        assert!(self.database().exists(), "there is no file: this test is for `on_a_file`, or for `stored`");
         let connection = rusqlite::Connection::open(self.database()).expect("the file opens");
         connection.busy_timeout(PATIENCE).expect("a patience can be set");
         connection
+    }
+
+    /// What it stored, as other programs see it.
+    pub fn stored(&self) -> Stored {
+        Stored::at(&self.url)
     }
 
     /// How many messages the database holds.
@@ -244,22 +267,9 @@ impl Server {
         self.count("messages")
     }
 
-    /// How many rows a table holds, whichever the store.
+    /// How many rows a table holds.
     pub fn count(&self, table: &str) -> i64 {
-        let sql = format!("SELECT count(*) FROM {table}");
-        if on_postgres() {
-            return cluster::sql(&database_url(&self.folder), &sql).parse().expect("a number");
-        }
-        self.sql().query_row(&sql, [], |row| row.get(0)).expect("the rows can be counted")
-    }
-
-    /// Has another program run these statements, whichever the store.
-    pub fn execute(&self, statements: &str) {
-        if on_postgres() {
-            cluster::sql(&database_url(&self.folder), statements);
-            return;
-        }
-        self.sql().execute_batch(statements).expect("the statements run");
+        self.stored().number(&format!("SELECT count(*) FROM {table}"))
     }
 
     pub fn pid(&self) -> u32 {

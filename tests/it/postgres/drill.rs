@@ -1,4 +1,5 @@
-//! The drill: a primary with a standby, three replicas, 64 connections, copies that reach two replicas at the same instant. Replicas
+//! The drill: a primary with a standby, three replicas, 64 connections, plain messages and deliveries of providers, copies that reach
+//! two replicas at the same instant. Replicas
 //! are killed, the primary crashes and comes back, its way to the standby breaks down, it dies for good, and the standby
 //! takes over. With a synchronous standby nothing acknowledged may be missing. With an asynchronous one something must be, or the
 //! drill would prove nothing.
@@ -9,18 +10,34 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{ids, on, own_cluster, wait_for_readiness};
+use serde_json::Value;
+
+use super::doors::{doors_on, status_envelope};
+use super::{on, own_cluster, wait_for_readiness};
+use crate::doors::{envelope, text_message};
 use crate::harness::cluster::{Cluster, programs, sql};
+use crate::harness::door::{all_doors, now};
 use crate::harness::load::message_of;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::random::{Random, long_run};
-use crate::harness::{Client, Server, body, sign, wait_until};
+use crate::harness::{Client, Door, Server, Setup, Stored, body, sign, wait_until};
 
 const CONNECTIONS: usize = 64;
 const REPLICAS: usize = 3;
 
+/// A message of Twilio's own account.
+const TWILIO_ACCOUNT: &str = "AC00000000000000000000000000000000";
+
+/// Everything that a request can bring, a line each: a message; its details, with the raw body that they came in; a state.
+const STORED: &str = "SELECT message_id FROM messages
+    UNION ALL SELECT d.message_id || ' as ' || d.provider_id || ' at ' || p.source
+        FROM postroom_details d JOIN postroom_payloads p USING (payload_id)
+    UNION ALL SELECT message_id || ' is ' || state FROM postroom_statuses";
+
 /// What came of it.
 struct Report {
+    /// Messages; and all of them with their details and states.
+    messages: usize,
     acked: usize,
     lost: usize,
     unasked: usize,
@@ -77,7 +94,7 @@ fn drill(kind: &str) -> Option<Report> {
         primary.folder().display(),
         standby.folder().display()
     );
-    let start = || on(&both).env("POSTROOM_POSTGRES_WRITE_SECONDS", 2).start();
+    let start = || doors_on(&both).env("POSTROOM_POSTGRES_WRITE_SECONDS", 2).start();
     let mut replicas: Vec<Server> = (0..REPLICAS).map(|_| start()).collect();
     let load = Load::start(&replicas, &mut random);
     let mut kills = 0;
@@ -109,14 +126,17 @@ fn drill(kind: &str) -> Option<Report> {
     load.wait_for_more(300);
     let sent = load.finish();
     let url = standby.url_of(&name);
-    let stored = ids(&url);
+    let rows = Stored::at(&url).rows(STORED);
+    let stored: BTreeSet<String> = rows.iter().cloned().collect();
+    assert_eq!(stored.len(), rows.len(), "nothing is there twice");
     let lost = sent.acked.difference(&stored).count();
     let unasked = stored.difference(&sent.tried).count();
     let (status, stdout, stderr) = on(&url).arg("check").arg("--data").run();
     assert!(status.success() && stdout.contains("agree with a recount"), "{stdout}{stderr}");
     let stats = replicas[0].get("/stats").json();
-    assert_eq!(stats["total_messages"], stored.len());
+    assert_eq!(stats["total_messages"], stored.iter().filter(|line| is_message(line)).count());
     let report = Report {
+        messages: sent.acked.iter().filter(|line| is_message(line)).count(),
         acked: sent.acked.len(),
         lost,
         unasked,
@@ -125,15 +145,84 @@ fn drill(kind: &str) -> Option<Report> {
         kills,
     };
     println!(
-        "{kind} standby: {} acknowledged, {} lost, {} refused or without an answer, {} replicas killed, \
-         longest time without an acknowledgement {:.1} s",
-        report.acked,
+        "{kind} standby: {} messages acknowledged, with {} details and states of providers; {} of all these lost, {} requests \
+         refused or without an answer, {} replicas killed, longest time without an acknowledgement {:.1} s",
+        report.messages,
+        report.acked - report.messages,
         report.lost,
         report.refused,
         report.kills,
         report.longest_pause.as_secs_f64()
     );
     Some(report)
+}
+
+fn is_message(line: &str) -> bool {
+    !line.contains(' ')
+}
+
+/// A request, and what of it is to be stored, in the lines of `STORED`.
+struct Posted {
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    brings: Vec<String>,
+}
+
+/// The doors that a part of the load goes through.
+struct Doors {
+    whatsapp: Door,
+    twilio: Door,
+}
+
+impl Doors {
+    fn new() -> Self {
+        let setup = all_doors(Setup::new());
+        Self { whatsapp: Door::of(&setup, "whatsapp"), twilio: Door::of(&setup, "twilio") }
+    }
+
+    /// A request with an id: a plain message, a batch of Meta's with a state of a message that was sent, or a form of Twilio's.
+    fn request(&self, id: &str, random: &mut Random) -> Posted {
+        match random.below(4) {
+            0 => {
+                let ids = [0, 1, 2].map(|at| format!("{id}m{at}"));
+                let mut whole: Value = json_of(&envelope(&ids.each_ref().map(|id| text_message(id, "Hello"))));
+                let state = json_of(&status_envelope(&format!("{id}out"), "delivered"));
+                whole["entry"].as_array_mut().expect("a list").push(state["entry"][0].clone());
+                let mut brings = vec![format!("whatsapp:7:{id}out is delivered")];
+                brings.extend(ids.iter().flat_map(|id| message_of_door("whatsapp", "7", id)));
+                posted(&self.whatsapp, serde_json::to_vec(&whole).expect("a value is JSON"), brings)
+            }
+            1 => {
+                let form = format!(
+                    "SmsMessageSid={id}&NumMedia=0&SmsSid={id}&SmsStatus=received&To=%2B18005551212&MessageSid={id}\
+                     &AccountSid={TWILIO_ACCOUNT}&From=%2B14158675309&ApiVersion=2010-04-01&Body=Hello"
+                );
+                posted(&self.twilio, form.into_bytes(), message_of_door("twilio", TWILIO_ACCOUNT, id).into())
+            }
+            _ => {
+                let body = body(&message_of(id));
+                let headers = vec![("X-Signature".to_owned(), sign(&body))];
+                Posted { path: "/webhook".to_owned(), headers, body, brings: vec![id.to_owned()] }
+            }
+        }
+    }
+}
+
+fn json_of(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).expect("it is JSON")
+}
+
+/// A message of a door, and its details.
+fn message_of_door(door: &str, account: &str, id: &str) -> [String; 2] {
+    let key = format!("{door}:{account}:{id}");
+    [key.clone(), format!("{key} as {id} at {door}")]
+}
+
+fn posted(door: &Door, body: Vec<u8>, brings: Vec<String>) -> Posted {
+    let headers = door.headers(&body, "1", now());
+    let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().expect("ASCII").to_owned()));
+    Posted { path: door.path.clone(), headers: headers.collect(), body, brings }
 }
 
 /// What was sent, by all connections.
@@ -157,11 +246,12 @@ impl Load {
     fn start(replicas: &[Server], random: &mut Random) -> Self {
         let addresses = Arc::new(Mutex::new(replicas.iter().map(|replica| replica.address).collect::<Vec<_>>()));
         let (finish, acks) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let doors = Arc::new(Doors::new());
         // Each has a connection for its messages, and one for their copies.
         let start = |at: usize| {
             let (addresses, random) = (Arc::clone(&addresses), Random::new(random.next()));
-            let (finish, acks) = (Arc::clone(&finish), Arc::clone(&acks));
-            std::thread::spawn(move || post_until(at, &addresses, random, &finish, &acks))
+            let (finish, acks, doors) = (Arc::clone(&finish), Arc::clone(&acks), Arc::clone(&doors));
+            std::thread::spawn(move || post_until(at, &doors, &addresses, random, &finish, &acks))
         };
         let threads = (0..CONNECTIONS / 2).map(start).collect();
         Self { finish, acks, addresses, threads }
@@ -188,9 +278,10 @@ impl Load {
     }
 }
 
-/// Posts ids until told to finish, each again and again until it is acknowledged; one in ten to two replicas at the same instant.
+/// Posts until told to finish, each request again and again until it is acknowledged; one in ten to two replicas at the same instant.
 fn post_until(
     at: usize,
+    doors: &Doors,
     addresses: &Mutex<Vec<SocketAddr>>,
     mut random: Random,
     finish: &AtomicBool,
@@ -201,13 +292,13 @@ fn post_until(
     let mut number = 0;
     let mut open = None;
     while !finish.load(Ordering::SeqCst) {
-        let id = open.take().unwrap_or_else(|| {
+        let request = open.take().unwrap_or_else(|| {
             number += 1;
-            format!("c{at}-{number}")
+            doors.request(&format!("c{at}-{number}"), &mut random)
         });
-        sent.tried.insert(id.clone());
-        let bytes = body(&message_of(&id));
-        let signature = sign(&bytes);
+        sent.tried.extend(request.brings.iter().cloned());
+        let headers: Vec<_> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut is_acked = false;
         let copies = 1 + usize::from(random.one_in(10));
         // Both are sent before either is answered.
         for (copy, client) in clients.iter_mut().enumerate().take(copies) {
@@ -215,8 +306,7 @@ fn post_until(
             if client.is_none() {
                 *client = Client::try_connect(address).ok();
             }
-            let posted =
-                client.as_mut().map(|client| client.send("POST", "/webhook", &[("X-Signature", &signature)], &bytes));
+            let posted = client.as_mut().map(|client| client.send("POST", &request.path, &headers, &request.body));
             if !matches!(posted, Some(Ok(()))) {
                 *client = None;
             }
@@ -224,7 +314,8 @@ fn post_until(
         for client in clients.iter_mut().take(copies) {
             match client.as_mut().map(Client::receive) {
                 Some(Ok(reply)) if reply.status == 200 => {
-                    if sent.acked.insert(id.clone()) {
+                    if !std::mem::replace(&mut is_acked, true) {
+                        sent.acked.extend(request.brings.iter().cloned());
                         acks.fetch_add(1, Ordering::SeqCst);
                         moments.push(Instant::now());
                     }
@@ -237,8 +328,8 @@ fn post_until(
                 }
             }
         }
-        if !sent.acked.contains(&id) {
-            open = Some(id);
+        if !is_acked {
+            open = Some(request);
             // As a polite client would, much shortened.
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -2,11 +2,12 @@
 //! itself, and nothing acknowledged is missing.
 
 use super::{assert_holds, filed, on, own_cluster, wait_for_readiness};
-use crate::harness::cluster::{Cluster, sql};
+use crate::harness::cluster::{Cluster, as_user, sql};
 use crate::harness::load::Load;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::random::Random;
 use crate::harness::{Server, body, cluster, message, wait_until};
+use crate::overload::{assert_comes_back, assert_refuses_and_stays_small, start_load, with_small_queue};
 
 /// The status of a post of that id.
 fn post(server: &Server, id: &str) -> u16 {
@@ -103,6 +104,27 @@ fn a_server_that_falls_silent_is_given_up_and_taken_back() {
 }
 
 #[test]
+fn a_server_that_is_slow_or_silent_means_early_refusals_and_flat_memory() {
+    let Some(cluster) = own_cluster() else { return };
+    let proxy = Proxy::start(cluster.folder());
+    let server = with_small_queue(on(&through(&cluster, &proxy))).start();
+    let load = start_load(&server, &mut Random::announced("load on a slow server"));
+    proxy.set(Mode::Slow);
+    assert_refuses_and_stays_small(&server);
+    assert_eq!(server.get("/health/ready").status, 200, "slow is not broken");
+    load.wait_for_acks(load.acks() + 100);
+    proxy.set(Mode::Stall);
+    assert_refuses_and_stays_small(&server);
+    assert_eq!(server.get("/health/ready").status, 503);
+    let acks = load.acks();
+    assert_eq!(post(&server, "one more"), 503);
+    assert_eq!(load.acks(), acks, "nothing was acknowledged while nobody could commit");
+    proxy.set(Mode::Pass);
+    wait_for_readiness(&server, 200);
+    assert_comes_back(&server, load);
+}
+
+#[test]
 fn a_full_disk_is_507_and_comes_back() {
     let Some(cluster) = cluster::shared() else { return };
     let url = cluster.database();
@@ -193,8 +215,8 @@ fn no_room_for_connections_is_503_while_it_lasts() {
     let url = cluster.database();
     let role = format!("limited_{}", std::process::id());
     let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
-    sql(&url, &format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}"));
-    let server = on(&url.replace("postroom@", &format!("{role}@"))).start();
+    sql(&url, &format!("CREATE ROLE {role} LOGIN PASSWORD 'hunter22'; GRANT CREATE ON SCHEMA public TO {role}"));
+    let server = on(&as_user(&url, &format!("{role}:hunter22"))).start();
     server.store(&message("m1"));
     sql(&url, &format!("ALTER ROLE {role} CONNECTION LIMIT 0"));
     let end = format!(
@@ -228,4 +250,20 @@ fn without_the_standby_that_commits_wait_for_nothing_is_acknowledged() {
     wait_for_readiness(&server, 200);
     wait_for_status(&server, "m2", 200);
     assert_eq!(server.get("/messages").json()["total"], 2);
+}
+
+#[test]
+fn a_commit_that_waits_for_less_is_told_everywhere() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let durable = |server: &Server| server.metric("postroom_postgres_durable");
+    let strict = on(&url).start();
+    assert_eq!(durable(&strict), Some(1.0));
+    let weak = || on(&url).env("POSTROOM_POSTGRES_SYNCHRONOUS_COMMIT", "off");
+    let server = weak().start();
+    assert_eq!(durable(&server), Some(0.0));
+    let told = "synchronous_commit=off: a 200 does not survive a crash of the server";
+    server.wait_for_line(|line| line.to_string().contains(told));
+    let (status, stdout, stderr) = weak().arg("check").run();
+    assert!(status.success() && stdout.contains(told), "{stdout}{stderr}");
 }

@@ -11,8 +11,8 @@ mod same_answers;
 mod tls;
 mod upgrade;
 
-use super::harness::cluster::{self, Cluster};
-use super::harness::{Server, Setup, wait_until};
+use super::harness::cluster::Cluster;
+use super::harness::{Server, Setup, Stored, wait_until};
 
 /// How a replica on that database is started.
 fn on(url: &str) -> Setup {
@@ -40,16 +40,12 @@ fn filed(server: &Server, outcome: &str) -> f64 {
 
 /// Every id in the table.
 fn ids(url: &str) -> std::collections::BTreeSet<String> {
-    cluster::sql(url, "SELECT message_id FROM messages").lines().map(str::to_owned).collect()
+    Stored::at(url).ids()
 }
 
-/// Everything acknowledged is stored, nothing is stored that was not sent, and the counters are those of a recount.
+/// Everything acknowledged is stored, nothing is stored that was not sent, and everything derived is that of a recount.
 fn assert_holds(url: &str, sent: &super::harness::load::Sent) {
-    let stored = ids(url);
-    let lost: Vec<_> = sent.acked.difference(&stored).collect();
-    assert!(lost.is_empty(), "{} acknowledged messages are lost: {lost:?}", lost.len());
-    let unknown: Vec<_> = stored.difference(&sent.tried).collect();
-    assert!(unknown.is_empty(), "nobody sent {unknown:?}");
-    let (status, stdout, stderr) = on(url).arg("check").arg("--data").run();
-    assert!(status.success() && stdout.contains("agree with a recount"), "{stdout}{stderr}");
+    let stored = Stored::at(url);
+    stored.assert_holds(sent);
+    stored.assert_sound();
 }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use super::{on, own_cluster};
-use crate::harness::cluster::{self, Cluster, sql};
+use crate::harness::cluster::{self, Cluster, as_user, sql};
 use crate::harness::message;
 
 /// Starts it, expects a refusal, and answers its line.
@@ -21,11 +21,6 @@ fn refusal(url: &str) -> String {
 pub fn assert_refused(url: &str, why: &str) {
     let message = refusal(url);
     assert!(message.contains(why), "{message}");
-}
-
-/// The same URL with another user.
-fn as_user(url: &str, user: &str) -> String {
-    url.replace("postroom@", &format!("{user}@"))
 }
 
 #[test]
@@ -95,21 +90,78 @@ fn databases_that_cannot_be_used() {
     assert!(!status.success() && stdout.contains("newer than this program knows"), "{stdout}");
 }
 
-#[test]
-fn a_server_of_an_old_version() {
-    let Some(cluster) = cluster::shared() else { return };
+/// A database where the server's own words are found after those of a schema that these statements fill.
+fn pretending(cluster: &Cluster, statements: &str) -> String {
     let url = cluster.database();
-    // The server's own word for it, found before that of the system.
-    sql(
-        &url,
-        "CREATE SCHEMA old; CREATE FUNCTION old.current_setting(name text) RETURNS text LANGUAGE sql AS $$
+    sql(&url, &format!("CREATE SCHEMA pretended; SET search_path = pretended, pg_catalog; {statements}"));
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}options=-csearch_path%3Dpretended,pg_catalog,public")
+}
+
+/// Its `version()` says this, and it has no settings.
+fn another_engine(cluster: &Cluster, version: &str) -> String {
+    let statements = format!(
+        "CREATE FUNCTION version() RETURNS text LANGUAGE sql AS $$ SELECT '{version}' $$;
+         CREATE FUNCTION current_setting(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION 'unknown function: current_setting()' USING ERRCODE = '42883'; END $$"
+    );
+    pretending(cluster, &statements)
+}
+
+#[test]
+fn engines_that_only_speak_the_protocol_are_named() {
+    let Some(cluster) = cluster::shared() else { return };
+    let cockroach = "CockroachDB CCL v23.1.11 (x86_64-pc-linux-gnu, built 2023/09/27, go1.19.10)";
+    let yugabyte = "PostgreSQL 15.2-YB-2025.1.0.0-b0 on x86_64-pc-linux-gnu, compiled by clang, 64-bit";
+    let redshift = "PostgreSQL 8.0.2 on i686-pc-linux-gnu, compiled by GCC gcc (GCC) 3.4.2, Redshift 1.0.12103";
+    for (version, told) in [
+        (cockroach, "the server is CockroachDB (CockroachDB CCL v23.1.11 (x86_64-pc-linux-gnu): it does not number"),
+        (yugabyte, "the server is YugabyteDB (PostgreSQL 15.2-YB-2025.1.0.0-b0 on x86_64-pc-linux-gnu): it does not"),
+        (
+            redshift,
+            "the server is Amazon Redshift (PostgreSQL 8.0.2 on i686-pc-linux-gnu): it does not keep keys unique",
+        ),
+        ("OtherDB 7", "the server (OtherDB 7) does not answer as PostgreSQL does: unknown function"),
+    ] {
+        let url = another_engine(cluster, version);
+        assert_refused(&url, told);
+        for command in ["check", "reindex"] {
+            let (status, _, stderr) = on(&url).arg(command).run();
+            assert!(status.code() == Some(1) && stderr.contains(told), "{command}: {stderr}");
+            assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_lacks_a_function_or_is_too_old() {
+    let Some(cluster) = cluster::shared() else { return };
+    let lacking = pretending(
+        cluster,
+        "CREATE VIEW pg_proc AS SELECT * FROM pg_catalog.pg_proc WHERE proname NOT LIKE 'pg_snapshot%'",
+    );
+    assert_refused(&lacking, "lacks pg_snapshot_xmin, pg_snapshot_xmax, which PostgreSQL has from version 13 on");
+    let old = pretending(
+        cluster,
+        "CREATE FUNCTION current_setting(name text) RETURNS text LANGUAGE sql AS $$
              SELECT CASE name WHEN 'server_version_num' THEN '120022' ELSE pg_catalog.current_setting(name) END $$",
     );
-    let separator = if url.contains('?') { '&' } else { '?' };
-    let old = format!("{url}{separator}options=-csearch_path%3Dold,pg_catalog,public");
     assert_refused(&old, "the server is PostgreSQL 12; 13 or later is needed");
-    let (status, stdout, _) = on(&old).arg("check").run();
-    assert!(!status.success() && stdout.contains("PostgreSQL 13 or later is needed"), "{stdout}");
+}
+
+#[test]
+fn check_says_what_the_server_is_and_what_citus_means() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = pretending(
+        cluster,
+        "CREATE VIEW pg_extension AS SELECT extname, '12.1-1'::text AS extversion FROM
+             (SELECT extname FROM pg_catalog.pg_extension UNION SELECT 'citus') AS there",
+    );
+    let (status, stdout, stderr) = on(&url).arg("check").run();
+    assert!(status.success() && stdout.contains("\nserver         PostgreSQL "), "{stdout}{stderr}");
+    assert!(stdout.contains("citus          version 12.1-1: connect to the coordinator"), "{stdout}");
+    let (_, stdout, _) = on(&cluster.database()).arg("check").run();
+    assert!(!stdout.contains("citus"), "{stdout}");
 }
 
 #[test]
@@ -117,8 +169,8 @@ fn a_role_needs_no_more_than_create_and_only_once() {
     let Some(cluster) = cluster::shared() else { return };
     let url = cluster.database();
     let role = format!("plain_{}", std::process::id());
-    sql(&url, &format!("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE {role} LOGIN"));
-    let as_role = as_user(&url, &role);
+    sql(&url, &format!("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE {role} LOGIN PASSWORD 'hunter22'"));
+    let as_role = as_user(&url, &format!("{role}:hunter22"));
     assert_refused(&as_role, "the role needs the right to CREATE");
     sql(&url, &format!("GRANT CREATE ON SCHEMA public TO {role}"));
     let server = on(&as_role).start();

@@ -1,8 +1,8 @@
-//! Several replicas at once, each of which may die at any moment.
+//! Several replicas at once. That each may die at any moment is shown by `crash.rs`.
 
-use super::{assert_holds, filed, on};
-use crate::harness::load::{Load, Sent, message_of, post_id};
-use crate::harness::random::{Random, long_run};
+use super::{filed, on};
+use crate::harness::load::message_of;
+use crate::harness::random::long_run;
 use crate::harness::{Client, body, cluster, message, sign, wait_until};
 
 #[test]
@@ -45,47 +45,6 @@ fn copies_that_reach_three_replicas_at_once_make_one_row() {
     assert_eq!((sum("created"), sum("duplicate")), (f64::from(rounds), 0.0));
     assert_eq!(sum("conflict"), f64::from(rounds) * (copies as f64 - 1.0));
     assert_eq!(replicas[1].get("/stats").json()["total_messages"], rounds);
-}
-
-#[test]
-fn every_acknowledged_message_survives_kill_9_of_replicas() {
-    let Some(cluster) = cluster::shared() else { return };
-    let mut random = Random::announced("kill -9 of replicas");
-    let (url, mut sent) = (cluster.database(), Sent::default());
-    let survivor = on(&url).start();
-    for round in 0..if long_run() { 200 } else { 8 } {
-        let replica = on(&url).start();
-        let loads = [("a", &survivor), ("b", &replica)]
-            .map(|(name, server)| Load::start(server.address, 16, &format!("{name}{round}"), &mut random));
-        loads[1].wait_for_acks(random.below(400) as usize);
-        replica.kill();
-        loads.into_iter().for_each(|load| sent.add(load.finish()));
-        assert!(sent.refused.is_empty(), "round {round}: {:?}", sent.refused);
-    }
-    assert_holds(&url, &sent);
-    // Whoever got no answer asks again, elsewhere.
-    let open: Vec<_> = sent.tried.difference(&sent.acked).cloned().collect();
-    let mut client = survivor.client();
-    for id in &open {
-        assert_eq!(post_id(&mut client, id).expect("an answer").status, 200);
-    }
-    assert_eq!(super::ids(&url), sent.tried);
-    assert_eq!(survivor.get("/stats").json()["total_messages"], sent.tried.len());
-}
-
-#[test]
-fn a_stop_under_load_is_clean() {
-    let Some(cluster) = cluster::shared() else { return };
-    let mut random = Random::announced("SIGTERM under load on PostgreSQL");
-    let url = cluster.database();
-    let server = on(&url).start();
-    let load = Load::start(server.address, 16, "m", &mut random);
-    load.wait_for_acks(300);
-    let (status, lines, stderr) = server.stop();
-    let sent = load.finish();
-    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
-    assert!(lines.iter().any(|line| line["message"] == "stopped"));
-    assert_holds(&url, &sent);
 }
 
 #[test]

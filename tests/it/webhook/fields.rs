@@ -272,8 +272,7 @@ fn texts_come_back_exactly_as_they_were_sent() {
     let listed = server.get("/messages").json();
     let listed: Vec<&Value> = listed["data"].as_array().unwrap().iter().map(|message| &message["text"]).collect();
     assert_eq!(listed, texts.iter().chain([&Value::Null]).collect::<Vec<_>>());
-    let nulls: i64 =
-        server.sql().query_row("SELECT count(*) FROM messages WHERE text IS NULL", [], |row| row.get(0)).unwrap();
+    let nulls = server.stored().number("SELECT count(*) FROM messages WHERE text IS NULL");
     assert_eq!(nulls, 2, "null and absent are NULL, an empty text is not");
 }
 

@@ -1,0 +1,193 @@
+//! Moving the log into the database file. Where the file is small, most pages of a log are the same few, and the writer moves them
+//! at once. Where it is large, each message has a page of its own somewhere in it, and the disk takes long: there a thread
+//! moves a stretch at a time while the writer goes on, and the writer only the last few, so that the next commit begins the log from the
+//! front.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, ffi};
+
+use super::failure::Failure;
+use super::schema::checkpoint;
+use crate::config::StoreConfig;
+use crate::telemetry::{Metrics, log};
+
+/// A file is small if it is not larger than so many logs.
+const SMALL: u64 = 2;
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+/// The thread moves such a part of a log at a time: short enough that no commit waits long for the disk.
+const STRETCH: u32 = 32;
+/// The writer moves such a part of a log itself: it takes about as long as a few commits.
+const LAST: u32 = 64;
+/// The writer waits for the thread when the log has grown to so many times the length at which it should be moved.
+const PATIENCE: u32 = 4;
+
+/// What is known of a log and its way into the file.
+pub(super) struct Checkpoints {
+    path: PathBuf,
+    /// The thread's connection, while no pass is under way.
+    connection: Option<Connection>,
+    pass: Option<JoinHandle<Pass>>,
+    metrics: Arc<Metrics>,
+    /// Pages that a log may have before all of it is moved.
+    pages: u32,
+    /// All of it is moved when it has so many: more than that while a reader holds an older state.
+    due: u32,
+    /// Pages that the log had when the last pass began.
+    seen: u32,
+    /// Pages that are moved and synced.
+    moved: u32,
+    /// Pages that were left when a pass began to move all; the greatest number, before.
+    left: u32,
+}
+
+/// A pass that has ended: pages moved and synced, from the front of the log.
+struct Pass {
+    connection: Connection,
+    moved: Result<u32, Failure>,
+}
+
+impl Checkpoints {
+    /// For a file that the writer has open.
+    pub fn open(path: &Path, config: &StoreConfig, metrics: Arc<Metrics>) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.execute_batch(
+            "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = 1; SELECT 1 FROM sqlite_master;",
+        )?;
+        let (path, pages) = (path.to_owned(), config.checkpoint_pages);
+        let (connection, pass) = (Some(connection), None);
+        Ok(Self { path, connection, pass, metrics, pages, due: pages, seen: 0, moved: 0, left: u32::MAX })
+    }
+
+    /// To be called between two commits, when everyone has been answered. `pages` is the log's length.
+    pub fn go_on(&mut self, writer: &Connection, pages: u32) -> Result<(), Failure> {
+        if self.pass.as_ref().is_some_and(|pass| pass.is_finished() || pages >= self.due.saturating_mul(PATIENCE)) {
+            self.finish()?;
+        }
+        if pages < self.seen {
+            // Begun from the front.
+            (self.seen, self.moved, self.left) = (0, 0, u32::MAX);
+        }
+        let is_due = pages >= self.due;
+        if self.pass.is_some() || !is_due && pages - self.seen < self.pages / STRETCH {
+            return Ok(());
+        }
+        if self.is_small() {
+            return if is_due { self.move_all(writer, pages) } else { Ok(()) };
+        }
+        if is_due {
+            let left = pages.saturating_sub(self.moved);
+            // Each pass leaves less than the one before, unless the disk does not keep up, or a reader holds an older state.
+            if left <= self.pages / LAST || left >= self.left / 4 * 3 {
+                return self.move_all(writer, pages);
+            }
+            self.left = left;
+        }
+        self.seen = pages;
+        if self.begin_pass() { Ok(()) } else { self.move_all(writer, pages) }
+    }
+
+    fn is_small(&self) -> bool {
+        let limit = u64::from(self.pages) * PAGE * SMALL;
+        std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() <= limit)
+    }
+
+    /// Moves what is left, while nothing is written.
+    fn move_all(&mut self, writer: &Connection, pages: u32) -> Result<(), Failure> {
+        let started = Instant::now();
+        let moved = checkpoint(writer, "PASSIVE");
+        self.metrics.checkpointed(started.elapsed());
+        let is_whole = match moved.map_err(|error| Failure::of_checkpoint(error, writer)) {
+            Ok(moved) => moved.is_whole,
+            Err(failure) => survivable(failure).map(|()| false)?,
+        };
+        // A reader that holds an older state keeps the log growing until it lets go.
+        self.due = self.pages.saturating_add(if is_whole { 0 } else { pages });
+        (self.seen, self.moved, self.left) = (pages, 0, u32::MAX);
+        Ok(())
+    }
+
+    /// Whether the thread has the file open for a pass now.
+    fn begin_pass(&mut self) -> bool {
+        let Some(connection) = self.connection.take() else { return false };
+        let metrics = Arc::clone(&self.metrics);
+        let pass = move || {
+            let started = Instant::now();
+            let moved = move_and_sync(&connection);
+            metrics.checkpointed(started.elapsed());
+            Pass { connection, moved }
+        };
+        self.pass = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(pass).ok();
+        self.pass.is_some()
+    }
+
+    /// Waits for the pass that is under way.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        let Some(pass) = self.pass.take() else { return Ok(()) };
+        let Pass { connection, moved } = pass.join().map_err(|_| Failure::Panic)?;
+        self.connection = Some(connection);
+        match moved {
+            Ok(moved) => self.moved = moved,
+            Err(failure) => survivable(failure)?,
+        }
+        Ok(())
+    }
+
+    /// Closes the connection without the checkpoint that a last one would make. Answers how a pass ended that was under way.
+    pub fn give_up(mut self) -> Result<(), Failure> {
+        let ended = self.finish();
+        if let Some(connection) = self.connection {
+            close_as_it_is(connection);
+        }
+        ended
+    }
+}
+
+/// Closes a connection without the checkpoint that a last one would make: whether that fails, nobody would hear.
+pub(super) fn close_as_it_is(connection: Connection) {
+    if let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+        log::error("the database was closed with a checkpoint").cause(&error).emit();
+    }
+}
+
+/// The log has it all, and grows until there is room; unless pages may be lost.
+fn survivable(failure: Failure) -> Result<(), Failure> {
+    if matches!(failure, Failure::Checkpoint(_)) {
+        return Err(failure);
+    }
+    log::error("a checkpoint failed").cause(&failure).emit();
+    Ok(())
+}
+
+/// Moves what is in the log now, while others may write to it. SQLite syncs the file only when nothing was written meanwhile, and
+/// leaves it to the checkpoint that moves the log's end otherwise; that one has little to sync then.
+fn move_and_sync(connection: &Connection) -> Result<u32, Failure> {
+    let moved = checkpoint(connection, "PASSIVE").map_err(|error| Failure::of_checkpoint(error, connection))?;
+    sync(connection).map_err(|error| Failure::of_checkpoint(error, connection))?;
+    Ok(moved.pages)
+}
+
+/// Syncs the database file, by SQLite's own descriptor of it: closing another one would end the locks of this process.
+#[allow(unsafe_code)]
+fn sync(connection: &Connection) -> rusqlite::Result<()> {
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    // SAFETY: the handle belongs to an open connection that this thread holds. SQLite fills in the pointer, which stays valid as
+    // long as the connection is open, and whose methods may be called by whoever holds it (sqlite3_file_control, FILE_POINTER).
+    let code = unsafe {
+        let target = (&raw mut file).cast();
+        match ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), ffi::SQLITE_FCNTL_FILE_POINTER, target) {
+            ffi::SQLITE_OK => match file.as_ref().and_then(|file| file.pMethods.as_ref()?.xSync) {
+                Some(sync) => sync(file, ffi::SQLITE_SYNC_NORMAL),
+                None => ffi::SQLITE_MISUSE,
+            },
+            code => code,
+        }
+    };
+    if code == ffi::SQLITE_OK { Ok(()) } else { Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)) }
+}

@@ -1,0 +1,223 @@
+//! What is shipped for Compose and Kubernetes agrees with the program: it parses, the program takes the settings in it, and ports,
+//! paths, names and secrets are those that the other parts have. Nothing here is run: neither Docker nor a cluster is at hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use postroom::config::{Config, Database, Inputs, settings};
+use postroom::http::ROUTES;
+use serde_json::Value;
+
+const FOLDERS: [&str; 2] = ["deploy/kubernetes", "deploy/kubernetes-postgres"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn yaml(path: impl AsRef<Path>) -> Value {
+    serde_yaml_ng::from_str(&read(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// What the program makes of such an environment. Every name in it must be one that the program knows.
+fn config(environment: &BTreeMap<String, String>) -> Config {
+    for name in environment.keys() {
+        let known = settings::find(name).or_else(|| settings::find(name.strip_suffix("_FILE")?));
+        assert!(known.is_some(), "{name} is no setting");
+    }
+    let values = environment.iter().map(|(name, value)| (name.clone(), value.into())).collect();
+    let inputs = Inputs::new(BTreeMap::new(), values, None).expect("the environment can be read");
+    Config::load(&inputs).unwrap_or_else(|error| panic!("{environment:?}: {error}"))
+}
+
+/// Whether a GET of that path is answered.
+fn is_answered(path: &str) -> bool {
+    ROUTES.iter().any(|route| route.path == path && route.method == "GET")
+}
+
+/// What a stop may take: the requests under way, then a last batch.
+fn stop_seconds(config: &Config) -> u64 {
+    let write = match &config.store.database {
+        Database::Postgres(postgres) => postgres.write_timeout,
+        Database::Sqlite { .. } => Duration::ZERO,
+    };
+    (config.server.grace + write).as_secs()
+}
+
+/// The objects of a folder that are applied together, by kind.
+fn objects(folder: &str) -> BTreeMap<String, Value> {
+    let kustomization = yaml(format!("{folder}/kustomization.yaml"));
+    let named: BTreeSet<&str> = list(&kustomization["resources"]).iter().map(text).collect();
+    let there: Vec<String> = fs::read_dir(root().join(folder))
+        .expect("the folder is there")
+        .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
+        .collect();
+    for name in &there {
+        // Everything parses; examples are not applied, nor what needs an operator of its own.
+        yaml(format!("{folder}/{name}"));
+        let is_optional =
+            name.contains(".example.") || ["kustomization.yaml", "servicemonitor.yaml"].contains(&&**name);
+        assert_eq!(named.contains(name.as_str()), !is_optional, "{folder}/{name}");
+    }
+    let objects = named.iter().map(|name| yaml(format!("{folder}/{name}")));
+    objects.map(|object| (text(&object["kind"]).to_owned(), object)).collect()
+}
+
+/// The keys of the secrets that the examples tell how to make, by secret.
+fn secrets() -> BTreeMap<String, BTreeSet<String>> {
+    let examples = FOLDERS.map(|folder| yaml(format!("{folder}/secret.example.yaml")));
+    let keys = |example: &Value| -> BTreeSet<String> {
+        match example["stringData"].as_object() {
+            Some(fields) => fields.keys().cloned().collect(),
+            None => list(&example["spec"]["data"]).iter().map(|one| text(&one["secretKey"]).to_owned()).collect(),
+        }
+    };
+    examples.iter().map(|example| (text(&example["metadata"]["name"]).to_owned(), keys(example))).collect()
+}
+
+#[test]
+fn manifests_of_kubernetes_agree_with_the_program_and_with_each_other() {
+    let secrets = secrets();
+    for folder in FOLDERS {
+        let objects = objects(folder);
+        let workload = objects.get("Deployment").or(objects.get("StatefulSet")).expect("something runs");
+        let (labels, pod) =
+            (&workload["spec"]["template"]["metadata"]["labels"], &workload["spec"]["template"]["spec"]);
+        let container = &pod["containers"][0];
+
+        // Settings: each secret is a file under a mount, and a key of the secret that is mounted there.
+        let run = tempfile::tempdir().expect("a folder");
+        let mut environment = BTreeMap::new();
+        for variable in list(&container["env"]) {
+            let (name, mut value) = (text(&variable["name"]), text(&variable["value"]).to_owned());
+            if name.ends_with("_FILE") {
+                let (place, key) = value.rsplit_once('/').expect("a path");
+                let mounts = list(&container["volumeMounts"]);
+                let mount = mounts.iter().find(|mount| mount["mountPath"] == place).expect("it is mounted");
+                let volume = list(&pod["volumes"]).iter().find(|volume| volume["name"] == mount["name"]);
+                let secret = text(&volume.expect("a volume of that name")["secret"]["secretName"]);
+                assert!(secrets[secret].contains(key), "{folder}: {secret} has no {key}");
+                let is_url = name == "DATABASE_URL_FILE";
+                let file = run.path().join(key);
+                fs::write(&file, if is_url { "postgres://postroom:p@db/postroom" } else { "secret" }).expect("written");
+                value = file.display().to_string();
+            }
+            environment.insert(name.to_owned(), value);
+        }
+        let config = config(&environment);
+        assert_eq!(matches!(config.store.database, Database::Postgres(_)), folder.ends_with("postgres"));
+        assert!(pod["terminationGracePeriodSeconds"].as_u64() > Some(stop_seconds(&config)), "{folder}");
+
+        // Ports and paths.
+        let port = &container["ports"][0];
+        assert_eq!(port["containerPort"], config.server.port);
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let get = &container[probe]["httpGet"];
+            assert!(is_answered(text(&get["path"])) && get["port"] == port["name"], "{folder}: {probe} {get}");
+        }
+        let service = &objects["Service"];
+        assert_eq!(service["spec"]["ports"][0]["targetPort"], port["name"]);
+        let policy = &objects["NetworkPolicy"]["spec"];
+        assert_eq!(policy["ingress"][0]["ports"][0]["port"], config.server.port);
+        if let Database::Postgres(_) = config.store.database {
+            assert!(list(&policy["egress"]).iter().any(|rule| rule["ports"][0]["port"] == 5432), "{folder}");
+        }
+
+        // Whatever selects pods selects these.
+        assert_eq!(&workload["spec"]["selector"]["matchLabels"], labels);
+        assert_eq!((&service["spec"]["selector"], &policy["podSelector"]["matchLabels"]), (labels, labels));
+        if let Some(budget) = objects.get("PodDisruptionBudget") {
+            assert_eq!(&budget["spec"]["selector"]["matchLabels"], labels);
+        }
+        if let Some(scaler) = objects.get("HorizontalPodAutoscaler") {
+            let target = &scaler["spec"]["scaleTargetRef"];
+            assert_eq!((&target["kind"], &target["name"]), (&workload["kind"], &workload["metadata"]["name"]));
+            assert_eq!(scaler["spec"]["minReplicas"], workload["spec"]["replicas"]);
+        }
+        let kustomization = yaml(format!("{folder}/kustomization.yaml"));
+        assert_eq!(kustomization["images"][0]["name"], container["image"]);
+        assert_eq!(kustomization["images"][0]["newTag"], env!("CARGO_PKG_VERSION"));
+    }
+    let monitor = yaml("deploy/kubernetes/servicemonitor.yaml");
+    assert!(is_answered(text(&monitor["spec"]["endpoints"][0]["path"])));
+}
+
+/// What Compose makes of `${NAME:-default}` and `${NAME:?why}` when only what must be set is set; and the names in it.
+fn interpolated(value: &str) -> (String, Option<&str>) {
+    let Some((before, rest)) = value.split_once("${") else { return (value.to_owned(), None) };
+    let (inner, after) = rest.split_once('}').expect("it ends");
+    let name = inner.split(':').next().expect("a name");
+    let default = inner.split_once(":-").map(|(_, default)| default).filter(|default| !default.is_empty());
+    (format!("{before}{}{after}", default.unwrap_or("given")), Some(name))
+}
+
+#[test]
+fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
+    let compose = yaml("docker-compose.yml");
+    let (services, example) = (&compose["services"], read(".env.example"));
+    let offered =
+        |name: &str| example.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{name}=")));
+    for name in ["api", "replica"] {
+        let service = &services[name];
+        let mut environment = BTreeMap::new();
+        for (variable, value) in service["environment"].as_object().expect("a map") {
+            // Without a value it is passed on where it is set.
+            let (value, from) = interpolated(value.as_str().unwrap_or("${}"));
+            assert!(from.is_none_or(|from| offered(if from.is_empty() { variable } else { from })), "{variable}");
+            if from != Some("") {
+                environment.insert(variable.clone(), value);
+            } else {
+                assert!(settings::find(variable).is_some(), "{variable} is no setting");
+            }
+        }
+        let config = config(&environment);
+        assert_eq!(matches!(config.store.database, Database::Postgres(_)), name == "replica");
+        let grace = text(&service["stop_grace_period"]).trim_end_matches('s').parse::<u64>().expect("seconds");
+        assert!(grace > stop_seconds(&config), "{name}");
+        assert_eq!(config.server.port, 8_000);
+        let test = &service["healthcheck"]["test"];
+        assert_eq!(test[2], "health");
+        let dockerfile = read("Dockerfile");
+        assert!(dockerfile.contains(&format!("ENTRYPOINT [{}]", test[1])), "{test}");
+        assert!(dockerfile.contains("EXPOSE 8000"));
+    }
+    assert_eq!(services["api"]["ports"][0], "${PORT:-8000}:8000");
+
+    // The profile: three replicas that find the database by its name, and a balancer that finds them by theirs.
+    let (database, replica, balancer) = (&services["database"], &services["replica"], &services["balancer"]);
+    for service in [database, replica, balancer] {
+        assert_eq!(service["profiles"][0], "postgres");
+    }
+    let of_database = &database["environment"];
+    let url =
+        format!("postgres://{}@database/{}", text(&of_database["POSTGRES_USER"]), text(&of_database["POSTGRES_DB"]));
+    assert_eq!(replica["environment"]["DATABASE_URL"], url);
+    assert_eq!(replica["environment"]["POSTROOM_POSTGRES_PASSWORD"], of_database["POSTGRES_PASSWORD"]);
+    assert!(replica["depends_on"]["database"].is_object() && replica["deploy"]["replicas"] == 3);
+    let mount: Vec<&str> = text(&balancer["volumes"][0]).split(':').collect();
+    let command = list(&balancer["command"]);
+    assert_eq!(command.last().expect("a command"), mount[1]);
+    let caddyfile = read(mount[0]);
+    assert!(
+        caddyfile.contains("\n:8000 {") && caddyfile.contains("name replica\n") && caddyfile.contains("port 8000\n")
+    );
+    let (port, variable) = interpolated(text(&balancer["ports"][0]));
+    assert!(port.ends_with(":8000") && offered(variable.expect("a setting of its own")), "{port}");
+    for volume in ["data", "database"] {
+        assert!(compose["volumes"].as_object().expect("a map").contains_key(volume), "{volume}");
+    }
+}

@@ -1,0 +1,70 @@
+//! Far more comes than the store can take, for it is slow or stands still: who finds no room is told at once, the rest is bounded.
+
+use super::harness::load::Load;
+use super::harness::random::Random;
+use super::harness::{Server, Setup, wait_until};
+
+const CONNECTIONS: usize = 192;
+/// So few that most of the connections find no room.
+const QUEUE_MAX: usize = 48;
+/// Each with an id and a text of its own: kept, they would take more than they may.
+const REFUSALS: f64 = 20_000.0;
+/// What holding so many requests may cost beyond what the same load cost while all was well.
+const GROWTH_BYTES_MAX: u64 = 12 << 20;
+
+/// Settings with a queue that is soon full, and with time to wait for what holds the store up.
+pub fn with_small_queue(setup: Setup) -> Setup {
+    setup.patient().env("POSTROOM_STORE_QUEUE_MAX", QUEUE_MAX).env("POSTROOM_STORE_BATCH_MAX", 16)
+}
+
+/// A load from far more connections than the queue has places, under way.
+pub fn start_load(server: &Server, random: &mut Random) -> Load {
+    let load = Load::start(server.address, CONNECTIONS, "m", random);
+    load.wait_for_acks(1_000);
+    load
+}
+
+fn refusals(server: &Server) -> f64 {
+    server.metric("postroom_refused_total{reason=\"queue_full\"}").expect("it is counted")
+}
+
+/// Thousands are refused while those in the queue wait, and what the server holds stays what it was.
+pub fn assert_refuses_and_stays_small(server: &Server) {
+    let (peak, before) = (server.memory_peak_bytes(), refusals(server));
+    wait_until("thousands are refused", || {
+        let queued = server.metric("postroom_queue_messages").expect("it is counted");
+        assert!(queued <= QUEUE_MAX as f64, "{queued} messages wait");
+        (refusals(server) >= before + REFUSALS).then_some(())
+    });
+    // The kernel counts by threads, and may tell a little less than before.
+    let grown = server.memory_peak_bytes().saturating_sub(peak);
+    println!("{peak} bytes at most before, {grown} more afterwards");
+    assert!(grown <= GROWTH_BYTES_MAX, "{grown} bytes more than {peak}");
+}
+
+/// All that was acknowledged is there, also what came when the store could take it again.
+pub fn assert_comes_back(server: &Server, load: Load) {
+    load.wait_for_acks(load.acks() + 1_000);
+    assert_eq!(server.get("/health/ready").status, 200);
+    let sent = load.finish();
+    assert!(sent.refused.keys().all(|status| *status == 503), "{:?}", sent.refused);
+    let stored = server.stored();
+    stored.assert_holds(&sent);
+    stored.assert_sound();
+    stored.assert_counted_by(server);
+}
+
+#[test]
+fn while_another_program_holds_the_store_most_are_refused_at_once() {
+    let server = with_small_queue(Setup::new()).start();
+    let load = start_load(&server, &mut Random::announced("load on a store that stands still"));
+    let lock = server.stored().lock();
+    let acks = load.acks();
+    assert_refuses_and_stays_small(&server);
+    // At once: nobody was acknowledged meanwhile but those whose commit had begun.
+    assert!(load.acks() - acks <= 2 * CONNECTIONS, "{} were acknowledged", load.acks() - acks);
+    assert_eq!(server.get("/health/ready").status, 200, "nothing of ours is broken");
+    assert_eq!(server.get("/messages?limit=1").status, 200, "reading goes on");
+    lock.release();
+    assert_comes_back(&server, load);
+}
