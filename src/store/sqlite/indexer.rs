@@ -27,7 +27,7 @@ use crate::telemetry::process::give_back_memory;
 
 /// How often the thread looks whether there is something to do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// With fewer messages than this to go, the thread waits until the writer has little to do; with more, it shares the machine
+/// With fewer messages than this to go, the thread waits until the writer has less to do; with more, it shares the machine
 /// with it.
 const LAG_POLITE: i64 = 65_536;
 /// With more messages than this committed between two looks, the writer has much to do.
@@ -316,7 +316,7 @@ impl Keeper {
         let Some(shared) = &self.shared else { return false };
         let committed = shared.committed_row.load(Ordering::Relaxed);
         let since = committed.saturating_sub(std::mem::replace(&mut self.committed_row, committed));
-        since > BUSY || !shared.is_idle()
+        since > BUSY
     }
 
     /// The state to begin with: that of the files, if they are of this database, or an empty one.

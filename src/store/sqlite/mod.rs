@@ -99,6 +99,7 @@ impl Shared {
     }
 
     /// Whether nothing waits to be written and the writer sleeps.
+    #[cfg(test)]
     fn is_idle(&self) -> bool {
         self.queue.is_idle()
     }

@@ -89,6 +89,7 @@ impl Queue {
     }
 
     /// Whether nothing is waiting and the writer sleeps.
+    #[cfg(test)]
     pub fn is_idle(&self) -> bool {
         self.lock().writer_waits
     }
