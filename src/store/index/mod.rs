@@ -30,6 +30,8 @@ pub struct Index {
     current: Mutex<Option<Arc<State>>>,
     /// Held while a new state is made from the current one.
     change: Mutex<()>,
+    /// Held while that is waited for: who has just made one, and goes on, comes after who waits.
+    turn: Mutex<()>,
     distrusted: AtomicBool,
 }
 
@@ -41,6 +43,7 @@ impl Index {
 
     /// Keeps others from publishing, until dropped.
     pub fn change(&self) -> MutexGuard<'_, ()> {
+        let _turn = lock(&self.turn);
         lock(&self.change)
     }
 

@@ -12,12 +12,13 @@ use super::source::Source;
 
 /// A segment in memory is merged with the one before it while that is less than so many times as large.
 const GROWTH: u64 = 4;
-/// So many segments in files of about one size become one.
-const TIER: u64 = 8;
+/// So many segments in files of about one size become one: more, where more have come meanwhile.
+const TIER: usize = 8;
+const TIER_MAX: usize = 4 * TIER;
 /// Segments below this size are of one tier.
 const TIER_LEAST: u64 = 65_536;
 /// No segment is merged to more messages than this, so that merging needs little memory and ends soon.
-const SEGMENT_MAX: u64 = 6_000_000;
+const SEGMENT_MAX: u64 = if cfg!(test) { 400 } else { 6_000_000 };
 /// A segment is written anew when more than one in so many of its messages are dead.
 const DEAD_SHARE: u64 = 8;
 
@@ -147,15 +148,47 @@ impl State {
         }
         let mut tiers: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
         for member in files {
-            tiers.entry((count(member) / TIER_LEAST).max(1).ilog(TIER)).or_default().push(member.clone());
+            tiers.entry((count(member) / TIER_LEAST).max(1).ilog(TIER as u64)).or_default().push(member.clone());
         }
-        let is_due = |members: &Vec<Member>| {
-            members.len() as u64 >= TIER && members.iter().map(count).sum::<u64>() <= SEGMENT_MAX
+        let as_many_as_fit = |mut members: Vec<Member>| {
+            let mut sum = 0;
+            let fits = |member: &&Member| {
+                sum += count(member);
+                sum <= SEGMENT_MAX
+            };
+            members.truncate(members.iter().take(TIER_MAX).take_while(fits).count());
+            members
         };
-        tiers.into_values().find(is_due)
+        tiers.into_values().map(as_many_as_fit).find(|members| members.len() >= TIER)
     }
 }
 
 fn in_memory(bytes: Vec<u8>) -> io::Result<Member> {
     Segment::open(Source::Memory(bytes)).map(Member::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::index::build::{Row, build};
+
+    #[test]
+    fn where_more_have_come_than_one_segment_may_hold_as_many_as_fit_become_one() {
+        let segment = |rows: i64| {
+            let row =
+                |row| Row { row, place: row.to_be_bytes().to_vec(), sender: vec![1], recipient: vec![2], text: None };
+            in_memory(build((1..=rows).map(row).collect(), Vec::new()).unwrap()).unwrap()
+        };
+        let due = |sizes: &[i64]| {
+            let mut state = State::empty(String::new(), 0, (0, 0));
+            state.members = sizes.iter().map(|rows| segment(*rows)).collect();
+            state.files = (0..sizes.len() as u64).collect();
+            state.merge_due().map(|members| members.len())
+        };
+        assert_eq!(due(&[5; 7]), None);
+        assert_eq!(due(&[5; 9]), Some(9));
+        assert_eq!(due(&[5; 90]), Some(TIER_MAX), "not all at once");
+        assert_eq!(due(&[40; 90]), Some(10), "400 rows are the most");
+        assert_eq!(due(&[60; 90]), None, "six are not worth it");
+    }
 }
