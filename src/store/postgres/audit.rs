@@ -89,9 +89,9 @@ pub fn audit(config: &PostgresConfig, thorough: bool) -> Result<Audit, OpenError
     })
 }
 
-/// Removes what deleted messages and an earlier build left behind, throws the counters and the search index away and builds them from the messages,
-/// beside running replicas. Answers are exact all the time, and slower until it is done. `tell` hears how many rows were
-/// taken. Answers how many messages there are, and what was removed. Blocks.
+/// Removes what deleted messages and an earlier build left behind, throws the counters and the search index away and builds
+/// them from the messages, beside running replicas. Answers are exact all the time, and slower until it is done. `tell` hears
+/// how many rows were taken. Answers how many messages there are, and what was removed. Blocks.
 pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u64, Leftovers), OpenError> {
     block_on(async {
         let connector = Connector::new(Arc::new(config.clone())).map_err(OpenError)?;
