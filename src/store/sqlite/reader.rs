@@ -18,11 +18,14 @@ use crate::store::StoreError;
 use crate::store::index::Index;
 use crate::store::index::state::State;
 use crate::telemetry::log;
+use crate::telemetry::process::give_back_memory;
 
 /// Reads that may wait for a thread; more are refused at once.
 const WAITING_MAX: usize = 256;
 /// Steps of SQLite's virtual machine between two looks at the clock: some tens of microseconds.
 const STEPS_PER_LOOK: i32 = 2_000;
+/// A read that took so long may have needed tens of megabytes, which its thread is not to keep.
+const LONG_READ: Duration = Duration::from_millis(100);
 
 type Work = Box<dyn FnOnce(&mut Reader) + Send>;
 
@@ -124,7 +127,11 @@ impl Readers {
             lock(&access.slots).push(Arc::clone(&reader.slot));
             let run = move || {
                 while let Some(work) = next(&waiting) {
+                    let started = Instant::now();
                     work(&mut reader);
+                    if started.elapsed() >= LONG_READ {
+                        give_back_memory();
+                    }
                 }
                 reader.let_go();
             };
