@@ -15,19 +15,7 @@ pub(super) const BATCH_ROWS_MAX: usize = 1 << (ARRIVAL_BITS - 1);
 
 /// Writes a batch. The setting holds for this transaction only, its commit included, so it reaches no other user of a pooler.
 /// What comes back are the arrival numbers of the rows that were not there before.
-pub(super) const INSERT: &str = "\
-    WITH base AS MATERIALIZED (
-        SELECT arrival_base + (pg_current_xact_id()::text::bigint << 20) AS first,
-               set_config('synchronous_commit', $9, true) AS waits_for
-        FROM postroom_state
-    )
-    INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, text_exact, created_at, ingest_id, arrival)
-    SELECT m.id, m.sender, m.recipient, m.ts, m.text, m.text_exact, m.created_at, $8, base.first + m.place - 1
-    FROM base, unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[])
-        WITH ORDINALITY AS m (id, sender, recipient, ts, text, text_exact, created_at, place)
-    WHERE base.waits_for <> ''
-    ON CONFLICT (message_id) DO NOTHING
-    RETURNING arrival";
+pub(super) const INSERT: &str = "SELECT postroom_file($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 /// Reads back what a batch did not create.
 pub(super) const STORED: &str = "SELECT message_id, from_msisdn, to_msisdn, ts, text, text_exact, ingest_id \
