@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::runs::{self, Stretch, Text};
 use super::session::{Connector, Session};
 use super::{details_sql, sql};
+use crate::telemetry::log;
 
 /// How often rows are looked for that other replicas stored.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -51,34 +52,43 @@ pub(super) async fn run(shared: Arc<Shared>, connector: Connector) {
         let (indexed, merged) = (index(client, INDEXED_LEAST, INDEXED_MAX).await?, merge(client).await?);
         Ok(if [indexed, merged].contains(&Round::More) { Round::More } else { Round::Done })
     };
-    join(follow(&shared, &connector, GATHER, count), follow(&shared, &connector, GATHER_TEXTS, index)).await;
+    let counting = follow(&shared, &connector, "counting", GATHER, count);
+    join(counting, follow(&shared, &connector, "indexing", GATHER_TEXTS, index)).await;
 }
 
 async fn follow(
     shared: &Shared,
     connector: &Connector,
+    what: &str,
     gather: Duration,
     round: impl AsyncFn(&Client) -> Result<Round, Failure>,
 ) {
     let mut stored = shared.stored.subscribe();
-    let mut session: Option<Session> = None;
+    let (mut session, mut told): (Option<Session>, Option<Failure>) = (None, None);
     loop {
         let open = match session.take().filter(Session::is_open) {
             Some(open) => Ok(open),
             None => connector.connect().await,
         };
-        // A failure is the writers' and the readers' to tell: they meet the same one.
-        let more = match open {
-            Ok(open) => match round(&open.client).await {
-                Ok(done) => {
-                    session = Some(open);
-                    done == Round::More
-                }
-                Err(_) => false,
-            },
-            Err(_) => false,
+        let done = match open {
+            Ok(open) => round(&open.client).await.inspect(|_| session = Some(open)),
+            Err(failure) => Err(failure),
         };
-        if !more {
+        let is_more = matches!(done, Ok(Round::More));
+        told = match done {
+            Ok(_) => None,
+            // The writers' and the readers' to tell: they meet the same.
+            Err(Failure::Lost(_) | Failure::DiskFull(_) | Failure::Retry(_)) => told,
+            // Nobody else may meet it, and without it everything gets slow.
+            Err(failure) => {
+                if told.as_ref() != Some(&failure) {
+                    let message = format!("{what} fails; answers stay exact and get slower");
+                    log::error(&message).text("error", &failure.to_string()).emit();
+                }
+                Some(failure)
+            }
+        };
+        if !is_more {
             stored.mark_unchanged();
             let _ = tokio::time::timeout(LOOK_INTERVAL, stored.changed()).await;
             tokio::time::sleep(gather).await;
