@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::batch::exact;
-use super::derive::{self, Round};
+use super::derive::{self, Counting, Round};
 use super::failure::Failure;
 use super::grams;
 use super::runs::unpack;
@@ -102,10 +102,14 @@ pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u6
         let forget = format!("BEGIN; {}; COMMIT", sql::FORGET_INDEX);
         client.batch_execute(&forget).await.map_err(|error| in_words(error.into()))?;
         client.batch_execute(sql::FORGET_FORMER_INDEX).await.map_err(|error| in_words(error.into()))?;
-        let mut rows = 0;
-        while derive::count(client, STRETCH).await.map_err(in_words)? == Round::More {
-            rows += STRETCH as u64;
+        let (mut rows, counting) = (0, Counting::default());
+        loop {
+            let (counted, round) = counting.round(client).await.map_err(in_words)?;
+            rows += counted.unsigned_abs();
             tell(rows);
+            if round == Round::Done {
+                break;
+            }
         }
         while derive::index(client, 1, STRETCH).await.map_err(in_words)? == Round::More {
             rows += STRETCH as u64;

@@ -2,8 +2,9 @@
 //! a row of state is locked for it, which nobody else waits for. Reads add what is not done yet, so answers are exact all the
 //! time and storing a message touches no row that another replica touches.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join;
 use tokio_postgres::types::Type;
@@ -15,6 +16,7 @@ use super::failure::Failure;
 use super::runs::{self, Stretch, Text};
 use super::session::{Connector, Session};
 use super::{details_sql, sql};
+use crate::telemetry::log;
 
 /// How often rows are looked for that other replicas stored.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -23,8 +25,13 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 150 });
 /// The same before they are indexed together: a stretch of fewer rows costs more for each.
 const GATHER_TEXTS: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 500 });
-/// Most rows counted in one transaction.
-const COUNTED_MAX: i64 = if cfg!(test) { 3 } else { 20_000 };
+/// How long counting a stretch shall take. A transaction that writes holds back listings by arrival for as long as it lasts; and the
+/// more rows are counted together, the less each costs, since they share counters.
+const STRETCH_TIME: Duration = Duration::from_millis(500);
+/// Rows that are counted in one transaction: at first, and at least and at most later.
+const COUNTED_FIRST: i64 = if cfg!(test) { 3 } else { 10_000 };
+const COUNTED_LEAST: i64 = if cfg!(test) { 1 } else { 500 };
+const COUNTED_MOST: i64 = if cfg!(test) { 4 } else { 250_000 };
 /// Fewest rows that are indexed: until so many have come, searches look at them one by one.
 pub(super) const INDEXED_LEAST: i64 = if cfg!(test) { 3 } else { 1_000 };
 /// Most rows indexed in one transaction.
@@ -43,42 +50,52 @@ pub(super) enum Round {
 
 /// Counts, indexes and adds up, until dropped.
 pub(super) async fn run(shared: Arc<Shared>, connector: Connector) {
+    let counting = Counting::default();
     let count = async |client: &Client| {
-        let (counted, folded) = (count(client, COUNTED_MAX).await?, fold_states(client, FOLDED_MAX).await?);
+        let (counted, folded) = (counting.round(client).await?.1, fold_states(client, FOLDED_MAX).await?);
         Ok(if [counted, folded].contains(&Round::More) { Round::More } else { Round::Done })
     };
     let index = async |client: &Client| {
         let (indexed, merged) = (index(client, INDEXED_LEAST, INDEXED_MAX).await?, merge(client).await?);
         Ok(if [indexed, merged].contains(&Round::More) { Round::More } else { Round::Done })
     };
-    join(follow(&shared, &connector, GATHER, count), follow(&shared, &connector, GATHER_TEXTS, index)).await;
+    let counting = follow(&shared, &connector, "counting", GATHER, count);
+    join(counting, follow(&shared, &connector, "indexing", GATHER_TEXTS, index)).await;
 }
 
 async fn follow(
     shared: &Shared,
     connector: &Connector,
+    what: &str,
     gather: Duration,
     round: impl AsyncFn(&Client) -> Result<Round, Failure>,
 ) {
     let mut stored = shared.stored.subscribe();
-    let mut session: Option<Session> = None;
+    let (mut session, mut told): (Option<Session>, Option<Failure>) = (None, None);
     loop {
         let open = match session.take().filter(Session::is_open) {
             Some(open) => Ok(open),
             None => connector.connect().await,
         };
-        // A failure is the writers' and the readers' to tell: they meet the same one.
-        let more = match open {
-            Ok(open) => match round(&open.client).await {
-                Ok(done) => {
-                    session = Some(open);
-                    done == Round::More
-                }
-                Err(_) => false,
-            },
-            Err(_) => false,
+        let done = match open {
+            Ok(open) => round(&open.client).await.inspect(|_| session = Some(open)),
+            Err(failure) => Err(failure),
         };
-        if !more {
+        let is_more = matches!(done, Ok(Round::More));
+        told = match done {
+            Ok(_) => None,
+            // The writers' and the readers' to tell: they meet the same.
+            Err(Failure::Lost(_) | Failure::DiskFull(_) | Failure::Retry(_)) => told,
+            // Nobody else may meet it, and without it everything gets slow.
+            Err(failure) => {
+                if told.as_ref() != Some(&failure) {
+                    let message = format!("{what} fails; answers stay exact and get slower");
+                    log::error(&message).text("error", &failure.to_string()).emit();
+                }
+                Some(failure)
+            }
+        };
+        if !is_more {
             stored.mark_unchanged();
             let _ = tokio::time::timeout(LOOK_INTERVAL, stored.changed()).await;
             tokio::time::sleep(gather).await;
@@ -89,31 +106,65 @@ async fn follow(
 /// Runs `work` in a transaction that is undone unless it ends well.
 async fn in_transaction<T>(client: &Client, work: impl AsyncFnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     // A replica that loses its way to the server in the middle must not keep the others from going on for long.
-    client.batch_execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '30s'").await?;
+    // And what the server would compile for a statement takes longer than the statement.
+    client.batch_execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL jit = off").await?;
     let result = work().await;
     let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await?;
     result
 }
 
-/// Adds a stretch of rows to the counters.
-pub(super) async fn count(client: &Client, most: i64) -> Result<Round, Failure> {
+/// Counts stretches of rows that are as long as the server is quick.
+pub(super) struct Counting {
+    /// Rows of the next stretch.
+    most: Cell<i64>,
+}
+
+impl Default for Counting {
+    fn default() -> Self {
+        Self { most: Cell::new(COUNTED_FIRST) }
+    }
+}
+
+impl Counting {
+    /// Adds a stretch of rows to the counters. Answers how many they were.
+    pub async fn round(&self, client: &Client) -> Result<(i64, Round), Failure> {
+        let (most, began) = (self.most.get(), Instant::now());
+        let counted = count(client, most).await;
+        self.most.set(match counted {
+            Ok(rows) if rows < most => most,
+            Ok(_) => next_length(most, began.elapsed()),
+            // It may have been too much for the operator's limit on statements.
+            Err(_) => (most / 4).max(COUNTED_LEAST),
+        });
+        counted.map(|rows| (rows, if rows < most { Round::Done } else { Round::More }))
+    }
+}
+
+/// How long the next stretch is where one of `rows` took so long: changed by half or to twice as much, since the time of a single one
+/// says little.
+fn next_length(rows: i64, took: Duration) -> i64 {
+    let factor = STRETCH_TIME.as_secs_f64() / took.as_secs_f64();
+    ((rows as f64 * factor.clamp(0.5, 2.0)) as i64).clamp(COUNTED_LEAST, COUNTED_MOST)
+}
+
+/// Adds up to `most` rows to the counters. Answers how many there were.
+async fn count(client: &Client, most: i64) -> Result<i64, Failure> {
     in_transaction(client, async || {
         let locked = client.query_typed_opt(sql::COUNT_FROM, &[]).await?;
         let Some((from, horizon)) = locked.map(|row| (row.get::<_, i64>(0), row.get::<_, i64>(1))) else {
-            return Ok(Round::Done);
+            return Ok(0);
         };
         let stretch = [(&from as _, Type::INT8), (&horizon as _, Type::INT8), (&most as _, Type::INT8)];
         let row = client.query_typed_one(sql::COUNT_TO, &stretch).await?;
         let (to, rows): (Option<i64>, i64) = (row.get(0), row.get(1));
-        let Some(to) = to else { return Ok(Round::Done) };
+        let Some(to) = to else { return Ok(0) };
         let stretch = [(&from as _, Type::INT8), (&to as _, Type::INT8)];
         client.execute_typed(sql::COUNT_BUCKETS, &stretch).await?;
-        client.execute_typed(sql::COUNT_SENDER_DAYS, &stretch).await?;
         let senders: i64 = client.query_typed_one(sql::COUNT_SENDERS, &stretch).await?.get(0);
         let totals = [(&to as _, Type::INT8), (&rows as _, Type::INT8), (&senders as _, Type::INT8)];
         client.execute_typed(sql::COUNT_TOTALS, &totals).await?;
-        Ok(if rows < most { Round::Done } else { Round::More })
+        Ok(rows)
     })
     .await
 }
@@ -159,4 +210,24 @@ pub(super) async fn merge(client: &Client) -> Result<Round, Failure> {
         Ok(if is_ours && runs::merge(client).await? { Round::More } else { Round::Done })
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_is_as_long_as_the_server_is_quick() {
+        // A server that takes so long for a row, and a little more for the stretch.
+        let length = |microseconds: i64| {
+            (0..20).fold(COUNTED_FIRST, |rows, _| {
+                next_length(rows, Duration::from_micros((rows * microseconds + 1_000).cast_unsigned()))
+            })
+        };
+        assert_eq!(length(0), COUNTED_MOST);
+        assert_eq!(length(1_000_000), COUNTED_LEAST);
+        assert_eq!(length(249_000), 2);
+        assert_eq!(next_length(2, STRETCH_TIME), 2, "just right");
+        assert_eq!((next_length(2, Duration::ZERO), next_length(4, Duration::MAX)), (4, 2), "no great leap");
+    }
 }

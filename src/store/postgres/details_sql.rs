@@ -104,10 +104,10 @@ pub(super) const FORGET_UNREADABLE: &str = "DELETE FROM postroom_events \
 
 /// Adds some changes to the counts of states. Several may do it at once, each with changes of its own.
 pub(super) const FOLD_STATES: &str = "\
-    WITH some AS MATERIALIZED (
+    WITH taken AS MATERIALIZED (
         SELECT change_id FROM postroom_state_changes ORDER BY change_id LIMIT $1 FOR UPDATE SKIP LOCKED
     ), gone AS (
-        DELETE FROM postroom_state_changes changes USING some WHERE changes.change_id = some.change_id
+        DELETE FROM postroom_state_changes changes USING taken WHERE changes.change_id = taken.change_id
         RETURNING changes.state, changes.messages
     ), folded AS (
         INSERT INTO postroom_state_counts AS known (state, messages)

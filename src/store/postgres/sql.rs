@@ -38,20 +38,28 @@ pub(super) const COUNT_FROM: &str = "SELECT counted, \
 /// The last arrival of a stretch, and its rows.
 pub(super) const COUNT_TO: &str = "SELECT max(arrival), count(*) FROM \
      (SELECT arrival FROM messages WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3) stretch";
+/// Hours and days are sums of minutes, so each row is looked at once. Sorted, as the counters of senders are below: then
+/// neighbours in the index are changed one after the other, and a page of it is read and logged once.
 pub(super) const COUNT_BUCKETS: &str = "\
+    WITH minutes AS MATERIALIZED (
+        SELECT left(ts, 16) AS bucket, count(*) AS messages FROM messages WHERE arrival > $1 AND arrival <= $2 GROUP BY 1
+    )
     INSERT INTO postroom_buckets (level, bucket, messages)
-    SELECT level, left(ts, level), count(*) FROM messages, unnest(ARRAY[10, 13, 16]) AS level
-    WHERE arrival > $1 AND arrival <= $2 GROUP BY 1, 2
+    SELECT level, left(bucket, level), sum(messages) FROM minutes, unnest(ARRAY[10, 13, 16]) AS level
+    GROUP BY 1, 2 ORDER BY 1, 2
     ON CONFLICT (level, bucket) DO UPDATE SET messages = postroom_buckets.messages + excluded.messages";
-pub(super) const COUNT_SENDER_DAYS: &str = "\
-    INSERT INTO postroom_sender_days (from_msisdn, bucket, messages)
-    SELECT from_msisdn, left(ts, 10), count(*) FROM messages WHERE arrival > $1 AND arrival <= $2 GROUP BY 1, 2
-    ON CONFLICT (from_msisdn, bucket) DO UPDATE SET messages = postroom_sender_days.messages + excluded.messages";
 /// Answers how many senders are new: only a row that was inserted has no deleting transaction.
 pub(super) const COUNT_SENDERS: &str = "\
-    WITH counted AS (
+    WITH days AS MATERIALIZED (
+        SELECT from_msisdn, left(ts, 10) AS bucket, count(*) AS messages FROM messages
+        WHERE arrival > $1 AND arrival <= $2 GROUP BY 1, 2
+    ), by_day AS (
+        INSERT INTO postroom_sender_days (from_msisdn, bucket, messages)
+        SELECT from_msisdn, bucket, messages FROM days ORDER BY 1, 2
+        ON CONFLICT (from_msisdn, bucket) DO UPDATE SET messages = postroom_sender_days.messages + excluded.messages
+    ), counted AS (
         INSERT INTO postroom_senders (from_msisdn, messages)
-        SELECT from_msisdn, count(*) FROM messages WHERE arrival > $1 AND arrival <= $2 GROUP BY 1
+        SELECT from_msisdn, sum(messages) FROM days GROUP BY 1 ORDER BY 1
         ON CONFLICT (from_msisdn) DO UPDATE SET messages = postroom_senders.messages + excluded.messages
         RETURNING (xmax = 0) AS is_new
     )

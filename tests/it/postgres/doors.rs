@@ -221,6 +221,8 @@ fn deliveries_at_once_to_several_replicas_are_each_stored_once() {
         counts.contains(r#"{"status":"read","count":1}"#) && counts.contains(r#"{"status":"sent","count":0}"#),
         "{counts}"
     );
+    wait_until("changes of states are added up", || (count("postroom_state_changes") == "0").then_some(()));
+    assert_eq!(replicas[1].get("/stats?by=status").text(), counts, "the same before and afterwards");
     let (status, stdout, stderr) = on(&url).arg("check").arg("--data").run();
     assert!(status.success() && stdout.contains("agree with a recount"), "{stdout}{stderr}");
     sql(&url, "DELETE FROM postroom_state_changes; UPDATE postroom_state_counts SET messages = 7");

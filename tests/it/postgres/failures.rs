@@ -44,6 +44,29 @@ fn a_restart_of_the_server_is_ridden_out() {
     server.wait_for_line(|line| line["message"] == "the database works again");
 }
 
+#[test]
+fn counting_that_fails_is_told_once_and_goes_on_when_it_can() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let server = on(&url).start();
+    sql(&url, "ALTER TABLE postroom_senders ADD CONSTRAINT ours CHECK (messages < 1)");
+    for id in ["a", "b"] {
+        server.store(&message(id));
+    }
+    let fails =
+        |line: &serde_json::Value| line["message"].as_str().is_some_and(|text| text.starts_with("counting fails"));
+    let line = server.wait_for_line(fails);
+    assert!(line["error"].as_str().is_some_and(|why| why.contains("(23514)")), "{line}");
+    assert_eq!(server.get("/messages").json()["total"], 2, "answers are exact all the same");
+    assert_eq!(server.get("/health/ready").status, 200);
+    let undone = "SELECT xact_rollback >= 3 FROM pg_stat_database WHERE datname = current_database()";
+    wait_until("it was tried again", || (sql(&url, undone) == "t").then_some(()));
+    sql(&url, "ALTER TABLE postroom_senders DROP CONSTRAINT ours");
+    let counted = "SELECT messages FROM postroom_state";
+    wait_until("everything is counted", || (sql(&url, counted) == "2").then_some(()));
+    assert_eq!(server.lines().iter().filter(|line| fails(line)).count(), 1);
+}
+
 fn through(cluster: &Cluster, proxy: &Proxy) -> String {
     let url = cluster.database();
     let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();

@@ -82,3 +82,32 @@ fn another_program_may_insert_and_a_rebuild_changes_no_answer() {
     let (status, stdout, _) = on(&url).arg("check").arg("--data").run();
     assert!(!status.success() && stdout.contains("differ from a recount"), "{stdout}");
 }
+
+#[test]
+fn a_backlog_is_counted_once_by_two_replicas_of_which_one_is_killed_and_answers_are_exact_meanwhile() {
+    const ROWS: u64 = 60_000;
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let (killed, server) = (on(&url).start(), on(&url).start());
+    let insert = format!(
+        "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, created_at)
+         SELECT 'm' || n, '+' || n % 600, '+1', to_char(timestamp '2025-01-01' + n / 4 * interval '1 minute', 'YYYY-MM-DD\"T\"HH24:MI:00Z'), 'x'
+         FROM generate_series(1, {ROWS}) n"
+    );
+    cluster::sql(&url, &insert);
+    let counted = || cluster::sql(&url, "SELECT messages FROM postroom_state").parse::<u64>().expect("a number");
+    wait_until("counting has begun", || (counted() > 0).then_some(()));
+    killed.kill();
+    let total = |query: &str| server.get(&format!("/messages?limit=1{query}")).json()["total"].as_u64();
+    wait_until("everything is counted", || {
+        let is_counted = counted() == ROWS;
+        assert_eq!(total(""), Some(ROWS));
+        assert_eq!(total("&from=%2B7"), Some(ROWS / 600));
+        // Four a minute: a week later row 40,320 is the first.
+        assert_eq!(total("&since=2025-01-08T00:00:00Z"), Some(ROWS - 40_319));
+        is_counted.then_some(())
+    });
+    assert_eq!(server.get("/stats").json()["senders_count"], 600);
+    let (status, stdout, stderr) = on(&url).arg("check").arg("--data").run();
+    assert!(status.success(), "{stdout}{stderr}");
+}
