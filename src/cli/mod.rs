@@ -89,7 +89,7 @@ enum Subcommands {
     },
 }
 
-/// Where `serve`, `check` and `reindex` find their settings. A flag for each setting is added from the table of settings.
+/// Where a command finds the settings of the service. A flag for each setting is added from the table of settings.
 #[derive(Debug, Args)]
 pub struct ServeArguments {
     /// A TOML file with settings (also POSTROOM_CONFIG)
