@@ -9,13 +9,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-readonly LOG=data/postroom.log
-readonly CONTAINER=postroom-quickstart
-readonly READY_SECONDS_MAX=1800 # the first start on a large database of the original service builds indices
+readonly log_file=data/postroom.log
+readonly container=postroom-quickstart
+readonly ready_seconds_max=1800 # the first start on a large database of the original service builds indices
 service=""                      # process id, once it runs
 follower=""
 secret_in_environment="${WEBHOOK_SECRET+set}${WEBHOOK_SECRET_FILE+set}"
-token_in_environment="${API_TOKEN+set}${API_TOKEN_FILE+set}"
+settings=(WEBHOOK_SECRET API_TOKEN LOG_LEVEL MAX_BODY_BYTES) # what a container is given, and all that .env names
 interrupted=130                 # exit code of Ctrl-C; 0 once all went well
 
 say() { printf '%s\n' "$*"; }
@@ -46,8 +46,8 @@ main() {
   fi
   say ""
   say "Postroom runs at $url, and its documentation is at $url/docs"
-  say "Reading is open to everyone who reaches this address unless API_TOKEN is set. Ctrl-C stops it. Its log ($LOG):"
-  tail -n 0 -F "$LOG" 2>/dev/null &
+  say "Reading is open to everyone who reaches this address unless API_TOKEN is set. Ctrl-C stops it. Its log ($log_file):"
+  tail -n 0 -F "$log_file" 2>/dev/null &
   follower=$!
   interrupted=0
   wait_for_service
@@ -71,31 +71,26 @@ trim() {
   printf '%s' "${text%"${text##*[![:space:]]}"}"
 }
 
-# Takes Postroom's settings from .env, as data: lines KEY=VALUE, as Docker Compose reads them, without substitution.
-# What the environment has goes first.
+# Takes what .env says, as data: lines KEY=VALUE, as Docker Compose reads them, without substitution. What the environment has goes
+# first, in whichever way it is given there: X and X_FILE are two names of one setting. Names of settings are in capitals, and those of
+# this script are not.
 read_env() {
   [ -f .env ] || return 0
-  local line name raw value
+  local line name raw value given
+  given=" $(compgen -e | tr '\n' ' ') "
   while IFS= read -r line || [ -n "$line" ]; do
     line="${line%$'\r'}"
-    [[ $line =~ ^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)[[:space:]]*=(.*)$ ]] || continue
+    [[ $line =~ ^[[:space:]]*(export[[:space:]]+)?([A-Z_][A-Z0-9_]*)[[:space:]]*=(.*)$ ]] || continue
     name="${BASH_REMATCH[2]}" raw="${BASH_REMATCH[3]}"
-    case "$name" in
-      WEBHOOK_SECRET | WEBHOOK_SECRET_FILE | API_TOKEN | API_TOKEN_FILE | DATABASE_URL | LOG_LEVEL | HOST | PORT | MAX_BODY_BYTES | POSTROOM_*) ;;
-      *) continue ;;
-    esac
+    [[ $given != *" ${name%_FILE} "* && $given != *" ${name%_FILE}_FILE "* ]] || continue
     value="$(trim "$raw")"
     case "$value" in
       \"*\"*) value="${value#\"}" value="${value%\"*}" ;;
       \'*\'*) value="${value#\'}" value="${value%\'*}" ;;
       *) value="$(trim "${raw%%[[:space:]]#*}")" ;;
     esac
-    case "$name" in # a secret is given in one way only
-      WEBHOOK_SECRET*) [ -z "$secret_in_environment" ] || continue ;;
-      API_TOKEN*) [ -z "$token_in_environment" ] || continue ;;
-      *) [ -z "${!name+set}" ] || continue ;;
-    esac
     export "$name=$value"
+    settings+=("$name")
   done < .env
 }
 
@@ -140,36 +135,37 @@ build() {
 
 # The program's subcommands, with the settings of the service.
 postroom() {
-  if [ "$tool" = cargo ]; then "$program" "$@"; else docker exec -i "$CONTAINER" /usr/local/bin/postroom "$@"; fi
+  if [ "$tool" = cargo ]; then "$program" "$@"; else docker exec -i "$container" /usr/local/bin/postroom "$@"; fi
 }
 
 # In a process group of its own, so that Ctrl-C asks it to stop only once, through `stop`.
 start() {
-  (umask 077 && : >> "$LOG")
+  (umask 077 && : >> "$log_file")
   trap 'stop; exit "$interrupted"' INT TERM HUP
   trap stop EXIT
   set -m
   if [ "$tool" = cargo ]; then
     inner_url="$url"
-    "$program" serve >> "$LOG" 2>&1 &
+    "$program" serve >> "$log_file" 2>&1 &
   else
     # Inside, the port is always 8000 and ./data is /data.
     [ -z "${WEBHOOK_SECRET_FILE:-}${API_TOKEN_FILE:-}" ] || fail "with Docker, give secrets themselves, not files of them"
     inner_url=http://127.0.0.1:8000
     local name options=()
-    for name in WEBHOOK_SECRET API_TOKEN LOG_LEVEL MAX_BODY_BYTES "${!POSTROOM_@}"; do
+    for name in "${settings[@]}" "${!POSTROOM_@}"; do
+      case "$name" in DATABASE_URL | HOST | PORT) continue ;; esac
       [ -z "${!name+set}" ] || options+=(-e "$name")
     done
-    docker run --rm --name "$CONTAINER" --user "$(id -u):$(id -g)" --read-only --cap-drop ALL \
+    docker run --rm --name "$container" --user "$(id -u):$(id -g)" --read-only --cap-drop ALL \
       -p "${HOST:-0.0.0.0}:$PORT:8000" -v "$PWD/data:/data" "${options[@]}" \
-      -e DATABASE_URL=sqlite:////data/app.db postroom >> "$LOG" 2>&1 &
+      -e DATABASE_URL=sqlite:////data/app.db postroom >> "$log_file" 2>&1 &
   fi
   service=$!
   set +m
   local seconds=0
   until postroom health --url "$inner_url" >/dev/null 2>&1; do
-    kill -0 "$service" 2>/dev/null || { tail -n 1 "$LOG" >&2; fail "it did not start; the line above and $LOG say why"; }
-    ((seconds < READY_SECONDS_MAX * 5)) || fail "it is not ready; $LOG may say why"
+    kill -0 "$service" 2>/dev/null || { tail -n 1 "$log_file" >&2; fail "it did not start; the line above and $log_file say why"; }
+    ((seconds < ready_seconds_max * 5)) || fail "it is not ready; $log_file may say why"
     seconds=$((seconds + 1))
     ((seconds % 50)) || say "Waiting until it is ready"
     sleep 0.2
@@ -184,7 +180,7 @@ stop() {
   if [ -n "$service" ] && kill -0 "$service" 2>/dev/null; then
     say ""
     say "Stopping"
-    if [ "$tool" = cargo ]; then kill -TERM "$service"; else docker stop "$CONTAINER" >/dev/null || true; fi
+    if [ "$tool" = cargo ]; then kill -TERM "$service"; else docker stop "$container" >/dev/null || true; fi
     wait "$service" || true
   fi
   service=""
@@ -193,7 +189,7 @@ stop() {
 wait_for_service() {
   local status=0
   wait "$service" || status=$?
-  say "It ended by itself with exit code $status; $LOG says why" >&2
+  say "It ended by itself with exit code $status; $log_file says why" >&2
   service=""
   exit "$status"
 }

@@ -3,14 +3,22 @@
 #
 #   BASE_URL=http://localhost:8000 WEBHOOK_SECRET=… ./test_api.sh
 #
-# Without WEBHOOK_SECRET in the environment, the one in .env is taken. API_TOKEN is sent if it is set. The database need not be
-# empty: every run uses ids, a sender and a text of its own. Its five messages stay there.
+# What the environment lacks of WEBHOOK_SECRET, API_TOKEN and PORT is taken from .env. The database need not be empty: every run
+# uses ids, a sender and a text of its own. Its five messages stay there.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 2
 
-base_url="${BASE_URL:-http://localhost:${PORT:-8000}}"
+# A value of .env, quoted or not, as Docker Compose and quickstart.sh read it.
+from_env() {
+  sed -nE "s/^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*=[[:space:]]*//p" .env 2>/dev/null | tail -n 1 |
+    sed -E -e 's/^"(.*)".*$/\1/' -e t -e "s/^'(.*)'.*$/\1/" -e t -e 's/(^|[[:space:]]+)#.*$//; s/[[:space:]]+$//'
+}
+
+port="${PORT:-$(from_env PORT)}"
+base_url="${BASE_URL:-http://localhost:${port:-8000}}"
 base_url="${base_url%/}"
-secret="${WEBHOOK_SECRET:-$(sed -n 's/^WEBHOOK_SECRET=//p' .env 2>/dev/null | tail -n 1)}"
+secret="${WEBHOOK_SECRET:-$(from_env WEBHOOK_SECRET)}"
+token="${API_TOKEN:-$(from_env API_TOKEN)}"
 run="$(date +%s)-$$"
 sender="+999$(date +%s)$((RANDOM % 10))"
 passed=0 failed=0
@@ -42,7 +50,7 @@ request() {
 }
 
 read_path() {
-  if [ -n "${API_TOKEN:-}" ]; then request -H "Authorization: Bearer ${API_TOKEN%%,*}" "$1"; else request "$1"; fi
+  if [ -n "$token" ]; then request -H "Authorization: Bearer ${token%%,*}" "$1"; else request "$1"; fi
 }
 
 post() { # body, signature

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use super::ServeArguments;
 use crate::config::sources::VERIFY_TOKEN_VARIABLE;
@@ -25,33 +25,34 @@ pub struct Arguments {
 /// Prints a line per finding.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Inputs::gather(flags, arguments.serve.config)?)?;
-    println!("configuration  ok");
+    say!("configuration  ok")?;
     for source in &config.sources {
-        tell_door(source, config.server.public_base_url.as_deref());
+        tell_door(source, config.server.public_base_url.as_deref())?;
     }
     let path = match &config.store.database {
         Database::Sqlite { path } => path,
         Database::Postgres(server) => return check_postgres(server, arguments.data),
     };
     if !path.exists() {
-        println!("database       {} does not exist yet; the first start makes it", path.display());
+        say!("database       {} does not exist yet; the first start makes it", path.display())?;
         return Ok(ExitCode::SUCCESS);
     }
+    ensure!(!path.is_dir(), "database {} is a folder", path.display());
     let audit = audit(path, arguments.data).with_context(|| format!("database {}", path.display()))?;
     let messages = audit.messages.map_or("no table yet".to_owned(), |count| format!("{count} messages"));
-    println!("database       {}, schema {}, {messages}", path.display(), audit.schema_version);
+    say!("database       {}, schema {}, {messages}", path.display(), audit.schema_version)?;
     match audit.index {
-        IndexAudit::Absent => println!("index          none that fits; the next start builds it"),
-        IndexAudit::Covers(count) => println!("index          covers {count} messages"),
+        IndexAudit::Absent => say!("index          none that fits; the next start builds it")?,
+        IndexAudit::Covers(count) => say!("index          covers {count} messages")?,
     }
     for finding in &audit.findings {
-        println!("problem        {finding}");
+        say!("problem        {finding}")?;
     }
     if !audit.leftovers.is_empty() {
-        println!("left over      {}; `postroom reindex` removes them", audit.leftovers);
+        say!("left over      {}; `postroom reindex` removes them", audit.leftovers)?;
     }
     if arguments.data && audit.findings.is_empty() {
-        println!("data           integrity ok");
+        say!("data           integrity ok")?;
     }
     Ok(if audit.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -66,47 +67,48 @@ fn check_postgres(server: &PostgresConfig, thorough: bool) -> anyhow::Result<Exi
     let messages = audit.messages.map_or("no tables yet; the first start makes them".to_owned(), |count| {
         format!("schema {}, {count} messages", audit.schema_version)
     });
-    println!("database       {}, {messages}", server.place());
-    println!("server         {}", audit.server);
+    say!("database       {}, {messages}", server.place())?;
+    say!("server         {}", audit.server)?;
     if let Some(version) = &audit.citus {
-        println!("citus          version {version}: {CITUS}");
+        say!("citus          version {version}: {CITUS}")?;
     }
-    println!("durability     {}", audit.durability);
-    println!("extensions     none needed: search brings its own index");
+    say!("durability     {}", audit.durability)?;
+    say!("extensions     none needed: search brings its own index")?;
     for finding in &audit.findings {
-        println!("problem        {finding}");
+        say!("problem        {finding}")?;
     }
     if !audit.leftovers.is_empty() {
-        println!("left over      {}; `postroom reindex` removes them", audit.leftovers);
+        say!("left over      {}; `postroom reindex` removes them", audit.leftovers)?;
     }
     if thorough && audit.findings.is_empty() {
-        println!("data           counters and search index agree with a recount");
+        say!("data           counters and search index agree with a recount")?;
     }
     Ok(if audit.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What has to stand in the provider's dashboard, and what a request has to bring. Never a secret itself.
-fn tell_door(source: &Source, base_url: Option<&str>) {
+fn tell_door(source: &Source, base_url: Option<&str>) -> anyhow::Result<()> {
     let path = match source.name == original::SCHEME.kind {
         true => "/webhook".to_owned(),
         false => format!("/webhook/{}", source.name),
     };
     let base_url = source.options.base_url.as_deref().or(base_url).unwrap_or("https://YOUR-HOST");
-    println!("door           {path} ({})", source.scheme.title);
-    println!("  callback     {base_url}{path}");
-    println!("  expects      {}", source.expects());
+    say!("door           {path} ({})", source.scheme.title)?;
+    say!("  callback     {base_url}{path}")?;
+    say!("  expects      {}", source.expects())?;
     let labels: Vec<&str> = source.keys.iter().map(|key| key.label.as_str()).collect();
-    println!("  secrets      {} (any of them)", labels.join(", "));
+    say!("  secrets      {} (any of them)", labels.join(", "))?;
     if source.scheme.has_handshake() {
         let tokens: Vec<&str> = source.options.verify_tokens.iter().map(|token| token.label.as_str()).collect();
         match tokens.is_empty() {
-            false => println!("  verify token what stands in {} (any of them)", tokens.join(", ")),
-            true => println!(
+            false => say!("  verify token what stands in {} (any of them)", tokens.join(", "))?,
+            true => say!(
                 "problem        no verify token is set ({VERIFY_TOKEN_VARIABLE}, or verify_token_env): the handshake is refused"
-            ),
+            )?,
         }
     }
     if let Some(caution) = source.caution() {
-        println!("  caution      {caution}");
+        say!("  caution      {caution}")?;
     }
+    Ok(())
 }

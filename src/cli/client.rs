@@ -35,12 +35,23 @@ impl Target {
             _ => bail!("'{url}' must begin with http://"),
         }
         let authority = uri.authority().with_context(|| format!("'{url}' names no host"))?;
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let after_user = authority.as_str().rsplit('@').next().unwrap_or_default();
+        let port = match after_user[authority.host().len()..].trim_start_matches(':') {
+            "" => 80,
+            port => {
+                port.parse().ok().with_context(|| format!("'{url}' has the port {port}, and there is none such"))?
+            }
+        };
+        let path = match uri.path() {
+            "/" => default_path,
+            path => path,
+        };
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port,
             authority: HeaderValue::from_str(authority.as_str())?,
-            path: if path == "/" { default_path.to_owned() } else { path.to_owned() },
+            path: format!("{path}{query}"),
         })
     }
 }
@@ -109,7 +120,9 @@ mod tests {
         assert_eq!((target.host.as_str(), target.port, target.path.as_str()), ("localhost", 8000, "/webhook"));
         let target = Target::parse("http://[::1]/x?y=z", "/webhook").unwrap();
         assert_eq!((target.host.as_str(), target.port, target.path.as_str()), ("::1", 80, "/x?y=z"));
-        for bad in ["localhost:8000", "https://a/", "ftp://a", "http://", "not a url"] {
+        let target = Target::parse("http://8000:8000?y=z", "/webhook").unwrap();
+        assert_eq!((target.host.as_str(), target.port, target.path.as_str()), ("8000", 8000, "/webhook?y=z"));
+        for bad in ["localhost:8000", "https://a/", "ftp://a", "http://", "not a url", "http://a:65536", "http://a:b"] {
             assert!(Target::parse(bad, "/").is_err(), "{bad}");
         }
     }

@@ -51,9 +51,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("copying {place} stopped; it can be started again"))?;
     progress.bar.finish_and_clear();
     if arguments.json {
-        tell_json(&summary, started.elapsed())
+        tell_json(&summary, started.elapsed())?;
     } else {
-        tell(&place, &summary, started.elapsed())
+        tell(&place, &summary, started.elapsed())?;
     }
     let complete = summary.odd.0 == 0 && summary.agrees();
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -88,46 +88,50 @@ impl Progress {
         self.bar.set_position(done);
         if !self.on_terminal && self.told.elapsed() >= TELL_INTERVAL {
             self.told = Instant::now();
-            eprintln!("{name}: {done} of {all}, {:.0}/s, {} s left", self.bar.per_sec(), self.bar.eta().as_secs());
+            tell!("{name}: {done} of {all}, {:.0}/s, {} s left", self.bar.per_sec(), self.bar.eta().as_secs());
         }
     }
 }
 
-fn tell(place: &str, summary: &Summary, elapsed: Duration) {
+fn tell(place: &str, summary: &Summary, elapsed: Duration) -> anyhow::Result<()> {
     let Summary { read, created, .. } = summary;
-    println!("copied         {place}: {read} read, {created} new, in {:.1} s", elapsed.as_secs_f64());
+    say!("copied         {place}: {read} read, {created} new, in {:.1} s", elapsed.as_secs_f64())?;
     let (odd, some) = &summary.odd;
     if *odd > 0 {
-        println!("not copied     {odd} rows that are no text, such as {}", some.join(", "));
+        say!("not copied     {odd} rows that are no text, such as {}", some.join(", "))?;
     }
     let whole = summary.tally.whole();
-    println!(
+    say!(
         "compared       {} messages of {} days, all values: source {:016x}, target {:016x}",
         whole.source_messages,
         summary.tally.days.len(),
         whole.source_sum,
         whole.target_sum
-    );
+    )?;
     for (name, day) in summary.tally.days.iter().filter(|(_, day)| !day.agrees()).take(DAYS_TOLD_MAX) {
-        println!(
+        say!(
             "differs        {name}: source {} messages {:016x}, target {} messages {:016x}",
-            day.source_messages, day.source_sum, day.target_messages, day.target_sum
-        );
+            day.source_messages,
+            day.source_sum,
+            day.target_messages,
+            day.target_sum
+        )?;
     }
     for (sort, Copied { created, compared }) in &summary.beside {
-        println!(
+        say!(
             "{:<14} {} compared, all values, {created} new: source {:016x}, target {} with {:016x}",
             sort.name(),
             compared.source_messages,
             compared.source_sum,
             compared.target_messages,
             compared.target_sum
-        );
+        )?;
     }
-    println!("{}", if summary.agrees() { "equal          yes" } else { "equal          no" });
+    say!("{}", if summary.agrees() { "equal          yes" } else { "equal          no" })?;
+    Ok(())
 }
 
-fn tell_json(summary: &Summary, elapsed: Duration) {
+fn tell_json(summary: &Summary, elapsed: Duration) -> anyhow::Result<()> {
     let days = summary.tally.days.iter().map(|(name, day)| {
         json!({
             "day": name,
@@ -159,5 +163,6 @@ fn tell_json(summary: &Summary, elapsed: Duration) {
         "elapsed_seconds": elapsed.as_secs_f64(),
         "days": days.collect::<Vec<_>>(),
     });
-    println!("{report}");
+    say!("{report}")?;
+    Ok(())
 }

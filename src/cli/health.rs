@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 
 use super::client::{Client, Target};
-use super::inputs_of_environment;
+use super::{inputs_of_environment, local_url};
 
 /// Exits 0 if the service is ready, 1 if it is not or cannot be reached.
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let url = match &arguments.url {
         Some(url) => url.clone(),
-        None => format!("http://127.0.0.1:{}", inputs_of_environment()?.port()?),
+        None => local_url(inputs_of_environment()?.port()?),
     };
     let target = Target::parse(&url, "/health/ready")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -34,6 +34,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let asked = client.request("GET", HeaderMap::new(), Bytes::new());
         tokio::time::timeout(Duration::from_secs(arguments.timeout), asked).await
     })??;
-    println!("{}", String::from_utf8_lossy(&reply.body));
+    say!("{}", String::from_utf8_lossy(&reply.body))?;
     Ok(if reply.status == StatusCode::OK { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,5 +1,15 @@
 //! The command line: one file per subcommand. `serve` speaks JSON lines; the others speak to a person.
 
+/// A line on stdout, for people. What cannot be written there is an error; `println!` would panic.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::say(format_args!($($text)*)) };
+}
+
+/// A line on stderr, beside what was asked for; where nobody takes it, the work goes on.
+macro_rules! tell {
+    ($($text:tt)*) => { drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($text)*)))) };
+}
+
 mod bench;
 mod check;
 mod client;
@@ -12,17 +22,24 @@ mod sample;
 mod send;
 mod serve;
 mod sign;
+mod unpack;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::ensure;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::settings::SETTINGS;
-use crate::config::{Config, ConfigError, Inputs};
+use crate::config::{Config, ConfigError, Database, Inputs, StoreConfig};
 use crate::providers::Source;
+use crate::store::Store;
+use crate::telemetry::Metrics;
 
 /// The exit code of a configuration that cannot be used, as of a wrong command line.
 const EXIT_CONFIGURATION: u8 = 2;
@@ -72,7 +89,7 @@ enum Subcommands {
     },
 }
 
-/// Where `serve`, `check` and `reindex` find their settings. A flag for each setting is added from the table of settings.
+/// Where a command finds the settings of the service. A flag for each setting is added from the table of settings.
 #[derive(Debug, Args)]
 pub struct ServeArguments {
     /// A TOML file with settings (also POSTROOM_CONFIG)
@@ -97,10 +114,7 @@ pub fn main() -> ExitCode {
         Some(Subcommands::Reindex(arguments)) => finish(reindex::run(flags, arguments)),
         Some(Subcommands::Bench(arguments)) => finish(bench::run(&arguments)),
         Some(Subcommands::Copy(arguments)) => finish(copy::run(&arguments)),
-        Some(Subcommands::Completions { shell }) => {
-            clap_complete::generate(shell, &mut command(), "postroom", &mut std::io::stdout());
-            ExitCode::SUCCESS
-        }
+        Some(Subcommands::Completions { shell }) => finish(print_completions(shell)),
     }
 }
 
@@ -145,9 +159,22 @@ fn long_version() -> &'static str {
     Box::leak(text.into_boxed_str())
 }
 
+/// A service on this machine, where nothing else is named.
+fn local_url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
 /// Settings for commands that take none as flags.
 fn inputs_of_environment() -> anyhow::Result<Inputs> {
     Ok(Inputs::gather(BTreeMap::new(), None)?)
+}
+
+/// The database that a service has written before: where the URL is mistyped, nothing is made, and nothing goes astray.
+fn open_existing(store: &StoreConfig) -> anyhow::Result<Store> {
+    if let Database::Sqlite { path } = &store.database {
+        ensure!(path.exists(), "there is no database {}", path.display());
+    }
+    Ok(Store::open(store, Arc::new(Metrics::new(Vec::new(), store.queue_max, 1)))?)
 }
 
 /// A door by its name, and the settings that it stands in.
@@ -166,10 +193,31 @@ fn source_named(
     }
 }
 
+fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "postroom", &mut script);
+    say!("{}", String::from_utf8(script)?.trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// See the macro.
+fn say(text: fmt::Arguments<'_>) -> Result<(), Unsaid> {
+    writeln!(std::io::stdout(), "{text}").map_err(Unsaid)
+}
+
+/// Stdout did not take a line.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to stdout")]
+struct Unsaid(#[source] std::io::Error);
+
 /// Success, or one line on stderr that a person can act on.
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
-        eprintln!("postroom: {error:#}");
+        // Whoever closed the pipe, as `head` does, has read enough and needs no explanation.
+        let wanted = error.downcast_ref::<Unsaid>().is_none_or(|unsaid| unsaid.0.kind() != ErrorKind::BrokenPipe);
+        if wanted {
+            tell!("postroom: {error:#}");
+        }
         if error.is::<ConfigError>() { ExitCode::from(EXIT_CONFIGURATION) } else { ExitCode::FAILURE }
     })
 }

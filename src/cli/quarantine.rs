@@ -2,13 +2,13 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::Value;
 
+use super::open_existing;
 use super::verify::Case;
 use crate::config::Config;
 use crate::domain::Moment;
@@ -17,14 +17,13 @@ use crate::providers::encoding::Encoding;
 use crate::providers::sealed::Sealed;
 use crate::providers::{Request, Source};
 use crate::store::Store;
-use crate::telemetry::Metrics;
 
 /// Prints a verdict for each kept request; with `readmit`, stores the believed ones and removes their files.
 pub fn run(config: Config, readmit: bool) -> anyhow::Result<ExitCode> {
     let folder = config.quarantine.as_ref().map(|quarantine| quarantine.folder.clone());
     let folder = folder.context("POSTROOM_QUARANTINE_FOLDER is not set: nothing is kept")?;
     if !folder.exists() {
-        println!("{} does not exist: nothing was refused yet", folder.display());
+        say!("{} does not exist: nothing was refused yet", folder.display())?;
         return Ok(ExitCode::SUCCESS);
     }
     let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
@@ -35,11 +34,11 @@ pub fn run(config: Config, readmit: bool) -> anyhow::Result<ExitCode> {
     let mut believed = Vec::new();
     for path in &paths {
         let Some(kept) = Kept::read(path) else {
-            println!("{}: cannot be read", path.display());
+            say!("{}: cannot be read", path.display())?;
             continue;
         };
         let Some(source) = config.sources.iter().find(|source| source.name == kept.source) else {
-            println!("{}: there is no door '{}' any more", path.display(), kept.source);
+            say!("{}: there is no door '{}' any more", path.display(), kept.source)?;
             continue;
         };
         let base_url = kept.base_url.clone().or_else(|| config.server.public_base_url.clone());
@@ -48,35 +47,30 @@ pub fn run(config: Config, readmit: bool) -> anyhow::Result<ExitCode> {
             None => {}
             Some(Some((name, value))) => drop(headers.insert(name, value)),
             Some(None) => {
-                println!("{}: refused as {}", path.display(), kept.reason);
-                println!("  hint  no configured secret makes what it showed; the secret is another one");
+                say!("{}: refused as {}", path.display(), kept.reason)?;
+                say!("  hint  no configured secret makes what it showed; the secret is another one")?;
                 continue;
             }
         }
         let case = Case { source, headers, body, base_url, target, now: kept.at };
         match case.verdict() {
             Ok(key) => {
-                println!(
-                    "{}: refused as {}, would be believed now, by the secret of {key}",
-                    path.display(),
-                    kept.reason
-                );
+                say!("{}: refused as {}, would be believed now, by the secret of {key}", path.display(), kept.reason)?;
                 believed.push((path, source, case));
             }
             Err(reason) => {
-                println!("{}: refused as {}", path.display(), kept.reason);
+                say!("{}: refused as {}", path.display(), kept.reason)?;
                 for hint in case.hints(reason) {
-                    println!("  hint  {hint}");
+                    say!("  hint  {hint}")?;
                 }
             }
         }
     }
-    println!("{} kept, {} would be believed now", paths.len(), believed.len());
+    say!("{} kept, {} would be believed now", paths.len(), believed.len())?;
     if readmit && !believed.is_empty() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let metrics = Arc::new(Metrics::new(Vec::new(), config.store.queue_max, 1));
-            let store = Store::open(&config.store, metrics)?;
+            let store = open_existing(&config.store)?;
             let result = admit(&store, &believed).await;
             tokio::task::spawn_blocking(move || store.close()).await?;
             result
@@ -98,12 +92,12 @@ async fn admit(store: &Store, believed: &[(&std::path::PathBuf, &Source, Case<'_
             Ok(parsed) if !parsed.is_empty() => drop(store.append(parsed).await?),
             Ok(_) => {}
             Err(_) => {
-                println!("{}: believed, but not a message", path.display());
+                say!("{}: believed, but not a message", path.display())?;
                 continue;
             }
         }
         std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
-        println!("{}: stored", path.display());
+        say!("{}: stored", path.display())?;
     }
     Ok(())
 }
@@ -130,7 +124,8 @@ impl Kept {
             headers.append(HeaderName::try_from(name.as_str()).ok()?, HeaderValue::try_from(value.as_str()?).ok()?);
         }
         let encoded = text("body")?;
-        let length = encoded.len() / 4 * 3 - encoded.bytes().rev().take_while(|byte| *byte == b'=').count();
+        let length =
+            (encoded.len() / 4 * 3).saturating_sub(encoded.bytes().rev().take_while(|byte| *byte == b'=').count());
         Some(Self {
             source: text("source")?,
             reason: text("reason")?,

@@ -43,8 +43,8 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> 
         if !on_terminal && told.elapsed() >= TELL_INTERVAL {
             told = Instant::now();
             match stage {
-                Rebuilding::Key => eprintln!("building the primary key, {} s", started.elapsed().as_secs()),
-                Rebuilding::Index(indexed, messages) => eprintln!("{indexed} of {messages} messages indexed"),
+                Rebuilding::Key => tell!("building the primary key, {} s", started.elapsed().as_secs()),
+                Rebuilding::Index(indexed, messages) => tell!("{indexed} of {messages} messages indexed"),
             }
         }
     };
@@ -52,12 +52,12 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> 
     let (messages, built) =
         rebuild(path, &config.store, tell).with_context(|| format!("database {}", path.display()))?;
     bar.finish_and_clear();
-    println!("built anew for {messages} messages in {:.3} s", started.elapsed().as_secs_f64());
+    say!("built anew for {messages} messages in {:.3} s", started.elapsed().as_secs_f64())?;
     if !leftovers.is_empty() {
-        println!("removed {leftovers}");
+        say!("removed {leftovers}")?;
     }
     if !built {
-        println!("the service that runs on this database builds the index beside it now");
+        say!("the service that runs on this database builds the index beside it now")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -72,15 +72,15 @@ fn rebuild_postgres(server: &PostgresConfig) -> anyhow::Result<ExitCode> {
         bar.set_position(rows);
         if !on_terminal && told.elapsed() >= TELL_INTERVAL {
             told = Instant::now();
-            eprintln!("counting and indexing: {rows} rows, {} s", started.elapsed().as_secs());
+            tell!("counting and indexing: {rows} rows, {} s", started.elapsed().as_secs());
         }
     };
     let (messages, leftovers) =
         postgres::rebuild(server, tell).with_context(|| format!("database {}", server.place()))?;
     bar.finish_and_clear();
-    println!("built anew for {messages} messages in {:.3} s", started.elapsed().as_secs_f64());
+    say!("built anew for {messages} messages in {:.3} s", started.elapsed().as_secs_f64())?;
     if !leftovers.is_empty() {
-        println!("removed {leftovers}");
+        say!("removed {leftovers}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

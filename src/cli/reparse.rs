@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use super::ServeArguments;
+use super::{ServeArguments, open_existing};
 use crate::config::{Config, Inputs};
 use crate::domain::Moment;
 use crate::providers::{Scheme, Source};
 use crate::store::Store;
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Outcome;
 
 /// Bodies read at once.
@@ -31,17 +29,16 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     let config = Config::load(&Inputs::gather(flags, arguments.serve.config)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let metrics = Arc::new(Metrics::new(Vec::new(), config.store.queue_max, 1));
-        let store = Store::open(&config.store, metrics)?;
+        let store = open_existing(&config.store)?;
         let found = reparse(&store, &config.sources, arguments.all).await;
         tokio::task::spawn_blocking(move || store.close()).await?;
         let Found { bodies, created, statuses, events, unknown } = found?;
-        println!("bodies     {bodies} read again");
-        println!("messages   {created} new");
-        println!("statuses   {statuses} new");
-        println!("events     {events} new");
+        say!("bodies     {bodies} read again")?;
+        say!("messages   {created} new")?;
+        say!("statuses   {statuses} new")?;
+        say!("events     {events} new")?;
         if unknown > 0 {
-            println!("left alone {unknown}: their provider is not known here");
+            say!("left alone {unknown}: their provider is not known here")?;
         }
         Ok(ExitCode::SUCCESS)
     })

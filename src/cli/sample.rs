@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::client::{Client, Target};
-use super::source_named;
+use super::{local_url, source_named};
 use crate::domain::{Moment, Secret};
 use crate::providers::{Key, Request, SecretForm};
 
@@ -51,7 +51,7 @@ pub struct Wanted<'a> {
     /// The sample's name, or a file of the caller's.
     pub body: Option<PathBuf>,
     /// Where to post; the door's path is appended if the URL has none.
-    pub url: &'a str,
+    pub url: Option<&'a str>,
     /// The file with the key to sign with, for doors that hold a public one only.
     pub private_key: Option<&'a Path>,
     /// The settings file.
@@ -82,7 +82,8 @@ pub fn send(wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
         (None, None) => anyhow::bail!("there is no sample of {kind}; name a file"),
     };
     let path = format!("/webhook/{}", source.name);
-    let target = Target::parse(wanted.url, &path)?;
+    let url = wanted.url.map_or_else(|| local_url(config.server.port), str::to_owned);
+    let target = Target::parse(&url, &path)?;
     let mut own = HeaderMap::new();
     let media_type = if name.ends_with(".form") { "application/x-www-form-urlencoded" } else { "application/json" };
     own.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -99,7 +100,7 @@ pub fn send(wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let reply = runtime.block_on(Client::new(target).request("POST", headers, body))?;
-    println!("{name} to {path}: {} {}", reply.status.as_u16(), String::from_utf8_lossy(&reply.body));
+    say!("{name} to {path}: {} {}", reply.status.as_u16(), String::from_utf8_lossy(&reply.body))?;
     ensure!(reply.status == StatusCode::OK, "it was not taken");
     Ok(ExitCode::SUCCESS)
 }

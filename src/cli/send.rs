@@ -1,9 +1,8 @@
 //! `postroom send`: posts a file of messages, signed, one request a line. For trying out, for moving house, for load.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +15,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::{Mutex, mpsc};
 
 use super::client::{Client, Reply, Target};
-use super::inputs_of_environment;
 use super::sample::{self, Wanted};
+use super::{inputs_of_environment, local_url, unpack};
 use crate::config::{SigningKey, signing_key};
 use crate::providers::original::SIGNATURE_HEADER;
 use crate::telemetry::histogram::Spread;
@@ -28,6 +27,8 @@ const LINES_AHEAD: usize = 1024;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait before trying again.
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// Fewest requests a second: one in a quarter of an hour.
+const RATE_LEAST: f64 = 0.001;
 /// How many refusals are shown in full.
 const REFUSALS_SHOWN: usize = 5;
 /// How often progress is told where there is no terminal.
@@ -44,9 +45,9 @@ pub struct Arguments {
     /// sample
     #[arg(required_unless_present = "door")]
     file: Option<PathBuf>,
-    /// Where to post [default: http://127.0.0.1:8000 and the door's path]
-    #[arg(long, default_value = "http://127.0.0.1:8000", hide_default_value = true)]
-    url: String,
+    /// Where to post; by default http://127.0.0.1, the PORT of the settings, and the door's path
+    #[arg(long)]
+    url: Option<String>,
     /// Post one body as this provider would sign it, to its door: whatsapp, twilio, … (or a door's name)
     #[arg(long = "as", value_name = "DOOR")]
     door: Option<String>,
@@ -103,16 +104,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return sample::send(Wanted {
             door,
             body: arguments.file.clone(),
-            url: &arguments.url,
+            url: arguments.url.as_deref(),
             private_key: arguments.private_key.as_deref(),
             config: arguments.config.clone(),
         });
     }
     let file = arguments.file.as_deref().context("name a file, or - for standard input")?;
-    let key = signing_key(&inputs_of_environment()?)?;
-    let target = Target::parse(&arguments.url, "/webhook")?;
-    ensure!(arguments.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()), "--rate must be above zero");
-    let input = open(file)?;
+    let inputs = inputs_of_environment()?;
+    let key = signing_key(&inputs)?;
+    let url = match &arguments.url {
+        Some(url) => url.clone(),
+        None => local_url(inputs.port()?),
+    };
+    let target = Target::parse(&url, "/webhook")?;
+    let fits = |rate: f64| rate >= RATE_LEAST && rate.is_finite();
+    ensure!(arguments.rate.is_none_or(fits), "--rate must be at least {RATE_LEAST}");
+    let input = unpack::open(file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, lines) = mpsc::channel(LINES_AHEAD);
     let rate = arguments.rate;
@@ -138,26 +145,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let elapsed = started.elapsed();
     courier.progress.bar.finish_and_clear();
     let read = reader.join().expect("the reading thread does not panic");
-    let all_stored = courier.summarize(elapsed, arguments.json);
+    let all_stored = courier.summarize(elapsed, arguments.json)?;
     read.with_context(|| format!("reading {} stopped early", file.display()))?;
     Ok(if all_stored { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Opens the file, unpacking it by its name.
-fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufReader::new(std::io::stdin())));
-    }
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let unpacked: Box<dyn Read + Send> = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("gz") => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(file))),
-        Some("zst") => {
-            let decoder = ruzstd::decoding::StreamingDecoder::new(BufReader::new(file));
-            Box::new(decoder.with_context(|| format!("{} is not in zstd format", path.display()))?)
-        }
-        _ => Box::new(file),
-    };
-    Ok(Box::new(BufReader::with_capacity(64 << 10, unpacked)))
 }
 
 /// Hands out the lines, each when it is due.
@@ -245,7 +235,7 @@ impl Courier {
         };
         if let Some(refusal) = refusal.filter(|_| tally.refusals_shown < REFUSALS_SHOWN) {
             tally.refusals_shown += 1;
-            self.progress.bar.suspend(|| eprintln!("line {line}: {refusal}"));
+            self.progress.bar.suspend(|| tell!("line {line}: {refusal}"));
         }
         drop(tally);
         self.progress.step();
@@ -256,7 +246,7 @@ impl Courier {
     }
 
     /// Prints what became of everything; answers whether all was answered 200.
-    fn summarize(&self, elapsed: Duration, as_json: bool) -> bool {
+    fn summarize(&self, elapsed: Duration, as_json: bool) -> anyhow::Result<bool> {
         let tally = self.tally();
         let answered: u64 = tally.statuses.values().sum();
         let sent = answered + tally.failed;
@@ -275,17 +265,17 @@ impl Courier {
                 "rate": rate,
                 "latency_ms": { "p50": p50, "p90": p90, "p99": p99, "max": slowest_ms },
             });
-            println!("{summary}");
+            say!("{summary}")?;
         } else {
-            println!("sent        {sent} messages in {seconds:.3} s ({rate:.0} a second)");
+            say!("sent        {sent} messages in {seconds:.3} s ({rate:.0} a second)")?;
             for (status, count) in &tally.statuses {
-                println!("answer {status}  {count}");
+                say!("answer {status}  {count}")?;
             }
-            println!("failed      {}", tally.failed);
-            println!("retries     {}", tally.retries);
-            println!("latency ms  p50 {p50:.3}  p90 {p90:.3}  p99 {p99:.3}  max {slowest_ms:.3}");
+            say!("failed      {}", tally.failed)?;
+            say!("retries     {}", tally.retries)?;
+            say!("latency ms  p50 {p50:.3}  p90 {p90:.3}  p99 {p99:.3}  max {slowest_ms:.3}")?;
         }
-        tally.failed == 0 && tally.statuses.keys().all(|status| *status == 200)
+        Ok(tally.failed == 0 && tally.statuses.keys().all(|status| *status == 200))
     }
 }
 
@@ -315,7 +305,7 @@ impl Progress {
             let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             if told.elapsed() >= TELL_INTERVAL {
                 *told = Instant::now();
-                eprintln!("{} sent, {:.0} a second", self.bar.position(), self.bar.per_sec());
+                tell!("{} sent, {:.0} a second", self.bar.position(), self.bar.per_sec());
             }
         }
     }

@@ -23,7 +23,7 @@ pub struct Arguments {
 /// Prints the signature.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let key = signing_key(&inputs_of_environment()?)?;
-    println!("{}", key.sign(&read(&arguments.file)?));
+    say!("{}", key.sign(&read(&arguments.file)?))?;
     Ok(ExitCode::SUCCESS)
 }
 

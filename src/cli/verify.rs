@@ -61,17 +61,17 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
         None => Moment::now(),
     };
     let case = Case { source: &source, headers, body, base_url: config.server.public_base_url, target, now };
-    println!("door      {} ({})", source.name, source.scheme.title);
-    println!("expects   {}", source.expects());
+    say!("door      {} ({})", source.name, source.scheme.title)?;
+    say!("expects   {}", source.expects())?;
     match case.verdict() {
         Ok(key) => {
-            println!("verdict   believed, by the secret of {key}");
+            say!("verdict   believed, by the secret of {key}")?;
             Ok(ExitCode::SUCCESS)
         }
         Err(reason) => {
-            println!("verdict   refused: {reason}");
+            say!("verdict   refused: {reason}")?;
             for hint in case.hints(reason) {
-                println!("hint      {hint}");
+                say!("hint      {hint}")?;
             }
             Ok(ExitCode::FAILURE)
         }

@@ -67,12 +67,13 @@ pub fn rule(table: &Table, scheme: &Scheme, complain: Complain<'_>) -> Result<Op
         return Ok(None);
     }
     let reader = Reader { table, complain };
+    let bare = |header| Rule { header, ..Rule::of_body("", "", Algorithm::HmacSha256, Encoding::Hex) };
+    let shows_secret = matches!(reader.text("algorithm")?.as_deref(), Some("static" | "jwt-hs256"));
     let mut rule = match &scheme.rule {
+        // What the provider puts around its signature, and signs beside the body, has no place around a secret.
+        Some(rule) if shows_secret => bare(rule.header.clone()),
         Some(rule) => rule.clone(),
-        None => {
-            let header = reader.text("signature_header")?.ok_or_else(|| complain("signature_header", "is not set"))?;
-            Rule { header, ..Rule::of_body("", "", Algorithm::HmacSha256, Encoding::Hex) }
-        }
+        None => bare(reader.text("signature_header")?.ok_or_else(|| complain("signature_header", "is not set"))?),
     };
     if let Some(header) = reader.text("signature_header")? {
         rule.header = header.to_ascii_lowercase().into();

@@ -141,7 +141,8 @@ pub fn next_link(query: &str, position: &Position) -> Option<String> {
     if !given.iter().any(|(name, _)| matches!(name.as_ref(), "cursor" | "order")) {
         return None;
     }
-    let mut next = form_urlencoded::Serializer::new(String::from("/messages?"));
+    let path = "/messages?";
+    let mut next = form_urlencoded::Serializer::for_suffix(path.to_owned(), path.len());
     next.extend_pairs(given.iter().filter(|(name, _)| !matches!(name.as_ref(), "cursor" | "offset")));
     Some(next.append_pair("cursor", &cursor::encode(position)).finish())
 }

@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use postroom::config::sources::VERIFY_TOKEN_VARIABLE;
 use postroom::config::{Config, Database, Inputs, settings};
 use postroom::http::ROUTES;
+use postroom::providers::SCHEMES;
 use serde_json::Value;
 
 const FOLDERS: [&str; 2] = ["deploy/kubernetes", "deploy/kubernetes-postgres"];
@@ -22,7 +24,11 @@ fn read(path: impl AsRef<Path>) -> String {
 }
 
 fn yaml(path: impl AsRef<Path>) -> Value {
-    serde_yaml_ng::from_str(&read(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
+    let value = serde_yaml_ng::from_str(&read(&path)).and_then(|mut value: serde_yaml_ng::Value| {
+        value.apply_merge()?;
+        serde_yaml_ng::from_value(value)
+    });
+    value.unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
 }
 
 fn text(value: &Value) -> &str {
@@ -169,11 +175,16 @@ fn interpolated(value: &str) -> (String, Option<&str>) {
 fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
     let compose = yaml("docker-compose.yml");
     let (services, example) = (&compose["services"], read(".env.example"));
-    let offered =
-        |name: &str| example.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{name}=")));
+    let offers: BTreeSet<&str> =
+        example.lines().filter_map(|line| Some(line.trim_start_matches('#').split_once('=')?.0)).collect();
+    let offered = |name: &str| offers.contains(name.trim_end_matches("_PREVIOUS"));
+    let of_a_door = |name: &str| {
+        SCHEMES.iter().any(|scheme| scheme.variable == Some(name.trim_end_matches("_PREVIOUS")))
+            || name == VERIFY_TOKEN_VARIABLE
+    };
     for name in ["api", "replica"] {
         let service = &services[name];
-        let mut environment = BTreeMap::new();
+        let (mut environment, mut passed_on) = (BTreeMap::new(), BTreeSet::new());
         for (variable, value) in service["environment"].as_object().expect("a map") {
             // Without a value it is passed on where it is set.
             let (value, from) = interpolated(value.as_str().unwrap_or("${}"));
@@ -181,8 +192,15 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
             if from != Some("") {
                 environment.insert(variable.clone(), value);
             } else {
-                assert!(settings::find(variable).is_some(), "{variable} is no setting");
+                passed_on.insert(variable.as_str());
+                assert!(settings::find(variable).is_some() || of_a_door(variable), "{variable} is no setting");
             }
+        }
+        // What the example offers, and what opens a door by itself, gets there; but for what is fixed in a container, or not for us.
+        let not_ours = ["DATABASE_PASSWORD", "BALANCER_PORT"];
+        let doors = SCHEMES.iter().filter_map(|scheme| scheme.variable);
+        for variable in offers.iter().copied().filter(|name| !not_ours.contains(name)).chain(doors) {
+            assert!(!service["environment"][variable].is_null() || passed_on.contains(variable), "{variable}");
         }
         let config = config(&environment);
         assert_eq!(matches!(config.store.database, Database::Postgres(_)), name == "replica");

@@ -21,6 +21,7 @@ mod overload;
 mod postgres;
 mod process;
 mod real_input;
+mod scripts;
 mod send;
 mod stats;
 mod storage;

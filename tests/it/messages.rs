@@ -310,6 +310,8 @@ fn cursors_lead_through_the_listing_once_and_change_nothing_for_others() {
         );
     }
     assert_eq!(next(&server.get("/messages?limit=2")), None, "who does not ask gets no link");
+    let link = next(&server.get("/messages?cursor=&limit=2")).expect("there is more");
+    assert!(link.starts_with("/messages?limit=2&cursor=01"), "{link}");
     for (filters, expected) in
         [("", 7), ("&from=%2B14155550100", 3), ("&q=%C3%89+%26", 7), ("&since=2025-01-15T10:00:01Z", 4)]
     {

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use postroom::domain::Secret;
 use postroom::providers::SigningKey;
@@ -161,6 +163,36 @@ fn a_file_that_is_no_database_of_ours_is_refused_and_left_as_it_was() {
     let setup = Setup::new();
     fs::create_dir(setup.database()).unwrap();
     assert_refused(&setup, "DATABASE_URL");
+}
+
+#[test]
+fn a_file_that_may_only_be_read_is_refused() {
+    // Root may write everything, so the program has to be somebody else.
+    let somebody = |command: &mut Command, folder: &Path| {
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            command.uid(65_534).gid(65_534);
+            for path in [folder.to_owned(), folder.join("app.db")] {
+                std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).unwrap();
+            }
+        }
+    };
+    let server = Server::start();
+    let (database, folder) = (server.database(), server.folder());
+    assert_eq!(server.stop().0.code(), Some(0));
+    fs::remove_dir_all(folder.path().join("app.db-index")).unwrap();
+    fs::set_permissions(&database, fs::Permissions::from_mode(0o444)).unwrap();
+    let mut version = Setup::new().arg("--version").command();
+    somebody(&mut version, folder.path());
+    if version.current_dir("/").output().is_err() {
+        println!("skipped: the program cannot be run by another user");
+        return;
+    }
+    let mut command = Setup::in_folder(folder.clone()).command();
+    somebody(&mut command, folder.path());
+    let mut program = Running::spawn(command.stdout(Stdio::null()).stderr(Stdio::piped()));
+    let status = program.wait();
+    let told = std::io::read_to_string(program.stderr()).unwrap();
+    assert!(status.code() == Some(1) && told.contains("cannot be written by this user"), "{told}");
 }
 
 #[test]

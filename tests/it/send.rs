@@ -76,6 +76,70 @@ fn send_posts_every_line_of_a_file_however_it_is_packed() {
 }
 
 #[test]
+fn send_reads_every_frame_of_a_zstd_file_and_says_where_one_breaks_off() {
+    let server = Server::start();
+    let path = server.folder().path().join("a.ndjson.zst");
+    let compress = |id: &str| {
+        let line = [body(&message(id)), b"\n".to_vec()].concat();
+        ruzstd::encoding::compress_to_vec(line.as_slice(), ruzstd::encoding::CompressionLevel::Fastest)
+    };
+    // Between two frames one that is to be passed over, as compressors that work in parallel put there.
+    let passed_over = [&0x184D_2A50u32.to_le_bytes()[..], &3u32.to_le_bytes(), b"abc"].concat();
+    let whole = [compress("a"), passed_over.clone(), compress("b"), passed_over].concat();
+    std::fs::write(&path, &whole).unwrap();
+    let output = send(&server, path.to_str().unwrap(), &[], b"");
+    assert!(output.status.success() && stdout(&output).contains("answer 200  2\n"), "{output:?}");
+    assert_eq!(server.rows(), 2);
+
+    for (cut, sent) in [(whole.len() - 1, "sent        2 "), (whole.len() - 20, "sent        1 ")] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let output = send(&server, path.to_str().unwrap(), &[], b"");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(stdout(&output).starts_with(sent) && told.contains("stopped early"), "{cut}: {output:?}");
+        assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    }
+}
+
+#[test]
+fn what_nobody_takes_of_the_output_is_no_crash() {
+    let server = Server::start();
+    let (port, url) = (server.address.port().to_string(), format!("sqlite:///{}", server.database().display()));
+    let run = |arguments: &[&str], stdout: Stdio, stderr: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postroom"));
+        command.args(arguments).env_clear().env("WEBHOOK_SECRET", SECRET).env("DATABASE_URL", &url).env("PORT", &port);
+        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().expect("the program runs");
+        let output = child.wait_with_output().expect("it ends");
+        (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+    };
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").expect("Linux"));
+    for arguments in
+        [&["sign"][..], &["health"], &["check"], &["send", "-"], &["send", "-", "--json"], &["completions", "bash"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(run(arguments, writer.into(), Stdio::piped()), (Some(1), String::new()), "{arguments:?}");
+        let (code, told) = run(arguments, full(), Stdio::piped());
+        assert_eq!((code, told.lines().count()), (Some(1), 1), "{arguments:?}: {told}");
+        assert!(told.starts_with("postroom: cannot write to stdout"), "{arguments:?}: {told}");
+    }
+    assert_eq!(run(&["send", "absent"], Stdio::null(), full()).0, Some(1));
+}
+
+#[test]
+fn send_goes_to_the_port_of_the_settings_where_no_url_is_given() {
+    let setup = Setup::new().env("WHATSAPP_APP_SECRET", SECRET);
+    let folder = setup.path().to_owned();
+    let server = setup.start();
+    std::fs::write(folder.join("lines"), lines(2)).unwrap();
+    for arguments in [&["send", "lines"][..], &["send", "--as", "whatsapp"]] {
+        let mut command = Setup::in_folder(server.folder()).env("WHATSAPP_APP_SECRET", SECRET).command();
+        let output = command.env("PORT", server.address.port().to_string()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+    assert_eq!(server.rows(), 3);
+}
+
+#[test]
 fn send_says_what_was_refused_and_exits_with_1() {
     let server = Server::start();
     let output = send(&server, "-", &[], b"{\"message_id\":\"\"}\nnonsense\n");
@@ -111,7 +175,9 @@ fn what_cannot_be_sent_is_told_in_a_line() {
         &["send", "absent.ndjson"][..],
         &["send", "-", "--url", "https://example.com"],
         &["send", "-", "--url", "nonsense"],
+        &["send", "-", "--url", "http://localhost:65536"],
         &["send", "-", "--rate", "0"],
+        &["send", "-", "--rate", "1e-300"],
     ] {
         let output = postroom(arguments, b"");
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -151,6 +217,8 @@ fn check_finds_what_is_wrong_with_settings_and_data() {
     };
     let (code, told, _) = run(&["--data"]);
     assert!(code == Some(0) && told.contains("2 messages") && told.contains("integrity ok"), "{told}");
+    let (code, _, told) = run(&["--database-url", "sqlite:////tmp"]);
+    assert!(code == Some(1) && told.contains("/tmp is a folder"), "{told}");
     let (code, _, told) = run(&["--port", "99999"]);
     assert!(code == Some(2) && told.starts_with("postroom: --port must be"), "{told}");
     let other = rusqlite::Connection::open(server.database()).unwrap();

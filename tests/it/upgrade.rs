@@ -145,6 +145,23 @@ fn after_a_stop_the_original_service_can_go_on_with_the_file_and_we_after_it() {
 }
 
 #[test]
+fn what_deployment_says_to_run_leaves_nothing_of_ours_in_the_file() {
+    let server = Server::start();
+    server.store(&message("ours"));
+    let (path, _folder) = (server.database(), server.folder());
+    assert_eq!(server.stop().0.code(), Some(0));
+    let document = include_str!("../../DEPLOYMENT.md");
+    let (_, after) = document.split_once("sqlite3 app.db \"DROP").expect("the document says how");
+    let (statements, _) = after.split_once('"').expect("it ends");
+    let file = database::open(&path);
+    file.execute_batch(&format!("DROP{statements}")).expect("all of it is there");
+    let left = "SELECT group_concat(name, ' ') FROM sqlite_master";
+    let left: String = file.query_row(left, [], |row| row.get(0)).expect("there is something");
+    assert_eq!((left.as_str(), database::ids(&file).len()), ("messages sqlite_autoindex_messages_1", 1));
+    assert_eq!(journal_versions(&path), [1, 1]);
+}
+
+#[test]
 fn rows_written_while_our_triggers_were_gone_are_counted_at_the_next_start() {
     let server = Server::start();
     server.store(&message("ours"));

@@ -31,7 +31,7 @@ impl Progress {
         self.bar.set_style(style("{spinner} {elapsed_precise} {msg}"));
         self.bar.set_message(what.to_owned());
         if !self.on_terminal {
-            eprintln!("{what}");
+            tell!("{what}");
         }
     }
 
@@ -55,7 +55,7 @@ impl Progress {
 
     /// A warning.
     pub fn warn(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| tell!("{text}"));
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::Store;
+use super::sqlite::locate;
 use crate::config::{Database, StoreConfig};
 use crate::telemetry::Metrics;
 use beside::Thing;
@@ -103,6 +104,12 @@ enum End {
     Postgres(Box<PostgresEnd>),
 }
 
+/// Whether both are one file by two names.
+fn same_file(one: &Database, other: &Database) -> bool {
+    let (Database::Sqlite { path: one }, Database::Sqlite { path: other }) = (one, other) else { return false };
+    locate(one).is_ok_and(|one| locate(other).is_ok_and(|other| one == other))
+}
+
 /// Copies `from` into `to`, then compares row by row what was copied, this time and before. `anew` forgets how far earlier copies
 /// came. `tell` hears of rows done and rows in all.
 pub async fn copy(
@@ -111,7 +118,7 @@ pub async fn copy(
     anew: bool,
     mut tell: impl FnMut(Phase, u64, u64),
 ) -> Result<Summary, CopyError> {
-    if from.database == to.database {
+    if from.database == to.database || same_file(&from.database, &to.database) {
         return Err(CopyError("source and target are the same database".to_owned()));
     }
     let mut source = End::source(&from.database).await?;

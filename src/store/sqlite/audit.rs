@@ -9,7 +9,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::covered::{Extent, Failure, dead_by_notes, samples_are_true, value};
-use super::file::wal_path;
+use super::file::{locate, wal_path};
 use super::indexer::message;
 use super::leftover;
 use super::schema::{SCHEMA_VERSION, is_ours, object_exists, open_for_reading};
@@ -47,6 +47,7 @@ pub enum IndexAudit {
 /// Opens the file for reading and looks at its table; with `thorough`, reads everything: SQLite's own integrity check, and the
 /// index against the table.
 pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
+    let path = &locate(path).unwrap_or_else(|_| path.to_owned());
     let connection = open_untouched(path)?;
     let schema_version =
         if is_ours(&connection)? { connection.query_row("PRAGMA user_version", [], |row| row.get(0))? } else { 0 };
@@ -152,7 +153,7 @@ fn open_untouched(path: &Path) -> rusqlite::Result<Connection> {
         return open_for_reading(path);
     }
     let mut uri = String::from("file:");
-    for byte in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).as_os_str().as_bytes() {
+    for byte in path.as_os_str().as_bytes() {
         match byte {
             b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
             other => uri.push_str(&format!("%{other:02X}")),

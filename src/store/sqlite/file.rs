@@ -2,9 +2,22 @@
 //! what it commits there is lost, so it must not be acknowledged.
 
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+/// Where the database file is: absolute, so that a later change of the working directory means nothing, and behind every link, since
+/// SQLite puts the log beside the file itself. The file need not be there yet.
+pub fn locate(path: &Path) -> io::Result<PathBuf> {
+    match (path.canonicalize(), path.read_link()) {
+        (Err(error), Ok(target)) if error.kind() == io::ErrorKind::NotFound => {
+            locate(&path.parent().unwrap_or(Path::new("")).join(target))
+        }
+        (Err(_), _) => std::path::absolute(path),
+        (found, _) => found,
+    }
+}
 
 /// The database file and its write-ahead log, as the file system knows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

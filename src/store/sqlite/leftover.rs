@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::file::locate;
 use super::schema::{Missing, OpenError, open_for_writing};
 use crate::config::StoreConfig;
 use crate::store::Leftovers;
@@ -35,7 +36,8 @@ pub(super) fn count(connection: &Connection) -> rusqlite::Result<Leftovers> {
 
 /// Removes it, in one transaction; a running service goes on meanwhile. Answers what it was.
 pub fn remove_leftovers(path: &Path, config: &StoreConfig) -> Result<Leftovers, OpenError> {
-    let mut connection = open_for_writing(path, config, Missing::Refuse)?;
+    let path = locate(path).map_err(OpenError::Folder)?;
+    let mut connection = open_for_writing(&path, config, Missing::Refuse)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = count(&transaction)?;
     if !found.is_empty() {

@@ -39,6 +39,7 @@ use crate::telemetry::metrics::Gauges;
 pub use audit::{Audit, IndexAudit, audit};
 use covered::Extent;
 use file::FileIdentity;
+pub(super) use file::locate;
 use indexer::Indexer;
 pub use leftover::remove_leftovers;
 use queue::Queue;
@@ -136,8 +137,7 @@ impl std::fmt::Debug for Shared {
 impl SqliteStore {
     /// See `Store::open`.
     pub fn open(path: &Path, config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
-        // Made absolute once, so that a later change of the working directory means nothing.
-        let path = std::path::absolute(path).map_err(OpenError::Folder)?;
+        let path = locate(path).map_err(OpenError::Folder)?;
         let queue = Queue::new(config.queue_max);
         let shared = Arc::new(Shared {
             queue,
@@ -267,7 +267,7 @@ pub fn rebuild(
     config: &StoreConfig,
     tell: impl FnMut(Rebuilding) + Clone + Send + 'static,
 ) -> anyhow::Result<(u64, bool)> {
-    let path = std::path::absolute(path)?;
+    let path = locate(path)?;
     let (mut of_key, mut of_index) = (tell.clone(), tell);
     let messages = schema::rebuild_key(&path, config, move || of_key(Rebuilding::Key))?;
     let built = indexer::build_now(path, |indexed| of_index(Rebuilding::Index(indexed, messages)))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use thiserror::Error;
 
 use super::file::wal_path;
@@ -39,6 +39,9 @@ pub enum OpenError {
     /// The folder of the file cannot be made, or the log beside it cannot be synced.
     #[error("cannot use the folder of the database")]
     Folder(#[source] std::io::Error),
+    /// Messages could be read, and none be stored.
+    #[error("the database file cannot be written by this user")]
+    ReadOnly,
     /// SQLite refuses.
     #[error("cannot open the database")]
     Sqlite(#[from] rusqlite::Error),
@@ -89,6 +92,10 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
     }
     let mut connection = Connection::open_with_flags(path, flags)?;
+    // SQLite opens a file that it may only read for reading, whatever it was asked for.
+    if connection.is_readonly(MAIN_DB)? {
+        return Err(OpenError::ReadOnly);
+    }
     connection.busy_timeout(config.lock_timeout)?;
     if let Some(folder) = path.parent().and_then(Path::to_str) {
         // What does not fit in memory while something is sorted lies beside the database: the place that is known to be

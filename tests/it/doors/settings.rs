@@ -370,3 +370,32 @@ fn a_generic_door_that_is_opened_by_a_static_secret_says_so_loudly() {
     let server = setup.start();
     server.wait_for_line(|line| line["level"] == "WARNING" && line["source"] == "a");
 }
+
+#[test]
+fn a_static_header_holds_the_secret_and_nothing_that_the_provider_puts_around_a_signature() {
+    let text = r#"
+        [source.dialog]
+        provider = "360dialog"
+        secret_env = "DIALOG360_SECRET"
+        algorithm = "static"
+        signature_header = "X-My-Header"
+
+        [source.slack]
+        provider = "slack"
+        secret_env = "DIALOG360_SECRET"
+        algorithm = "static"
+        signature_header = "Authorization"
+        prefix = "Bearer "
+    "#;
+    let (setup, _) = with_file(Setup::new().env("DIALOG360_SECRET", "s3cret"), text);
+    let server = setup.start();
+    let body = envelope(&[text_message("a", "x")]);
+    let post = |door: &str, header: (&str, &str)| {
+        server.client().request("POST", &format!("/webhook/{door}"), &[header], body.as_ref()).unwrap().status
+    };
+    assert_eq!(post("dialog", ("X-My-Header", "s3cret")), 200);
+    assert_eq!(post("dialog", ("X-My-Header", "sha256=s3cret")), 401);
+    assert_eq!(post("slack", ("Authorization", "Bearer s3cret")), 200);
+    assert_eq!(post("slack", ("Authorization", "v0=s3cret")), 401);
+    assert_eq!(server.rows(), 1);
+}

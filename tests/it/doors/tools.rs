@@ -5,7 +5,7 @@ use std::process::Output;
 
 use super::{envelope, start, text_message};
 use crate::harness::door::{PRIVATE_KEY, all_doors, now};
-use crate::harness::{Door, Setup, wait_until};
+use crate::harness::{Door, Setup, on_a_file, wait_until};
 
 /// Runs a subcommand with all doors configured; files stand in its folder.
 fn run(files: &[(&str, &[u8])], arguments: &[&str]) -> (bool, String) {
@@ -151,6 +151,18 @@ fn what_could_not_be_read_is_read_again_after_an_upgrade() {
 }
 
 #[test]
+fn a_mistyped_database_is_not_made_by_looking_for_bodies() {
+    if !on_a_file("on PostgreSQL a database is not made by naming it") {
+        return;
+    }
+    let setup = Setup::new().arg("reparse");
+    let (status, _, told) = setup.run();
+    assert_eq!((status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    assert!(told.contains("there is no database"), "{told}");
+    assert!(!setup.database().exists());
+}
+
+#[test]
 fn refused_requests_are_kept_if_asked_and_stored_once_the_secret_is_right() {
     let folder = tempfile::tempdir().unwrap();
     let kept = || fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
@@ -181,6 +193,12 @@ fn refused_requests_are_kept_if_asked_and_stored_once_the_secret_is_right() {
     assert!(verify("app-secret", &[]).contains("1 kept, 1 would be believed now"));
     assert!(verify("app-secret", &["--readmit"]).contains("stored"));
     assert_eq!((server.rows(), kept().len()), (1, 0));
+    // What somebody else wrote there is told, and left alone.
+    let strange = folder.path().join("strange.json");
+    let (text, padding) = (r#"{"source":"whatsapp","reason":"","at":0,"target":"/","headers":{},"body":"#, r#""=="}"#);
+    fs::write(&strange, [text, padding].concat()).unwrap();
+    assert!(verify("app-secret", &["--readmit"]).contains("strange.json: cannot be read"));
+    fs::remove_file(strange).unwrap();
     let off = Setup::new().start();
     assert_eq!(off.client().request("POST", "/webhook", &[], b"{}").unwrap().status, 401);
     assert!(kept().is_empty());

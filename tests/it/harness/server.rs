@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -127,9 +127,24 @@ impl Setup {
 
     /// Runs it to its end, for starts that are refused. Answers its status, stdout and stderr.
     pub fn run(&self) -> (ExitStatus, String, String) {
-        let output = self.command().stdin(Stdio::null()).output().expect("the program runs");
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().expect("the program starts");
+        let pid = child.id();
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || ended.send(child.wait_with_output()));
+        let (output, in_time) = match end.recv_timeout(PATIENCE) {
+            Ok(output) => (output, true),
+            Err(_) => {
+                signal(pid, "KILL");
+                (end.recv().expect("the thread sends"), false)
+            }
+        };
+        let output = output.expect("the program can be waited for");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
-        (output.status, text(output.stdout), text(output.stderr))
+        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+        assert!(in_time, "the program did not end by itself; stdout: {stdout}stderr: {stderr}");
+        (output.status, stdout, stderr)
     }
 
     /// Starts it and waits until it serves.
@@ -296,8 +311,7 @@ impl Server {
 
     /// Sends a signal by number.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
-        assert!(status.expect("kill runs").success());
+        signal(self.pid(), name);
     }
 
     /// Kills it as a power failure of the process would: no cleaning up.
@@ -320,6 +334,11 @@ impl Server {
         let stderr = self.stderr.take().expect("joined once").join().expect("stderr was read");
         (status, self.lines(), stderr)
     }
+}
+
+fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+    assert!(status.expect("kill runs").success());
 }
 
 impl Drop for Server {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Server, body, database, message, wait_until};
+use crate::harness::{Server, Setup, body, database, message, wait_until};
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -79,6 +79,36 @@ fn a_removed_file_is_noticed_by_the_first_message_too() {
     remove_all(&server.database());
     assert_refuses(&server, "two");
     assert_not_ready(&server);
+}
+
+#[test]
+fn a_link_to_the_file_is_followed_to_where_its_log_is() {
+    // The file is in another folder, and not there yet when it is first served.
+    let setup = Setup::new();
+    let (link, folder) = (setup.database(), setup.path().join("disk"));
+    let file = folder.join("kept.db");
+    std::fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink("disk/kept.db", &link).unwrap();
+    let server = setup.start();
+    server.store(&message("one"));
+    assert!(beside(&file, "-wal").exists() && !beside(&link, "-wal").exists());
+    // What looks at it beside the service sees what is only in the log so far.
+    let run = |arguments: &[&str]| {
+        let setup = Setup::in_folder(server.folder());
+        let (status, told, why) = arguments.iter().fold(setup, |setup, argument| setup.arg(argument)).run();
+        (status.code(), told + &why)
+    };
+    let (code, told) = run(&["check", "--data"]);
+    assert!(code == Some(0) && told.contains(" 1 messages"), "{told}");
+    let (code, told) = run(&["copy", "--from", "sqlite:///app.db", "--to", "sqlite:///disk/../disk/kept.db"]);
+    assert!(code == Some(1) && told.contains("the same database"), "{told}");
+    assert_eq!(run(&["reindex"]).0, Some(0));
+    let folder = server.folder();
+    assert_eq!(server.stop().0.code(), Some(0));
+    assert!(!beside(&file, "-wal").exists());
+    let server = Setup::in_folder(folder).start();
+    server.store(&message("two"));
+    assert_total(&server, 2);
 }
 
 #[test]

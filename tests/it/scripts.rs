@@ -1,0 +1,76 @@
+//! `quickstart.sh` and `test_api.sh`, as somebody runs them who has just cloned the repository.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::harness::server::wait_until;
+
+/// An address of this test's own: the script wants to know the port before the program has one.
+const HOST: &str = "127.0.79.1";
+
+/// The script, asked to stop when dropped, as Ctrl-C would: killed, it would leave the service behind.
+struct Quickstart(std::process::Child);
+
+impl Drop for Quickstart {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn quickstart_takes_over_what_the_env_file_says_and_test_api_finds_nothing_wrong() {
+    if ["bash", "curl"].iter().any(|tool| Command::new(tool).arg("--version").output().is_err()) {
+        println!("skipped: bash or curl is not here");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for script in ["quickstart.sh", "test_api.sh"] {
+        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(script), at(script)).unwrap();
+    }
+    // It is built already; whatever cargo is asked for, it has done it.
+    for (folder, tool) in [("tools", "cargo"), ("target/release", "")] {
+        fs::create_dir_all(at(folder)).unwrap();
+        if !tool.is_empty() {
+            fs::write(at(folder).join(tool), "#!/bin/sh\n").unwrap();
+            fs::set_permissions(at(folder).join(tool), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    symlink(env!("CARGO_BIN_EXE_postroom"), at("target/release/postroom")).unwrap();
+    let settings = "# as people write it\n\nWEBHOOK_SECRET=\"a secret # with blanks\" # and why\nexport API_TOKEN='to.ken'\n\
+                    WHATSAPP_APP_SECRET=app   # the app's\nWHATSAPP_VERIFY_TOKEN=verify\nCRM_SECRET=crm\nPOSTROOM_CONFIG=doors.toml\n\
+                    DATABASE_URL=sqlite:///other.db\nLOG=nothing of the script's\n";
+    fs::write(at(".env"), settings.to_owned() + "HOST=" + HOST + "\nPORT=8000\n").unwrap();
+    let door = "[source.crm]\nprovider = \"generic\"\nsecret_env = \"CRM_SECRET\"\nsignature_header = \"X-Crm\"\n";
+    fs::write(at("doors.toml"), door).unwrap();
+    let path = format!("{}:{}", at("tools").display(), std::env::var("PATH").unwrap());
+    let run = |script: &str| {
+        let mut command = Command::new("bash");
+        command.arg(at(script)).env_clear().env("PATH", &path).env("DATABASE_URL", "sqlite:///data/mine.db");
+        command
+    };
+    let quickstart = run("quickstart.sh").stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it runs");
+    let mut quickstart = Quickstart(quickstart);
+    let curl = |path: &str| {
+        let output = Command::new("curl").args(["-s", "-m", "5", &format!("http://{HOST}:8000{path}")]).output();
+        String::from_utf8(output.expect("curl runs").stdout).expect("UTF-8")
+    };
+    wait_until("it is ready", || {
+        assert!(quickstart.0.try_wait().unwrap().is_none(), "it ended");
+        (curl("/health/ready") == r#"{"status":"ready"}"#).then_some(())
+    });
+    // A door of a variable, and one of the settings file.
+    let handshake = "/webhook/whatsapp?hub.mode=subscribe&hub.verify_token=verify&hub.challenge=7";
+    assert_eq!(curl(handshake), "7");
+    assert_eq!(curl("/webhook/crm"), r#"{"detail":"Method Not Allowed"}"#);
+    // What the environment has goes first.
+    assert!(at("data/mine.db").exists() && !at("other.db").exists());
+
+    let base_url = format!("http://{HOST}:8000");
+    let tested = run("test_api.sh").env("BASE_URL", base_url).output().expect("it runs");
+    let told = String::from_utf8_lossy(&tested.stdout).into_owned();
+    assert!(tested.status.success(), "{told}{}", String::from_utf8_lossy(&tested.stderr));
+}
