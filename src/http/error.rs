@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use http_body_util::Full;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 
-use super::{Answer, views};
+use super::answer::{Answer, AnswerBody};
+use super::views;
 use crate::domain::FieldError;
 use crate::providers::BadSignature;
 use crate::store::StoreError;
@@ -30,7 +30,7 @@ pub enum ApiError {
     BodyTooLarge,
     /// The body did not come in time.
     BodyTooSlow,
-    /// The bodies under way take all the memory that they may.
+    /// The bodies, or the answers, under way take all the memory that they may.
     BodiesTooLarge,
     /// Not signed as the door wants it. The status is what the provider takes for that.
     BadSignature {
@@ -146,7 +146,7 @@ impl ApiError {
             Self::BodyTooLarge => views::detail("Payload Too Large"),
             _ => views::detail(status.canonical_reason().unwrap_or("Error")),
         };
-        let mut answer = Answer::new(Full::new(body));
+        let mut answer = Answer::new(AnswerBody::new(body));
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         headers.insert(hyper::header::CONTENT_TYPE, views::JSON);

@@ -98,6 +98,12 @@ pub async fn respond(
         let work = pin!(dispatch(app, peer, fault, route, &head, body, &mut record));
         within(work, deadline, || ApiError::RequestDeadline).await
     };
+    let result = result.and_then(|mut answer| {
+        if route.is_some_and(|route| reads_pages(route.endpoint)) {
+            answer.body_mut().take_room(&app.answer_room)?;
+        }
+        Ok(answer)
+    });
     let (mut answer, error) = match result {
         Ok(answer) => (answer, None),
         Err(error) => (error.answer(), Some(error)),
@@ -250,6 +256,11 @@ fn is_guarded(app: &AppState, endpoint: Endpoint) -> bool {
         Endpoint::Webhook | Endpoint::Door | Endpoint::Live | Endpoint::Ready => false,
         Endpoint::Index | Endpoint::OpenApi | Endpoint::Docs => false,
     }
+}
+
+/// Whether an answer may be as large as what others have sent; the rest are small, or lie in the memory anyway.
+fn reads_pages(endpoint: Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Messages | Endpoint::Message | Endpoint::Statuses | Endpoint::Events)
 }
 
 /// Reading wants a token, if there are tokens.

@@ -2,6 +2,7 @@
 //!
 //! HTTP/1.1 only; HTTP/2 and TLS belong to the proxy in front.
 
+pub mod answer;
 mod browser;
 pub mod connection;
 mod cursor;
@@ -25,9 +26,7 @@ pub mod views;
 
 use std::sync::{Arc, RwLock};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Method, Response};
+use hyper::Method;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::{AccessConfig, ServerConfig};
@@ -35,10 +34,8 @@ use crate::providers::Source;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::PathLabel;
+pub use answer::Answer;
 pub use quarantine::{Quarantine, read_key};
-
-/// An answer: headers, and a body that is whole from the start.
-pub type Answer = Response<Full<Bytes>>;
 
 /// What every request may need.
 #[derive(Debug)]
@@ -61,6 +58,8 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// Bytes that large bodies may still take, all together.
     pub body_room: Semaphore,
+    /// Bytes that large answers may still take, all together.
+    pub answer_room: Arc<Semaphore>,
     /// Large bodies that may still be read into parts at once.
     pub large_reads: Semaphore,
     /// Turns true when the service begins to stop; requests that come after that are refused.

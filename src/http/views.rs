@@ -1,13 +1,12 @@
 //! The JSON that clients see: structs of their own, so that the domain can change while clients stay happy.
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::Answer;
+use super::answer::{Answer, AnswerBody};
 use crate::domain::event::StoredEvent;
 use crate::domain::invalid::Place;
 use crate::domain::message::FullMessage;
@@ -29,7 +28,7 @@ pub fn ok(view: &impl Serialize) -> Answer {
 
 /// Bytes of some media type as a 200 answer.
 pub fn with_type(body: Bytes, media_type: HeaderValue) -> Answer {
-    let mut answer = Answer::new(Full::new(body));
+    let mut answer = Answer::new(AnswerBody::new(body));
     answer.headers_mut().insert(CONTENT_TYPE, media_type);
     answer
 }

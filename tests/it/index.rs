@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::server::{Server, Setup};
@@ -141,10 +141,16 @@ fn where_it_cannot_be_kept_answers_are_right_all_the_same() {
     fs::write(setup.path().join("app.db-index"), "no folder").unwrap();
     let server = setup.start();
     store(&server, 0..25);
-    server.wait_for_line(|line| line["message"].as_str().is_some_and(|text| text.contains("folder of the index")));
+    let tells = |line: &Value| line["message"].as_str().is_some_and(|text| text.contains("folder of the index"));
+    server.wait_for_line(tells);
     assert_eq!(server.get("/messages?q=number").json()["total"], 25);
     assert_eq!(server.get("/stats").json()["total_messages"], 25);
     assert_eq!(server.get("/health/ready").status, 200);
+    // By then it was tried again.
+    wait_until_indexed(&server);
+    assert_eq!(server.lines().iter().filter(|line| tells(line)).count(), 1, "it is told once");
+    let (status, stdout, stderr) = Setup::in_folder(server.kill()).arg("reindex").run();
+    assert!(!status.success() && stderr.contains("File exists"), "{stdout}{stderr}");
 }
 
 #[test]

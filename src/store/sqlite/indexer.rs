@@ -115,7 +115,7 @@ impl Indexer {
 pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool, Failure> {
     let index = Arc::new(Index::default());
     let mut keeper = Keeper::new(path, None, Arc::clone(&index), Pace::default())?;
-    keeper.take_folder();
+    keeper.take_folder()?;
     let is_ours = lock(&keeper.control.folder).is_some();
     while is_ours && keeper.advance(false)? {
         tell(index.current().map_or(0, |state| state.live()));
@@ -148,6 +148,8 @@ pub(super) struct Keeper {
     committed_row: i64,
     /// Something went wrong, and was told.
     trouble: bool,
+    /// The folder cannot be used, and that was told.
+    no_folder: bool,
     /// Since when much is to be done, and when that was last told.
     building: Option<(Instant, Instant)>,
 }
@@ -176,6 +178,7 @@ impl Keeper {
             added: Some(Instant::now()),
             committed_row: 0,
             trouble: false,
+            no_folder: false,
             building: None,
         })
     }
@@ -205,7 +208,14 @@ impl Keeper {
             self.reader.let_go();
             return false;
         }
-        self.take_folder();
+        match self.take_folder() {
+            Ok(()) => self.no_folder = false,
+            Err(error) => {
+                if !std::mem::replace(&mut self.no_folder, true) {
+                    log::error("the folder of the index cannot be used").cause(&error).emit();
+                }
+            }
+        }
         match self.advance(end) {
             Ok(again) => {
                 if std::mem::take(&mut self.trouble) {
@@ -228,23 +238,16 @@ impl Keeper {
     }
 
     /// Another process may hold the folder, as long as both run on one database. Until it is ours, nothing is written.
-    fn take_folder(&mut self) {
+    fn take_folder(&mut self) -> io::Result<()> {
         let mut folder = lock(&self.control.folder);
         if folder.is_none() {
-            match Folder::take(self.folder_path.clone()) {
-                Ok(None) => {}
-                Ok(taken) => {
-                    *folder = taken;
-                    // What the other has written is newer than what was read before.
-                    self.index.publish(None);
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.trouble, true) {
-                        log::error("the folder of the index cannot be used").cause(&error).emit();
-                    }
-                }
+            *folder = Folder::take(self.folder_path.clone())?;
+            if folder.is_some() {
+                // What the other has written is newer than what was read before.
+                self.index.publish(None);
             }
         }
+        Ok(())
     }
 
     fn advance(&mut self, end: bool) -> Result<bool, Failure> {

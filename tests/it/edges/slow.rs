@@ -1,6 +1,6 @@
 //! Clients that take their time, alone and by the thousand. Nobody else waits for them.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -78,6 +78,44 @@ fn a_client_that_never_reads_its_answers_is_let_go_and_holds_nobody_up() {
     });
     assert!(answered > 1);
     server.store(&message("afterwards"));
+}
+
+#[test]
+fn large_pages_that_nobody_takes_fill_no_memory_and_hold_up_no_message() {
+    let server = Server::start();
+    let mut client = server.client();
+    let text = "\u{1f600}".repeat(4_096);
+    for number in 0..100 {
+        let mut large = message(&format!("m{number}"));
+        large["text"] = text.clone().into();
+        assert_eq!(client.post(&body(&large)).status, 200);
+    }
+    // With little room on the client's side.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let connect = || {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("a small one");
+        let stream = runtime.block_on(socket.connect(server.address)).expect("the server accepts");
+        stream.into_std().expect("it is a socket")
+    };
+    let crowd: Vec<_> = (0..300)
+        .map(|_| {
+            let mut stream = connect();
+            stream.write_all(b"GET /messages?limit=100 HTTP/1.1\r\nHost: test\r\n\r\n").expect("it fits");
+            // One after the other, so that no answers are being made at once; each takes the beginning of its own and no more.
+            stream.set_nonblocking(false).expect("it can wait");
+            stream.read_exact(&mut [0]).expect("an answer begins");
+            stream
+        })
+        .collect();
+    let peak = server.memory_peak_bytes() >> 20;
+    assert!(peak < 250, "{peak} MiB, and 300 pages of 1.6 MiB were asked for");
+    server.store(&message("meanwhile"));
+    assert_eq!(server.get("/messages?limit=1").status, 200, "a small page takes no room");
+    drop(crowd);
+    let large = || server.get("/messages?limit=100");
+    let large = wait_until("there is room again", || Some(large()).filter(|reply| reply.status == 200));
+    assert_eq!(large.json()["data"].as_array().map(Vec::len), Some(100));
 }
 
 #[test]
