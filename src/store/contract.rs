@@ -2,6 +2,7 @@
 //! with after any history. A new behaviour starts as a case here.
 
 mod details;
+mod indexed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,59 +107,6 @@ on_both_engines!(
     after_any_history_a_store_agrees_with_the_model,
     messages_without_details_are_texts_of_the_original_door,
 );
-
-#[test]
-fn stretches_of_the_search_index_are_merged_and_compared_with_the_messages() {
-    let Some(cluster) = cluster::shared() else { return };
-    let url = cluster.database();
-    let Database::Postgres(server) = on_server(&url) else { unreachable!("it is PostgreSQL") };
-    let findings = || crate::store::postgres::audit(&server, true).unwrap().findings;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let store = open(&config(on_server(&url)));
-        let (deadline, mut stored) = (std::time::Instant::now() + Duration::from_secs(60), 0);
-        while cluster::sql(&url, "SELECT count(*) FROM postroom_stretches WHERE level >= 2") == "0" {
-            assert!(std::time::Instant::now() < deadline, "nothing was merged");
-            let batch =
-                (0..5).map(|at| message(&format!("m{}", stored + at), "+1", "2025-01-15T10:00:00Z", Some("a word")));
-            file(&store, batch.collect()).await;
-            stored += 5;
-            let filter = Filter { search: Some(Needle::new("WORD")), ..Filter::default() };
-            let request =
-                PageRequest { filter, limit: 1, start: Start::Offset(0), order: Order::Time, bounded_total: false };
-            assert_eq!(
-                store.page(request).await.unwrap().total,
-                stored,
-                "each is found once, before and after a merge"
-            );
-        }
-        store.close();
-    });
-    assert_eq!(findings(), [""; 0]);
-    for damage in [
-        "UPDATE postroom_runs SET texts = texts + 1 WHERE ctid = (SELECT min(ctid) FROM postroom_runs)",
-        "DELETE FROM postroom_runs WHERE ctid = (SELECT min(ctid) FROM postroom_runs)",
-        // The number of the first text in it.
-        "UPDATE postroom_runs SET numbers = set_byte(numbers, 1, get_byte(numbers, 1) + 1)
-         WHERE ctid = (SELECT min(ctid) FROM postroom_runs)",
-        "DELETE FROM postroom_folded WHERE number = 1",
-        "UPDATE postroom_folded SET ts = '' WHERE number = 1",
-        "UPDATE postroom_folded SET folded = '' WHERE number = 1",
-        "UPDATE postroom_search SET texts = texts + 1",
-    ] {
-        for table in ["runs", "folded", "search"] {
-            cluster::sql(&url, &format!("CREATE TABLE IF NOT EXISTS kept_{table} AS SELECT * FROM postroom_{table}"));
-        }
-        cluster::sql(&url, damage);
-        assert_eq!(findings().len(), 1, "{damage}");
-        for table in ["runs", "folded", "search"] {
-            let restored =
-                format!("DELETE FROM postroom_{table}; INSERT INTO postroom_{table} SELECT * FROM kept_{table}");
-            cluster::sql(&url, &restored);
-        }
-        assert_eq!(findings(), [""; 0]);
-    }
-}
 
 fn message(id: &str, from: &str, ts: &str, text: Option<&str>) -> NewMessage {
     NewMessage {

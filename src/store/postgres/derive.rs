@@ -130,14 +130,19 @@ impl Counting {
     /// Adds a stretch of rows to the counters. Answers how many they were.
     pub async fn round(&self, client: &Client) -> Result<(i64, Round), Failure> {
         let (most, began) = (self.most.get(), Instant::now());
-        let counted = count(client, most).await;
-        self.most.set(match counted {
-            Ok(rows) if rows < most => most,
-            Ok(_) => next_length(most, began.elapsed()),
-            // It may have been too much for the operator's limit on statements.
-            Err(_) => (most / 4).max(COUNTED_LEAST),
-        });
-        counted.map(|rows| (rows, if rows < most { Round::Done } else { Round::More }))
+        match count(client, most).await {
+            Ok(rows) if rows < most => Ok((rows, Round::Done)),
+            Ok(rows) => {
+                self.most.set(next_length(most, began.elapsed()));
+                Ok((rows, Round::More))
+            }
+            // Too much for the operator's limit on statements: less may do.
+            Err(Failure::Deadline) if most > COUNTED_LEAST => {
+                self.most.set((most / 4).max(COUNTED_LEAST));
+                Ok((0, Round::More))
+            }
+            Err(failure) => Err(failure),
+        }
     }
 }
 

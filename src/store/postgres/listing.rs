@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Row};
 
 use super::batch::exact;
 use super::failure::Failure;
+use super::places;
 use super::query::{Query, Value};
 use super::runs::{self, Looked};
 use super::statistics::{self, State};
@@ -19,6 +20,9 @@ const SKIPPED_MAX: u64 = if cfg!(test) { 2 } else { 1_000 };
 const MATCHES_MAX: usize = if cfg!(test) { 6 } else { 50_000 };
 /// The same where a lower bound will do and the index does not narrow the search.
 const BOUND_LEAST: usize = if cfg!(test) { 1 } else { 1_000 };
+/// From so many candidates on a search looks at them where they lie; before, it costs more to learn where that is. Of more than
+/// `MATCHES_MAX` not all need to be looked at.
+const PLACED_LEAST: usize = if cfg!(test) { 1 } else { 2_000 };
 /// How long counting may take where the request is content with a lower bound.
 const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(20);
 /// Looking at one row after the other costs so much more than looking at all texts in a row.
@@ -258,33 +262,36 @@ async fn search(client: &Client, state: &State, request: &PageRequest, needle: &
             return Ok(Found::These(matches_by_columns(client, i64::MIN, filter, needle).await?));
         }
     }
-    let tail = matches_by_columns(client, state.indexed, filter, needle).await?;
+    let mut found = matches_by_columns(client, state.indexed, filter, needle).await?;
     if candidates.as_ref().is_some_and(Vec::is_empty) {
-        return Ok(Found::These(tail));
+        return Ok(Found::These(found));
     }
-    let in_tail = tail.len() as u64;
     if let Some(count) = count.filter(|count| !has_columns && *count > MATCHES_MAX as u64) {
-        return Ok(Found::ByText { total: count + in_tail, is_bound: false });
+        return Ok(Found::ByText { total: count + found.len() as u64, is_bound: false });
     }
     let most = if request.bounded_total && candidates.is_none() { BOUND_LEAST } else { MATCHES_MAX };
+    // Where the index is sure of its candidates they need no look at the text.
+    let term = if count.is_some() && candidates.is_some() { None } else { Some(needle) };
     let mut query = Query::default();
-    let is_exact = count.is_some() && candidates.is_some();
-    let mut condition = match candidates {
-        Some(candidates) => format!("t.number = ANY({})", query.bind(Value::Numbers(candidates))),
-        None => "true".to_owned(),
-    };
-    if !is_exact {
-        let term = query.bind(Value::Bytes(needle.folded().into()));
-        condition.push_str(&format!(" AND position({term} IN t.folded) > 0"));
+    let mut condition = "true".to_owned();
+    if let Some(candidates) = candidates {
+        let rest = if (PLACED_LEAST..=MATCHES_MAX).contains(&candidates.len()) {
+            matches_at_places(client, filter, term, candidates, &mut found).await?
+        } else {
+            candidates
+        };
+        if rest.is_empty() {
+            return Ok(Found::These(found));
+        }
+        condition = format!("t.number = ANY({})", query.bind(Value::Numbers(rest)));
     }
-    let columns = query.columns_beside("t", filter);
-    let join = if columns.contains("m.") { "JOIN messages m USING (arrival)" } else { "" };
-    let matching = format!("FROM postroom_folded t {join} WHERE {condition}{columns}");
+    let (join, matches) = matching(&mut query, filter, term);
+    let matching = format!("FROM postroom_folded t {join} WHERE {condition}{matches}");
     query.text = format!("SELECT t.arrival, t.ts {matching} LIMIT {}", most + 1);
-    let mut first: Vec<Match> = query.rows(client).await?.iter().map(Match::of).collect();
+    let first = query.rows(client).await?;
     if first.len() <= most {
-        first.extend(tail);
-        return Ok(Found::These(first));
+        found.extend(first.iter().map(Match::of));
+        return Ok(Found::These(found));
     }
     query.text = format!("SELECT count(*) {matching}");
     let (counted, is_bound) = if request.bounded_total {
@@ -295,7 +302,46 @@ async fn search(client: &Client, state: &State, request: &PageRequest, needle: &
     } else {
         (query.number(client).await?, false)
     };
-    Ok(Found::ByText { total: counted + in_tail, is_bound })
+    Ok(Found::ByText { total: counted + found.len() as u64, is_bound })
+}
+
+/// The conditions on an indexed text `t`, and the join that they need: that it has the term, if one is given, and is of a message
+/// that the columns of a filter let through.
+fn matching(query: &mut Query, filter: &Filter, term: Option<&Needle>) -> (&'static str, String) {
+    let mut matches = String::new();
+    if let Some(term) = term {
+        let term = query.bind(Value::Bytes(term.folded().into()));
+        matches = format!(" AND position({term} IN t.folded) > 0");
+    }
+    matches.push_str(&query.columns_beside("t", filter));
+    (if matches.contains("m.") { "JOIN messages m USING (arrival)" } else { "" }, matches)
+}
+
+/// Looks at candidates, which ascend, where they were written. Adds the matches to `found`, and answers the candidates that are not
+/// there.
+async fn matches_at_places(
+    client: &Client,
+    filter: &Filter,
+    term: Option<&Needle>,
+    candidates: Vec<i64>,
+    found: &mut Vec<Match>,
+) -> Result<Vec<i64>, Failure> {
+    let mut query = Query::default();
+    let places = query.bind(Value::Places(places::of(client, &candidates).await?));
+    let (join, matches) = matching(&mut query, filter, term);
+    query.text = format!(
+        "SELECT t.arrival, t.ts, t.number, true{matches} FROM postroom_folded t {join} WHERE t.ctid = ANY({places})"
+    );
+    let mut is_there = vec![false; candidates.len()];
+    for row in query.rows(client).await? {
+        // At an outdated place there may be any other text.
+        if let Ok(at) = candidates.binary_search(&row.get(2)) {
+            is_there[at] = true;
+            found.extend(row.get::<_, bool>(3).then(|| Match::of(&row)));
+        }
+    }
+    let mut is_there = is_there.into_iter();
+    Ok(candidates.into_iter().filter(|_| is_there.next() == Some(false)).collect())
 }
 
 /// Counts until the time is over; the snapshot outlives that.

@@ -16,6 +16,7 @@ mod grams;
 pub mod ground;
 mod leftover;
 mod listing;
+pub(in crate::store) mod places;
 mod query;
 mod queue;
 mod reader;

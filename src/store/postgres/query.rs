@@ -4,6 +4,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::failure::Failure;
+use super::places::Place;
 use crate::domain::{Filter, Kind};
 use crate::providers::original;
 
@@ -21,6 +22,7 @@ pub(super) enum Value {
     Number(i64),
     Bytes(Vec<u8>),
     Numbers(Vec<i64>),
+    Places(Vec<Place>),
 }
 
 impl Query {
@@ -98,6 +100,7 @@ impl Value {
             Self::Number(number) => (number, Type::INT8),
             Self::Bytes(bytes) => (bytes, Type::BYTEA),
             Self::Numbers(numbers) => (numbers, Type::INT8_ARRAY),
+            Self::Places(places) => (places, Type::TID_ARRAY),
         }
     }
 }

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::failure::Failure;
-use super::{grams, sql};
+use super::{grams, places, sql};
 use crate::store::index::postings;
 use crate::store::index::source::{put_number, take_bytes, take_number};
 
@@ -92,7 +92,7 @@ impl Stretch {
             (&self.times, Type::TEXT_ARRAY),
             (&self.folded, Type::BYTEA_ARRAY),
         ];
-        client.execute_typed(sql::INDEX_TEXTS, &texts).await?;
+        places::note(client, &client.query_typed(sql::INDEX_TEXTS, &texts).await?).await?;
         client.execute_typed(sql::INDEX_STRETCH, &[(last, Type::INT8)]).await?;
         let runs: [(&(dyn ToSql + Sync), Type); 4] = [
             (last, Type::INT8),
@@ -111,6 +111,8 @@ pub(super) async fn merge(client: &Client) -> Result<bool, Failure> {
     let most: [(&(dyn ToSql + Sync), Type); 2] = [(&MERGED_TOGETHER, Type::INT8), (&LEVEL_MAX, Type::INT2)];
     let Some(due) = client.query_typed_opt(sql::MERGE_DUE, &most).await? else { return Ok(false) };
     let (level, last): (i16, i64) = (due.get(0), due.get(1));
+    // While the server knows nothing of the table, as after a copy, it would read and sort a whole level for each piece.
+    client.batch_execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off").await?;
     let piece: [(&(dyn ToSql + Sync), Type); 4] =
         [(&level, Type::INT2), (&last, Type::INT8), (&MERGED_ROWS_MAX, Type::INT8), (&MERGED_BYTES_MAX, Type::INT8)];
     let merged: i64 = client.query_typed_one(sql::MERGE_PIECE, &piece).await?.get(0);

@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_inbox.sql"),
     include_str!("migrations/0002_details.sql"),
     include_str!("migrations/0003_runs.sql"),
+    include_str!("migrations/0004_places.sql"),
     include_str!("migrations/0005_file.sql"),
 ];
 /// How long a replica that upgrades keeps the others waiting without a sign of life.

@@ -76,7 +76,12 @@ pub(super) const INDEX_WAITING: &str = "SELECT count(*) FROM \
 pub(super) const INDEX_ROWS: &str = "SELECT arrival, from_msisdn, ts, text, text_exact FROM messages \
      WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3";
 pub(super) const INDEX_TEXTS: &str = "INSERT INTO postroom_folded (number, arrival, from_msisdn, ts, folded) \
-     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[])";
+     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[]) RETURNING number, ctid";
+/// A chunk that has places gets more behind them.
+pub(super) const NOTE_PLACES: &str = "INSERT INTO postroom_places (chunk, places) \
+     SELECT * FROM unnest($1::bigint[], $2::bytea[]) ORDER BY 1 \
+     ON CONFLICT (chunk) DO UPDATE SET places = postroom_places.places || excluded.places";
+pub(super) const PLACES: &str = "SELECT places FROM postroom_places WHERE chunk BETWEEN $1 AND $2 ORDER BY chunk";
 pub(super) const INDEX_STRETCH: &str = "INSERT INTO postroom_stretches (level, last) VALUES (0, $1)";
 pub(super) const INDEX_RUNS: &str = "INSERT INTO postroom_runs (level, run, last, texts, numbers) \
      SELECT 0, run, $1, texts, numbers FROM unnest($2::bigint[], $3::int[], $4::bytea[]) AS r (run, texts, numbers)";
@@ -108,7 +113,7 @@ pub(super) const MERGED: &str = "WITH gone AS (DELETE FROM postroom_stretches WH
 
 /// Throws the search index away. Deleted rather than truncated: whoever reads an older snapshot still finds it there.
 pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET packed = 0, texts = 0; DELETE FROM postroom_folded; \
-     DELETE FROM postroom_stretches; DELETE FROM postroom_runs";
+     DELETE FROM postroom_places; DELETE FROM postroom_stretches; DELETE FROM postroom_runs";
 /// Removes the search index of schema 2, which replicas of an earlier build search by.
 pub(super) const FORGET_FORMER_INDEX: &str = "DROP TABLE IF EXISTS postroom_texts";
 /// How many indexed texts have each of some runs, the rarest first.
@@ -129,7 +134,7 @@ pub(super) const PROBE: &str = "WITH filler AS (SELECT string_agg(md5(random()::
 /// What `/metrics` tells of the database: bytes, and rows that wait to be counted and indexed.
 pub(super) const GAUGES: &str = "\
     SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
-            WHERE oid IN (to_regclass('messages'), to_regclass('postroom_folded'), to_regclass('postroom_runs'), to_regclass('postroom_stretches'),
+            WHERE oid IN (to_regclass('messages'), to_regclass('postroom_folded'), to_regclass('postroom_runs'), to_regclass('postroom_stretches'), to_regclass('postroom_places'),
                           to_regclass('postroom_texts'), to_regclass('postroom_buckets'),
                           to_regclass('postroom_senders'), to_regclass('postroom_sender_days'),
                           to_regclass('postroom_details'), to_regclass('postroom_payloads'), to_regclass('postroom_events'),

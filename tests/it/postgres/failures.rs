@@ -67,6 +67,29 @@ fn counting_that_fails_is_told_once_and_goes_on_when_it_can() {
     assert_eq!(server.lines().iter().filter(|line| fails(line)).count(), 1);
 }
 
+#[test]
+fn a_stretch_that_takes_longer_than_the_operator_allows_is_counted_in_shorter_ones() {
+    const ROWS: u32 = 5_000;
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let server = on(&url).start();
+    // As if the time for a statement were over after so many rows.
+    let limit = "CREATE FUNCTION too_long() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; END $$;
+         CREATE TRIGGER ours BEFORE UPDATE ON postroom_state FOR EACH ROW
+             WHEN (NEW.messages > OLD.messages + 700) EXECUTE FUNCTION too_long()";
+    sql(&url, limit);
+    let insert = format!(
+        "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, created_at)
+         SELECT 'm' || n, '+1', '+2', '2025-01-01T00:00:00Z', 'x' FROM generate_series(1, {ROWS}) n"
+    );
+    sql(&url, &insert);
+    let counted = "SELECT messages FROM postroom_state";
+    wait_until("everything is counted", || (sql(&url, counted) == ROWS.to_string()).then_some(()));
+    assert_eq!(server.get("/messages").json()["total"], ROWS);
+    assert!(server.lines().iter().all(|line| line["level"] != "ERROR"), "{:?}", server.lines());
+}
+
 fn through(cluster: &Cluster, proxy: &Proxy) -> String {
     let url = cluster.database();
     let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();

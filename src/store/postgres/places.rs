@@ -1,0 +1,179 @@
+//! Where indexed texts lie in their table, page and line. Thousands of candidates of a search are looked at there, in the order of
+//! the pages; the way through the index, several pages for each, costs three times as much.
+//!
+//! Places are hints. Rows are only ever added, but whoever rewrites the table (`VACUUM FULL`, a restore) moves them, and replicas
+//! of an earlier build note no places. So a row that is found somewhere says itself which text it is, and who searches looks for
+//! what was not found by number.
+
+use std::error::Error;
+
+use bytes::{BufMut, BytesMut};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Row};
+
+use super::failure::Failure;
+use super::sql;
+use crate::store::index::source::{put_number, take_number};
+
+/// The numbers of texts whose places stand in one row differ in these last bits.
+const CHUNK_BITS: u32 = if cfg!(test) { 2 } else { 13 };
+
+/// A page of a table, and a line on it: what the server calls `ctid`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Place {
+    page: u32,
+    line: u16,
+}
+
+/// Texts with numbers one behind the other on lines one below the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lines {
+    number: i64,
+    first: Place,
+    count: u16,
+}
+
+/// Notes where texts were written: rows of number and place.
+pub(super) async fn note(client: &Client, written: &[Row]) -> Result<(), Failure> {
+    let mut texts: Vec<(i64, Place)> = written.iter().map(|row| (row.get(0), row.get(1))).collect();
+    texts.sort_unstable_by_key(|(number, _)| *number);
+    let chunks = texts.chunk_by(|(one, _), (next, _)| one >> CHUNK_BITS == next >> CHUNK_BITS);
+    let (chunks, places): (Vec<i64>, Vec<Vec<u8>>) =
+        chunks.map(|texts| (texts[0].0 >> CHUNK_BITS, pack(texts))).unzip();
+    client.execute_typed(sql::NOTE_PLACES, &[(&chunks, Type::INT8_ARRAY), (&places, Type::BYTEA_ARRAY)]).await?;
+    Ok(())
+}
+
+/// Where texts of these numbers, which ascend, may lie; those are left out of which nothing is known.
+pub(in crate::store) async fn of(client: &Client, numbers: &[i64]) -> Result<Vec<Place>, Failure> {
+    let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
+    let (first, last) = (first >> CHUNK_BITS, last >> CHUNK_BITS);
+    let mut known = Vec::new();
+    for row in client.query_typed(sql::PLACES, &[(&first, Type::INT8), (&last, Type::INT8)]).await? {
+        unpack(row.get(0), &mut known);
+    }
+    Ok(numbers.iter().filter_map(|number| find(&known, *number)).collect())
+}
+
+/// Packs places as blocks that stand for themselves: others can be put behind them. A block is of texts numbered without a gap: the
+/// first number and how many texts; then, for lines one below the other, how many pages further they are, the first and how many.
+fn pack(texts: &[(i64, Place)]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    let is_below =
+        |(_, one): &(i64, Place), (_, next): &(i64, Place)| one.page == next.page && one.line + 1 == next.line;
+    for block in texts.chunk_by(|(one, _), (next, _)| one + 1 == *next) {
+        put_number(block[0].0.cast_unsigned(), &mut packed);
+        put_number(block.len() as u64, &mut packed);
+        let mut before = 0;
+        for lines in block.chunk_by(is_below) {
+            let Place { page, line } = lines[0].1;
+            let further = page.wrapping_sub(before).cast_signed();
+            // The sign last, so that a step back is a small number too.
+            put_number((further << 1 ^ further >> 31).cast_unsigned().into(), &mut packed);
+            put_number(line.into(), &mut packed);
+            put_number(lines.len() as u64, &mut packed);
+            before = page;
+        }
+    }
+    packed
+}
+
+/// Appends what can be read. It is a hint like any other, so damage needs no words.
+fn unpack(mut packed: &[u8], known: &mut Vec<Lines>) {
+    while unpack_block(&mut packed, known).is_some() {}
+}
+
+fn unpack_block(packed: &mut &[u8], known: &mut Vec<Lines>) -> Option<()> {
+    let mut take = || take_number(packed).ok();
+    let (mut number, mut left, mut page) = (take()?.cast_signed(), take()?, 0_u32);
+    while left > 0 {
+        let further = u32::try_from(take()?).ok()?;
+        page = page.wrapping_add(further >> 1 ^ (further & 1).wrapping_neg());
+        let (line, count) = (u16::try_from(take()?).ok()?, u16::try_from(take()?).ok()?);
+        known.push(Lines { number, first: Place { page, line }, count });
+        left = left.checked_sub(count.into())?;
+        number = number.checked_add(count.into())?;
+    }
+    Some(())
+}
+
+/// The place of a text among lines, which ascend unless another build indexed anew in between.
+fn find(known: &[Lines], number: i64) -> Option<Place> {
+    let behind = known.partition_point(|lines| lines.number <= number);
+    let Lines { number: first, first: Place { page, line }, count } = *known.get(behind.checked_sub(1)?)?;
+    let down = u16::try_from(number.checked_sub(first)?).ok().filter(|down| *down < count)?;
+    Some(Place { page, line: line.checked_add(down)? })
+}
+
+impl<'a> FromSql<'a> for Place {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        let [a, b, c, d, e, f] = <[u8; 6]>::try_from(raw)?;
+        Ok(Self { page: u32::from_be_bytes([a, b, c, d]), line: u16::from_be_bytes([e, f]) })
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::TID
+    }
+}
+
+impl ToSql for Place {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.put_u32(self.page);
+        out.put_u16(self.line);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::TID
+    }
+
+    to_sql_checked!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(page: u32, line: u16) -> Place {
+        Place { page, line }
+    }
+
+    #[test]
+    fn texts_are_found_where_they_were_written() {
+        let texts = [
+            (7, place(900, 5)),
+            (8, place(900, 6)),
+            (9, place(901, 1)),
+            (10, place(901, 3)),
+            (12, place(u32::MAX, 4)),
+            (13, place(0, 9)),
+        ];
+        let mut packed = pack(&texts[..4]);
+        packed.extend(pack(&texts[4..]));
+        let mut known = Vec::new();
+        unpack(&packed, &mut known);
+        assert_eq!((known.len(), known[0].count), (5, 2));
+        for (number, place) in texts {
+            assert_eq!(find(&known, number), Some(place), "{number}");
+        }
+        assert_eq!([0, 6, 11, 14, i64::MAX].map(|number| find(&known, number)), [None; 5]);
+    }
+
+    #[test]
+    fn what_is_damaged_is_left_out() {
+        let packed = pack(&[(1, place(1, 1)), (3, place(2, u16::MAX))]);
+        let mut known = Vec::new();
+        unpack(&packed[..packed.len() - 1], &mut known);
+        assert_eq!(known, [Lines { number: 1, first: place(1, 1), count: 1 }]);
+        unpack(&packed, &mut known);
+        assert_eq!(find(&known, 4), None, "there is no line below the last");
+        let last = i64::MAX.cast_unsigned();
+        for damaged in
+            [[3, 1, 1 << 40, 1, 1], [3, 1, 1, 1 << 20, 1], [3, 1, 1, 1, 2], [3, 9, 1, 1, 0], [last, 9, 1, 1, 9]]
+        {
+            let mut packed = Vec::new();
+            damaged.iter().for_each(|part| put_number(*part, &mut packed));
+            unpack(&packed, &mut Vec::new());
+        }
+    }
+}
