@@ -23,6 +23,7 @@ use crate::config::StoreConfig;
 use crate::store::queue::{Answers, Job};
 use crate::store::{Health, Receipt, StoreError};
 use crate::telemetry::log;
+use crate::telemetry::process::give_back_memory;
 
 /// How often a writer in trouble looks whether the trouble is over.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
@@ -120,7 +121,13 @@ impl Writer {
                     self.file(jobs);
                     false
                 }
-                Taken::Nothing if self.shared.health() == Health::Ready => self.forget(),
+                Taken::Nothing if self.shared.health() == Health::Ready => {
+                    let more = self.forget();
+                    if !more {
+                        self.give_back();
+                    }
+                    more
+                }
                 // Whether the trouble is over is found out without a message at stake: readiness must come back before
                 // traffic does.
                 Taken::Nothing => {
@@ -271,6 +278,15 @@ impl Writer {
             .inspect_err(|error| log::warning("notes of old changes were not deleted").cause(error).emit());
         self.checkpoint_if_due();
         deleted.is_ok_and(|deleted| deleted as i64 == FORGET_AT_ONCE)
+    }
+
+    /// Gives back the pages that it holds in memory. Called when there was time to forget notes; who has to read them again finds them
+    /// in the system's cache.
+    fn give_back(&self) {
+        let Some(Open { connection, .. }) = &self.open else { return };
+        // What cannot be given back is of use at the next write.
+        let _ = execute(connection, "PRAGMA shrink_memory");
+        give_back_memory();
     }
 
     fn recovered(&self) {
