@@ -7,7 +7,7 @@ WORKDIR /src
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 
 # The dependencies, as a layer of their own: it is built again only when one of these files changes.
-# .cargo/config.toml says how SQLite is compiled.
+# .cargo/config.toml says how SQLite and the allocator are compiled.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo/config.toml .cargo/config.toml
 # Naming the target keeps RUSTFLAGS away from build scripts and procedural macros, which cannot be static.
