@@ -137,38 +137,28 @@ impl PostgresEnd {
         client.batch_execute("BEGIN; SET LOCAL statement_timeout = 0").await?;
         let columns = columns_of(things, sort.columns());
         let mut parameters: Vec<_> = columns.iter().map(Column::typed).collect();
-        let payloads = self.payload_numbers(sort, things).await?;
+        let payloads: Vec<_> = things.iter().map(|thing| thing.payload(sort)).collect();
         if sort.has_payload() {
-            parameters.push((&payloads, Type::INT8_ARRAY));
+            parameters.push((&payloads, Type::BYTEA_ARRAY));
         }
         let states: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
         let created = match sort {
-            Sort::Payloads => client.execute_typed(details_sql::INSERT_PAYLOADS, &parameters).await?,
+            Sort::Payloads => {
+                let row = client.query_typed_one(details_sql::BRING_PAYLOADS, &parameters).await?;
+                u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)
+            }
             Sort::Details => client.execute_typed(details_sql::COPY_DETAILS, &parameters).await?,
             Sort::Statuses => {
                 parameters.extend([(&None::<i64> as _, Type::INT8), (&states as _, Type::TEXT_ARRAY)]);
-                client.query_typed(details_sql::INSERT_STATUSES, &parameters).await?.len() as u64
+                client.query_typed(details_sql::BRING_STATUSES, &parameters).await?.len() as u64
             }
             Sort::Events => {
                 parameters.push((&None::<i64>, Type::INT8));
-                client.query_typed(details_sql::INSERT_EVENTS, &parameters).await?.len() as u64
+                client.query_typed(details_sql::BRING_EVENTS, &parameters).await?.len() as u64
             }
         };
         client.batch_execute("COMMIT").await?;
         Ok(created)
-    }
-
-    /// The number that each thing's body has here.
-    async fn payload_numbers(&self, sort: Sort, things: &[Thing]) -> Result<Vec<Option<i64>>, CopyError> {
-        let digests: Vec<_> = things.iter().map(|thing| thing.payload(sort)).collect();
-        let mut numbers = vec![None; things.len()];
-        if digests.iter().any(Option::is_some) {
-            let parameters = [(&digests as _, Type::BYTEA_ARRAY)];
-            for row in self.session.client.query_typed(details_sql::PAYLOAD_NUMBERS, &parameters).await? {
-                numbers[row.get::<_, i64>(0) as usize - 1] = Some(row.get(1));
-            }
-        }
-        Ok(numbers)
     }
 
     pub async fn find_things(&self, sort: Sort, things: &[Thing]) -> Result<Vec<Thing>, CopyError> {

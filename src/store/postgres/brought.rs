@@ -1,10 +1,10 @@
-//! Requests that bring more than messages: all of a batch in one transaction of a few round trips, so that details, statuses,
+//! Requests that bring more than messages: all of a batch in one transaction of two round trips, so that details, statuses,
 //! events and the raw body are there with the messages, or not at all.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use futures_util::future::{join3, join4};
+use futures_util::future::{join, join3, join4};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
@@ -53,7 +53,7 @@ struct NewEvent<'a> {
     kind: &'a str,
     body: Option<Cow<'a, str>>,
     received_at: String,
-    payload: Option<i64>,
+    payload: Option<&'a [u8]>,
     place: Option<Place>,
 }
 
@@ -85,7 +85,7 @@ async fn transact(client: &Client, batch: &mut Batch, ingest_id: i64, attempt: A
     )
     .await;
     begun?;
-    let (created, mut stored) = (created?, stored?);
+    let (created, stored) = (created?, stored?);
     created.iter().for_each(|at| batch.know(*at, Known::Created));
     if !batch.open().is_empty() {
         let found = read_back(client, batch, ingest_id).await?;
@@ -94,32 +94,36 @@ async fn transact(client: &Client, batch: &mut Batch, ingest_id: i64, attempt: A
     // Somebody deleted a row between two of our looks.
     let outcomes: Result<Vec<_>, _> = (0..batch.jobs.len()).map(|job| batch.outcomes(job)).collect();
     let outcomes = outcomes.map_err(|error| Failure::Retry(error.to_string()))?;
-    let came_before: Vec<_> = stored.payloads.values().copied().collect();
-    beside.write_payloads(client, batch, &outcomes, &mut stored).await?;
-
-    let numbers: Vec<_> =
-        beside.payload_of.iter().map(|payload| payload.and_then(|at| stored.payloads.get(&at).copied())).collect();
-    let events = beside.events_of(batch, &outcomes, &numbers);
-    let (details, statuses, filed, forgotten) = join4(
-        write_details(client, batch, &outcomes, &numbers),
-        beside.write_statuses(client, batch, &numbers, ingest_id),
-        write_events(client, &events, ingest_id),
-        beside.forget_unreadable(client, batch, &came_before),
+    let events = beside.events_of(batch, &outcomes);
+    let look_again = async {
+        match attempt.is_repeated {
+            true => beside.look(client, batch).await,
+            false => Ok(Stored::default()),
+        }
+    };
+    // One behind the other again, the commit last: behind one that failed it undoes everything.
+    let ((kept, details, statuses, filed), (forgotten, again, committed)) = join(
+        join4(
+            beside.write_payloads(client, batch, &outcomes, &stored),
+            write_details(client, batch, &outcomes),
+            beside.write_statuses(client, batch, ingest_id),
+            write_events(client, &events, ingest_id),
+        ),
+        join3(beside.forget_unreadable(client, batch, &stored), look_again, client.batch_execute("COMMIT")),
     )
     .await;
+    kept?;
     details?;
     let (mut statuses, mut filed) = (statuses?, filed?);
     forgotten?;
-    if attempt.is_repeated {
-        // An earlier attempt may have committed without our hearing of it: what carries its number is ours.
-        let again = beside.look(client, batch).await?;
-        let ours = |known: &HashMap<Place, Option<i64>>| -> Vec<Place> {
-            known.iter().filter(|(_, id)| **id == Some(ingest_id)).map(|(place, _)| *place).collect()
-        };
-        statuses.extend(ours(&again.statuses));
-        filed.extend(ours(&again.events));
-    }
-    client.batch_execute("COMMIT").await?;
+    // An earlier attempt may have committed without our hearing of it: what carries its number is ours.
+    let again = again?;
+    let ours = |known: &HashMap<Place, Option<i64>>| -> Vec<Place> {
+        known.iter().filter(|(_, id)| **id == Some(ingest_id)).map(|(place, _)| *place).collect()
+    };
+    statuses.extend(ours(&again.statuses));
+    filed.extend(ours(&again.events));
+    committed?;
 
     let all = created.len() + statuses.len() + filed.len();
     let outcome = |created: &HashSet<Place>, place| match created.contains(&place) {
@@ -208,7 +212,7 @@ impl Beside {
         client: &Client,
         batch: &Batch,
         outcomes: &[Vec<Outcome>],
-        stored: &mut Stored,
+        stored: &Stored,
     ) -> Result<(), Failure> {
         let mut bring_news: BTreeSet<usize> = BTreeSet::new();
         let statuses = self.statuses.iter().filter(|place| !stored.statuses.contains_key(place));
@@ -240,25 +244,11 @@ impl Beside {
             (&bodies, Type::BYTEA_ARRAY),
             (&received, Type::TEXT_ARRAY),
         ];
-        let digests: [(&(dyn ToSql + Sync), Type); 1] = [(&digests, Type::BYTEA_ARRAY)];
-        // Those that another replica wrote at the same moment are found by the second.
-        let inserted = client.execute_typed(sql::INSERT_PAYLOADS, &parameters);
-        let (inserted, numbers) =
-            futures_util::future::join(inserted, client.query_typed(sql::PAYLOAD_NUMBERS, &digests)).await;
-        inserted?;
-        for row in numbers? {
-            stored.payloads.insert(wanted[row.get::<_, i64>(0) as usize - 1], row.get(1));
-        }
+        client.query_typed(sql::BRING_PAYLOADS, &parameters).await?;
         Ok(())
     }
 
-    async fn write_statuses(
-        &self,
-        client: &Client,
-        batch: &Batch,
-        numbers: &[Option<i64>],
-        ingest_id: i64,
-    ) -> Result<HashSet<Place>, Failure> {
+    async fn write_statuses(&self, client: &Client, batch: &Batch, ingest_id: i64) -> Result<HashSet<Place>, Failure> {
         if self.statuses.is_empty() {
             return Ok(HashSet::new());
         }
@@ -271,7 +261,7 @@ impl Beside {
         let provider_ids: Vec<_> = rows.iter().map(|row| held(&row.provider_id)).collect();
         let sources: Vec<_> = rows.iter().map(|row| held(&row.source)).collect();
         let received: Vec<_> = self.statuses.iter().map(|(job, _)| received_at(batch, *job)).collect();
-        let payloads: Vec<_> = self.statuses.iter().map(|(job, _)| numbers[*job]).collect();
+        let digests: Vec<_> = self.statuses.iter().map(|(job, _)| digest(batch, *job)).collect();
         let in_order: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
         let parameters: [(&(dyn ToSql + Sync), Type); 11] = [
             (&messages, Type::TEXT_ARRAY),
@@ -282,16 +272,16 @@ impl Beside {
             (&provider_ids, Type::TEXT_ARRAY),
             (&sources, Type::TEXT_ARRAY),
             (&received, Type::TEXT_ARRAY),
-            (&payloads, Type::INT8_ARRAY),
+            (&digests, Type::BYTEA_ARRAY),
             (&ingest_id, Type::INT8),
             (&in_order, Type::TEXT_ARRAY),
         ];
-        let created = client.query_typed(sql::INSERT_STATUSES, &parameters).await?;
+        let created = client.query_typed(sql::BRING_STATUSES, &parameters).await?;
         Ok(created.iter().map(|row| self.statuses[row.get::<_, i64>(0) as usize - 1]).collect())
     }
 
     /// The events of each job, in order, then those about its conflicts.
-    fn events_of<'a>(&self, batch: &'a Batch, outcomes: &[Vec<Outcome>], numbers: &[Option<i64>]) -> Vec<NewEvent<'a>> {
+    fn events_of<'a>(&self, batch: &'a Batch, outcomes: &[Vec<Outcome>]) -> Vec<NewEvent<'a>> {
         let mut events = Vec::new();
         let mut firsts = self.events.iter().peekable();
         for (job, outcomes) in outcomes.iter().enumerate() {
@@ -304,20 +294,20 @@ impl Beside {
                     kind,
                     body: body.as_deref().map(held),
                     received_at: received_at(batch, job),
-                    payload: numbers[job],
+                    payload: digest(batch, job),
                     place: Some(*place),
                 });
             }
-            let digest = extras(batch, job).and_then(|extras| Some(extras.payload.as_ref()?.digest));
             let conflicts = batch.jobs[job].messages.iter().zip(outcomes);
             for (message, _) in conflicts.filter(|(_, outcome)| **outcome == Outcome::Conflict) {
-                events.extend(conflict(message, digest, received_at(batch, job), numbers[job]));
+                events.extend(conflict(message, digest(batch, job), received_at(batch, job)));
             }
         }
         events
     }
 
-    async fn forget_unreadable(&self, client: &Client, batch: &Batch, came_before: &[i64]) -> Result<(), Failure> {
+    async fn forget_unreadable(&self, client: &Client, batch: &Batch, stored: &Stored) -> Result<(), Failure> {
+        let came_before: Vec<_> = stored.payloads.values().copied().collect();
         if came_before.is_empty() {
             return Ok(());
         }
@@ -348,22 +338,22 @@ fn event(batch: &Batch, (job, at): Place) -> &Event {
     &extras(batch, job).expect("it has events").events[at]
 }
 
+/// The digest of the body that brought a job.
+fn digest(batch: &Batch, job: usize) -> Option<&[u8]> {
+    Some(&extras(batch, job)?.payload.as_ref()?.digest)
+}
+
 fn received_at(batch: &Batch, job: usize) -> String {
     extras(batch, job).map(|extras| extras.accepted_at.to_iso_micros()).unwrap_or_default()
 }
 
 /// The details of the messages that were created.
-async fn write_details(
-    client: &Client,
-    batch: &Batch,
-    outcomes: &[Vec<Outcome>],
-    numbers: &[Option<i64>],
-) -> Result<(), Failure> {
+async fn write_details(client: &Client, batch: &Batch, outcomes: &[Vec<Outcome>]) -> Result<(), Failure> {
     let mut rows = Vec::new();
-    for ((job, outcomes), payload) in batch.jobs.iter().zip(outcomes).zip(numbers) {
-        for (message, outcome) in job.messages.iter().zip(outcomes) {
+    for (job, outcomes) in outcomes.iter().enumerate() {
+        for (message, outcome) in batch.jobs[job].messages.iter().zip(outcomes) {
             let Some(details) = message.details.as_deref().filter(|_| *outcome == Outcome::Created) else { continue };
-            rows.push((message.id.as_str(), details, *payload));
+            rows.push((message.id.as_str(), details, digest(batch, job)));
         }
     }
     if rows.is_empty() {
@@ -374,26 +364,21 @@ async fn write_details(
     let sources: Vec<_> = rows.iter().map(|(_, details, _)| held(&details.source)).collect();
     let kinds: Vec<_> = rows.iter().map(|(_, details, _)| details.kind.name()).collect();
     let fields: Vec<_> = rows.iter().map(|(_, details, _)| Value::Object(details.to_fields()).to_string()).collect();
-    let payloads: Vec<_> = rows.iter().map(|(.., payload)| *payload).collect();
+    let digests: Vec<_> = rows.iter().map(|(.., digest)| *digest).collect();
     let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
         (&ids, Type::TEXT_ARRAY),
         (&provider_ids, Type::TEXT_ARRAY),
         (&sources, Type::TEXT_ARRAY),
         (&kinds, Type::TEXT_ARRAY),
         (&fields, Type::TEXT_ARRAY),
-        (&payloads, Type::INT8_ARRAY),
+        (&digests, Type::BYTEA_ARRAY),
     ];
-    client.execute_typed(sql::INSERT_DETAILS, &parameters).await?;
+    client.query_typed(sql::BRING_DETAILS, &parameters).await?;
     Ok(())
 }
 
 /// A copy that differs from what is stored changes nothing there; that it came is an event, and what it said is in its body.
-fn conflict(
-    message: &NewMessage,
-    digest: Option<[u8; 32]>,
-    received_at: String,
-    payload: Option<i64>,
-) -> Option<NewEvent<'_>> {
+fn conflict<'a>(message: &'a NewMessage, payload: Option<&'a [u8]>, received_at: String) -> Option<NewEvent<'a>> {
     let details = message.details.as_ref()?;
     let body = serde_json::json!({
         "message_id": message.id.as_str(), "from": message.from.as_str(), "to": message.to.as_str(),
@@ -401,7 +386,7 @@ fn conflict(
     });
     // Of the body that said it, and not of its number, which another database gives to another body.
     let digest =
-        digest.map_or(0, |digest| u64::from_be_bytes(*digest.first_chunk().expect("32 bytes are more than 8")));
+        payload.map_or(0, |digest| u64::from_be_bytes(*digest.first_chunk().expect("32 bytes are more than 8")));
     Some(NewEvent {
         key: format!("{}#conflict:{digest:016x}", message.id.as_str()).into(),
         source: &details.source,
@@ -425,7 +410,7 @@ async fn write_events(client: &Client, events: &[NewEvent<'_>], ingest_id: i64) 
     let kinds: Vec<_> = events.iter().map(|event| held(event.kind)).collect();
     let bodies: Vec<_> = events.iter().map(|event| event.body.as_deref()).collect();
     let received: Vec<_> = events.iter().map(|event| event.received_at.as_str()).collect();
-    let payloads: Vec<_> = events.iter().map(|event| event.payload).collect();
+    let digests: Vec<_> = events.iter().map(|event| event.payload).collect();
     let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
         (&keys, Type::TEXT_ARRAY),
         (&sources, Type::TEXT_ARRAY),
@@ -433,9 +418,9 @@ async fn write_events(client: &Client, events: &[NewEvent<'_>], ingest_id: i64) 
         (&kinds, Type::TEXT_ARRAY),
         (&bodies, Type::TEXT_ARRAY),
         (&received, Type::TEXT_ARRAY),
-        (&payloads, Type::INT8_ARRAY),
+        (&digests, Type::BYTEA_ARRAY),
         (&ingest_id, Type::INT8),
     ];
-    let created = client.query_typed(sql::INSERT_EVENTS, &parameters).await?;
+    let created = client.query_typed(sql::BRING_EVENTS, &parameters).await?;
     Ok(created.iter().filter_map(|row| events[row.get::<_, i64>(0) as usize - 1].place).collect())
 }

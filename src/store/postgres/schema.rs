@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_runs.sql"),
     include_str!("migrations/0004_places.sql"),
     include_str!("migrations/0005_file.sql"),
+    include_str!("migrations/0006_bring.sql"),
 ];
 /// How long a replica that upgrades keeps the others waiting without a sign of life.
 const LEASE_SECONDS: f64 = 60.0;

@@ -15,7 +15,7 @@ fn replicas_that_start_at_once_make_the_tables_once() {
     for replica in &replicas {
         assert_eq!(replica.get("/messages").json()["total"], 1, "what one stored, all show");
     }
-    assert_eq!(cluster::sql(&url, "SELECT version, upgraded_by IS NULL FROM postroom_schema"), "5|t");
+    assert_eq!(cluster::sql(&url, "SELECT version, upgraded_by IS NULL FROM postroom_schema"), "6|t");
 }
 
 #[test]
