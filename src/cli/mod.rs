@@ -22,6 +22,7 @@ mod sample;
 mod send;
 mod serve;
 mod sign;
+mod signals;
 mod unpack;
 mod verify;
 

@@ -13,9 +13,11 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
 
 use super::client::{Client, Reply, Target};
 use super::sample::{self, Wanted};
+use super::signals::StopSignals;
 use super::{inputs_of_environment, local_url, unpack};
 use crate::config::{SigningKey, signing_key};
 use crate::providers::original::SIGNATURE_HEADER;
@@ -38,7 +40,8 @@ const TELL_INTERVAL: Duration = Duration::from_secs(5);
 ///
 /// Lines are signed with WEBHOOK_SECRET and sent as they are; empty lines are skipped. 429, 503, 507 and lost connections
 /// are tried again, after the time that the service asks for: a message that was stored after all is a duplicate then, and
-/// duplicates are answered 200 too. Exits 1 if anything was refused or could not be delivered.
+/// duplicates are answered 200 too. Exits 1 if anything was refused or could not be delivered, and 130 or 143 if a
+/// signal stopped it, also with a summary: what was not answered by then may be stored or not, and may be sent again.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The file, one JSON message a line; .gz and .zst are unpacked; - reads standard input. With --as: one body, or the name of a
@@ -133,19 +136,29 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         progress: Progress::new(),
     });
     let started = Instant::now();
-    runtime.block_on(async {
-        let connections: Vec<_> = (0..arguments.concurrency)
-            .map(|_| tokio::spawn(Arc::clone(&courier).carry(Client::new(target.clone()))))
-            .collect();
-        for connection in connections {
-            connection.await?;
+    let stopped_by = runtime.block_on(async {
+        let mut signals = StopSignals::install()?;
+        let mut connections: JoinSet<_> =
+            (0..arguments.concurrency).map(|_| Arc::clone(&courier).carry(Client::new(target.clone()))).collect();
+        loop {
+            tokio::select! {
+                signal = signals.next() => return anyhow::Ok(Some(signal)),
+                ended = connections.join_next() => match ended {
+                    Some(ended) => ended?,
+                    None => return Ok(None),
+                },
+            }
         }
-        anyhow::Ok(())
     })?;
     let elapsed = started.elapsed();
     courier.progress.bar.finish_and_clear();
-    let read = reader.join().expect("the reading thread does not panic");
     let all_stored = courier.summarize(elapsed, arguments.json)?;
+    if let Some(signal) = stopped_by {
+        // The reading thread is left alone: it may wait for its input for ever.
+        tell!("stopped by {}; the summary is of what was answered by then", signal.name());
+        return Ok(ExitCode::from(signal.exit_code()));
+    }
+    let read = reader.join().expect("the reading thread does not panic");
     read.with_context(|| format!("reading {} stopped early", file.display()))?;
     Ok(if all_stored { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

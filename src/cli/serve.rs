@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::EXIT_CONFIGURATION;
+use super::signals::StopSignals;
 use crate::app::App;
 use crate::config::{Config, ConfigError, Inputs, LogLevel};
 use crate::telemetry::log;
@@ -40,10 +41,10 @@ pub fn run(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) 
 async fn serve(config: Config, read: impl Fn() -> Result<Config, ConfigError>) -> anyhow::Result<()> {
     // A write beyond the file-size limit shall fail like any other, not kill the process.
     let _file_size_signal = signal(SignalKind::from_raw(libc_sigxfsz()))?;
-    let mut signals = Signals::install()?;
+    let mut signals = StopSignals::install()?;
     let app = tokio::select! {
         app = App::build(config) => app?,
-        name = signals.next() => anyhow::bail!("stopped by {name} before serving"),
+        signal = signals.next() => anyhow::bail!("stopped by {} before serving", signal.name()),
     };
     let (reloader, mut hang_ups) = (app.reloader(), signal(SignalKind::hangup())?);
     let reloads = async {
@@ -54,7 +55,7 @@ async fn serve(config: Config, read: impl Fn() -> Result<Config, ConfigError>) -
     let (told, first) = tokio::sync::oneshot::channel();
     let stop = async { first.await.unwrap_or("lost signals") };
     let second = async {
-        let _ = told.send(signals.next().await);
+        let _ = told.send(signals.next().await.name());
         signals.next().await
     };
     tokio::select! {
@@ -62,8 +63,8 @@ async fn serve(config: Config, read: impl Fn() -> Result<Config, ConfigError>) -
         // Only when the runtime can deliver no signals any more; then nothing is left to do here.
         () = async { reloads.await; std::future::pending().await } => Ok(()),
         // Whoever asks twice means at once. What was acknowledged is on disk, so nothing needs to be finished.
-        name = second => {
-            log::write_to_stderr(LogLevel::Critical, "stopped at once", &[("reason", name)]);
+        signal = second => {
+            log::write_to_stderr(LogLevel::Critical, "stopped at once", &[("reason", signal.name())]);
             std::process::exit(130)
         }
     }
@@ -72,25 +73,6 @@ async fn serve(config: Config, read: impl Fn() -> Result<Config, ConfigError>) -
 /// Number of SIGXFSZ on Linux and the BSDs, for every architecture that Rust's tier 1 and 2 know but MIPS.
 fn libc_sigxfsz() -> i32 {
     25
-}
-
-/// The signals that ask for a stop.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn install() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }
 
 fn refuse_configuration(error: &ConfigError) -> ExitCode {

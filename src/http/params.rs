@@ -191,6 +191,18 @@ pub fn event_request(query: &str) -> Result<EventRequest, Vec<FieldError>> {
     }
 }
 
+/// Reads the query string of `/stats`: whether sent messages are to be counted by their state.
+pub fn by_status(query: &str) -> Result<bool, Vec<FieldError>> {
+    match last_value(query, "by") {
+        None => Ok(false),
+        Some(by) if by == "status" => Ok(true),
+        Some(by) => {
+            let (place, invalid) = (Place::QueryParameter("by"), Invalid::Rule("by must be status"));
+            Err(vec![FieldError { place, invalid, input: Value::String(by) }])
+        }
+    }
+}
+
 /// Whether a parameter is `1` or `true`; the last of a repeated one counts.
 pub fn flag(query: &str, name: &str) -> bool {
     last_value(query, name).is_some_and(|value| matches!(value.as_str(), "1" | "true"))

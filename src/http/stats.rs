@@ -1,7 +1,7 @@
 //! `GET /stats`: the inbox in a few numbers.
 
 use super::error::ApiError;
-use super::views::{DetailView, StatsView, StatusCountView, StatusCountsView, ok};
+use super::views::{DetailView, InvalidView, StatsView, StatusCountView, StatusCountsView, ok};
 use super::{Answer, AppState, params};
 use crate::domain::State;
 
@@ -13,12 +13,13 @@ use crate::domain::State;
         (status = 200, description = "The inbox in a few numbers", body = StatsView),
         (status = 400, description = "Not HTTP as it should be", body = DetailView),
         (status = 401, description = "Reading wants a token", body = DetailView),
+        (status = 422, description = "A parameter breaks its rule", body = InvalidView),
         (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]
 pub async fn summarize(app: &AppState, query: &str) -> Result<Answer, ApiError> {
-    if params::last_value(query, "by").as_deref() == Some("status") {
+    if params::by_status(query).map_err(ApiError::Invalid)? {
         let counts = app.store.status_counts().await?;
         let view = |(state, count): (State, u64)| StatusCountView { status: state.name(), count };
         return Ok(ok(&StatusCountsView { messages_per_status: counts.into_iter().map(view).collect() }));

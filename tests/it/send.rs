@@ -170,6 +170,33 @@ fn send_outlives_a_service_that_comes_back() {
 }
 
 #[test]
+fn send_that_is_stopped_tells_what_was_answered() {
+    let server = Server::start();
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let url = format!("http://{}", server.address);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postroom"));
+        command.args(["send", "-", "--json", "--url", &url]).env_clear().env("WEBHOOK_SECRET", SECRET);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        // Its input goes on: it would wait for more for ever.
+        let mut input = child.stdin.take().expect("piped");
+        (0..5).for_each(|at| writeln!(input, "{}", message(&format!("{name}{at}"))).expect("it reads"));
+        let last = format!("{name}4");
+        server.wait_for_line(|line| line["message_id"] == last);
+        crate::harness::server::signal(child.id(), name);
+        let output = child.wait_with_output().expect("it ends");
+        drop(input);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a summary");
+        // The answer to the last may not have reached it.
+        assert!(summary["statuses"]["200"].as_u64() >= Some(4) && summary["failed"] == 0, "{summary}");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains(&format!("stopped by SIG{name}")), "{told}");
+    }
+    assert_eq!(server.rows(), 10);
+}
+
+#[test]
 fn what_cannot_be_sent_is_told_in_a_line() {
     for arguments in [
         &["send", "absent.ndjson"][..],

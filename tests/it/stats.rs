@@ -39,7 +39,10 @@ fn empty_and_filled_answers_are_the_golden_json_to_the_byte() {
         r#""first_message_ts":"2025-01-15T09:00:00Z","last_message_ts":"2025-01-15T10:00:00Z"}"#
     );
     assert_eq!(server.get("/stats").text(), filled, "duplicates do not count");
-    assert_eq!(server.get("/stats?limit=0&unknown").text(), filled);
+    assert_eq!(server.get("/stats?limit=0&unknown&by=").text(), filled);
+    let refused = server.get("/stats?by=sender");
+    assert_eq!(refused.status, 422);
+    assert_eq!(refused.json()["detail"][0]["loc"], json!(["query", "by"]), "{}", refused.text());
 }
 
 #[test]

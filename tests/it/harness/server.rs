@@ -336,7 +336,8 @@ impl Server {
     }
 }
 
-fn signal(pid: u32, name: &str) {
+/// Sends a signal to a process, by the signal's name without SIG.
+pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
     assert!(status.expect("kill runs").success());
 }

@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::server::Server;
+use crate::cli::signals::StopSignals;
 
 /// The secret that all requests are signed with.
 pub const SECRET: &str = "benchmark";
@@ -127,17 +127,10 @@ impl Workplace {
     fn leave_at_signal(&self) {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return;
-            };
-            let code = tokio::select! {
-                _ = interrupt.recv() => 130,
-                _ = terminate.recv() => 143,
-            };
+            let Ok(mut signals) = StopSignals::install() else { return };
+            let code = signals.next().await.exit_code();
             let _held = self.clear();
-            std::process::exit(code)
+            std::process::exit(code.into())
         });
     }
 }
