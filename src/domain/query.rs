@@ -93,11 +93,16 @@ pub struct PageRequest {
     pub bounded_total: bool,
 }
 
+/// Most bytes that the texts of a page may have; a client is asked to ask for fewer messages then.
+pub const PAGE_BYTES_MAX: usize = 64 << 20;
+
 /// The answer to a `PageRequest`: page and total are of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
     /// The messages of the page.
     pub messages: Vec<Message>,
+    /// How many bytes their texts have.
+    pub bytes: usize,
     /// All messages that the filter lets through, wherever the page begins.
     pub total: u64,
     /// Whether the total is only a lower bound; never, unless the request allowed it.
@@ -105,4 +110,23 @@ pub struct Page {
     /// Where the next page begins. In the order of time: none on the last page. In the order of arrival: none only when nothing
     /// was listed, since more may come.
     pub next: Option<Position>,
+}
+
+impl Page {
+    /// Adds a message, behind which the next page would begin.
+    pub fn push(&mut self, message: Message, next: Position) {
+        self.bytes += message.text.as_ref().map_or(0, String::len);
+        self.messages.push(message);
+        self.next = Some(next);
+    }
+
+    /// Whether no more messages are to be added: as many are there as were asked for, or too much to be shown.
+    pub fn is_full(&self, limit: u32) -> bool {
+        self.messages.len() >= limit as usize || self.is_too_large()
+    }
+
+    /// Whether its texts have more bytes than a page may have. It is not whole then, and must not be shown.
+    pub fn is_too_large(&self) -> bool {
+        self.bytes > PAGE_BYTES_MAX
+    }
 }

@@ -11,9 +11,10 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
+use crate::domain::query::PAGE_BYTES_MAX;
 
 /// Most bytes of all answers under way, beyond the first of each: clients that read slowly would fill the memory with pages.
-pub const ANSWERS_BYTES_MAX: usize = 64 << 20;
+pub const ANSWERS_BYTES_MAX: usize = PAGE_BYTES_MAX;
 /// What an answer may have without asking for room, and what of it is handed over at once. The rest stays here until the client
 /// has taken that.
 const PIECE_BYTES: usize = 16 << 10;

@@ -51,6 +51,9 @@ pub async fn list(app: &AppState, query: &str) -> Result<Answer, ApiError> {
     let (limit, start) = (request.limit, request.start.clone());
     let offset = if let Start::Offset(offset) = start { offset } else { 0 };
     let page = app.store.page(request).await?;
+    if page.is_too_large() {
+        return Err(ApiError::BodiesTooLarge);
+    }
     let mut answer = ok(&PageView::new(&page, limit, offset));
     // Whoever waits for arrivals goes on from where it was, also after an empty page.
     let next = page.next.or(match start {

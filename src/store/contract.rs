@@ -295,12 +295,13 @@ impl Model {
             ts: message.ts.as_str().to_owned(),
             text: message.text.clone(),
         };
-        let messages = found.iter().skip(*offset as usize).take(*limit as usize).map(shown).collect();
+        let messages: Vec<_> = found.iter().skip(*offset as usize).take(*limit as usize).map(shown).collect();
+        let bytes = messages.iter().flat_map(|message| &message.text).map(String::len).sum();
         let next = found.len() as u64 > offset.saturating_add((*limit).into());
         let last = next.then(|| found[*offset as usize + *limit as usize - 1]);
         let stored = |text: &str| Stored { bytes: text.into(), is_blob: false };
         let next = last.map(|last| Position::Time { ts: stored(last.ts.as_str()), id: stored(last.id.as_str()) });
-        Page { messages, total: found.len() as u64, total_is_bound: false, next }
+        Page { messages, bytes, total: found.len() as u64, total_is_bound: false, next }
     }
 
     fn stats(&self) -> Stats {

@@ -2,6 +2,7 @@
 
 use super::harness::load::Load;
 use super::harness::random::Random;
+use super::harness::stored::Stored;
 use super::harness::{Server, Setup, wait_until};
 
 const CONNECTIONS: usize = 192;
@@ -67,4 +68,25 @@ fn while_another_program_holds_the_store_most_are_refused_at_once() {
     assert_eq!(server.get("/messages?limit=1").status, 200, "reading goes on");
     lock.release();
     assert_comes_back(&server, load);
+}
+
+#[test]
+fn a_page_with_more_text_than_an_answer_may_have_is_refused_and_a_shorter_one_is_not() {
+    let server = Server::start();
+    let stored = server.stored();
+    let text = match &stored {
+        Stored::File(_) => "hex(zeroblob(4 << 20))",
+        Stored::Postgres(_) => "repeat('0', 8 << 20)",
+    };
+    for at in 0..9 {
+        let columns = "message_id, from_msisdn, to_msisdn, ts, text, created_at";
+        let values = format!("'m{at}', '+5', '+6', '2025-01-15T09:30:00Z', {text}, 'x'");
+        stored.execute(&format!("INSERT INTO messages ({columns}) VALUES ({values})"));
+    }
+    for query in ["limit=100", "limit=9&q=000", "limit=100&order=arrival"] {
+        let reply = server.get(&format!("/messages?{query}"));
+        assert_eq!((reply.status, reply.text().len() < 100), (503, true), "{query}");
+    }
+    let found = server.get("/messages?limit=2").json();
+    assert_eq!((found["data"].as_array().map(Vec::len), &found["total"]), (Some(2), &9.into()));
 }

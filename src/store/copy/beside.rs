@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{CHUNK_ROWS, CopyError, Day, End, Phase};
 
-/// Bodies that are read and written together.
+/// Bodies, and events, which have some too, that are read and written together.
 const CHUNK_BODIES: i64 = 100;
 
 /// What sort of thing.
@@ -144,7 +144,7 @@ impl Sort {
     }
 
     pub(super) fn limit(self) -> i64 {
-        if self == Self::Payloads { CHUNK_BODIES } else { CHUNK_ROWS }
+        if matches!(self, Self::Payloads | Self::Events) { CHUNK_BODIES } else { CHUNK_ROWS }
     }
 }
 

@@ -24,6 +24,8 @@ pub use tally::{Day, Tally};
 
 /// Rows that are read and written together.
 const CHUNK_ROWS: i64 = 10_000;
+/// Bytes of text behind which a chunk has no more rows.
+const CHUNK_BYTES: i64 = 16 << 20;
 /// Ids that are told of rows which the target cannot hold.
 const TOLD_MAX: usize = 10;
 

@@ -12,7 +12,7 @@ use tokio_postgres::Row as StoredRow;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::beside::{Cell, Holds, Sort, Thing};
-use super::{CHUNK_ROWS, Chunk, CopyError, Row};
+use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, CopyError, Row};
 use crate::config::PostgresConfig;
 use crate::domain::State;
 use crate::store::postgres::brought::recipient;
@@ -57,7 +57,7 @@ impl PostgresEnd {
             sql::HORIZON
         );
         let parameters = [(&position as _, Type::INT8), (&last as _, Type::INT8)];
-        let rows = self.session.client.query_typed(&sql, &parameters).await?;
+        let rows = self.session.client.query_typed(&sql::within_bytes(&sql, CHUNK_BYTES), &parameters).await?;
         let end = rows.last().map(|row| row.get(7));
         Ok(Chunk { rows: rows.iter().map(row_of).collect(), odd: Vec::new(), end })
     }

@@ -9,7 +9,7 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row as StoredRow, params, params_from_iter};
 
 use super::beside::{Cell, Holds, Sort, Thing};
-use super::{CHUNK_ROWS, Chunk, CopyError, Row};
+use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, CopyError, Row};
 use crate::domain::State;
 use crate::store::sqlite::details;
 
@@ -49,11 +49,16 @@ impl SqliteEnd {
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params![position, last])?;
-        let mut chunk = Chunk::default();
-        while let Some(row) = rows.next()? {
+        let (mut chunk, mut bytes) = (Chunk::default(), 0);
+        while bytes <= CHUNK_BYTES
+            && let Some(row) = rows.next()?
+        {
             chunk.end = Some(row.get(6)?);
             match row_of(row)? {
-                Some(row) if !has_nul(&row) => chunk.rows.push(row),
+                Some(row) if !has_nul(&row) => {
+                    bytes += row.text.as_ref().map_or(0, String::len) as i64;
+                    chunk.rows.push(row);
+                }
                 _ => chunk.odd.push(format!("row {} ({:?})", row.get::<_, i64>(6)?, row.get_ref(0)?)),
             }
         }

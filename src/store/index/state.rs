@@ -80,6 +80,11 @@ impl State {
         self.members[self.files.len()..].iter().map(|member| u64::from(member.segment.count())).sum()
     }
 
+    /// How many bytes the segments that are only in memory have.
+    pub fn in_memory_bytes(&self) -> io::Result<u64> {
+        self.members[self.files.len()..].iter().map(|member| member.segment.bytes()).sum()
+    }
+
     /// Finds something gone among the segments: its member and rank. None if it was never covered, or is dead already.
     pub fn find(&self, gone: &Gone) -> io::Result<Option<(usize, u32)>> {
         for (at, member) in self.members.iter().enumerate() {

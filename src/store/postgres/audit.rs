@@ -111,9 +111,13 @@ pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u6
                 break;
             }
         }
-        while derive::index(client, 1, STRETCH).await.map_err(in_words)? == Round::More {
-            rows += STRETCH as u64;
+        loop {
+            let (indexed, round) = derive::index(client, 1, STRETCH).await.map_err(in_words)?;
+            rows += indexed.unsigned_abs();
             tell(rows);
+            if round == Round::Done {
+                break;
+            }
             derive::merge(client).await.map_err(in_words)?;
         }
         let messages = client.query_typed_one("SELECT count(*) FROM messages", &[]).await;

@@ -32,10 +32,13 @@ const STRETCH_TIME: Duration = Duration::from_millis(500);
 const COUNTED_FIRST: i64 = if cfg!(test) { 3 } else { 10_000 };
 const COUNTED_LEAST: i64 = if cfg!(test) { 1 } else { 500 };
 const COUNTED_MOST: i64 = if cfg!(test) { 4 } else { 250_000 };
-/// Fewest rows that are indexed: until so many have come, searches look at them one by one.
+/// Fewest rows that are indexed, unless their texts are long: until so many have come, searches look at them one by one.
 pub(super) const INDEXED_LEAST: i64 = if cfg!(test) { 3 } else { 1_000 };
 /// Most rows indexed in one transaction.
 const INDEXED_MAX: i64 = if cfg!(test) { 5 } else { 10_000 };
+/// Bytes of text behind which no more rows are indexed in the same transaction: of a text that never repeats itself the index takes
+/// thirty times as much while it is built.
+const INDEXED_BYTES: i64 = if cfg!(test) { 40 } else { 2 << 20 };
 /// Most changes to the counts of states that are added in one transaction.
 const FOLDED_MAX: i64 = if cfg!(test) { 3 } else { 10_000 };
 
@@ -56,7 +59,7 @@ pub(super) async fn run(shared: Arc<Shared>, connector: Connector) {
         Ok(if [counted, folded].contains(&Round::More) { Round::More } else { Round::Done })
     };
     let index = async |client: &Client| {
-        let (indexed, merged) = (index(client, INDEXED_LEAST, INDEXED_MAX).await?, merge(client).await?);
+        let (indexed, merged) = (index(client, INDEXED_LEAST, INDEXED_MAX).await?.1, merge(client).await?);
         Ok(if [indexed, merged].contains(&Round::More) { Round::More } else { Round::Done })
     };
     let counting = follow(&shared, &connector, "counting", GATHER, count);
@@ -180,19 +183,21 @@ async fn fold_states(client: &Client, most: i64) -> Result<Round, Failure> {
     Ok(if folded < most { Round::Done } else { Round::More })
 }
 
-/// Adds a stretch of rows to the search index, if at least so many wait for it.
-pub(super) async fn index(client: &Client, least: i64, most: i64) -> Result<Round, Failure> {
+/// Adds a stretch of rows to the search index, if at least so many, or long texts, wait for it. Answers how many they were.
+pub(super) async fn index(client: &Client, least: i64, most: i64) -> Result<(i64, Round), Failure> {
     in_transaction(client, async || {
         let locked = client.query_typed_opt(sql::INDEX_FROM, &[]).await?;
-        let Some(locked) = locked else { return Ok(Round::Done) };
+        let Some(locked) = locked else { return Ok((0, Round::Done)) };
         let [from, horizon, known]: [i64; 3] = [0, 1, 2].map(|column| locked.get(column));
         let stretch = |limit| [(&from as _, Type::INT8), (&horizon as _, Type::INT8), (limit as _, Type::INT8)];
-        let waiting: i64 = client.query_typed_one(sql::INDEX_WAITING, &stretch(&least)).await?.get(0);
-        if waiting < least {
-            return Ok(Round::Done);
+        let waiting = client.query_typed_one(sql::INDEX_WAITING, &stretch(&least)).await?;
+        if waiting.get::<_, i64>(0) < least && waiting.get::<_, i64>(1) <= INDEXED_BYTES {
+            return Ok((0, Round::Done));
         }
-        let rows = client.query_typed(sql::INDEX_ROWS, &stretch(&most)).await?;
-        let Some(to) = rows.last().map(|row| row.get::<_, i64>(0)) else { return Ok(Round::Done) };
+        let rows = sql::within_bytes(sql::INDEX_ROWS, INDEXED_BYTES);
+        let rows = client.query_typed(&rows, &stretch(&most)).await?;
+        let Some(to) = rows.last().map(|row| row.get::<_, i64>(0)) else { return Ok((0, Round::Done)) };
+        let bytes: usize = rows.iter().map(|row| row.get::<_, Option<&str>>(3).map_or(0, str::len)).sum();
         let text = |row: &Row| {
             let text = exact(row.get(3), row.get(4))?;
             Some(Text { arrival: row.get(0), from: row.get(1), ts: row.get(2), text })
@@ -203,7 +208,8 @@ pub(super) async fn index(client: &Client, least: i64, most: i64) -> Result<Roun
         let stretch = stretch.map_err(|_| Failure::Broken("a text could not be indexed".to_owned()))?;
         stretch.write(client).await?;
         client.execute_typed(sql::INDEXED, &[(&to, Type::INT8), (&stretch.len(), Type::INT8)]).await?;
-        Ok(if (rows.len() as i64) < most { Round::Done } else { Round::More })
+        let rows = rows.len() as i64;
+        Ok((rows, if rows == most || bytes as i64 > INDEXED_BYTES { Round::More } else { Round::Done }))
     })
     .await
 }

@@ -1,5 +1,6 @@
 //! Pages of the inbox: how many match, which way to them is shortest, and the rows. Everything here runs in one snapshot.
 
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -84,19 +85,22 @@ pub(super) async fn page(client: &Client, request: &PageRequest) -> Result<Page,
     if !total_is_bound && offset >= page.total {
         return Ok(page);
     }
-    let rows = rows(client, &state, request, found, offset).await?;
-    for row in rows {
-        if page.messages.len() == request.limit as usize {
-            return Ok(page);
-        }
-        page.next = Some(position(&row, request.order));
-        page.messages.push(message(row));
-    }
-    if request.order == Order::Time {
+    let listed = list(client, &state, request, found, offset, &mut page).await?;
+    if listed.is_continue() && request.order == Order::Time {
         // Nothing was left over: this is the last page.
         page.next = None;
     }
     Ok(page)
+}
+
+/// Puts a row on a page. Breaks, if the page is full without it.
+fn put(page: &mut Page, request: &PageRequest, row: Row) -> ControlFlow<()> {
+    if page.is_full(request.limit) {
+        return ControlFlow::Break(());
+    }
+    let next = position(&row, request.order);
+    page.push(message(row), next);
+    ControlFlow::Continue(())
 }
 
 /// Whether nothing can match, whatever is stored: nobody, and no door, has a name with NUL, which the server could not even be
@@ -106,14 +110,15 @@ fn excludes_all(filter: &Filter) -> bool {
     is_nobody(&filter.from) || is_nobody(&filter.to) || is_nobody(&filter.source)
 }
 
-/// The rows of a page, and one more where there is one.
-async fn rows(
+/// Puts rows on a page, until there is one too many or no more. Row by row: many long texts would fill the memory.
+async fn list(
     client: &Client,
     state: &State,
     request: &PageRequest,
     found: Found,
     offset: u64,
-) -> Result<Vec<Row>, Failure> {
+    page: &mut Page,
+) -> Result<ControlFlow<()>, Failure> {
     let mut query = Query::default();
     let (mut condition, mut skip) = (String::from("true"), offset);
     match found {
@@ -133,14 +138,20 @@ async fn rows(
             condition = format!("m.arrival = ANY({})", query.bind(Value::Numbers(arrivals)));
             skip = offset - before;
         }
-        Found::ByText { .. } => return walk(client, state, request, offset).await,
+        Found::ByText { .. } => return walk(client, state, request, offset, page).await,
     }
     let order = listed(&mut query, &mut condition, state, request, None);
     let limit = query.bind(Value::Number(i64::from(request.limit) + 1));
     let skip = query.bind(Value::Number(i64::try_from(skip).unwrap_or(i64::MAX)));
     query.text =
         format!("SELECT {COLUMNS} FROM messages m WHERE {condition} ORDER BY {order} LIMIT {limit} OFFSET {skip}");
-    query.rows(client).await
+    let mut rows = pin!(query.stream(client).await?);
+    while let Some(row) = rows.try_next().await? {
+        if put(page, request, row).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 /// Adds to a condition where the listing starts: behind `last`, or where the request says. Answers its order.
@@ -212,13 +223,19 @@ fn part_of(mut matches: Vec<Match>, request: &PageRequest, offset: u64) -> (Vec<
 }
 
 /// Walks along the order of the listing and looks at each text. Many match, so the way is short unless the offset is far.
-async fn walk(client: &Client, state: &State, request: &PageRequest, offset: u64) -> Result<Vec<Row>, Failure> {
-    let Some(needle) = &request.filter.search else { return Ok(Vec::new()) };
+async fn walk(
+    client: &Client,
+    state: &State,
+    request: &PageRequest,
+    offset: u64,
+    page: &mut Page,
+) -> Result<ControlFlow<()>, Failure> {
+    let Some(needle) = &request.filter.search else { return Ok(ControlFlow::Continue(())) };
     // No other order of steps meets the first ones soon.
     let along = "SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off; \
                  SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off";
     client.batch_execute(along).await?;
-    let (mut found, mut skip, mut scratch) = (Vec::new(), offset, String::new());
+    let (mut skip, mut scratch) = (offset, String::new());
     let (mut last, mut most) = (None, WALKED_LEAST);
     loop {
         let mut query = Query::default();
@@ -226,10 +243,11 @@ async fn walk(client: &Client, state: &State, request: &PageRequest, offset: u64
         condition.push_str(&query.columns(&request.filter));
         let order = listed(&mut query, &mut condition, state, request, last.as_ref());
         query.text = format!("SELECT {COLUMNS} FROM messages m WHERE {condition} ORDER BY {order} LIMIT {most}");
-        let rows = query.rows(client).await?;
-        let is_last = rows.len() < most as usize;
-        last = rows.last().map(|row| position(row, request.order));
-        for row in rows {
+        let mut rows = pin!(query.stream(client).await?);
+        let mut walked = 0;
+        while let Some(row) = rows.try_next().await? {
+            walked += 1;
+            last = (walked == most).then(|| position(&row, request.order));
             if !exact(row.get(4), row.get(5)).is_some_and(|text| needle.is_in(&text, &mut scratch)) {
                 continue;
             }
@@ -237,13 +255,12 @@ async fn walk(client: &Client, state: &State, request: &PageRequest, offset: u64
                 skip -= 1;
                 continue;
             }
-            found.push(row);
-            if found.len() > request.limit as usize {
-                return Ok(found);
+            if put(page, request, row).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        if is_last {
-            return Ok(found);
+        if walked < most {
+            return Ok(ControlFlow::Continue(()));
         }
         most = (most * 2).min(WALKED_MAX);
     }
@@ -379,7 +396,7 @@ async fn matches_by_columns(
          WHERE m.arrival > {behind} AND m.text IS NOT NULL{columns}"
     );
     let (mut matches, mut scratch) = (Vec::new(), String::new());
-    let mut rows = pin!(client.query_typed_raw(&query.text, query.parameters()).await?);
+    let mut rows = pin!(query.stream(client).await?);
     while let Some(row) = rows.try_next().await? {
         if exact(row.get(2), row.get(3)).is_some_and(|text| needle.is_in(&text, &mut scratch)) {
             matches.push(Match::of(&row));

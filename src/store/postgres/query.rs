@@ -1,7 +1,7 @@
 //! A statement with its values, put together piece by piece.
 
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, RowStream};
 
 use super::failure::Failure;
 use super::places::Place;
@@ -84,6 +84,11 @@ impl Query {
 
     pub async fn rows(&self, client: &Client) -> Result<Vec<Row>, Failure> {
         Ok(client.query_typed(&self.text, &self.parameters()).await?)
+    }
+
+    /// The rows, one after the other as they come.
+    pub async fn stream(&self, client: &Client) -> Result<RowStream, Failure> {
+        Ok(client.query_typed_raw(&self.text, self.parameters()).await?)
     }
 
     /// The one number that the statement answers.

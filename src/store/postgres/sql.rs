@@ -70,11 +70,20 @@ pub(super) const COUNT_TOTALS: &str = "UPDATE postroom_state SET counted = $1, m
 /// Takes the search index, unless another replica has it.
 pub(super) const INDEX_FROM: &str = "SELECT packed, (SELECT arrival_base FROM postroom_state) \
      + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20), texts FROM postroom_search FOR UPDATE SKIP LOCKED";
-/// How many rows wait for it, as far as that matters.
-pub(super) const INDEX_WAITING: &str = "SELECT count(*) FROM \
-     (SELECT FROM messages WHERE arrival > $1 AND arrival < $2 LIMIT $3) waiting";
+/// How many rows wait for it, as far as that matters, and the bytes of their texts.
+pub(super) const INDEX_WAITING: &str = "SELECT count(*), coalesce(sum(octet_length(text)), 0) FROM \
+     (SELECT text FROM messages WHERE arrival > $1 AND arrival < $2 LIMIT $3) waiting";
 pub(super) const INDEX_ROWS: &str = "SELECT arrival, from_msisdn, ts, text, text_exact FROM messages \
      WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3";
+/// The first rows of a statement on `messages` in the order of arrival, until their texts have more bytes than that.
+pub(in crate::store) fn within_bytes(select: &str, bytes_max: i64) -> String {
+    format!(
+        "SELECT * FROM (
+             SELECT asked.*, sum(octet_length(text)) OVER (ORDER BY arrival ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS behind
+             FROM ({select}) asked
+         ) summed WHERE coalesce(behind, 0) <= {bytes_max} ORDER BY arrival"
+    )
+}
 pub(super) const INDEX_TEXTS: &str = "INSERT INTO postroom_folded (number, arrival, from_msisdn, ts, folded) \
      SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[]) RETURNING number, ctid";
 /// A chunk that has places gets more behind them.

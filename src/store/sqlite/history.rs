@@ -89,7 +89,8 @@ impl World {
     fn keeper(&mut self) -> &mut Keeper {
         let (path, index) = (path(&self.folder), Arc::clone(&self.index));
         self.keeper.get_or_insert_with(|| {
-            Keeper::new(path, None, index, Pace { batch: 3, save_at: 8, rest: Duration::MAX }).unwrap()
+            let pace = Pace { batch: 3, batch_bytes: 40, save_at: 8, save_at_bytes: 2_000, rest: Duration::MAX };
+            Keeper::new(path, None, index, pace).unwrap()
         })
     }
 
@@ -242,6 +243,24 @@ fn any_deed() -> impl Strategy<Value = Deed> {
         1 => Just(Deed::Crash),
         8 => any_request().prop_map(|request| Deed::Ask(Box::new(request))),
     ]
+}
+
+#[test]
+fn long_texts_are_added_a_few_at_a_time_and_written_when_they_are_many() {
+    let mut world = World::new();
+    let insert = |world: &World, text: &str| {
+        let sql = "INSERT INTO messages VALUES (hex(randomblob(8)), '+1', '+2', '2025', ?, 'x')";
+        world.theirs.execute(sql, [text]).unwrap();
+    };
+    (0..3).for_each(|_| insert(&world, &"a".repeat(30)));
+    let covered = |world: &World| world.index.current().map(|state| (state.live(), state.files.len()));
+    assert!(world.keeper().step(false), "there is more, though a batch holds three");
+    assert_eq!(covered(&world), Some((2, 0)));
+    assert!(!world.keeper().step(false));
+    assert_eq!(covered(&world), Some((3, 0)));
+    insert(&world, &"a".repeat(3_000));
+    world.keeper().step(false);
+    assert_eq!(covered(&world), Some((4, 1)), "in a file, though eight have room in memory");
 }
 
 proptest! {

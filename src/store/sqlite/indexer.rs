@@ -47,15 +47,26 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Pace {
     /// Messages that are added at a time.
     pub batch: usize,
+    /// Bytes of text after which no more are added at a time: of a text that never repeats itself the index takes thirty times as
+    /// much while it is built.
+    pub batch_bytes: usize,
     /// Messages in memory before they are written to a file.
     pub save_at: u64,
+    /// And bytes.
+    pub save_at_bytes: u64,
     /// How long none may have come before as many as are added at a time are written all the same: so long memory is spent on them.
     pub rest: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { batch: 8_192, save_at: 65_536, rest: Duration::from_secs(5) }
+        Self {
+            batch: 8_192,
+            batch_bytes: 2 << 20,
+            save_at: 65_536,
+            save_at_bytes: 32 << 20,
+            rest: Duration::from_secs(5),
+        }
     }
 }
 
@@ -280,7 +291,7 @@ impl Keeper {
             None => self.begin(connection, &extent, database, distrusted)?,
         };
         let lag = extent.behind(state.row);
-        let is_full = state.in_memory() >= IN_MEMORY_FACTOR * self.pace.save_at;
+        let is_full = self.in_memory(&state)? >= IN_MEMORY_FACTOR as f64;
         let polite = lag < LAG_POLITE && self.writer_is_busy();
         let mut again = false;
         if !end && !is_full && !polite && (lag > 0 || extent.last_note > state.note) {
@@ -288,12 +299,12 @@ impl Keeper {
                 self.apply_notes(connection, &mut state)?;
                 state.note = extent.last_note;
             }
-            let rows = tail(connection, state.row, self.pace.batch)?;
-            again = rows.len() == self.pace.batch;
-            if let Some(last) = rows.last() {
+            let batch = tail(connection, state.row, self.pace)?;
+            again = batch.is_full();
+            if let Some(last) = batch.rows.last() {
                 (state.row, self.added) = (last.row, Some(Instant::now()));
             }
-            state.add(rows)?;
+            state.add(batch.rows)?;
             self.index.publish(Some(state.clone()));
         }
         self.tell(&state, extent.behind(state.row));
@@ -302,7 +313,7 @@ impl Keeper {
             // What others have freed in the meantime, too.
             give_back_memory();
         }
-        let is_due = state.in_memory() >= self.pace.save_at
+        let is_due = self.in_memory(&state)? >= 1.0
             || rests && state.in_memory() >= self.pace.batch as u64
             || state.senders.changed() as u64 >= self.pace.save_at
             || state.note >= self.saved_note + SAVE_AT_NOTES
@@ -360,14 +371,20 @@ impl Keeper {
                    WHERE rowid IN (SELECT row FROM postroom_changes WHERE change > ?1 AND row <= ?2)";
         let mut statement = connection.prepare_cached(sql)?;
         let mut rows = statement.query([state.note, state.row])?;
-        let mut again = Vec::new();
+        let mut again = Batch::new(self.pace);
         while let Some(row) = rows.next()? {
             again.push(message(row)?);
-            if again.len() == self.pace.batch {
-                state.add(std::mem::take(&mut again))?;
+            if again.is_full() {
+                state.add(std::mem::replace(&mut again, Batch::new(self.pace)).rows)?;
             }
         }
-        Ok(state.add(again)?)
+        Ok(state.add(again.rows)?)
+    }
+
+    /// How much of a state is only in memory, as a part of what shall be.
+    fn in_memory(&self, state: &State) -> io::Result<f64> {
+        let messages = state.in_memory() as f64 / self.pace.save_at as f64;
+        Ok(messages.max(state.in_memory_bytes()? as f64 / self.pace.save_at_bytes as f64))
     }
 
     fn save(&mut self, state: &State, samples: Vec<Sample>) -> io::Result<()> {
@@ -415,13 +432,37 @@ impl Keeper {
     }
 }
 
+/// Messages that are added together.
+struct Batch {
+    rows: Vec<Row>,
+    bytes: usize,
+    pace: Pace,
+}
+
+impl Batch {
+    fn new(pace: Pace) -> Self {
+        Self { rows: Vec::new(), bytes: 0, pace }
+    }
+
+    fn push(&mut self, row: Row) {
+        self.bytes += row.text.as_ref().map_or(0, String::len);
+        self.rows.push(row);
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= self.pace.batch || self.bytes >= self.pace.batch_bytes
+    }
+}
+
 /// The next rows behind a row.
-fn tail(connection: &Connection, row: i64, count: usize) -> rusqlite::Result<Vec<Row>> {
+fn tail(connection: &Connection, row: i64, pace: Pace) -> rusqlite::Result<Batch> {
     let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text FROM messages WHERE rowid > ?1 ORDER BY rowid LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([row, count as i64])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
+    let mut rows = statement.query([row, pace.batch as i64])?;
+    let mut found = Batch::new(pace);
+    while !found.is_full()
+        && let Some(row) = rows.next()?
+    {
         found.push(message(row)?);
     }
     Ok(found)

@@ -159,7 +159,7 @@ impl Covered<'_> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut page = Page { total: part.total, total_is_bound: part.total_is_bound, ..Page::default() };
         for found in &part.messages {
-            if page.messages.len() == request.limit as usize {
+            if page.is_full(request.limit) {
                 return Ok(page);
             }
             let mut rows = statement.query([found.row])?;
@@ -167,8 +167,7 @@ impl Covered<'_> {
             if key::place(value(row.get_ref(3)?), value(row.get_ref(0)?)) != found.place {
                 return Err(damaged("the index has a row at another place than the table").into());
             }
-            page.next = Some(position(row, request.order)?);
-            page.messages.push(message(row)?);
+            page.push(message(row)?, position(row, request.order)?);
         }
         if request.order == Order::Time {
             // Nothing was left over: this is the last page.

@@ -71,11 +71,10 @@ pub(super) fn list(
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {
-        if page.messages.len() == request.limit as usize {
+        if page.is_full(request.limit) {
             return Ok(());
         }
-        page.next = Some(position(row, request.order)?);
-        page.messages.push(message(row)?);
+        page.push(message(row)?, position(row, request.order)?);
     }
     if request.order == Order::Time {
         // Nothing was left over: this is the last page.

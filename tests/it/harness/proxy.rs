@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub enum Mode {
     Pass,
     /// Hands an insertion on to the server, waits for its answer, and cuts the connection instead of handing that on.
     CutAnswers,
+    /// The same with a commit of what a provider told, which comes in a round trip of its own.
+    CutCommits,
     /// Hands nothing on and keeps connections open.
     Stall,
     /// Hands each answer on after a while, as a server does that has too much to do.
@@ -78,17 +80,20 @@ impl Shared {
 /// Carries bytes both ways until one side ends.
 fn carry(client: TcpStream, socket: PathBuf, shared: &Arc<Shared>) {
     let Ok(server) = UnixStream::connect(socket) else { return };
-    let wrote = Arc::new(AtomicUsize::new(0));
+    let wrote = Arc::new(AtomicBool::new(false));
     let up = {
         let (mut client, mut server) = (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
         let (shared, wrote) = (Arc::clone(shared), Arc::clone(&wrote));
         std::thread::spawn(move || {
             let mut bytes = [0; 1 << 16];
             while let Ok(count @ 1..) = client.read(&mut bytes) {
-                let mode = shared.mode();
-                let inserts = bytes[..count].windows(13).any(|window| window == b"postroom_file");
-                if mode == Mode::CutAnswers && inserts {
-                    wrote.store(1, Ordering::SeqCst);
+                let awaited: &[u8] = match shared.mode() {
+                    Mode::CutAnswers => b"postroom_file",
+                    Mode::CutCommits => b"postroom_bring",
+                    Mode::Pass | Mode::Stall | Mode::Slow => b"",
+                };
+                if !awaited.is_empty() && holds(&bytes[..count], awaited) {
+                    wrote.store(true, Ordering::SeqCst);
                 }
                 if server.write_all(&bytes[..count]).is_err() {
                     break;
@@ -100,11 +105,13 @@ fn carry(client: TcpStream, socket: PathBuf, shared: &Arc<Shared>) {
     let (mut from, mut to) = (server, client);
     let mut bytes = [0; 1 << 16];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
-        if shared.mode() == Mode::Slow {
+        let mode = shared.mode();
+        if mode == Mode::Slow {
             std::thread::sleep(SLOWNESS);
         }
-        if wrote.swap(0, Ordering::SeqCst) == 1 {
-            // The server answers an insertion after its commit, so that has happened.
+        // The server answers after the commit, so that has happened.
+        let is_told = mode != Mode::CutCommits || holds(&bytes[..count], b"COMMIT\0");
+        if is_told && wrote.swap(false, Ordering::SeqCst) {
             shared.cuts.fetch_add(1, Ordering::SeqCst);
             break;
         }
@@ -114,4 +121,8 @@ fn carry(client: TcpStream, socket: PathBuf, shared: &Arc<Shared>) {
     }
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     let _ = up.join();
+}
+
+fn holds(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }

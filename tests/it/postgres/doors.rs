@@ -267,24 +267,32 @@ fn a_connection_that_is_cut_in_the_middle_costs_no_answer_and_doubles_nothing() 
     let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
     let server = doors_on(&format!("postgres://postroom@{}/{name}", proxy.address)).start();
     let door = door("whatsapp");
-    for round in 1..=10 {
-        proxy.set(Mode::CutAnswers);
-        let before = proxy.cuts();
+    let created = || {
+        let samples = [r#"messages_total{source="whatsapp",outcome="created"}"#, r#"events_total{source="whatsapp"}"#];
+        samples.map(|sample| server.metric(&format!("postroom_{sample}")).expect("the metric is there"))
+    };
+    for round in 1..=20 {
+        // In the middle, when nothing is there, and behind the commit, when all of it is.
+        let mode = if round % 2 == 0 { Mode::CutAnswers } else { Mode::CutCommits };
+        let (cuts, before) = (proxy.cuts(), created());
+        proxy.set(mode);
         let body = envelope(&[text_message(&format!("m{round}"), "x"), json!({"type": "text", "round": round})]);
         std::thread::scope(|scope| {
             let (server, door, body) = (&server, &door, &body);
             let sender = scope.spawn(move || door.post(server, body, "1").status);
-            wait_until("the answer is cut off", || (proxy.cuts() > before).then_some(()));
+            wait_until("the answer is cut off", || (proxy.cuts() > cuts).then_some(()));
             proxy.set(Mode::Pass);
             let status = sender.join().expect("the sender does not panic");
             assert!(matches!(status, 200 | 503), "{status}");
             wait_for_readiness(server, 200);
-            if status == 503 {
-                assert_eq!(door.post(server, body, "1").status, 200, "asked again");
+            match status {
+                503 => assert_eq!(door.post(server, body, "1").status, 200, "asked again"),
+                // What the first try committed is ours, and no duplicate.
+                _ => assert_eq!(created(), before.map(|count| count + 1.0), "{mode:?}"),
             }
         });
     }
     let count = |what: &str| sql(&url, &format!("SELECT count(*) FROM {what}"));
     let tables = ["messages", "postroom_details", "postroom_events", "postroom_payloads"];
-    assert_eq!(tables.map(count), ["10", "10", "10", "10"]);
+    assert_eq!(tables.map(count), ["20", "20", "20", "20"]);
 }
