@@ -38,7 +38,7 @@ pub(super) const INDEXED_LEAST: i64 = if cfg!(test) { 3 } else { 1_000 };
 const INDEXED_MAX: i64 = if cfg!(test) { 5 } else { 10_000 };
 /// Bytes of text behind which no more rows are indexed in the same transaction: of a text that never repeats itself the index takes
 /// thirty times as much while it is built.
-const INDEXED_BYTES: i64 = if cfg!(test) { 40 } else { 2 << 20 };
+const INDEXED_BYTES: i64 = if cfg!(test) { 40 } else { 1 << 20 };
 /// Most changes to the counts of states that are added in one transaction.
 const FOLDED_MAX: i64 = if cfg!(test) { 3 } else { 10_000 };
 

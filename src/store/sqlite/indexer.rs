@@ -34,6 +34,8 @@ const LAG_POLITE: i64 = 65_536;
 const BUSY: i64 = 800;
 /// Notes that are kept for a crash before the files are brought up to date.
 const SAVE_AT_NOTES: i64 = 10_000;
+/// What of that is written all the same once no more come: so long memory is spent on it.
+const RESTING_PART: f64 = 1.0 / 8.0;
 /// Where nothing can be written to a file, the index waits after so many times the messages that a file begins with.
 const IN_MEMORY_FACTOR: u64 = 4;
 /// Messages whose hashes are kept with the files.
@@ -54,7 +56,7 @@ pub(super) struct Pace {
     pub save_at: u64,
     /// And bytes.
     pub save_at_bytes: u64,
-    /// How long none may have come before as many as are added at a time are written all the same: so long memory is spent on them.
+    /// How long none may have come before fewer are written all the same.
     pub rest: Duration,
 }
 
@@ -313,8 +315,9 @@ impl Keeper {
             // What others have freed in the meantime, too.
             give_back_memory();
         }
-        let is_due = self.in_memory(&state)? >= 1.0
-            || rests && state.in_memory() >= self.pace.batch as u64
+        let in_memory = self.in_memory(&state)?;
+        let is_due = in_memory >= 1.0
+            || rests && in_memory >= RESTING_PART
             || state.senders.changed() as u64 >= self.pace.save_at
             || state.note >= self.saved_note + SAVE_AT_NOTES
             || self.control.save_wanted.load(Ordering::Relaxed)

@@ -120,8 +120,8 @@ fn long_texts_are_indexed_a_few_at_a_time() {
     let insert = "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at) \
                   SELECT 'm' || n, '+5', '+6', '2025-01-15T09:30:00Z', repeat('0', 16384), 'x' FROM generate_series(1, 1000) n";
     cluster::sql(&url, insert);
-    // Two megabytes and one text at a time. The rest is less than that, and fewer rows than are waited for otherwise.
+    // A megabyte and one text at a time. The rest is less than that, and fewer rows than are waited for otherwise.
     let indexed = || cluster::sql(&url, "SELECT texts, (SELECT count(*) FROM postroom_stretches) FROM postroom_search");
-    wait_until("most are indexed", || (indexed() == "903|7").then_some(()));
+    wait_until("most are indexed", || (indexed() == "975|15").then_some(()));
     assert_eq!(server.get("/messages?limit=1&q=00000").json()["total"], 1_000);
 }
