@@ -245,6 +245,15 @@ fn the_image_is_built_from_all_that_the_program_is_compiled_from() {
     assert!(unsent.is_empty(), ".dockerignore keeps away {unsent:?}");
 }
 
+/// The number in the line of a Caddyfile that begins with this word; its unit is the caller's business.
+fn number_after(caddyfile: &str, word: &str) -> u64 {
+    let mut lines = caddyfile.lines().map(str::trim);
+    let value =
+        lines.find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')).unwrap_or_else(|| panic!("no {word}"));
+    let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|error| panic!("{word} {value}: {error}"))
+}
+
 /// What Compose makes of `${NAME:-default}` and `${NAME:?why}` when only what must be set is set; and the names in it.
 fn interpolated(value: &str) -> (String, Option<&str>) {
     let Some((before, rest)) = value.split_once("${") else { return (value.to_owned(), None) };
@@ -316,6 +325,15 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
     assert!(
         caddyfile.contains("\n:8000 {") && caddyfile.contains("name replica\n") && caddyfile.contains("port 8000\n")
     );
+    // Time is left for another replica after one that is silent, and it is never Postroom who ends a connection in use.
+    let config = config(&BTreeMap::from([("WEBHOOK_SECRET".to_owned(), "given".to_owned())]));
+    let seconds = |name: &str| Duration::from_secs(number_after(&caddyfile, name));
+    assert!(seconds("dial_timeout") * 3 < seconds("lb_try_duration"));
+    assert!(
+        seconds("keepalive") < config.server.idle_timeout
+            && seconds("response_header_timeout") > config.server.request_timeout
+    );
+    assert!(number_after(&caddyfile, "request_buffers") << 20 > config.server.door_body_bytes_max as u64);
     let (port, variable) = interpolated(text(&balancer["ports"][0]));
     assert!(port.ends_with(":8000") && offered(variable.expect("a setting of its own")), "{port}");
     for volume in ["data", "database"] {
