@@ -299,6 +299,9 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
         let grace = text(&service["stop_grace_period"]).trim_end_matches('s').parse::<u64>().expect("seconds");
         assert!(grace > stop_seconds(&config), "{name}");
         assert_eq!(config.server.port, 8_000);
+        // Not under `deploy.resources`: Compose 2 refuses `pids_limit` beside limits there, and Compose 1 knows no `pids` in them.
+        assert!(["cpus", "mem_limit", "pids_limit"].iter().all(|limit| !service[limit].is_null()), "{name}");
+        assert!(service["deploy"]["resources"].is_null(), "{name}");
         let test = &service["healthcheck"]["test"];
         assert_eq!(test[2], "health");
         let dockerfile = read("Dockerfile");
