@@ -1,5 +1,6 @@
 //! What is shipped for Compose and Kubernetes agrees with the program: it parses, the program takes the settings in it, and ports,
-//! paths, names and secrets are those that the other parts have. Nothing here is run: neither Docker nor a cluster is at hand.
+//! paths, names and secrets are those that the other parts have. Nothing is run here, since Docker may not be at hand:
+//! `tests/containers.sh` does that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
