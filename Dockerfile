@@ -17,7 +17,9 @@ RUN rustc --print host-tuple > /target-name \
     && touch src/lib.rs \
     && cargo build --release --locked --target "$(cat /target-name)"
 
-# The program. `touch`, because COPY keeps time stamps that may be older than those of the stand-ins.
+# The program, with the samples that are compiled into it. `touch`, because COPY keeps time stamps that may be older than those
+# of the stand-ins.
+COPY testdata/providers testdata/providers
 COPY src src
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --target "$(cat /target-name)" \

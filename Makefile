@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down destroy logs test test-long check fmt bench bench-micro fuzz release clean drill bench-postgres
+.PHONY: help run up down destroy logs test test-long check fmt bench bench-micro fuzz release clean drill drill-containers bench-postgres
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test-long: ## The crash, fault and schema tests at full length
 drill: ## Kill replicas, primary and standby of PostgreSQL under load, and report what was lost
 	@./tests/have-postgresql.sh
 	POSTROOM_TEST_LONG=1 $(CARGO) test --locked --test it -- --nocapture postgres::drill
+
+drill-containers: ## Kill containers of the Compose profile postgres under load, and count (needs Docker)
+	./tests/containers.sh
 
 check: ## Format and lints only
 	$(CARGO) fmt --all --check

@@ -1,5 +1,6 @@
 //! What is shipped for Compose and Kubernetes agrees with the program: it parses, the program takes the settings in it, and ports,
-//! paths, names and secrets are those that the other parts have. Nothing here is run: neither Docker nor a cluster is at hand.
+//! paths, names and secrets are those that the other parts have. Nothing is run here, since Docker may not be at hand:
+//! `tests/containers.sh` does that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -162,6 +163,98 @@ fn manifests_of_kubernetes_agree_with_the_program_and_with_each_other() {
     assert!(is_answered(text(&monitor["spec"]["endpoints"][0]["path"])));
 }
 
+/// What a file of the program includes while it is compiled: files, or the folder where a name is put together.
+fn included(source: &Path) -> Vec<PathBuf> {
+    let code = read(source);
+    let mut all = Vec::new();
+    for (place, called) in ["include_str!(", "include_bytes!(", "include!(", "include_dir!("]
+        .iter()
+        .flat_map(|call| code.match_indices(call))
+    {
+        let literal = code[place + called.len()..].split('"').nth(1).expect("a path");
+        let mut path = PathBuf::new();
+        for part in source.parent().expect("a folder").join(literal).components() {
+            if part.as_os_str() != ".." {
+                path.push(part);
+            } else {
+                assert!(path.pop(), "{}: {literal}", source.display());
+            }
+        }
+        assert!(root().join(&path).exists(), "{}: there is no {}", source.display(), path.display());
+        all.push(path);
+    }
+    all
+}
+
+/// The files of a folder and of the folders in it, relative to the root.
+fn files(folder: &str) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::from(folder)];
+    let mut next = 0;
+    while let Some(path) = found.get(next).cloned() {
+        if root().join(&path).is_dir() {
+            let entries = fs::read_dir(root().join(&path)).expect("it can be read");
+            found.extend(entries.map(|entry| path.join(entry.expect("it can be read").file_name())));
+        }
+        next += 1;
+    }
+    found.retain(|path| root().join(path).is_file());
+    found
+}
+
+/// Where such a `COPY` puts a file, if it is among what it copies: `COPY source… target`, all relative.
+fn copied_to(copy: &[&str], file: &Path) -> Option<PathBuf> {
+    let (target, sources) = copy.split_last().expect("a target");
+    let source = Path::new(sources.iter().find(|source| file.starts_with(source))?);
+    let rest = file.strip_prefix(source).expect("it begins so");
+    let is_named = rest.as_os_str().is_empty() && target.ends_with('/');
+    let within = if is_named { Path::new(file.file_name()?) } else { rest };
+    Some(Path::new(target).join(within).components().filter(|part| part.as_os_str() != ".").collect())
+}
+
+/// Whether Docker sends a file to the builder: the last line of `.dockerignore` that names it, or a folder of it, decides.
+fn is_sent(ignored: &str, file: &Path) -> bool {
+    let lines = ignored.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.fold(true, |sent, line| match line.strip_prefix('!') {
+        Some(kept) => sent || file.starts_with(kept),
+        None => {
+            assert!(line == "*" || !line.contains(['*', '?', '[']), "this test knows no such pattern: {line}");
+            sent && line != "*" && !file.starts_with(line)
+        }
+    })
+}
+
+#[test]
+fn the_image_is_built_from_all_that_the_program_is_compiled_from() {
+    let (dockerfile, ignored) = (read("Dockerfile").replace("\\\n", " "), read(".dockerignore"));
+    let builds: Vec<usize> = dockerfile.match_indices("cargo build").map(|(place, _)| place).collect();
+    let before_the_last = &dockerfile[..*builds.last().expect("something is built")];
+    let copies: Vec<Vec<&str>> = before_the_last
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("COPY ")?.split_whitespace().collect()))
+        .collect();
+    let sources = files("src");
+    let mut needed: BTreeSet<PathBuf> = ["Cargo.toml", "Cargo.lock", ".cargo/config.toml"].map(PathBuf::from).into();
+    for source in sources.iter().filter(|source| source.extension().is_some_and(|extension| extension == "rs")) {
+        needed.extend(included(source));
+    }
+    assert!(needed.contains(Path::new("testdata/providers")), "{needed:?}");
+    needed.extend(sources);
+    let missing: Vec<&PathBuf> =
+        needed.iter().filter(|file| !copies.iter().any(|copy| copied_to(copy, file).as_ref() == Some(file))).collect();
+    assert!(missing.is_empty(), "the Dockerfile does not copy {missing:?}");
+    let unsent: Vec<&PathBuf> = needed.iter().filter(|file| !is_sent(&ignored, file)).collect();
+    assert!(unsent.is_empty(), ".dockerignore keeps away {unsent:?}");
+}
+
+/// The number in the line of a Caddyfile that begins with this word; its unit is the caller's business.
+fn number_after(caddyfile: &str, word: &str) -> u64 {
+    let mut lines = caddyfile.lines().map(str::trim);
+    let value =
+        lines.find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')).unwrap_or_else(|| panic!("no {word}"));
+    let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|error| panic!("{word} {value}: {error}"))
+}
+
 /// What Compose makes of `${NAME:-default}` and `${NAME:?why}` when only what must be set is set; and the names in it.
 fn interpolated(value: &str) -> (String, Option<&str>) {
     let Some((before, rest)) = value.split_once("${") else { return (value.to_owned(), None) };
@@ -207,6 +300,9 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
         let grace = text(&service["stop_grace_period"]).trim_end_matches('s').parse::<u64>().expect("seconds");
         assert!(grace > stop_seconds(&config), "{name}");
         assert_eq!(config.server.port, 8_000);
+        // Not under `deploy.resources`: Compose 2 refuses `pids_limit` beside limits there, and Compose 1 knows no `pids` in them.
+        assert!(["cpus", "mem_limit", "pids_limit"].iter().all(|limit| !service[limit].is_null()), "{name}");
+        assert!(service["deploy"]["resources"].is_null(), "{name}");
         let test = &service["healthcheck"]["test"];
         assert_eq!(test[2], "health");
         let dockerfile = read("Dockerfile");
@@ -233,6 +329,15 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
     assert!(
         caddyfile.contains("\n:8000 {") && caddyfile.contains("name replica\n") && caddyfile.contains("port 8000\n")
     );
+    // Time is left for another replica after one that is silent, and it is never Postroom who ends a connection in use.
+    let config = config(&BTreeMap::from([("WEBHOOK_SECRET".to_owned(), "given".to_owned())]));
+    let seconds = |name: &str| Duration::from_secs(number_after(&caddyfile, name));
+    assert!(seconds("dial_timeout") * 3 < seconds("lb_try_duration"));
+    assert!(
+        seconds("keepalive") < config.server.idle_timeout
+            && seconds("response_header_timeout") > config.server.request_timeout
+    );
+    assert!(number_after(&caddyfile, "request_buffers") << 20 > config.server.door_body_bytes_max as u64);
     let (port, variable) = interpolated(text(&balancer["ports"][0]));
     assert!(port.ends_with(":8000") && offered(variable.expect("a setting of its own")), "{port}");
     for volume in ["data", "database"] {

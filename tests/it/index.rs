@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -166,4 +167,34 @@ fn what_rests_in_memory_is_written_to_a_file_in_time() {
         names.into_iter().any(|path| path.extension().is_some_and(|extension| extension == "part")).then_some(())
     });
     assert_eq!(server.get("/messages?q=text+9000").json()["total"], 1);
+}
+
+#[test]
+fn a_file_is_checked_where_nothing_but_its_own_folder_can_be_written_to() {
+    if !Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success()) {
+        println!("skipped: mounting needs root");
+        return;
+    }
+    // Enough senders, with names as long as those of other programs may be, that their counting does not fit in memory.
+    let setup = Setup::new();
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+        INSERT INTO messages SELECT 'm' || i, printf('%0200d', i * 7919 % 20000), '+2', '2025-01-01T00:00:00Z', 't', 'x' FROM n";
+    database::open(&setup.database()).execute_batch(&format!("{}; {rows}", database::MESSAGES)).expect("it is filled");
+    let server = setup.start();
+    wait_until_indexed(&server);
+    let folder = server.folder();
+    server.stop();
+    // As in the image: the root is read-only, and so is whatever lies where others have a /tmp.
+    let script = r#"mount --bind "$1" /mnt &&
+        for place in /tmp /var/tmp; do mount --bind $place $place && mount -o remount,bind,ro $place; done &&
+        cd /tmp && exec "$0" check --data"#;
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_postroom")])
+        .arg(folder.path())
+        .envs([("DATABASE_URL", "sqlite:////mnt/app.db"), ("WEBHOOK_SECRET", "secret")])
+        .env_remove("TMPDIR")
+        .output()
+        .expect("it runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.contains("index          covers 20000 messages\n") && told.ends_with("integrity ok\n"), "{output:?}");
 }

@@ -12,7 +12,7 @@ use super::covered::{Extent, Failure, dead_by_notes, samples_are_true, value};
 use super::file::{locate, wal_path};
 use super::indexer::message;
 use super::leftover;
-use super::schema::{SCHEMA_VERSION, is_ours, object_exists, open_for_reading};
+use super::schema::{SCHEMA_VERSION, is_ours, object_exists, open_for_reading, sort_beside};
 use crate::store::Leftovers;
 use crate::store::index::build::Row;
 use crate::store::index::folder::Folder;
@@ -49,6 +49,8 @@ pub enum IndexAudit {
 pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     let path = &locate(path).unwrap_or_else(|_| path.to_owned());
     let connection = open_untouched(path)?;
+    // A copy may lie where nobody may write; then SQLite looks for another place. Either way its files are gone at once.
+    drop(sort_beside(&connection, path));
     let schema_version =
         if is_ours(&connection)? { connection.query_row("PRAGMA user_version", [], |row| row.get(0))? } else { 0 };
     let mut audit = Audit {

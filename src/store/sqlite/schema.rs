@@ -97,11 +97,7 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
         return Err(OpenError::ReadOnly);
     }
     connection.busy_timeout(config.lock_timeout)?;
-    if let Some(folder) = path.parent().and_then(Path::to_str) {
-        // What does not fit in memory while something is sorted lies beside the database: the place that is known to be
-        // writable, and large enough, where there may be no /tmp at all. Holds for every connection of the process.
-        connection.pragma_update(None, "temp_store_directory", folder)?;
-    }
+    sort_beside(&connection, path)?;
     check_version(&connection)?;
     check_table(&connection, missing)?;
     if needs_upgrade(&connection)? {
@@ -127,6 +123,15 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, has_foreign_triggers(&connection)?)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
+}
+
+/// What does not fit in memory while something is sorted lies beside the database: the place that is known to be writable, and
+/// large enough, where there may be no /tmp at all. Holds for every connection of the process.
+pub(super) fn sort_beside(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
+    match path.parent().and_then(Path::to_str) {
+        Some(folder) => connection.pragma_update(None, "temp_store_directory", folder),
+        None => Ok(()),
+    }
 }
 
 /// Opens the file for reading only.
