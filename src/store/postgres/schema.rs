@@ -82,7 +82,7 @@ pub(super) async fn prepare(connector: &Connector) -> Result<Session, String> {
 fn in_words(failure: Failure) -> String {
     match failure {
         // No limit of ours holds at a start.
-        Failure::Deadline => "statement_timeout is too short for what a start asks".to_owned(),
+        Failure::Deadline => "statement_timeout or transaction_timeout is too short for what a start asks".to_owned(),
         other => other.to_string(),
     }
 }
@@ -102,6 +102,9 @@ async fn upgrade(session: &Session) -> Result<(), Failure> {
     if version(session).await? == 0 {
         refuse_foreign_rows(session).await?;
         make_lease_table(session).await.map_err(for_want_of_a_place)?;
+    }
+    if let Some(why) = tables::managed(session).await? {
+        return Err(Failure::Broken(why));
     }
     let me = format!("process {} at {}", std::process::id(), crate::domain::Moment::now().to_iso_micros());
     let mut waits = false;

@@ -48,19 +48,26 @@ pub(super) async fn hindrance(session: &Session) -> Result<Option<&'static str>,
     })
 }
 
-/// What is in the way of using the tables, in one sentence.
-pub(super) async fn obstacle(session: &Session) -> Result<Option<String>, Failure> {
-    let client = &session.client;
-    if session.server.citus.is_some()
-        && let Some(row) = client.query_typed_opt(MANAGED, &[]).await?
-    {
-        let name: String = row.get(0);
-        return Ok(Some(format!(
+/// That Citus manages a table of ours, where it does, in one sentence.
+pub(super) async fn managed(session: &Session) -> Result<Option<String>, Failure> {
+    if session.server.citus.is_none() {
+        return Ok(None);
+    }
+    let row = session.client.query_typed_opt(MANAGED, &[]).await?;
+    Ok(row.map(|row| row.get::<_, String>(0)).map(|name| {
+        format!(
             "Citus manages the table {name}, and the order of arrival is made of one server's transaction numbers; \
              undistribute_table('{name}') makes it an ordinary one"
-        )));
+        )
+    }))
+}
+
+/// What is in the way of using the tables, in one sentence.
+pub(super) async fn obstacle(session: &Session) -> Result<Option<String>, Failure> {
+    if let Some(why) = managed(session).await? {
+        return Ok(Some(why));
     }
-    let row = client.query_typed_one(LACKING, &[]).await?;
+    let row = session.client.query_typed_one(LACKING, &[]).await?;
     let (lacking, hiding): (Vec<String>, Vec<String>) = (row.get(0), row.get(1));
     if let Some(name) = hiding.first() {
         return Ok(Some(format!(
