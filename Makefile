@@ -6,7 +6,7 @@ CARGO ?= cargo
 .PHONY: help run up down destroy logs test test-long check fmt bench bench-micro fuzz release clean drill drill-containers bench-postgres
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Build and run here, with the settings of .env and the database under ./data
 	./quickstart.sh

@@ -3,7 +3,7 @@
 # PostgreSQL, each on a database of its own. A test in them that is about a file alone says so itself (`on_a_file`).
 # `storage`, `faults`, `index` and `upgrade` are about files; `postgres` is about PostgreSQL and ran before.
 command -v "${CARGO:-cargo}" > /dev/null || exit 1
-ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev/null || [ -n "${TEST_POSTGRES_URL:-}" ] || {
+ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev/null || [ -n "${TEST_POSTGRES_URL:-}${TEST_POSTGRES_BIN:-}" ] || {
   echo "PostgreSQL is not installed; the HTTP contract was tested on SQLite only"
   exit 0
 }

@@ -57,7 +57,7 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     Ok(if audit.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What Citus on a server means. It was not tried, so nothing is said of what might work.
+/// What Citus on a server means.
 const CITUS: &str =
     "connect to the coordinator, and do not distribute the tables; arrival is made of its transactions' numbers";
 

@@ -103,6 +103,10 @@ impl PostgresConfig {
             let why = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
             complain(format!("is not a PostgreSQL URL{why}"))
         })?;
+        // The library takes what stands behind the first '@' for a host, and hosts are shown.
+        if connection.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+            return Err(complain(UNESCAPED.to_owned()));
+        }
         if !own.host.is_empty() && !connection.get_hosts().is_empty() {
             return Err(complain("names hosts twice".to_owned()));
         }
@@ -157,8 +161,13 @@ struct Own {
     passfile: String,
 }
 
+const UNESCAPED: &str = "has an '@' or a '?' in its user, password or a parameter, where they are written %40 and %3F";
+
 /// Splits our parameters off; the rest is a URL for the library.
 fn take_own_parameters(url: &str) -> Result<(String, Own), String> {
+    if url.split_once('@').is_some_and(|(user, _)| user.contains('?')) {
+        return Err(UNESCAPED.to_owned());
+    }
     let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), Own::default())) };
     let (mut own, mut rest) = (Own::default(), Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -328,6 +337,9 @@ mod tests {
             "postgres://ada:hunter2@db:port/x",
             "postgres://ada:hunter2@db/x?nonsense=1",
             "postgres://ada:hunter2@db/x?sslmode=q",
+            "postgres://ada:p@hunter2@db/x",
+            "postgres://ada:p@hunter2@db/x?sslmode=require",
+            "postgres://ada:p?hunter2@db/x?sslmode=require",
         ] {
             let error = load(bad).unwrap_err();
             assert!(error.starts_with("DATABASE_URL ") && !error.contains("hunter2"), "{error}");

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::grams;
 use super::runs::unpack;
 use super::session::{Connector, Server, Session};
-use super::{OpenError, durability, leftover, schema, sql};
+use super::{OpenError, durability, leftover, schema, sql, tables};
 use crate::config::PostgresConfig;
 use crate::store::Leftovers;
 
@@ -149,7 +149,10 @@ async fn look_over(session: &Session, config: &PostgresConfig, thorough: bool) -
     };
     if audit.schema_version > schema::newest() {
         audit.findings.push(format!("schema {} is newer than this program knows", audit.schema_version));
-    } else if audit.schema_version > 0 {
+    } else if audit.schema_version == 0 {
+        audit.findings.extend(tables::hindrance(session).await?.map(str::to_owned));
+    } else {
+        audit.findings.extend(tables::obstacle(session).await?);
         let count = client.query_typed_one("SELECT count(*) FROM messages", &[]).await?;
         audit.messages = u64::try_from(count.get::<_, i64>(0)).ok();
         if thorough {
@@ -170,6 +173,9 @@ fn complaints(server: &Server, config: &PostgresConfig) -> Vec<String> {
     }
     if server.is_standby {
         findings.push("the server is a standby, which takes no writes".to_owned());
+    }
+    if server.is_read_only && !server.is_standby {
+        findings.push(schema::READ_ONLY.to_owned());
     }
     if config.require_sync_standby && !server.survives_promotion(config) {
         findings.push("there is no synchronous standby, and POSTROOM_REQUIRE_SYNC_STANDBY asks for one".to_owned());

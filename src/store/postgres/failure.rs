@@ -5,6 +5,9 @@ use tokio_postgres::error::SqlState;
 
 use crate::store::{Health, StoreError};
 
+/// An operator's limit on a whole transaction, from PostgreSQL 17 on: the session ends with it.
+const TRANSACTION_TIMEOUT: &str = "25P04";
+
 /// Why something was not done, with words for the log: one line, and nothing of what was to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) enum Failure {
@@ -65,7 +68,10 @@ impl From<Error> for Failure {
         let class = code.code().get(..2).unwrap_or_default();
         match class {
             _ if *code == SqlState::DISK_FULL => Self::DiskFull(why),
-            _ if *code == SqlState::QUERY_CANCELED => Self::Deadline,
+            _ if *code == SqlState::QUERY_CANCELED || code.code() == TRANSACTION_TIMEOUT => Self::Deadline,
+            // An operator's limit on waiting for others.
+            _ if *code == SqlState::LOCK_NOT_AVAILABLE => Self::Retry(why),
+            _ if *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => Self::Lost(why),
             // Serialization failures and deadlocks: the whole statement was undone.
             "40" => Self::Retry(why),
             // The connection, or the server behind it, is going.

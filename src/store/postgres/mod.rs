@@ -25,6 +25,7 @@ mod schema;
 mod session;
 pub(in crate::store) mod sql;
 mod statistics;
+mod tables;
 mod tls;
 mod watch;
 mod writer;

@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::failure::Failure;
 use super::session::{Connector, Session};
-use super::sql;
+use super::{sql, tables};
 use crate::domain::fold::UNICODE_VERSION;
 use crate::telemetry::log;
 
@@ -26,11 +26,14 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often making the first table is tried: replicas that make it at the same instant get in each other's way.
 const TRIES_MAX: u32 = 20;
 
-const LEASE_TABLE: &str = "CREATE TABLE IF NOT EXISTS postroom_schema (id INTEGER PRIMARY KEY CHECK (id = 1), \
+// What a start writes waits for no standby, or it would wait without a word for one that is away. Nothing is acknowledged by it, and
+// a standby that has a later message has this too.
+const LEASE_TABLE: &str = "SET LOCAL synchronous_commit = local; CREATE TABLE IF NOT EXISTS postroom_schema (id INTEGER PRIMARY KEY CHECK (id = 1), \
      version INTEGER NOT NULL, upgraded_by TEXT, upgraded_until TIMESTAMPTZ); \
      INSERT INTO postroom_schema (id, version) VALUES (1, 0) ON CONFLICT DO NOTHING";
 const LEASE: &str = "UPDATE postroom_schema SET upgraded_by = $1, upgraded_until = now() + make_interval(secs => $2) \
-     WHERE id = 1 AND (upgraded_until IS NULL OR upgraded_until < now()) AND version = $3 RETURNING version";
+     WHERE id = 1 AND (upgraded_until IS NULL OR upgraded_until < now()) AND version = $3 \
+     AND set_config('synchronous_commit', 'local', true) <> '' RETURNING version";
 const RELEASE: &str = "UPDATE postroom_schema SET version = $1, upgraded_by = NULL, upgraded_until = NULL WHERE id = 1";
 
 /// Throws the counters away, and counts states anew while nobody writes any. Deleted rather than truncated: whoever reads an
@@ -41,6 +44,9 @@ pub(super) const FORGET_COUNTS: &str = "BEGIN; \
      BEGIN; LOCK TABLE postroom_states IN SHARE MODE; DELETE FROM postroom_state_changes; DELETE FROM postroom_state_counts; \
      INSERT INTO postroom_state_counts SELECT state, count(*) FROM postroom_states GROUP BY state; COMMIT";
 
+/// An operator's setting that keeps every replica from writing.
+pub(super) const READ_ONLY: &str = "default_transaction_read_only is on, so nothing can be written";
+
 /// The version of the schema that this program makes.
 pub(super) fn newest() -> i32 {
     MIGRATIONS.len() as i32
@@ -48,7 +54,7 @@ pub(super) fn newest() -> i32 {
 
 /// Opens a first connection and makes it a database of ours. The error is one line that an operator can act on.
 pub(super) async fn prepare(connector: &Connector) -> Result<Session, String> {
-    let session = connector.connect().await.map_err(|failure| failure.to_string())?;
+    let session = connector.connect().await.map_err(in_words)?;
     let server = &session.server;
     if server.encoding != "UTF8" {
         return Err(format!(
@@ -61,14 +67,24 @@ pub(super) async fn prepare(connector: &Connector) -> Result<Session, String> {
                     target_session_attrs=read-write"
             .to_owned());
     }
-    upgrade(&session).await.map_err(|failure| match failure {
-        Failure::Broken(why) if why.contains("(42501)") => {
-            format!("{why}: the role needs the right to CREATE in its schema, at least until the tables are there")
-        }
-        other => other.to_string(),
-    })?;
+    if server.is_read_only {
+        return Err(format!("{READ_ONLY}; RESET it for the role and the database"));
+    }
+    upgrade(&session).await.map_err(in_words)?;
+    if let Some(why) = tables::obstacle(&session).await.map_err(in_words)? {
+        return Err(why);
+    }
+    continue_arrivals(&session).await.map_err(in_words)?;
     check_collation(&session).await?;
     Ok(session)
+}
+
+fn in_words(failure: Failure) -> String {
+    match failure {
+        // No limit of ours holds at a start.
+        Failure::Deadline => "statement_timeout or transaction_timeout is too short for what a start asks".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// The version that the database has; 0: none of ours.
@@ -85,7 +101,10 @@ async fn upgrade(session: &Session) -> Result<(), Failure> {
     let newest = newest();
     if version(session).await? == 0 {
         refuse_foreign_rows(session).await?;
-        make_lease_table(session).await?;
+        make_lease_table(session).await.map_err(for_want_of_a_place)?;
+    }
+    if let Some(why) = tables::managed(session).await? {
+        return Err(Failure::Broken(why));
     }
     let me = format!("process {} at {}", std::process::id(), crate::domain::Moment::now().to_iso_micros());
     let mut waits = false;
@@ -97,11 +116,11 @@ async fn upgrade(session: &Session) -> Result<(), Failure> {
             )));
         }
         if version == newest {
-            return continue_arrivals(session).await;
+            return Ok(());
         }
         let parameters = [(&me as _, Type::TEXT), (&LEASE_SECONDS as _, Type::FLOAT8), (&version as _, Type::INT4)];
         if session.client.query_typed_opt(LEASE, &parameters).await?.is_some() {
-            migrate(session, version as usize).await?;
+            migrate(session, version as usize).await.map_err(for_want_of_a_place)?;
             continue;
         }
         if !std::mem::replace(&mut waits, true) {
@@ -109,6 +128,16 @@ async fn upgrade(session: &Session) -> Result<(), Failure> {
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
+}
+
+/// What an operator can do where a table cannot be made.
+fn for_want_of_a_place(failure: Failure) -> Failure {
+    let hint = match &failure {
+        Failure::Broken(why) if why.contains("(42501)") => tables::NO_CREATE,
+        Failure::Broken(why) if why.contains("(3F000)") => tables::NO_SCHEMA,
+        _ => return failure,
+    };
+    Failure::Broken(format!("{failure}: {hint}"))
 }
 
 /// A table of that name which another program filled has no order of arrival.
@@ -144,7 +173,8 @@ async fn make_lease_table(session: &Session) -> Result<(), Failure> {
 /// statement makes only what is not there.
 async fn migrate(session: &Session, from: usize) -> Result<(), Failure> {
     let client = &session.client;
-    client.batch_execute("BEGIN").await?;
+    // However long it takes: the operator's limits are about requests.
+    client.batch_execute("BEGIN; SET LOCAL synchronous_commit = local; SET LOCAL statement_timeout = 0").await?;
     let made = async {
         for migration in &MIGRATIONS[from..] {
             client.batch_execute(migration).await?;
@@ -179,7 +209,7 @@ async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
                     - pg_snapshot_xmax(pg_current_snapshot())::text::bigint) << 20 AS by
             FROM postroom_state s LEFT JOIN LATERAL (SELECT max(arrival) AS arrival FROM messages) m ON true
             GROUP BY s.arrival_base
-        ) step WHERE step.by > 0";
+        ) step WHERE step.by > 0 AND set_config('synchronous_commit', 'local', true) <> ''";
     if session.client.execute_typed(raise, &[]).await? > 0 {
         log::warning("the data comes from another cluster; arrival numbers were raised above those in it").emit();
     }
@@ -187,7 +217,10 @@ async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
     let stored = session.client.query_typed_opt("SELECT unicode FROM postroom_search", &[]).await?;
     if stored.is_some_and(|row| row.get::<_, String>(0) != unicode) {
         // The version is digits and dots, so it can stand in the text.
-        let anew = format!("BEGIN; UPDATE postroom_search SET unicode = '{unicode}'; {}; COMMIT", sql::FORGET_INDEX);
+        let anew = format!(
+            "BEGIN; SET LOCAL synchronous_commit = local; UPDATE postroom_search SET unicode = '{unicode}'; {}; COMMIT",
+            sql::FORGET_INDEX
+        );
         session.client.batch_execute(&anew).await?;
         log::info("searches fold by another version of Unicode; texts are indexed anew").emit();
     }
@@ -202,6 +235,6 @@ async fn check_collation(session: &Session) -> Result<(), String> {
     match session.client.query_typed_opt(sql, &[]).await {
         Ok(None) => Ok(()),
         Ok(Some(row)) => Err(format!("column {} of messages needs COLLATE \"C\"", row.get::<_, String>(0))),
-        Err(error) => Err(Failure::from(error).to_string()),
+        Err(error) => Err(in_words(error.into())),
     }
 }

@@ -42,6 +42,8 @@ pub(in crate::store) struct Server {
     pub version: i32,
     pub encoding: String,
     pub is_standby: bool,
+    /// Whether transactions may not write unless they say so, which an operator can set for a role or a database.
+    pub is_read_only: bool,
     pub synchronous_commit: String,
     pub synchronous_standby_names: String,
     /// The version of Citus, where this database has it.

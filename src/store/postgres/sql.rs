@@ -6,7 +6,8 @@ pub(super) const SERVER: &str = "SELECT current_setting('server_version_num'), c
      pg_is_in_recovery(), current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
      ARRAY(SELECT name FROM unnest(ARRAY['pg_current_xact_id', 'pg_current_snapshot', 'pg_snapshot_xmin', \
      'pg_snapshot_xmax', 'pg_logical_emit_message']) AS name WHERE name NOT IN (SELECT proname::text FROM pg_proc)), \
-     (SELECT extversion FROM pg_extension WHERE extname = 'citus')";
+     (SELECT extversion FROM pg_extension WHERE extname = 'citus'), current_setting('client_min_messages'), \
+     current_setting('default_transaction_read_only')";
 
 /// Places for rows within one transaction, as a power of two: an arrival number is the transaction's number, then the place.
 pub(super) const ARRIVAL_BITS: u32 = 20;

@@ -8,10 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 
 use super::Shared;
-use super::derive;
 use super::failure::Failure;
 use super::session::{Connector, Session};
-use super::sql;
+use super::{derive, sql, tables};
 use crate::store::Health;
 use crate::telemetry::metrics::{Commits, Gauges};
 
@@ -117,6 +116,9 @@ impl Watch {
             ));
         }
         if !is_well {
+            if let Some(why) = tables::obstacle(session).await? {
+                return Err(Failure::Broken(why));
+            }
             let commit = session.server.effective_commit(&config).name();
             // Waits for the commit, as `execute_typed` would not.
             session.client.query_typed(sql::PROBE, &[(&commit, Type::TEXT)]).await?;

@@ -26,8 +26,25 @@ pub struct Cluster {
     keeper: Option<Child>,
 }
 
-/// Where Debian keeps the server's programs, the newest version first; else where `PATH` finds them.
+/// Where the server's programs are: in the folder that `TEST_POSTGRES_BIN` names, or where they are installed.
 pub fn programs() -> Option<PathBuf> {
+    let Some(named) = named() else { return installed() };
+    assert!(named.join("initdb").exists(), "TEST_POSTGRES_BIN names a folder without initdb: {}", named.display());
+    Some(named)
+}
+
+fn named() -> Option<PathBuf> {
+    std::env::var_os("TEST_POSTGRES_BIN").map(PathBuf::from)
+}
+
+/// One of these programs. Some builds bring the server alone; its clients are then those that are installed.
+fn program(name: &str) -> PathBuf {
+    let folders = programs().into_iter().chain(installed());
+    folders.map(|folder| folder.join(name)).find(|path| path.exists()).unwrap_or_else(|| name.into())
+}
+
+/// Where Debian keeps the server's programs, the newest version first; else where `PATH` finds them.
+fn installed() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<_> = versions.map(|entry| entry.path()).collect();
     folders.sort_by_key(|path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
@@ -88,6 +105,19 @@ impl Cluster {
         let mut command = self.unprivileged("sh");
         command.args(["-c", script, &folder]).arg(programs);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell runs")
+    }
+
+    /// A standby of the server at that host (or in that folder) and port, made and not yet started.
+    pub fn standby_of(host: &str, port: u16) -> Self {
+        let standby = Self::empty();
+        let (number, to) = (port.to_string(), standby.data().display().to_string());
+        let from = ["-h", host, "-p", &number, "-U", "postroom", "-D", &to, "-X", "stream", "-c", "fast"];
+        standby.run("pg_basebackup", &from);
+        // What `-R` writes suits servers as new as that program, which may be newer than this one.
+        let settings = format!("primary_conninfo = 'host={host} port={port} user=postroom'\n");
+        std::fs::write(standby.data().join("postgresql.auto.conf"), settings).expect("a file can be written");
+        standby.run("touch", &[standby.data().join("standby.signal").to_str().expect("a plain path")]);
+        standby
     }
 
     /// Starts the server and waits until it answers.
@@ -151,7 +181,7 @@ impl Cluster {
 
     /// Runs one of the server's programs to its end.
     pub fn run(&self, program: &str, arguments: &[&str]) {
-        let program = programs().expect("PostgreSQL is installed").join(program);
+        let program = self::program(program);
         let mut command = self.unprivileged(program.to_str().expect("a plain path"));
         // Into a file: a server that outlives the command would hold a pipe open.
         let path = self.folder().join("run.log");
@@ -206,7 +236,7 @@ pub fn try_sql(url: &str, statement: &str) -> Result<String, String> {
 
 /// The server's own client, which prints without decoration.
 pub fn psql(url: &str) -> Command {
-    let mut command = Command::new(programs().map_or("psql".into(), |folder| folder.join("psql")));
+    let mut command = Command::new(program("psql"));
     command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", url]);
     command
 }

@@ -55,8 +55,13 @@ fn without_clock(value: &mut Value) {
 }
 
 /// Messages whose time is that of the request stand in another order where a second ended between two servers: what is left of
-/// a whole listing is what it holds, and of a part how much.
+/// a whole listing is what it holds, and of a part how much. The same of the states of a message, which are never listed in part.
 fn without_order(value: &mut Value) {
+    if let Some(statuses) = value.get_mut("statuses").and_then(Value::as_array_mut)
+        && statuses.iter().any(|status| status["ts"] == "(now)")
+    {
+        statuses.sort_by_cached_key(Value::to_string);
+    }
     let total = value["total"].as_u64();
     let Some(messages) = value.get_mut("data").and_then(Value::as_array_mut) else { return };
     if !messages.iter().any(|message| message["ts"] == "(now)") {

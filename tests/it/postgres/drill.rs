@@ -61,12 +61,7 @@ fn the_same_with_an_asynchronous_standby_loses_some() {
 
 /// A standby whose way to the primary leads through a proxy.
 fn standby_through(proxy: &Proxy) -> Cluster {
-    let standby = Cluster::empty();
-    let (port, to) = (proxy.address.port().to_string(), standby.data().display().to_string());
-    standby.run(
-        "pg_basebackup",
-        &["-h", "127.0.0.1", "-p", &port, "-U", "postroom", "-D", &to, "-R", "-X", "stream", "-c", "fast"],
-    );
+    let standby = Cluster::standby_of("127.0.0.1", proxy.address.port());
     standby.launch("-c synchronous_standby_names= -c wal_retrieve_retry_interval=100ms");
     standby
 }

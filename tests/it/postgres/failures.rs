@@ -299,6 +299,44 @@ fn without_the_standby_that_commits_wait_for_nothing_is_acknowledged() {
 }
 
 #[test]
+fn a_start_does_not_wait_for_a_standby_that_is_away() {
+    let Some(cluster) = own_cluster() else { return };
+    let url = cluster.database();
+    sql(&url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    sql(&url, "SELECT pg_reload_conf()");
+    let server = on(&url).env("POSTROOM_POSTGRES_WRITE_SECONDS", 1).start();
+    assert_eq!(post(&server, "m1"), 503);
+    wait_for_readiness(&server, 503);
+    sql(&url, "ALTER SYSTEM RESET synchronous_standby_names");
+    sql(&url, "SELECT pg_reload_conf()");
+    wait_for_readiness(&server, 200);
+    wait_for_status(&server, "m1", 200);
+}
+
+#[test]
+fn an_operators_limit_on_waiting_for_locks_says_nothing_about_the_server() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let name = url.split(['/', '?']).nth(3).expect("a URL names a database");
+    sql(&url, &format!("ALTER DATABASE {name} SET lock_timeout = '5ms'"));
+    let server = on(&url).start();
+    server.store(&message("m1"));
+    let lock = "LOCK TABLE messages IN SHARE MODE";
+    let mut locker = cluster::psql(&url).stdin(std::process::Stdio::piped()).spawn().expect("psql runs");
+    let mut hands = locker.stdin.take().expect("a pipe");
+    std::io::Write::write_all(&mut hands, format!("SET lock_timeout = 0; BEGIN; {lock};\n").as_bytes()).unwrap();
+    wait_for_status(&server, "m2", 503);
+    assert_eq!(server.get("/health/ready").status, 200);
+    server.wait_for_line(|line| line.to_string().contains("lock timeout (55P03)"));
+    // It ends, and so does its transaction.
+    drop(hands);
+    locker.wait().expect("it ends");
+    assert_eq!(post(&server, "m2"), 200);
+    let recovered = server.lines().iter().any(|line| line["message"] == "the database works again");
+    assert!(!recovered, "it was well all the time");
+}
+
+#[test]
 fn a_commit_that_waits_for_less_is_told_everywhere() {
     let Some(cluster) = cluster::shared() else { return };
     let url = cluster.database();

@@ -2,9 +2,9 @@
 
 use std::net::TcpListener;
 
-use super::{on, own_cluster};
+use super::{on, own_cluster, wait_for_readiness};
 use crate::harness::cluster::{self, Cluster, as_user, sql};
-use crate::harness::message;
+use crate::harness::{Server, body, message};
 
 /// Starts it, expects a refusal, and answers its line.
 fn refusal(url: &str) -> String {
@@ -46,7 +46,11 @@ fn a_server_that_is_not_there_or_not_postgresql() {
 fn a_wrong_password_and_the_ways_to_give_the_right_one() {
     let Some(cluster) = own_cluster() else { return };
     let url = cluster.database();
-    sql(&url, "CREATE ROLE ada LOGIN PASSWORD 'hunter22'; GRANT CREATE ON SCHEMA public TO ada");
+    // As servers do by themselves from version 14 on.
+    sql(
+        &url,
+        "SET password_encryption = 'scram-sha-256'; CREATE ROLE ada LOGIN PASSWORD 'hunter22'; GRANT CREATE ON SCHEMA public TO ada",
+    );
     let rules = cluster.data().join("pg_hba.conf");
     let open = std::fs::read_to_string(&rules).unwrap();
     std::fs::write(&rules, format!("local all ada scram-sha-256\n{open}")).unwrap();
@@ -77,6 +81,8 @@ fn a_wrong_password_and_the_ways_to_give_the_right_one() {
 fn databases_that_cannot_be_used() {
     let Some(cluster) = cluster::shared() else { return };
     assert_refused(&cluster.url_of("nowhere"), "database \"nowhere\" does not exist");
+    let latin = cluster.database_with("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
+    assert_refused(&latin, "encoding is LATIN1; UTF8 is needed");
     let ascii = cluster.database_with("ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'");
     assert_refused(&ascii, "encoding is SQL_ASCII; UTF8 is needed");
     let foreign = cluster.database();
@@ -160,8 +166,98 @@ fn check_says_what_the_server_is_and_what_citus_means() {
     let (status, stdout, stderr) = on(&url).arg("check").run();
     assert!(status.success() && stdout.contains("\nserver         PostgreSQL "), "{stdout}{stderr}");
     assert!(stdout.contains("citus          version 12.1-1: connect to the coordinator"), "{stdout}");
-    let (_, stdout, _) = on(&cluster.database()).arg("check").run();
-    assert!(!stdout.contains("citus"), "{stdout}");
+    let plain = cluster.database();
+    let is_there = sql(&plain, "SELECT count(*) FROM pg_extension WHERE extname = 'citus'") == "1";
+    let (_, stdout, _) = on(&plain).arg("check").run();
+    assert_eq!(stdout.contains("citus"), is_there, "{stdout}");
+}
+
+#[test]
+fn tables_that_citus_manages_are_refused() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = pretending(
+        cluster,
+        "CREATE VIEW pg_extension AS SELECT 'citus' AS extname, '12.1-1'::text AS extversion;
+         CREATE VIEW pg_dist_partition AS SELECT to_regclass('messages') AS logicalrelid",
+    );
+    assert_refused(&url, "Citus manages the table messages, and the order of arrival");
+    assert_checked(&url, "Citus manages the table messages");
+}
+
+/// `check` fails and says so.
+fn assert_checked(url: &str, why: &str) {
+    let (status, stdout, stderr) = on(url).arg("check").run();
+    assert!(status.code() == Some(1) && (stdout.contains(why) || stderr.contains(why)), "{stdout}{stderr}");
+}
+
+/// The name of the database in a URL.
+fn name_of(url: &str) -> &str {
+    url.split(['/', '?']).nth(3).expect("a URL names a database")
+}
+
+#[test]
+fn settings_of_an_operator_that_keep_a_replica_from_its_work() {
+    let Some(cluster) = cluster::shared() else { return };
+    for (setting, told) in [
+        ("default_transaction_read_only = on", "default_transaction_read_only is on"),
+        ("search_path = nowhere", "search_path names no schema that is there"),
+        ("client_min_messages = error", "client_min_messages is error, so nobody would hear"),
+        ("statement_timeout = '1ms'", "statement_timeout or transaction_timeout is too short for what a start asks"),
+    ] {
+        let url = cluster.database();
+        sql(&url, &format!("ALTER DATABASE {} SET {setting}", name_of(&url)));
+        assert_refused(&url, told);
+        if !setting.starts_with("statement_timeout") {
+            assert_checked(&url, told);
+        }
+    }
+}
+
+#[test]
+fn a_right_that_is_missing_is_named() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    on(&url).start().store(&message("m1"));
+    let role = format!("guest_{}", std::process::id());
+    sql(&url, &format!("CREATE ROLE {role} LOGIN PASSWORD 'hunter22'"));
+    let as_role = as_user(&url, &format!("{role}:hunter22"));
+    assert_refused(&as_role, "permission denied for table postroom_schema");
+    let all = format!(
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};
+         GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
+         REVOKE UPDATE, DELETE ON messages FROM {role}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"
+    );
+    sql(&url, &format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"));
+    let told = "the role lacks INSERT on messages, INSERT on postroom_state, INSERT on postroom_buckets and";
+    assert_refused(&as_role, told);
+    assert_checked(&as_role, told);
+    sql(&url, &all);
+    for (taken, told) in [
+        (format!("REVOKE DELETE ON postroom_runs FROM {role}"), "the role lacks DELETE on postroom_runs; grant"),
+        (
+            format!("REVOKE USAGE ON SEQUENCE postroom_event_numbers FROM {role}"),
+            "lacks USAGE on postroom_event_numbers",
+        ),
+        ("REVOKE EXECUTE ON FUNCTION postroom_file FROM PUBLIC".to_owned(), "lacks EXECUTE on postroom_file"),
+        ("ALTER TABLE messages ENABLE ROW LEVEL SECURITY".to_owned(), "row security hides rows of messages"),
+    ] {
+        sql(&url, &taken);
+        assert_refused(&as_role, told);
+        assert_checked(&as_role, told);
+        sql(&url, &all);
+        sql(&url, "GRANT EXECUTE ON FUNCTION postroom_file TO PUBLIC; ALTER TABLE messages DISABLE ROW LEVEL SECURITY");
+    }
+    let server = on(&as_role).start();
+    server.store(&message("m2"));
+    // One that goes while the service runs: it is not ready until it is back.
+    sql(&url, &format!("REVOKE INSERT ON messages FROM {role}"));
+    assert_eq!(server.post(&body(&message("m3"))).status, 503);
+    let looked = |server: &Server| server.get("/health/ready").status;
+    assert!((0..5).all(|_| looked(&server) == 503), "it does not turn green in between");
+    server.wait_for_line(|line| line.to_string().contains("permission denied for table messages (42501)"));
+    sql(&url, &format!("GRANT INSERT ON messages TO {role}"));
+    wait_for_readiness(&server, 200);
+    server.store(&message("m3"));
 }
 
 #[test]
@@ -209,9 +305,7 @@ fn a_standby_is_told_by_check_and_refused_by_serve() {
 
 /// A standby that streams from a primary.
 pub fn standby_of(primary: &Cluster) -> Cluster {
-    let standby = Cluster::empty();
-    let (from, to) = (primary.folder().display().to_string(), standby.data().display().to_string());
-    standby.run("pg_basebackup", &["-h", &from, "-U", "postroom", "-D", &to, "-R", "-X", "stream", "-c", "fast"]);
+    let standby = Cluster::standby_of(primary.folder().to_str().expect("a plain path"), 5432);
     standby.launch("");
     standby
 }

@@ -30,10 +30,50 @@ impl Both {
 #[test]
 fn a_random_history_is_answered_alike() {
     let Some(cluster) = cluster::shared() else { return };
-    let (one, other) = (Server::start(), on(&cluster.database()).start());
+    compare(&cluster.database(), if long_run() { 3_000 } else { 400 });
+}
+
+/// Settings of an operator's, for a role or a database, that other programs may need and that answers do not depend on.
+const SETTINGS: [&str; 22] = [
+    "search_path = theirs, public",
+    "timezone = 'Asia/Kolkata'",
+    "datestyle = 'SQL, DMY'",
+    "intervalstyle = 'iso_8601'",
+    "standard_conforming_strings = off",
+    "backslash_quote = off",
+    "bytea_output = 'escape'",
+    "extra_float_digits = -15",
+    "client_encoding = 'LATIN1'",
+    "client_min_messages = debug1",
+    "array_nulls = off",
+    "transform_null_equals = on",
+    "jit_above_cost = 0",
+    "plan_cache_mode = force_generic_plan",
+    "work_mem = '64kB'",
+    "default_transaction_isolation = 'serializable'",
+    "default_transaction_deferrable = on",
+    "row_security = off",
+    "synchronous_commit = off",
+    "lock_timeout = '2s'",
+    "statement_timeout = '20s'",
+    "idle_in_transaction_session_timeout = '20s'",
+];
+
+#[test]
+fn settings_of_an_operator_change_no_answer() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let name = url.split(['/', '?']).nth(3).expect("a URL names a database");
+    SETTINGS.iter().for_each(|setting| drop(cluster::sql(&url, &format!("ALTER DATABASE {name} SET {setting}"))));
+    cluster::sql(&url, "CREATE SCHEMA theirs");
+    compare(&url, if long_run() { 1_000 } else { 100 });
+}
+
+/// One history on a file and on that database.
+fn compare(url: &str, steps: u32) {
+    let (one, other) = (Server::start(), on(url).start());
     let mut both = Both(one.client(), other.client());
     let mut runner = runner(1);
-    let steps = if long_run() { 3_000 } else { 400 };
     let few = ("[a-d]{1,2}", "[a-cé明天%_\u{0} ]{0,6}", 0..4_u32, 0..3_u32).prop_map(|(id, text, sender, second)| {
         json!({"message_id": id, "from": format!("+{sender}"), "to": "+9", "ts": format!("2025-01-15T10:0{second}:00Z"), "text": text})
     });
