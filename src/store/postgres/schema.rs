@@ -26,7 +26,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often making the first table is tried: replicas that make it at the same instant get in each other's way.
 const TRIES_MAX: u32 = 20;
 
-// What a start writes waits for no standby, or it would wait without a word for one that is away. Nothing is acknowledged by it, and
+// What makes the tables waits for no standby, or it would wait without a word for one that is away. Nothing is acknowledged by it, and
 // a standby that has a later message has this too.
 const LEASE_TABLE: &str = "SET LOCAL synchronous_commit = local; CREATE TABLE IF NOT EXISTS postroom_schema (id INTEGER PRIMARY KEY CHECK (id = 1), \
      version INTEGER NOT NULL, upgraded_by TEXT, upgraded_until TIMESTAMPTZ); \
@@ -204,14 +204,17 @@ pub(super) fn unicode() -> String {
 /// Data that was restored into another cluster brings arrival numbers that this cluster's transactions have not reached: then all
 /// new ones are raised above them. Texts that were folded by another Unicode version are indexed anew.
 async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
-    let raise = "UPDATE postroom_state SET arrival_base = arrival_base + step.by FROM (
-            SELECT ((coalesce(max(m.arrival), 0) >> 20) + 1 - (s.arrival_base >> 20)
-                    - pg_snapshot_xmax(pg_current_snapshot())::text::bigint) << 20 AS by
+    let short = "SELECT ((coalesce(max(m.arrival), 0) >> 20) + 1 - (s.arrival_base >> 20)
+                - pg_snapshot_xmax(pg_current_snapshot())::text::bigint) << 20 AS by
             FROM postroom_state s LEFT JOIN LATERAL (SELECT max(arrival) AS arrival FROM messages) m ON true
-            GROUP BY s.arrival_base
-        ) step WHERE step.by > 0 AND set_config('synchronous_commit', 'local', true) <> ''";
-    if session.client.execute_typed(raise, &[]).await? > 0 {
-        log::warning("the data comes from another cluster; arrival numbers were raised above those in it").emit();
+            GROUP BY s.arrival_base";
+    if session.client.query_typed_one(short, &[]).await?.get::<_, i64>(0) > 0 {
+        log::warning("the data comes from another cluster; arrival numbers are raised above those in it").emit();
+        // Waits as a message does: a standby that took over without it would number messages below those that are counted.
+        let raise = format!(
+            "UPDATE postroom_state SET arrival_base = arrival_base + step.by FROM ({short}) step WHERE step.by > 0"
+        );
+        session.client.execute_typed(&raise, &[]).await?;
     }
     let unicode = unicode();
     let stored = session.client.query_typed_opt("SELECT unicode FROM postroom_search", &[]).await?;
