@@ -38,7 +38,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Signs and posts each line of an NDJSON file as one request over keep-alive connections.
 ///
-/// Lines are signed with WEBHOOK_SECRET and sent as they are; empty lines are skipped. 429, 503, 507 and lost connections
+/// Lines are signed with WEBHOOK_SECRET and sent as they are; empty lines are skipped. 429, 502 to 504, 507 and lost connections
 /// are tried again, after the time that the service asks for: a message that was stored after all is a duplicate then, and
 /// duplicates are answered 200 too. Exits 1 if anything was refused or could not be delivered, and 130 or 143 if a
 /// signal stopped it, also with a summary: what was not answered by then may be stored or not, and may be sent again.
@@ -292,9 +292,16 @@ impl Courier {
     }
 }
 
-/// Answers that ask for another try.
+/// Answers that ask for another try, those of a proxy in between included.
 fn is_passing(status: StatusCode) -> bool {
-    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE)
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+            | StatusCode::INSUFFICIENT_STORAGE
+    )
 }
 
 /// A bar on a terminal, a plain line now and then elsewhere; on stderr both.

@@ -170,6 +170,26 @@ fn send_outlives_a_service_that_comes_back() {
 }
 
 #[test]
+fn send_tries_again_what_a_proxy_could_not_hand_on() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", proxy.local_addr().expect("it is bound"));
+    let sender = std::thread::spawn(move || postroom(&["send", "-", "--json", "--url", &url], &lines(1)));
+    for status in ["502 Bad Gateway", "504 Gateway Timeout", "200 OK"] {
+        let mut stream = proxy.accept().expect("it is tried again").0;
+        let mut request = Vec::new();
+        let mut piece = [0; 4_096];
+        while !request.ends_with(b"}") {
+            let read = std::io::Read::read(&mut stream, &mut piece).expect("a request");
+            request.extend_from_slice(&piece[..read]);
+        }
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}").expect("it reads");
+    }
+    let output = sender.join().expect("it ends");
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a summary");
+    assert_eq!((&summary["statuses"]["200"], &summary["retries"]), (&1.into(), &2.into()), "{output:?}");
+}
+
+#[test]
 fn send_that_is_stopped_tells_what_was_answered() {
     let server = Server::start();
     for (name, code) in [("INT", 130), ("TERM", 143)] {

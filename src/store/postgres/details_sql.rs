@@ -1,13 +1,14 @@
 //! The SQL of what providers tell beyond the six columns. Rows are written in the order of their keys, like messages, so that
 //! batches which meet wait for each other in one order.
 
-/// Begins a transaction that writes something, so that its commit waits for all that could be read before it. What it calls
+/// Begins a transaction that writes something, so that its commit waits for all that could be read before it, and is heard where it
+/// gives up waiting. What it calls
 /// is planned by way of the keys, however small a table is when the plan is made, and never compiled: since other ways count as
 /// very dear then, the server would think that it pays.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), \
      set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true), \
-     set_config('idle_in_transaction_session_timeout', '30s', true), \
+     set_config('idle_in_transaction_session_timeout', '30s', true), set_config('client_min_messages', 'warning', true), \
      pg_logical_emit_message(true, 'postroom', '')::text; SET LOCAL synchronous_commit = ";
 
 /// What is stored already: of payloads their numbers, of statuses and events by which attempt.

@@ -6,7 +6,7 @@ pub(super) const SERVER: &str = "SELECT current_setting('server_version_num'), c
      pg_is_in_recovery(), current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
      ARRAY(SELECT name FROM unnest(ARRAY['pg_current_xact_id', 'pg_current_snapshot', 'pg_snapshot_xmin', \
      'pg_snapshot_xmax', 'pg_logical_emit_message']) AS name WHERE name NOT IN (SELECT proname::text FROM pg_proc)), \
-     (SELECT extversion FROM pg_extension WHERE extname = 'citus'), current_setting('client_min_messages'), \
+     (SELECT extversion FROM pg_extension WHERE extname = 'citus'), \
      current_setting('default_transaction_read_only')";
 
 /// Places for rows within one transaction, as a power of two: an arrival number is the transaction's number, then the place.
@@ -24,7 +24,7 @@ pub(super) const STORED: &str = "SELECT message_id, from_msisdn, to_msisdn, ts, 
 
 /// Writes a little, so that this transaction's commit waits as long as that of a message: whatever could be read before it
 /// is as durable as it is by then.
-pub(super) const FENCE: &str = "SELECT set_config('synchronous_commit', $1, true), \
+pub(super) const FENCE: &str = "SELECT set_config('synchronous_commit', $1, true), set_config('client_min_messages', 'warning', true), \
      pg_logical_emit_message(true, 'postroom', '')::text";
 
 /// Where counting and indexing have come to, and up to where every transaction has ended.
@@ -140,7 +140,7 @@ pub(super) const HEALTH: &str = "SELECT to_regclass('messages') IS NOT NULL AND 
 pub(super) const PROBE: &str = "WITH filler AS (SELECT string_agg(md5(random()::text), '') AS text \
      FROM generate_series(1, 4096)), away AS (DELETE FROM postroom_probe) \
      INSERT INTO postroom_probe SELECT convert_to(text, 'UTF8') FROM filler \
-     WHERE set_config('synchronous_commit', $1, true) <> ''";
+     WHERE set_config('synchronous_commit', $1, true) <> '' AND set_config('client_min_messages', 'warning', true) <> ''";
 /// What `/metrics` tells of the database: bytes, and rows that wait to be counted and indexed.
 pub(super) const GAUGES: &str = "\
     SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::batch::message;
 use super::covered::{Extent, Failure, dead_by_notes, samples_are_true, value};
 use super::file::{locate, wal_path};
-use super::indexer::message;
 use super::leftover;
 use super::schema::{SCHEMA_VERSION, is_ours, object_exists, open_for_reading, sort_beside};
 use crate::store::Leftovers;

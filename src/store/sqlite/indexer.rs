@@ -8,19 +8,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Row as SqlRow};
+use rusqlite::Connection;
 
-use super::covered::{Extent, Failure, dead_by_notes, row_hash, samples_are_true, value};
+use super::batch::{Batch, message, tail};
+use super::covered::{Extent, Failure, dead_by_notes, row_hash, samples_are_true};
 use super::merger::Merger;
-use super::queries::shown;
 use super::reader::Reader;
 use super::schema::OpenError;
 use super::{Forget, Shared};
 use crate::store::Health;
 use crate::store::index::Index;
-use crate::store::index::build::Row;
 use crate::store::index::folder::{Folder, Sample};
-use crate::store::index::key;
 use crate::store::index::state::State;
 use crate::telemetry::log;
 use crate::telemetry::process::give_back_memory;
@@ -433,54 +431,6 @@ impl Keeper {
             give_back_memory();
         }
     }
-}
-
-/// Messages that are added together.
-struct Batch {
-    rows: Vec<Row>,
-    bytes: usize,
-    pace: Pace,
-}
-
-impl Batch {
-    fn new(pace: Pace) -> Self {
-        Self { rows: Vec::new(), bytes: 0, pace }
-    }
-
-    fn push(&mut self, row: Row) {
-        self.bytes += row.text.as_ref().map_or(0, String::len);
-        self.rows.push(row);
-    }
-
-    fn is_full(&self) -> bool {
-        self.rows.len() >= self.pace.batch || self.bytes >= self.pace.batch_bytes
-    }
-}
-
-/// The next rows behind a row.
-fn tail(connection: &Connection, row: i64, pace: Pace) -> rusqlite::Result<Batch> {
-    let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text FROM messages WHERE rowid > ?1 ORDER BY rowid LIMIT ?2";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([row, pace.batch as i64])?;
-    let mut found = Batch::new(pace);
-    while !found.is_full()
-        && let Some(row) = rows.next()?
-    {
-        found.push(message(row)?);
-    }
-    Ok(found)
-}
-
-/// A message: columns row, ts, message_id, from_msisdn, to_msisdn, text.
-pub(super) fn message(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
-    let get = |column: usize| row.get_ref(column);
-    Ok(Row {
-        row: row.get(0)?,
-        place: key::place(value(get(1)?), value(get(2)?)),
-        sender: key::single(value(get(3)?)),
-        recipient: key::single(value(get(4)?)),
-        text: shown(get(5)?).map(|text| text.into_owned()),
-    })
 }
 
 /// Some messages of a state, evenly spread, the last one among them.

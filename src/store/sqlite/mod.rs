@@ -2,6 +2,7 @@
 
 mod append;
 mod audit;
+mod batch;
 mod checkpoints;
 mod covered;
 pub(in crate::store) mod details;

@@ -1,12 +1,16 @@
 //! The database fails in every way that it can: answers are 503 or 507 while that lasts, readiness turns red and comes back by
 //! itself, and nothing acknowledged is missing.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::doors::doors_on;
 use super::{assert_holds, filed, on, own_cluster, wait_for_readiness};
+use crate::doors::{envelope, text_message};
 use crate::harness::cluster::{Cluster, as_user, sql};
 use crate::harness::load::Load;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::random::Random;
-use crate::harness::{Server, body, cluster, message, wait_until};
+use crate::harness::{Door, Server, body, cluster, message, wait_until};
 use crate::overload::{assert_comes_back, assert_refuses_and_stays_small, start_load, with_small_queue};
 
 /// The status of a post of that id.
@@ -296,6 +300,51 @@ fn without_the_standby_that_commits_wait_for_nothing_is_acknowledged() {
     wait_for_readiness(&server, 200);
     wait_for_status(&server, "m2", 200);
     assert_eq!(server.get("/messages").json()["total"], 2);
+}
+
+#[test]
+fn a_given_up_wait_for_a_standby_is_heard_whatever_the_server_hides() {
+    let Some(cluster) = own_cluster() else { return };
+    let url = cluster.database();
+    let setup = doors_on(&url);
+    let whatsapp = Door::of(&setup, "whatsapp");
+    let server = setup.start();
+    server.store(&message("m1"));
+    sql(&url, "ALTER SYSTEM SET client_min_messages = 'error'");
+    let set_standbys = |names: &str| {
+        sql(&url, &format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
+        sql(&url, "SELECT pg_reload_conf()");
+    };
+    let tried = AtomicUsize::new(0);
+    let ways: [(&str, &dyn Fn() -> u16); 3] = [
+        ("a new message", &|| post(&server, &format!("new{}", tried.fetch_add(1, Ordering::Relaxed)))),
+        ("a copy", &|| post(&server, "m1")),
+        ("what a provider tells", &|| whatsapp.post(&server, &envelope(&[text_message("w", "x")]), "1").status),
+    ];
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                sql(&url, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+            }
+        });
+        let _done = Finally(|| is_done.store(true, Ordering::Relaxed));
+        for (what, send) in ways {
+            set_standbys("nobody");
+            wait_until(&format!("{what} is refused"), || (send() == 503).then_some(()));
+            set_standbys("");
+            wait_for_readiness(&server, 200);
+        }
+    });
+}
+
+/// Does something at the end, also of a test that fails.
+struct Finally<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 #[test]

@@ -1,0 +1,57 @@
+//! Rows of the table as the index takes them: so many at a time, and no more text than has room in memory.
+
+use rusqlite::{Connection, Row as SqlRow};
+
+use super::covered::value;
+use super::indexer::Pace;
+use super::queries::shown;
+use crate::store::index::build::Row;
+use crate::store::index::key;
+
+/// Messages that are added together.
+pub(super) struct Batch {
+    pub rows: Vec<Row>,
+    bytes: usize,
+    pace: Pace,
+}
+
+impl Batch {
+    pub fn new(pace: Pace) -> Self {
+        Self { rows: Vec::new(), bytes: 0, pace }
+    }
+
+    pub fn push(&mut self, row: Row) {
+        self.bytes += row.text.as_ref().map_or(0, String::len);
+        self.rows.push(row);
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.rows.len() >= self.pace.batch || self.bytes >= self.pace.batch_bytes
+    }
+}
+
+/// The next rows behind a row.
+pub(super) fn tail(connection: &Connection, row: i64, pace: Pace) -> rusqlite::Result<Batch> {
+    let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text FROM messages WHERE rowid > ?1 ORDER BY rowid LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([row, pace.batch as i64])?;
+    let mut found = Batch::new(pace);
+    while !found.is_full()
+        && let Some(row) = rows.next()?
+    {
+        found.push(message(row)?);
+    }
+    Ok(found)
+}
+
+/// A message: columns row, ts, message_id, from_msisdn, to_msisdn, text.
+pub(super) fn message(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+    let get = |column: usize| row.get_ref(column);
+    Ok(Row {
+        row: row.get(0)?,
+        place: key::place(value(get(1)?), value(get(2)?)),
+        sender: key::single(value(get(3)?)),
+        recipient: key::single(value(get(4)?)),
+        text: shown(get(5)?).map(|text| text.into_owned()),
+    })
+}
