@@ -42,7 +42,9 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     let messages = audit.messages.map_or("no table yet".to_owned(), |count| format!("{count} messages"));
     say!("database       {}, schema {}, {messages}", path.display(), audit.schema_version)?;
     match audit.index {
-        IndexAudit::Absent => say!("index          none that fits; the next start builds it")?,
+        IndexAudit::Absent => {
+            say!("index          not on disk, or of another version; the service builds it in memory first")?
+        }
         IndexAudit::Covers(count) => say!("index          covers {count} messages")?,
     }
     for finding in &audit.findings {
