@@ -62,7 +62,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             batch: 8_192,
-            batch_bytes: 2 << 20,
+            batch_bytes: 1 << 20,
             save_at: 65_536,
             save_at_bytes: 32 << 20,
             rest: Duration::from_secs(5),
