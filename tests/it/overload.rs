@@ -25,8 +25,10 @@ pub fn start_load(server: &Server, random: &mut Random) -> Load {
     load
 }
 
+/// For want of room, or because the store is known to be away.
 fn refusals(server: &Server) -> f64 {
-    server.metric("postroom_refused_total{reason=\"queue_full\"}").expect("it is counted")
+    let count = |reason| server.metric(&format!("postroom_refused_total{{reason=\"{reason}\"}}"));
+    ["queue_full", "database_unavailable"].into_iter().map(|reason| count(reason).expect("it is counted")).sum()
 }
 
 /// Thousands are refused while those in the queue wait, and what the server holds stays what it was.

@@ -31,7 +31,7 @@ mod watch;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -39,7 +39,7 @@ use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot, watch as watching};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::queue::{Answers, append, deliver};
+use super::queue::{Answers, Job, append, deliver};
 use super::{Health, Lookup, Receipt, StoreError};
 use crate::config::{PostgresConfig, StoreConfig};
 use crate::domain::event::{EventRequest, StoredEvent};
@@ -80,6 +80,8 @@ pub(in crate::store) struct Shared {
     metrics: Arc<Metrics>,
     config: StoreConfig,
     health: AtomicU8,
+    /// How often the server was found well.
+    well: AtomicU64,
     stops: AtomicBool,
     /// How many rows this replica created: whoever follows the rows watches it.
     stored: watching::Sender<u64>,
@@ -109,14 +111,33 @@ impl Shared {
 
     /// Notes a failure, and tells it where it changes the health or costs somebody an answer.
     fn trouble(&self, failure: &Failure, messages: usize) {
-        let changed = failure.health().is_some_and(|health| self.set_health(health) != health);
+        let changed = failure.health().is_some_and(|health| {
+            self.queue.failed();
+            self.set_health(health) != health
+        });
         if changed || messages > 0 {
             log::error("the database fails").text("error", &failure.to_string()).value("messages", messages).emit();
         }
     }
 
+    /// Notes that the server cannot be reached, or is not fit to be written to: who waits for it is refused, and so is who comes,
+    /// until somebody finds it well.
+    fn is_away(&self, failure: &Failure) {
+        if failure.health().is_none() {
+            return;
+        }
+        let error = StoreError::from(failure.clone());
+        let refused = self.queue.shut(error.clone());
+        self.trouble(failure, refused.iter().map(Job::elements).sum());
+        for job in refused {
+            let _ = job.reply.send(Err(error.clone()));
+        }
+    }
+
     fn recovered(&self) {
+        self.well.fetch_add(1, Ordering::Relaxed);
         if self.set_health(Health::Ready) != Health::Ready {
+            self.queue.reopen();
             log::info("the database works again").emit();
         }
     }
@@ -136,6 +157,7 @@ impl PostgresStore {
             metrics,
             config: config.clone(),
             health: AtomicU8::new(Health::Ready as u8),
+            well: AtomicU64::new(0),
             stops: AtomicBool::new(false),
             stored: watching::Sender::new(0),
         });

@@ -11,6 +11,10 @@ use crate::store::queue::{Backlog, Job};
 /// How long a batch may be under way before another is begun beside it: a statement that waits for somebody's lock, or for a
 /// standby, does not hold up the rest.
 const PATIENCE: Duration = Duration::from_millis(10);
+/// How long a batch may be under way before somebody looks whether the server is still there.
+const HELD_UP: Duration = Duration::from_secs(1);
+/// How long after a try that failed a server that is away is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A backlog, and tasks that wait while it is empty.
 pub(super) struct Queue {
@@ -23,22 +27,45 @@ struct Waiting {
     /// Batches that were taken and not written yet, and when the last of them was taken.
     under_way: usize,
     taken: Instant,
+    /// While the server is away.
+    shut: Option<Shut>,
+}
+
+struct Shut {
+    /// What those hear who are refused.
+    error: StoreError,
+    /// When somebody last found that it is so.
+    tried: Instant,
+}
+
+impl Waiting {
+    /// While the server is away one job at a time finds out whether it is back. The others would wait for nothing.
+    fn admit(&self) -> Result<(), StoreError> {
+        let Some(shut) = &self.shut else { return Ok(()) };
+        let is_tried = self.under_way > 0 || !self.backlog.is_empty() || shut.tried.elapsed() < PAUSE;
+        if is_tried { Err(shut.error.clone()) } else { Ok(()) }
+    }
 }
 
 impl Queue {
     pub fn new(limit: usize) -> Self {
-        let waiting = Waiting { backlog: Backlog::new(limit), under_way: 0, taken: Instant::now() };
+        let waiting = Waiting { backlog: Backlog::new(limit), under_way: 0, taken: Instant::now(), shut: None };
         Self { waiting: Mutex::new(waiting), arrived: Notify::new() }
     }
 
     /// Whether a message would be taken now.
     pub fn has_room(&self) -> Result<(), StoreError> {
-        self.lock().backlog.room(1)
+        let waiting = self.lock();
+        waiting.admit()?;
+        waiting.backlog.room(1)
     }
 
     /// Adds a job, or refuses it without waiting.
     pub fn push(&self, job: Job) -> Result<(), StoreError> {
-        self.lock().backlog.push(job)?;
+        let mut waiting = self.lock();
+        waiting.admit()?;
+        waiting.backlog.push(job)?;
+        drop(waiting);
         // Keeps one permit where nobody waits, so a writer that is about to wait does not miss it.
         self.arrived.notify_one();
         Ok(())
@@ -50,7 +77,7 @@ impl Queue {
     pub async fn take(&self, most: usize) -> Option<Vec<Job>> {
         loop {
             let (jobs, is_empty, is_closed, left) = {
-                let Waiting { backlog, under_way, taken } = &mut *self.lock();
+                let Waiting { backlog, under_way, taken, .. } = &mut *self.lock();
                 let left = PATIENCE.saturating_sub(taken.elapsed());
                 let is_time = *under_way == 0 || left.is_zero() || backlog.is_closed();
                 let jobs = if is_time { backlog.take(most) } else { Vec::new() };
@@ -83,6 +110,31 @@ impl Queue {
         self.lock().under_way -= 1;
     }
 
+    /// The server is away: hands out what waits, to be refused, and refuses what comes but a job now and then.
+    pub fn shut(&self, error: StoreError) -> Vec<Job> {
+        let mut waiting = self.lock();
+        waiting.shut = Some(Shut { error, tried: Instant::now() });
+        waiting.backlog.take(usize::MAX)
+    }
+
+    /// A try failed. Where the server was away, it still is.
+    pub fn failed(&self) {
+        if let Some(shut) = &mut self.lock().shut {
+            shut.tried = Instant::now();
+        }
+    }
+
+    /// The server is there.
+    pub fn reopen(&self) {
+        self.lock().shut = None;
+    }
+
+    /// Whether whoever writes has been waiting for long.
+    pub fn is_held_up(&self) -> bool {
+        let waiting = self.lock();
+        waiting.under_way > 0 && waiting.taken.elapsed() >= HELD_UP
+    }
+
     /// Elements waiting now.
     pub fn depth(&self) -> usize {
         self.lock().backlog.elements()
@@ -104,9 +156,37 @@ mod tests {
     use super::*;
     use tokio::sync::oneshot;
 
+    fn try_push(queue: &Queue) -> Result<(), StoreError> {
+        queue.push(Job { messages: Vec::new(), extras: None, reply: oneshot::channel().0 })
+    }
+
     fn push(queue: &Queue) {
-        let job = Job { messages: Vec::new(), extras: None, reply: oneshot::channel().0 };
-        queue.push(job).unwrap();
+        try_push(queue).unwrap();
+    }
+
+    #[test]
+    fn while_the_server_is_away_one_job_at_a_time_finds_out_whether_it_is_back() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (queue, away) = (Queue::new(8), StoreError::Unavailable("away".to_owned()));
+            push(&queue);
+            push(&queue);
+            assert_eq!(queue.shut(away.clone()).len(), 2, "who waits is to be told");
+            assert_eq!((try_push(&queue), queue.has_room()), (Err(away.clone()), Err(away.clone())));
+            let wait = || queue.lock().shut.as_mut().unwrap().tried -= PAUSE;
+            wait();
+            assert_eq!((queue.has_room(), try_push(&queue)), (Ok(()), Ok(())));
+            assert_eq!(try_push(&queue), Err(away.clone()), "one waits");
+            assert_eq!(queue.take(8).await.map(|jobs| jobs.len()), Some(1));
+            wait();
+            assert_eq!(try_push(&queue), Err(away.clone()), "one is under way");
+            queue.failed();
+            queue.written();
+            assert_eq!(try_push(&queue), Err(away), "it has just failed");
+            queue.reopen();
+            push(&queue);
+            push(&queue);
+        });
     }
 
     #[test]

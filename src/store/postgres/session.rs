@@ -1,7 +1,7 @@
 //! A connection to the server, and what is known of the server behind it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -21,6 +21,8 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 pub(in crate::store) struct Connector {
     pub config: Arc<PostgresConfig>,
     tls: MakeRustlsConnect,
+    /// Who carries what on the connections that were opened by this connector and its clones.
+    drivers: Arc<Mutex<Vec<AbortHandle>>>,
 }
 
 /// An open connection. Dropped, it takes its leave of the server and closes.
@@ -71,7 +73,7 @@ impl Server {
 impl Connector {
     pub fn new(config: Arc<PostgresConfig>) -> Result<Self, String> {
         let tls = tls::connector(&config.trust)?;
-        Ok(Self { config, tls })
+        Ok(Self { config, tls, drivers: Arc::default() })
     }
 
     /// Opens a connection, within the time for it.
@@ -97,7 +99,17 @@ impl Connector {
         })
         .abort_handle();
         let server = engine::ask(&client).await?;
+        let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
+        drivers.retain(|driver| !driver.is_finished());
+        drivers.push(driver.clone());
+        drop(drivers);
         Ok(Session { client, server, warnings, driver, tls: self.tls.clone() })
+    }
+
+    /// Ends all connections at once. Whoever waits for an answer on one learns that it is lost, and what became of it is not known.
+    pub fn drop_all(&self) {
+        let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
+        drivers.drain(..).for_each(|driver| driver.abort());
     }
 }
 

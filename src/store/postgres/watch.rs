@@ -2,6 +2,7 @@
 //! without an operator and without a message at stake.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +17,7 @@ use crate::telemetry::metrics::{Commits, Gauges};
 
 /// How long the database may take to say that it is well.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often it is asked while it is not.
+/// How often it is asked while it is not, or while nothing is written though something is to be.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// The task that looks, on a connection of its own, so that nothing else delays it.
@@ -41,7 +42,6 @@ impl Watch {
     /// Looks until nobody can ask any more.
     pub async fn run(mut self) {
         loop {
-            let is_well = self.shared.health() == Health::Ready;
             tokio::select! {
                 look = self.looks.recv() => {
                     let Some(first) = look else { return };
@@ -56,8 +56,10 @@ impl Watch {
                     let Some(reply) = size else { return };
                     let _ = reply.send(self.gauges().await);
                 }
-                () = tokio::time::sleep(INTERVAL), if !is_well => {
-                    self.look().await;
+                () = tokio::time::sleep(INTERVAL) => {
+                    if self.shared.health() != Health::Ready || self.shared.queue.is_held_up() {
+                        self.look().await;
+                    }
                 }
             }
         }
@@ -65,10 +67,17 @@ impl Watch {
 
     /// Asks the database, and has it write something if the last write failed.
     async fn look(&mut self) -> Health {
+        let well = self.shared.well.load(Ordering::Relaxed);
         let looked = match tokio::time::timeout(PATIENCE, self.try_look()).await {
             Ok(result) => result,
-            Err(_) => {
+            // Only this way to it is silent, or was until now.
+            Err(_) if self.shared.well.load(Ordering::Relaxed) != well => {
                 self.session = None;
+                return self.shared.health();
+            }
+            Err(_) => {
+                // Other connections may be as dead as this one, and would not say so for long.
+                self.connector.drop_all();
                 Err(Failure::Lost(format!("no answer within {} s", PATIENCE.as_secs())))
             }
         };
@@ -76,7 +85,7 @@ impl Watch {
             Ok(()) => self.shared.recovered(),
             Err(failure) => {
                 self.session = None;
-                self.shared.trouble(&failure, 0);
+                self.shared.is_away(&failure);
                 if failure.health().is_none() {
                     return Health::Broken;
                 }

@@ -60,19 +60,21 @@ impl Writer {
     /// Writes jobs and answers everyone in them: plain messages in one statement, what brings more in one transaction.
     async fn file(&mut self, jobs: Vec<Job>) {
         let (plain, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.extras.is_none());
+        // What is wrong with the database. The rest does not wait for it again.
+        let mut fault = None;
         if !plain.is_empty() {
             let (mut batch, started) = (Batch::new(plain), Instant::now());
-            let written = match self.go_on() {
+            let written = match self.go_on(None) {
                 Ok(()) => self.write(&mut batch).await,
                 Err(failure) => Err(failure),
             };
-            self.conclude(batch, started, written);
+            fault = self.conclude(batch, started, written);
         }
         // What the server refuses is looked for by halves, so that its neighbours are stored.
         let mut parts: Vec<_> = std::iter::once(others).filter(|jobs| !jobs.is_empty()).collect();
         while let Some(jobs) = parts.pop() {
             let (mut batch, started) = (Batch::new(jobs), Instant::now());
-            let written = match self.go_on() {
+            let written = match self.go_on(fault.take()) {
                 Ok(()) => self.write_brought(&mut batch).await,
                 Err(failure) => Err(failure),
             };
@@ -87,20 +89,21 @@ impl Writer {
                     batch.fail(&StoreError::Unavailable(why));
                     self.conclude(batch, started, Ok(0));
                 }
-                written => self.conclude(batch, started, written),
+                written => fault = self.conclude(batch, started, written),
             }
         }
     }
 
-    fn go_on(&self) -> Result<(), Failure> {
+    fn go_on(&self, fault: Option<Failure>) -> Result<(), Failure> {
         if self.shared.gives_up() {
             return Err(Failure::Lost("the service stops, and the database is not there".to_owned()));
         }
-        Ok(())
+        fault.map_or(Ok(()), Err)
     }
 
-    /// Answers everyone in a batch of which so much was created.
-    fn conclude(&self, mut batch: Batch, started: Instant, written: Result<usize, Failure>) {
+    /// Answers everyone in a batch of which so much was created, and tells what is wrong with the database.
+    fn conclude(&self, mut batch: Batch, started: Instant, written: Result<usize, Failure>) -> Option<Failure> {
+        let mut fault = None;
         match written {
             Ok(created) => {
                 if created > 0 {
@@ -111,6 +114,7 @@ impl Writer {
             }
             Err(failure) => {
                 self.shared.trouble(&failure, batch.elements());
+                fault = failure.health().map(|_| failure.clone());
                 // A read that took too long says so itself; of a write only the effect matters.
                 let error = match failure {
                     Failure::Deadline => StoreError::Unavailable(Failure::Deadline.to_string()),
@@ -121,6 +125,7 @@ impl Writer {
         }
         // Nobody listens any more only when the process is going.
         let _ = self.answers.send(batch.answers());
+        fault
     }
 
     fn next_ingest_id(&mut self) -> i64 {
@@ -190,7 +195,8 @@ impl Writer {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.attempt(tries > 1, &mut work).await {
+            let session = self.session().await?;
+            match self.attempt(session, tries > 1, &mut work).await {
                 // Nothing is known of the commit; on a fresh connection the same work finds what it left.
                 Err(Failure::Lost(_)) if tries < 2 => {}
                 Err(Failure::Retry(_)) if tries < TRIES_MAX => {
@@ -202,15 +208,20 @@ impl Writer {
         }
     }
 
+    /// The connection, for one attempt. A server that cannot be reached is not tried again by this batch.
+    async fn session(&mut self) -> Result<Session, Failure> {
+        match self.session.take().filter(Session::is_open) {
+            Some(session) => Ok(session),
+            None => self.connector.connect().await.inspect_err(|failure| self.shared.is_away(failure)),
+        }
+    }
+
     async fn attempt<T>(
         &mut self,
+        session: Session,
         is_repeated: bool,
         work: &mut impl AsyncFnMut(&Client, Attempt) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let session = match self.session.take().filter(Session::is_open) {
-            Some(session) => session,
-            None => self.connector.connect().await?,
-        };
         let commit = session.server.effective_commit(&self.connector.config).name();
         let (patience, warnings) = (self.connector.config.write_timeout, session.warnings());
         let done = tokio::time::timeout(patience, work(&session.client, Attempt { commit, is_repeated })).await;

@@ -22,6 +22,10 @@ pub enum Mode {
     CutCommits,
     /// Hands nothing on and keeps connections open.
     Stall,
+    /// The same for connections that are open already; new ones work.
+    StallOld,
+    /// Ends new connections at once, and old ones with their next bytes.
+    Refuse,
     /// Hands each answer on after a while, as a server does that has too much to do.
     Slow,
 }
@@ -36,6 +40,9 @@ struct Shared {
     mode: Mutex<Mode>,
     changed: Condvar,
     cuts: AtomicUsize,
+    connections: AtomicUsize,
+    /// Of how many connections so many are old.
+    old: AtomicUsize,
 }
 
 impl Proxy {
@@ -43,21 +50,37 @@ impl Proxy {
     pub fn start(folder: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let shared = Shared { mode: Mutex::new(Mode::Pass), changed: Condvar::new(), cuts: AtomicUsize::new(0) };
+        let shared = Shared {
+            mode: Mutex::new(Mode::Pass),
+            changed: Condvar::new(),
+            cuts: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            old: AtomicUsize::new(0),
+        };
         let shared = Arc::new(shared);
         let (socket, state) = (folder.join(".s.PGSQL.5432"), Arc::clone(&shared));
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let (socket, state) = (socket.clone(), Arc::clone(&state));
-                std::thread::spawn(move || carry(client, socket, &state));
+                let number = state.connections.fetch_add(1, Ordering::SeqCst);
+                let way = Way { number, shared: Arc::clone(&state) };
+                let socket = socket.clone();
+                std::thread::spawn(move || carry(client, socket, &way));
             }
         });
         Self { address, shared }
     }
 
     pub fn set(&self, mode: Mode) {
-        *self.shared.mode.lock().unwrap() = mode;
+        let mut now = self.shared.mode.lock().unwrap();
+        self.shared.old.store(self.connections(), Ordering::SeqCst);
+        *now = mode;
+        drop(now);
         self.shared.changed.notify_all();
+    }
+
+    /// Connections made so far.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// Connections cut so far.
@@ -66,31 +89,43 @@ impl Proxy {
     }
 }
 
-impl Shared {
+/// One connection.
+#[derive(Clone)]
+struct Way {
+    number: usize,
+    shared: Arc<Shared>,
+}
+
+impl Way {
     /// Waits while everything stands still, and answers what to do.
     fn mode(&self) -> Mode {
-        let mut mode = self.mode.lock().unwrap();
-        while *mode == Mode::Stall {
-            mode = self.changed.wait(mode).unwrap();
+        let mut mode = self.shared.mode.lock().unwrap();
+        let is_old = || self.number < self.shared.old.load(Ordering::SeqCst);
+        while *mode == Mode::Stall || *mode == Mode::StallOld && is_old() {
+            mode = self.shared.changed.wait(mode).unwrap();
         }
         *mode
     }
 }
 
 /// Carries bytes both ways until one side ends.
-fn carry(client: TcpStream, socket: PathBuf, shared: &Arc<Shared>) {
+fn carry(client: TcpStream, socket: PathBuf, way: &Way) {
+    if way.mode() == Mode::Refuse {
+        return;
+    }
     let Ok(server) = UnixStream::connect(socket) else { return };
     let wrote = Arc::new(AtomicBool::new(false));
     let up = {
         let (mut client, mut server) = (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
-        let (shared, wrote) = (Arc::clone(shared), Arc::clone(&wrote));
+        let (way, wrote) = (way.clone(), Arc::clone(&wrote));
         std::thread::spawn(move || {
             let mut bytes = [0; 1 << 16];
             while let Ok(count @ 1..) = client.read(&mut bytes) {
-                let awaited: &[u8] = match shared.mode() {
+                let awaited: &[u8] = match way.mode() {
                     Mode::CutAnswers => b"postroom_file",
                     Mode::CutCommits => b"postroom_bring",
-                    Mode::Pass | Mode::Stall | Mode::Slow => b"",
+                    Mode::Refuse => break,
+                    Mode::Pass | Mode::Stall | Mode::StallOld | Mode::Slow => b"",
                 };
                 if !awaited.is_empty() && holds(&bytes[..count], awaited) {
                     wrote.store(true, Ordering::SeqCst);
@@ -105,14 +140,14 @@ fn carry(client: TcpStream, socket: PathBuf, shared: &Arc<Shared>) {
     let (mut from, mut to) = (server, client);
     let mut bytes = [0; 1 << 16];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
-        let mode = shared.mode();
+        let mode = way.mode();
         if mode == Mode::Slow {
             std::thread::sleep(SLOWNESS);
         }
         // The server answers after the commit, so that has happened.
         let is_told = mode != Mode::CutCommits || holds(&bytes[..count], b"COMMIT\0");
         if is_told && wrote.swap(false, Ordering::SeqCst) {
-            shared.cuts.fetch_add(1, Ordering::SeqCst);
+            way.shared.cuts.fetch_add(1, Ordering::SeqCst);
             break;
         }
         if to.write_all(&bytes[..count]).is_err() {

@@ -1,16 +1,18 @@
 //! The database fails in every way that it can: answers are 503 or 507 while that lasts, readiness turns red and comes back by
 //! itself, and nothing acknowledged is missing.
 
+use std::io::Write;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::doors::doors_on;
 use super::{assert_holds, filed, on, own_cluster, wait_for_readiness};
 use crate::doors::{envelope, text_message};
-use crate::harness::cluster::{Cluster, as_user, sql};
+use crate::harness::cluster::{as_user, sql};
 use crate::harness::load::Load;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::random::Random;
-use crate::harness::{Door, Server, body, cluster, message, wait_until};
+use crate::harness::{Door, Server, Setup, body, cluster, message, wait_until};
 use crate::overload::{assert_comes_back, assert_refuses_and_stays_small, start_load, with_small_queue};
 
 /// The status of a post of that id.
@@ -94,8 +96,8 @@ fn a_stretch_that_takes_longer_than_the_operator_allows_is_counted_in_shorter_on
     assert!(server.lines().iter().all(|line| line["level"] != "ERROR"), "{:?}", server.lines());
 }
 
-fn through(cluster: &Cluster, proxy: &Proxy) -> String {
-    let url = cluster.database();
+/// The way to a database by a proxy.
+fn through(url: &str, proxy: &Proxy) -> String {
     let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
     format!("postgres://postroom@{}/{name}", proxy.address)
 }
@@ -104,7 +106,7 @@ fn through(cluster: &Cluster, proxy: &Proxy) -> String {
 fn a_connection_that_is_cut_after_the_commit_costs_no_answer_and_the_outcome_is_right() {
     let Some(cluster) = own_cluster() else { return };
     let proxy = Proxy::start(cluster.folder());
-    let server = on(&through(&cluster, &proxy)).start();
+    let server = on(&through(&cluster.database(), &proxy)).start();
     server.store(&message("before"));
     for round in 1..=20 {
         proxy.set(Mode::CutAnswers);
@@ -132,13 +134,20 @@ fn a_connection_that_is_cut_after_the_commit_costs_no_answer_and_the_outcome_is_
     assert_eq!(filed(&server, "created"), 21.0);
 }
 
+/// Settings by which no wait for the database ends.
+fn very_patient(setup: Setup) -> Setup {
+    let settings =
+        ["POSTROOM_POSTGRES_WRITE_SECONDS", "POSTROOM_POSTGRES_CONNECT_SECONDS", "POSTROOM_STORE_QUERY_SECONDS"];
+    settings.into_iter().fold(setup.patient(), |setup, name| setup.env(name, 3_600))
+}
+
 #[test]
 fn a_server_that_falls_silent_is_given_up_and_taken_back() {
     let Some(cluster) = own_cluster() else { return };
     let proxy = Proxy::start(cluster.folder());
     let settings =
         ["POSTROOM_POSTGRES_WRITE_SECONDS", "POSTROOM_POSTGRES_CONNECT_SECONDS", "POSTROOM_STORE_QUERY_SECONDS"];
-    let setup = settings.into_iter().fold(on(&through(&cluster, &proxy)), |setup, name| setup.env(name, 1));
+    let setup = settings.into_iter().fold(on(&through(&cluster.database(), &proxy)), |setup, name| setup.env(name, 1));
     let server = setup.start();
     server.store(&message("m1"));
     assert_eq!(server.get("/messages").status, 200);
@@ -154,10 +163,76 @@ fn a_server_that_falls_silent_is_given_up_and_taken_back() {
 }
 
 #[test]
+fn connections_that_fall_silent_are_given_up_for_new_ones() {
+    let Some(cluster) = own_cluster() else { return };
+    let proxy = Proxy::start(cluster.folder());
+    let server = very_patient(on(&through(&cluster.database(), &proxy))).start();
+    server.store(&message("m1"));
+    assert_eq!(server.get("/messages").json()["total"], 1);
+    let uncounted = || server.metric("postroom_postgres_uncounted");
+    wait_until("it is counted", || (uncounted() == Some(0.0)).then_some(()));
+    proxy.set(Mode::StallOld);
+    // No limit of time ends this but that the server does not answer who asks how it is.
+    assert_eq!(post(&server, "m2"), 200);
+    assert_eq!(server.get("/messages").json()["total"], 2);
+    wait_for_readiness(&server, 200);
+    wait_until("it is counted", || (uncounted() == Some(0.0)).then_some(()));
+    assert_eq!((filed(&server, "created"), filed(&server, "duplicate")), (2.0, 0.0));
+}
+
+#[test]
+fn nobody_waits_for_a_server_that_is_known_to_be_silent() {
+    let Some(cluster) = own_cluster() else { return };
+    let (direct, proxy) = (cluster.database(), Proxy::start(cluster.folder()));
+    let server = very_patient(on(&through(&direct, &proxy))).start();
+    server.store(&message("m1"));
+    let lock = locker(&direct, "BEGIN; LOCK TABLE messages IN SHARE MODE");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| post(&server, "m2"));
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        wait_until("it is being written", || (sql(&direct, waits) == "1").then_some(()));
+        proxy.set(Mode::Stall);
+        wait_for_readiness(&server, 503);
+        for at in 0..100 {
+            assert_eq!(post(&server, &format!("other{at}")), 503);
+        }
+        assert!(!first.is_finished(), "it was written, or will be, so it is seen to");
+        lock();
+        wait_until("it is stored", || (super::ids(&direct).len() == 2).then_some(()));
+        proxy.set(Mode::Pass);
+        assert_eq!(first.join().expect("it does not panic"), 200);
+    });
+    wait_for_readiness(&server, 200);
+    assert_eq!((filed(&server, "created"), filed(&server, "duplicate")), (2.0, 0.0));
+    wait_for_status(&server, "other1", 200);
+}
+
+#[test]
+fn a_server_that_is_away_is_dialled_now_and_then() {
+    const POSTS: usize = 1_000;
+    let Some(cluster) = own_cluster() else { return };
+    let proxy = Proxy::start(cluster.folder());
+    let server = on(&through(&cluster.database(), &proxy)).start();
+    server.store(&message("m1"));
+    proxy.set(Mode::Refuse);
+    wait_for_readiness(&server, 503);
+    let before = proxy.connections();
+    for at in 0..POSTS {
+        assert_eq!(post(&server, &format!("other{at}")), 503);
+    }
+    let dialled = proxy.connections() - before;
+    println!("{dialled} connections for {POSTS} posts");
+    assert!(dialled < POSTS / 2, "{dialled} connections for {POSTS} posts");
+    proxy.set(Mode::Pass);
+    wait_for_status(&server, "other1", 200);
+    assert_eq!(server.get("/health/ready").status, 200);
+}
+
+#[test]
 fn a_server_that_is_slow_or_silent_means_early_refusals_and_flat_memory() {
     let Some(cluster) = own_cluster() else { return };
     let proxy = Proxy::start(cluster.folder());
-    let server = with_small_queue(on(&through(&cluster, &proxy))).start();
+    let server = with_small_queue(on(&through(&cluster.database(), &proxy))).start();
     let load = start_load(&server, &mut Random::announced("load on a slow server"));
     proxy.set(Mode::Slow);
     assert_refuses_and_stays_small(&server);
@@ -338,6 +413,17 @@ fn a_given_up_wait_for_a_standby_is_heard_whatever_the_server_hides() {
     });
 }
 
+/// Has another program begin something; called, the answer ends that program, and so its transaction.
+fn locker(url: &str, begin: &str) -> impl FnOnce() {
+    let mut program = cluster::psql(url).stdin(Stdio::piped()).spawn().expect("psql runs");
+    let mut hands = program.stdin.take().expect("a pipe");
+    hands.write_all(format!("{begin};\n").as_bytes()).expect("psql listens");
+    move || {
+        drop(hands);
+        program.wait().expect("it ends");
+    }
+}
+
 /// Does something at the end, also of a test that fails.
 struct Finally<F: Fn()>(F);
 
@@ -370,16 +456,11 @@ fn an_operators_limit_on_waiting_for_locks_says_nothing_about_the_server() {
     sql(&url, &format!("ALTER DATABASE {name} SET lock_timeout = '5ms'"));
     let server = on(&url).start();
     server.store(&message("m1"));
-    let lock = "LOCK TABLE messages IN SHARE MODE";
-    let mut locker = cluster::psql(&url).stdin(std::process::Stdio::piped()).spawn().expect("psql runs");
-    let mut hands = locker.stdin.take().expect("a pipe");
-    std::io::Write::write_all(&mut hands, format!("SET lock_timeout = 0; BEGIN; {lock};\n").as_bytes()).unwrap();
+    let lock = locker(&url, "SET lock_timeout = 0; BEGIN; LOCK TABLE messages IN SHARE MODE");
     wait_for_status(&server, "m2", 503);
     assert_eq!(server.get("/health/ready").status, 200);
     server.wait_for_line(|line| line.to_string().contains("lock timeout (55P03)"));
-    // It ends, and so does its transaction.
-    drop(hands);
-    locker.wait().expect("it ends");
+    lock();
     assert_eq!(post(&server, "m2"), 200);
     let recovered = server.lines().iter().any(|line| line["message"] == "the database works again");
     assert!(!recovered, "it was well all the time");
