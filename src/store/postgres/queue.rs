@@ -129,6 +129,11 @@ impl Queue {
         self.lock().shut = None;
     }
 
+    /// Whether the server is known to be away.
+    pub fn is_shut(&self) -> bool {
+        self.lock().shut.is_some()
+    }
+
     /// Whether whoever writes has been waiting for long.
     pub fn is_held_up(&self) -> bool {
         let waiting = self.lock();

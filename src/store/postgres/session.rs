@@ -106,10 +106,13 @@ impl Connector {
         Ok(Session { client, server, warnings, driver, tls: self.tls.clone() })
     }
 
-    /// Ends all connections at once. Whoever waits for an answer on one learns that it is lost, and what became of it is not known.
-    pub fn drop_all(&self) {
+    /// Ends all other connections at once. Whoever waits for an answer on one learns that it is lost, and what became of it is not known.
+    pub fn drop_all_but(&self, kept: Option<&Session>) {
         let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
-        drivers.drain(..).for_each(|driver| driver.abort());
+        let (kept, dropped) =
+            drivers.drain(..).partition::<Vec<_>, _>(|driver| kept.is_some_and(|kept| kept.driver.id() == driver.id()));
+        *drivers = kept;
+        dropped.iter().for_each(AbortHandle::abort);
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Watch {
     looks: mpsc::Receiver<oneshot::Sender<Health>>,
     sizes: mpsc::Receiver<oneshot::Sender<Gauges>>,
     session: Option<Session>,
+    /// How often the server had been found well when it gave no answer the last time, and none since.
+    silent: Option<u64>,
 }
 
 impl Watch {
@@ -36,11 +38,13 @@ impl Watch {
         looks: mpsc::Receiver<oneshot::Sender<Health>>,
         sizes: mpsc::Receiver<oneshot::Sender<Gauges>>,
     ) -> Self {
-        Self { shared, connector, looks, sizes, session: None }
+        Self { shared, connector, looks, sizes, session: None, silent: None }
     }
 
     /// Looks until nobody can ask any more.
     pub async fn run(mut self) {
+        // So that a connection is open by which a server can be told from one that falls silent.
+        self.look().await;
         loop {
             tokio::select! {
                 look = self.looks.recv() => {
@@ -68,26 +72,37 @@ impl Watch {
     /// Asks the database, and has it write something if the last write failed.
     async fn look(&mut self) -> Health {
         let well = self.shared.well.load(Ordering::Relaxed);
-        let looked = match tokio::time::timeout(PATIENCE, self.try_look()).await {
-            Ok(result) => result,
-            // Only this way to it is silent, or was until now.
-            Err(_) if self.shared.well.load(Ordering::Relaxed) != well => {
-                self.session = None;
-                return self.shared.health();
+        match tokio::time::timeout(PATIENCE, self.try_look()).await {
+            Ok(Ok(())) => {
+                if self.silent.take() == Some(well) {
+                    // A new way to it works, and nobody got anything by the old ones since: they are dead without having been closed.
+                    self.connector.drop_all_but(self.session.as_ref());
+                }
+                self.shared.recovered();
             }
-            Err(_) => {
-                // Other connections may be as dead as this one, and would not say so for long.
-                self.connector.drop_all();
-                Err(Failure::Lost(format!("no answer within {} s", PATIENCE.as_secs())))
-            }
-        };
-        match looked {
-            Ok(()) => self.shared.recovered(),
-            Err(failure) => {
+            Ok(Err(failure)) => {
                 self.session = None;
                 self.shared.is_away(&failure);
+                if self.silent.take() == Some(well) {
+                    self.connector.drop_all_but(None);
+                }
                 if failure.health().is_none() {
                     return Health::Broken;
+                }
+            }
+            Err(_) => {
+                self.session = None;
+                let failure = Failure::Lost(format!("no answer within {} s", PATIENCE.as_secs()));
+                if self.shared.well.load(Ordering::Relaxed) != well {
+                    // Others get their answers.
+                    self.silent = None;
+                } else if self.silent == Some(well) {
+                    // Nor by a new way.
+                    self.shared.is_away(&failure);
+                    self.connector.drop_all_but(None);
+                } else {
+                    self.silent = Some(well);
+                    self.shared.trouble(&failure, 0);
                 }
             }
         }

@@ -198,7 +198,7 @@ impl Writer {
             let session = self.session().await?;
             match self.attempt(session, tries > 1, &mut work).await {
                 // Nothing is known of the commit; on a fresh connection the same work finds what it left.
-                Err(Failure::Lost(_)) if tries < 2 => {}
+                Err(Failure::Lost(_)) if tries < 2 && !self.shared.queue.is_shut() => {}
                 Err(Failure::Retry(_)) if tries < TRIES_MAX => {
                     let jitter = self.chance.hash_one(Instant::now()) % 8;
                     tokio::time::sleep(Duration::from_millis((1 << tries) + jitter)).await;
