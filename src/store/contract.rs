@@ -2,6 +2,7 @@
 //! with after any history. A new behaviour starts as a case here.
 
 mod details;
+mod foreign;
 mod indexed;
 
 use std::collections::BTreeMap;

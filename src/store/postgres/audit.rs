@@ -1,6 +1,6 @@
 //! Looking a database over without changing it, and building anew what is derived from the messages.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -42,30 +42,27 @@ pub struct Audit {
     pub findings: Vec<String>,
 }
 
-/// Each says what it compares, and answers the number of differences. The last is of schema 2.
+/// Each says what it compares, and answers the number of differences. `{counted}` stands for the rows that are in the counters. The last
+/// is of schema 2.
 const RECOUNTS: [(&str, &str); 5] = [
     (
         "the number of messages",
-        "SELECT abs((SELECT messages FROM postroom_state)
-              - (SELECT count(*) FROM messages WHERE arrival <= (SELECT counted FROM postroom_state)))",
+        "SELECT abs((SELECT messages FROM postroom_state) - (SELECT count(*) FROM {counted}))",
     ),
     (
         "the messages of each sender",
-        "SELECT count(*) FROM (SELECT from_msisdn, count(*) AS n FROM messages
-             WHERE arrival <= (SELECT counted FROM postroom_state) GROUP BY 1) r
+        "SELECT count(*) FROM (SELECT from_msisdn, count(*) AS n FROM {counted} GROUP BY 1) r
          FULL JOIN postroom_senders s USING (from_msisdn) WHERE r.n IS DISTINCT FROM s.messages",
     ),
     (
         "the messages of each day of each sender",
-        "SELECT count(*) FROM (SELECT from_msisdn, left(ts, 10) AS bucket, count(*) AS n FROM messages
-             WHERE arrival <= (SELECT counted FROM postroom_state) GROUP BY 1, 2) r
+        "SELECT count(*) FROM (SELECT from_msisdn, left(ts, 10) AS bucket, count(*) AS n FROM {counted} GROUP BY 1, 2) r
          FULL JOIN postroom_sender_days s USING (from_msisdn, bucket) WHERE r.n IS DISTINCT FROM s.messages",
     ),
     (
         "the messages of each day, hour and minute",
         "SELECT count(*) FROM (SELECT level, left(ts, level) AS bucket, count(*) AS n
-             FROM messages, unnest(ARRAY[10, 13, 16]) AS level
-             WHERE arrival <= (SELECT counted FROM postroom_state) GROUP BY 1, 2) r
+             FROM {counted}, unnest(ARRAY[10, 13, 16]) AS level GROUP BY 1, 2) r
          FULL JOIN postroom_buckets s USING (level, bucket) WHERE r.n IS DISTINCT FROM s.messages",
     ),
     (
@@ -77,6 +74,16 @@ const RECOUNTS: [(&str, &str); 5] = [
              ) c GROUP BY 1 HAVING sum(messages) <> 0) s USING (state) WHERE r.n IS DISTINCT FROM s.messages",
     ),
 ];
+/// Since when rows that are gone are noted.
+const NOTES_GONE: i32 = 7;
+
+/// The rows that the counters hold.
+fn counted(version: i32) -> String {
+    let state = "(SELECT counted FROM postroom_state)";
+    let gone = format!("UNION ALL SELECT from_msisdn, ts FROM postroom_gone WHERE arrival <= {state}");
+    let gone = if version < NOTES_GONE { "" } else { &gone };
+    format!("(SELECT from_msisdn, ts FROM messages WHERE arrival <= {state} {gone}) c")
+}
 
 /// Connects and looks at the tables; with `thorough`, compares every counter with a recount and every indexed text with its
 /// message. Blocks, and starts a runtime of its own.
@@ -135,7 +142,7 @@ fn in_words(failure: Failure) -> OpenError {
     OpenError(failure.to_string())
 }
 
-async fn look_over(session: &Session, config: &PostgresConfig, thorough: bool) -> Result<Audit, Failure> {
+pub(super) async fn look_over(session: &Session, config: &PostgresConfig, thorough: bool) -> Result<Audit, Failure> {
     let (client, server) = (&session.client, &session.server);
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let mut audit = Audit {
@@ -185,52 +192,88 @@ fn complaints(server: &Server, config: &PostgresConfig) -> Vec<String> {
 
 async fn recount(client: &Client, version: i32, findings: &mut Vec<String>) -> Result<(), Failure> {
     for (what, sql) in RECOUNTS.iter().take(if version < 2 { 4 } else { RECOUNTS.len() }) {
-        let differences: i64 = client.query_typed_one(sql, &[]).await?.get(0);
+        let sql = sql.replace("{counted}", &counted(version));
+        let differences: i64 = client.query_typed_one(&sql, &[]).await?.get(0);
         if differences > 0 {
             findings.push(format!("{what} differ from a recount; `postroom reindex` counts anew"));
         }
+    }
+    let shared = "SELECT count(*) FROM (SELECT 1 FROM messages GROUP BY arrival HAVING count(*) > 1) s";
+    if client.query_typed_one(shared, &[]).await?.get::<_, i64>(0) > 0 {
+        let why = "rows share a number of arrival; `UPDATE messages SET ts = ts` gives them others, half a million at once, \
+                   and then `postroom reindex`";
+        findings.push(why.to_owned());
     }
     let senders = "SELECT (SELECT senders FROM postroom_state) = (SELECT count(*) FROM postroom_senders)";
     if !client.query_typed_one(senders, &[]).await?.get::<_, bool>(0) {
         findings.push("the number of senders differs from a recount; `postroom reindex` counts anew".to_owned());
     }
-    if version >= 3 && !index_agrees(client).await? {
+    if version >= 3 && !index_agrees(client, version).await? {
         findings.push("the search index differs from the messages; `postroom reindex` builds it anew".to_owned());
     }
     Ok(())
 }
 
 /// Whether the search index is what its messages make: each text folded and in its place, each run in as many texts and in the
-/// same ones. Of the numbers of a run a sum is compared, so that it takes a line for each run and not one for each text.
-async fn index_agrees(client: &Client) -> Result<bool, Failure> {
-    let texts = "SELECT m.text, m.text_exact, f.number, f.folded, m.from_msisdn = f.from_msisdn AND m.ts = f.ts
-                 FROM (SELECT * FROM messages WHERE arrival <= (SELECT packed FROM postroom_search) AND text IS NOT NULL) m
-                 FULL JOIN postroom_folded f USING (arrival)";
-    let (mut expected, mut known) = (Sums::new(), 0);
-    let mut rows = pin!(client.query_typed_raw(texts, NO_PARAMETERS).await?);
+/// same ones. Of the numbers of a run a sum is compared, so that it takes a line for each run and not one for each text. Texts of rows
+/// that are gone may be there until they are taken out; of those that were, the numbers stay in the lists.
+async fn index_agrees(client: &Client, version: i32) -> Result<bool, Failure> {
+    let (is_gone, removed, losses) = if version < NOTES_GONE {
+        ("false", "0::bigint", "SELECT 0::bigint, 0::bigint WHERE false")
+    } else {
+        let is_gone = "EXISTS (SELECT 1 FROM postroom_gone_texts g WHERE g.arrival = f.arrival)";
+        (is_gone, "removed", "SELECT run, texts FROM postroom_run_losses")
+    };
+    let texts = format!(
+        "SELECT m.text, m.text_exact, f.number, f.folded, m.from_msisdn = f.from_msisdn AND m.ts = f.ts,
+                m.arrival IS NULL AND {is_gone}
+         FROM (SELECT * FROM messages WHERE arrival <= (SELECT packed FROM postroom_search) AND text IS NOT NULL) m
+         FULL JOIN postroom_folded f USING (arrival)"
+    );
+    let (mut expected, mut known, mut numbers) = (Sums::new(), 0, HashSet::new());
+    let mut rows = pin!(client.query_typed_raw(&texts, NO_PARAMETERS).await?);
     while let Some(row) = rows.try_next().await? {
-        let (Some(text), Some(number)) = (exact(row.get(0), row.get(1)), row.get::<_, Option<i64>>(2)) else {
-            return Ok(false);
+        let (text, number) = (exact(row.get(0), row.get(1)), row.get::<_, Option<i64>>(2));
+        let Some(number) = number else { return Ok(false) };
+        let runs = match text {
+            Some(text) => {
+                let (folded, runs) = grams::of_text(&text);
+                if row.get::<_, &[u8]>(3) != folded.as_bytes() || row.get::<_, Option<bool>>(4) != Some(true) {
+                    return Ok(false);
+                }
+                runs
+            }
+            None if row.get::<_, Option<bool>>(5) == Some(true) => {
+                grams::of_folded(&String::from_utf8_lossy(row.get(3)))
+            }
+            None => return Ok(false),
         };
-        let (folded, runs) = grams::of_text(&text);
-        if row.get::<_, &[u8]>(3) != folded.as_bytes() || row.get::<_, Option<bool>>(4) != Some(true) {
-            return Ok(false);
-        }
         runs.into_iter().for_each(|run| add(&mut expected, run, &[number]));
+        numbers.insert(number);
         known += 1;
     }
-    let (mut stored, mut numbers) = (Sums::new(), Vec::new());
+    let (mut stored, mut counts) = (Sums::new(), HashMap::<i64, i64>::new());
+    let mut listed = Vec::new();
     let mut rows = pin!(client.query_typed_raw("SELECT run, texts, numbers FROM postroom_runs", NO_PARAMETERS).await?);
     while let Some(row) = rows.try_next().await? {
-        numbers.clear();
-        unpack(row.get(2), &mut numbers)?;
-        if numbers.len() as i64 != i64::from(row.get::<_, i32>(1)) {
+        listed.clear();
+        unpack(row.get(2), &mut listed)?;
+        if listed.len() as i64 != i64::from(row.get::<_, i32>(1)) {
             return Ok(false);
         }
-        add(&mut stored, row.get(0), &numbers);
+        *counts.entry(row.get(0)).or_default() += listed.len() as i64;
+        listed.retain(|number| numbers.contains(number));
+        if !listed.is_empty() {
+            add(&mut stored, row.get(0), &listed);
+        }
     }
-    let counted: i64 = client.query_typed_one("SELECT texts FROM postroom_search", &[]).await?.get(0);
-    Ok(stored == expected && counted == known)
+    for row in client.query_typed(losses, &[]).await? {
+        *counts.entry(row.get(0)).or_default() -= row.get::<_, i64>(1);
+    }
+    let is_counted = |(run, count): (&i64, &i64)| *count == expected.get(run).map_or(0, |(count, _)| *count as i64);
+    let indexed = format!("SELECT texts - {removed} FROM postroom_search");
+    let indexed: i64 = client.query_typed_one(&indexed, &[]).await?.get(0);
+    Ok(stored == expected && counts.iter().all(is_counted) && indexed == known)
 }
 
 /// For each run, how many texts have it, and a sum over scattered numbers of them.

@@ -39,12 +39,14 @@ const INDEXED_MAX: i64 = if cfg!(test) { 5 } else { 10_000 };
 /// Bytes of text behind which no more rows are indexed in the same transaction: of a text that never repeats itself the index takes
 /// thirty times as much while it is built.
 const INDEXED_BYTES: i64 = if cfg!(test) { 40 } else { 1 << 20 };
+/// Most rows that are gone which are taken from the counters, or from the index, in one transaction.
+const GONE_MAX: i64 = if cfg!(test) { 2 } else { 10_000 };
 /// Most changes to the counts of states that are added in one transaction.
 const FOLDED_MAX: i64 = if cfg!(test) { 3 } else { 10_000 };
 
 /// What a round did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Round {
+pub(in crate::store) enum Round {
     /// There is more.
     More,
     /// Everything that can be done was done, here or by another replica.
@@ -106,11 +108,12 @@ async fn follow(
     }
 }
 
-/// Runs `work` in a transaction that is undone unless it ends well.
+/// Runs `work` in a transaction of one snapshot, which is undone unless it ends well. One snapshot, so that a row which somebody deletes
+/// meanwhile is counted by all statements, and taken from the counters later, or by none.
 async fn in_transaction<T>(client: &Client, work: impl AsyncFnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     // A replica that loses its way to the server in the middle must not keep the others from going on for long.
     // And what the server would compile for a statement takes longer than the statement.
-    client.batch_execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL jit = off").await?;
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL jit = off").await?;
     let result = work().await;
     let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await?;
@@ -118,7 +121,7 @@ async fn in_transaction<T>(client: &Client, work: impl AsyncFnOnce() -> Result<T
 }
 
 /// Counts stretches of rows that are as long as the server is quick.
-pub(super) struct Counting {
+pub(in crate::store) struct Counting {
     /// Rows of the next stretch.
     most: Cell<i64>,
 }
@@ -134,8 +137,8 @@ impl Counting {
     pub async fn round(&self, client: &Client) -> Result<(i64, Round), Failure> {
         let (most, began) = (self.most.get(), Instant::now());
         match count(client, most).await {
-            Ok(rows) if rows < most => Ok((rows, Round::Done)),
-            Ok(rows) => {
+            Ok((rows, gone)) if rows < most => Ok((rows, if gone < GONE_MAX { Round::Done } else { Round::More })),
+            Ok((rows, _)) => {
                 self.most.set(next_length(most, began.elapsed()));
                 Ok((rows, Round::More))
             }
@@ -156,23 +159,41 @@ fn next_length(rows: i64, took: Duration) -> i64 {
     ((rows as f64 * factor.clamp(0.5, 2.0)) as i64).clamp(COUNTED_LEAST, COUNTED_MOST)
 }
 
-/// Adds up to `most` rows to the counters. Answers how many there were.
-async fn count(client: &Client, most: i64) -> Result<i64, Failure> {
+/// Takes a row of state. None where another replica has it, or had it until a moment ago.
+async fn lease(client: &Client, sql: &str) -> Result<Option<Row>, Failure> {
+    match client.query_typed_opt(sql, &[]).await.map_err(Failure::from) {
+        Err(Failure::Retry(_)) => Ok(None),
+        row => row,
+    }
+}
+
+/// Adds up to `most` rows to the counters, and takes some from them that are gone. Answers how many there were of each.
+async fn count(client: &Client, most: i64) -> Result<(i64, i64), Failure> {
     in_transaction(client, async || {
-        let locked = client.query_typed_opt(sql::COUNT_FROM, &[]).await?;
-        let Some((from, horizon)) = locked.map(|row| (row.get::<_, i64>(0), row.get::<_, i64>(1))) else {
-            return Ok(0);
-        };
+        let Some(locked) = lease(client, sql::COUNT_FROM).await? else { return Ok((0, 0)) };
+        let (from, horizon, is_any_gone): (i64, i64, bool) = (locked.get(0), locked.get(1), locked.get(2));
         let stretch = [(&from as _, Type::INT8), (&horizon as _, Type::INT8), (&most as _, Type::INT8)];
         let row = client.query_typed_one(sql::COUNT_TO, &stretch).await?;
         let (to, rows): (Option<i64>, i64) = (row.get(0), row.get(1));
-        let Some(to) = to else { return Ok(0) };
+        let to = to.unwrap_or(from);
         let stretch = [(&from as _, Type::INT8), (&to as _, Type::INT8)];
-        client.execute_typed(sql::COUNT_BUCKETS, &stretch).await?;
-        let senders: i64 = client.query_typed_one(sql::COUNT_SENDERS, &stretch).await?.get(0);
-        let totals = [(&to as _, Type::INT8), (&rows as _, Type::INT8), (&senders as _, Type::INT8)];
-        client.execute_typed(sql::COUNT_TOTALS, &totals).await?;
-        Ok(rows)
+        let (mut gone, mut senders) = (0_i64, 0_i64);
+        if is_any_gone {
+            client.execute_typed(sql::GONE_UNCOUNTED, &[(&from, Type::INT8)]).await?;
+            let counted = [(&from as _, Type::INT8), (&GONE_MAX as _, Type::INT8)];
+            let row = client.query_typed_one(sql::COUNT_GONE, &counted).await?;
+            (gone, senders) = (row.get(0), -row.get::<_, i64>(1));
+        }
+        if rows > 0 {
+            client.execute_typed(sql::COUNT_BUCKETS, &stretch).await?;
+            senders += client.query_typed_one(sql::COUNT_SENDERS, &stretch).await?.get::<_, i64>(0);
+        }
+        if rows > 0 || gone > 0 {
+            let more = rows - gone;
+            let totals = [(&to as _, Type::INT8), (&more as _, Type::INT8), (&senders as _, Type::INT8)];
+            client.execute_typed(sql::COUNT_TOTALS, &totals).await?;
+        }
+        Ok((rows, gone))
     })
     .await
 }
@@ -186,9 +207,15 @@ async fn fold_states(client: &Client, most: i64) -> Result<Round, Failure> {
 /// Adds a stretch of rows to the search index, if at least so many, or long texts, wait for it. Answers how many they were.
 pub(super) async fn index(client: &Client, least: i64, most: i64) -> Result<(i64, Round), Failure> {
     in_transaction(client, async || {
-        let locked = client.query_typed_opt(sql::INDEX_FROM, &[]).await?;
-        let Some(locked) = locked else { return Ok((0, Round::Done)) };
+        let Some(locked) = lease(client, sql::INDEX_FROM).await? else { return Ok((0, Round::Done)) };
         let [from, horizon, known]: [i64; 3] = [0, 1, 2].map(|column| locked.get(column));
+        let is_any_gone: bool = locked.get(3);
+        if is_any_gone {
+            client.execute_typed(sql::GONE_UNINDEXED, &[(&from, Type::INT8)]).await?;
+            if runs::take_out(client, from, GONE_MAX, INDEXED_BYTES).await? {
+                return Ok((0, Round::More));
+            }
+        }
         let stretch = |limit| [(&from as _, Type::INT8), (&horizon as _, Type::INT8), (limit as _, Type::INT8)];
         let waiting = client.query_typed_one(sql::INDEX_WAITING, &stretch(&least)).await?;
         if waiting.get::<_, i64>(0) < least && waiting.get::<_, i64>(1) <= INDEXED_BYTES {
@@ -217,7 +244,7 @@ pub(super) async fn index(client: &Client, least: i64, most: i64) -> Result<(i64
 /// Merges a piece of the search index, if enough of its stretches are as small as each other.
 pub(super) async fn merge(client: &Client) -> Result<Round, Failure> {
     in_transaction(client, async || {
-        let is_ours = client.query_typed_opt(sql::INDEX_FROM, &[]).await?.is_some();
+        let is_ours = lease(client, sql::INDEX_FROM).await?.is_some();
         Ok(if is_ours && runs::merge(client).await? { Round::More } else { Round::Done })
     })
     .await

@@ -270,7 +270,7 @@ async fn walk(
 async fn search(client: &Client, state: &State, request: &PageRequest, needle: &Needle) -> Result<Found, Failure> {
     let filter = &request.filter;
     let all = state.messages.unsigned_abs();
-    let Looked { count, candidates } = runs::look_up(client, needle.folded(), all).await?;
+    let Looked { count, candidates } = runs::look_up(client, needle.folded(), all, state.is_stale).await?;
     let of_index = candidates.as_ref().map_or(all / LOOK_COST, |candidates| candidates.len() as u64);
     let has_columns = !Query::default().columns(filter).is_empty();
     if has_columns && statistics::is_counted(filter) && of_index > SKIPPED_MAX {
@@ -293,7 +293,7 @@ async fn search(client: &Client, state: &State, request: &PageRequest, needle: &
     let mut condition = "true".to_owned();
     if let Some(candidates) = candidates {
         let rest = if (PLACED_LEAST..=MATCHES_MAX).contains(&candidates.len()) {
-            matches_at_places(client, filter, term, candidates, &mut found).await?
+            matches_at_places(client, state, filter, term, candidates, &mut found).await?
         } else {
             candidates
         };
@@ -302,7 +302,7 @@ async fn search(client: &Client, state: &State, request: &PageRequest, needle: &
         }
         condition = format!("t.number = ANY({})", query.bind(Value::Numbers(rest)));
     }
-    let (join, matches) = matching(&mut query, filter, term);
+    let (join, matches) = matching(&mut query, state, filter, term);
     let matching = format!("FROM postroom_folded t {join} WHERE {condition}{matches}");
     query.text = format!("SELECT t.arrival, t.ts {matching} LIMIT {}", most + 1);
     let first = query.rows(client).await?;
@@ -323,12 +323,15 @@ async fn search(client: &Client, state: &State, request: &PageRequest, needle: &
 }
 
 /// The conditions on an indexed text `t`, and the join that they need: that it has the term, if one is given, and is of a message
-/// that the columns of a filter let through.
-fn matching(query: &mut Query, filter: &Filter, term: Option<&Needle>) -> (&'static str, String) {
+/// that the columns of a filter let through and that is there still.
+fn matching(query: &mut Query, state: &State, filter: &Filter, term: Option<&Needle>) -> (&'static str, String) {
     let mut matches = String::new();
     if let Some(term) = term {
         let term = query.bind(Value::Bytes(term.folded().into()));
         matches = format!(" AND position({term} IN t.folded) > 0");
+    }
+    if state.is_stale {
+        matches.push_str(" AND NOT EXISTS (SELECT 1 FROM postroom_gone_texts g WHERE g.arrival = t.arrival)");
     }
     matches.push_str(&query.columns_beside("t", filter));
     (if matches.contains("m.") { "JOIN messages m USING (arrival)" } else { "" }, matches)
@@ -338,6 +341,7 @@ fn matching(query: &mut Query, filter: &Filter, term: Option<&Needle>) -> (&'sta
 /// there.
 async fn matches_at_places(
     client: &Client,
+    state: &State,
     filter: &Filter,
     term: Option<&Needle>,
     candidates: Vec<i64>,
@@ -345,7 +349,7 @@ async fn matches_at_places(
 ) -> Result<Vec<i64>, Failure> {
     let mut query = Query::default();
     let places = query.bind(Value::Places(places::of(client, &candidates).await?));
-    let (join, matches) = matching(&mut query, filter, term);
+    let (join, matches) = matching(&mut query, state, filter, term);
     query.text = format!(
         "SELECT t.arrival, t.ts, t.number, true{matches} FROM postroom_folded t {join} WHERE t.ctid = ANY({places})"
     );

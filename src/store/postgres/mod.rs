@@ -7,6 +7,8 @@
 mod audit;
 pub(in crate::store) mod batch;
 pub(in crate::store) mod brought;
+#[cfg(test)]
+pub(in crate::store) mod by_hand;
 mod derive;
 mod details;
 pub(in crate::store) mod details_sql;
@@ -51,6 +53,8 @@ use crate::providers::Parsed;
 use crate::telemetry::metrics::Gauges;
 use crate::telemetry::{Metrics, log};
 pub use audit::{Audit, audit, rebuild};
+#[cfg(test)]
+pub(in crate::store) use derive::Counting;
 pub(in crate::store) use failure::Failure;
 use queue::Queue;
 use reader::{Question, Read, Reader};

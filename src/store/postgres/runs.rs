@@ -2,6 +2,8 @@
 //! texts have it. A stretch of thousands shares its few thousand runs, so a message costs two or three small rows instead of a
 //! hundred entries. Stretches are merged into larger ones, so a run never has more than some dozen rows.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -122,6 +124,32 @@ pub(super) async fn merge(client: &Client) -> Result<bool, Failure> {
     Ok(true)
 }
 
+/// Takes out some texts of rows that are gone, up to an arrival. Answers whether there were any. The index must be locked. Their numbers
+/// stay in the lists, and are found to stand for nothing; how many of a run are missing is noted.
+pub(super) async fn take_out(client: &Client, indexed: i64, most: i64, bytes: i64) -> Result<bool, Failure> {
+    let gone = [(&indexed as _, Type::INT8), (&most as _, Type::INT8), (&bytes as _, Type::INT8)];
+    let rows = client.query_typed(sql::TAKE_OUT, &gone).await?;
+    if rows.is_empty() {
+        return Ok(false);
+    }
+    let texts: Vec<Vec<u8>> = rows.iter().filter_map(|row| row.get(0)).collect();
+    let removed = texts.len() as i64;
+    // On a thread for such work, as when they came in.
+    let losses = tokio::task::spawn_blocking(move || {
+        let mut losses = BTreeMap::<i64, i64>::new();
+        for folded in texts {
+            let runs = grams::of_folded(&String::from_utf8_lossy(&folded));
+            runs.into_iter().for_each(|run| *losses.entry(run).or_default() += 1);
+        }
+        losses
+    });
+    let losses = losses.await.map_err(|_| Failure::Broken("a text could not be taken out of the index".to_owned()))?;
+    let (runs, counts): (Vec<i64>, Vec<i64>) = losses.into_iter().unzip();
+    client.execute_typed(sql::LOSE_RUNS, &[(&runs, Type::INT8_ARRAY), (&counts, Type::INT8_ARRAY)]).await?;
+    client.execute_typed(sql::TAKEN_OUT, &[(&removed, Type::INT8)]).await?;
+    Ok(true)
+}
+
 /// What the index says of a term.
 pub(super) struct Looked {
     /// How many texts have the term, where the index alone tells.
@@ -130,9 +158,8 @@ pub(super) struct Looked {
     pub candidates: Option<Vec<i64>>,
 }
 
-/// Looks a folded term up. `all` is about how many messages there are. More than `most` candidates are not fetched where their
-/// number is all that is needed.
-pub(super) async fn look_up(client: &Client, folded: &str, all: u64) -> Result<Looked, Failure> {
+/// Looks a folded term up. `all` is about how many messages there are; where `is_stale`, some texts of the index are of rows that are gone.
+pub(super) async fn look_up(client: &Client, folded: &str, all: u64, is_stale: bool) -> Result<Looked, Failure> {
     let mut runs = grams::of_term(folded);
     let is_one_run = runs.len() == 1 && folded.chars().count() <= grams::LENGTH_MAX;
     // A long term is counted by runs from all over it.
@@ -144,7 +171,7 @@ pub(super) async fn look_up(client: &Client, folded: &str, all: u64) -> Result<L
     }
     // The rarest first.
     let least = counts.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(1)).unwrap_or(0));
-    let count = is_one_run.then_some(least);
+    let count = (is_one_run && !is_stale).then_some(least);
     if least > FEW.max(all / PART_MAX) {
         return Ok(Looked { count, candidates: None });
     }

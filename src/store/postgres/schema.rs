@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0004_places.sql"),
     include_str!("migrations/0005_file.sql"),
     include_str!("migrations/0006_bring.sql"),
+    include_str!("migrations/0007_gone.sql"),
 ];
 /// How long a replica that upgrades keeps the others waiting without a sign of life.
 const LEASE_SECONDS: f64 = 60.0;
@@ -40,7 +41,7 @@ const RELEASE: &str = "UPDATE postroom_schema SET version = $1, upgraded_by = NU
 /// older snapshot still finds it there.
 pub(super) const FORGET_COUNTS: &str = "BEGIN; \
      UPDATE postroom_state SET counted = 0, messages = 0, senders = 0; DELETE FROM postroom_buckets; \
-     DELETE FROM postroom_senders; DELETE FROM postroom_sender_days; COMMIT; \
+     DELETE FROM postroom_senders; DELETE FROM postroom_sender_days; DELETE FROM postroom_gone; COMMIT; \
      BEGIN; LOCK TABLE postroom_states IN SHARE MODE; DELETE FROM postroom_state_changes; DELETE FROM postroom_state_counts; \
      INSERT INTO postroom_state_counts SELECT state, count(*) FROM postroom_states GROUP BY state; COMMIT";
 
@@ -161,7 +162,8 @@ async fn make_lease_table(session: &Session) -> Result<(), Failure> {
             Err(Failure::Refused(_) | Failure::Retry(_)) if tries < TRIES_MAX => {
                 tokio::time::sleep(LOOK_INTERVAL).await
             }
-            Err(Failure::Broken(why)) if why.contains("(42P07)") && tries < TRIES_MAX => {
+            // Nor does it see the table, or the type of its rows, that was committed while it looked.
+            Err(Failure::Broken(why)) if (why.contains("(42P07)") || why.contains("(42710)")) && tries < TRIES_MAX => {
                 tokio::time::sleep(LOOK_INTERVAL).await;
             }
             result => return result,

@@ -28,14 +28,23 @@ pub(super) const FENCE: &str = "SELECT set_config('synchronous_commit', $1, true
      pg_logical_emit_message(true, 'postroom', '')::text";
 
 /// Where counting and indexing have come to, and up to where every transaction has ended.
-pub(super) const STATE: &str = "SELECT counted, messages, senders, \
-     (SELECT packed FROM postroom_search), \
-     arrival_base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_state";
+pub(super) const STATE: &str = "SELECT counted, messages, senders, s.packed, \
+     arrival_base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20), \
+     EXISTS (SELECT 1 FROM postroom_gone_texts g WHERE g.arrival <= s.packed) \
+     FROM postroom_state LEFT JOIN postroom_search s ON true";
+/// What the counters do not tell, as rows `m` of sender, time and `n`: one for each row behind the watermark, and minus one for each that
+/// they hold though it is gone.
+pub(super) fn uncounted(counted: &str) -> String {
+    format!(
+        "(SELECT from_msisdn, ts, 1 AS n FROM messages WHERE arrival > {counted}
+          UNION ALL SELECT from_msisdn, ts, -1 FROM postroom_gone WHERE arrival <= {counted}) m"
+    )
+}
 
 /// Takes the counters, unless another replica has them: from where, and up to where rows are complete.
 pub(super) const COUNT_FROM: &str = "SELECT counted, \
-     arrival_base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20) FROM postroom_state \
-     FOR UPDATE SKIP LOCKED";
+     arrival_base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20), \
+     EXISTS (SELECT 1 FROM postroom_gone) FROM postroom_state FOR UPDATE SKIP LOCKED";
 /// The last arrival of a stretch, and its rows.
 pub(super) const COUNT_TO: &str = "SELECT max(arrival), count(*) FROM \
      (SELECT arrival FROM messages WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3) stretch";
@@ -65,12 +74,43 @@ pub(super) const COUNT_SENDERS: &str = "\
         RETURNING (xmax = 0) AS is_new
     )
     SELECT count(*) FILTER (WHERE is_new) FROM counted";
+/// Forgets rows that were gone before they were counted, and so never will be.
+pub(super) const GONE_UNCOUNTED: &str = "DELETE FROM postroom_gone WHERE arrival > $1";
+/// Takes some rows that are gone from the counters that hold them. Answers how many, and how many senders have no row left.
+pub(super) const COUNT_GONE: &str = "\
+    WITH taken AS MATERIALIZED (
+        DELETE FROM postroom_gone WHERE ctid = ANY(ARRAY(SELECT ctid FROM postroom_gone WHERE arrival <= $1 ORDER BY arrival LIMIT $2))
+        RETURNING from_msisdn, ts
+    ), buckets AS MATERIALIZED (
+        SELECT level::smallint, left(ts, level) AS bucket, count(*) AS n FROM taken, unnest(ARRAY[10, 13, 16]) AS level GROUP BY 1, 2
+    ), less AS (
+        UPDATE postroom_buckets b SET messages = b.messages - t.n FROM buckets t
+        WHERE b.level = t.level AND b.bucket = t.bucket AND b.messages > t.n
+    ), none AS (
+        DELETE FROM postroom_buckets b USING buckets t WHERE b.level = t.level AND b.bucket = t.bucket AND b.messages <= t.n
+    ), days AS MATERIALIZED (
+        SELECT from_msisdn, left(ts, 10) AS bucket, count(*) AS n FROM taken GROUP BY 1, 2
+    ), less_by_day AS (
+        UPDATE postroom_sender_days d SET messages = d.messages - t.n FROM days t
+        WHERE d.from_msisdn = t.from_msisdn AND d.bucket = t.bucket AND d.messages > t.n
+    ), none_by_day AS (
+        DELETE FROM postroom_sender_days d USING days t
+        WHERE d.from_msisdn = t.from_msisdn AND d.bucket = t.bucket AND d.messages <= t.n
+    ), senders AS MATERIALIZED (
+        SELECT from_msisdn, sum(n)::bigint AS n FROM days GROUP BY 1
+    ), less_by_sender AS (
+        UPDATE postroom_senders s SET messages = s.messages - t.n FROM senders t
+        WHERE s.from_msisdn = t.from_msisdn AND s.messages > t.n
+    ), none_by_sender AS (
+        DELETE FROM postroom_senders s USING senders t WHERE s.from_msisdn = t.from_msisdn AND s.messages <= t.n RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM none_by_sender)";
 pub(super) const COUNT_TOTALS: &str = "UPDATE postroom_state SET counted = $1, messages = messages + $2, \
      senders = senders + $3";
 
 /// Takes the search index, unless another replica has it.
 pub(super) const INDEX_FROM: &str = "SELECT packed, (SELECT arrival_base FROM postroom_state) \
-     + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20), texts FROM postroom_search FOR UPDATE SKIP LOCKED";
+     + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20), texts, EXISTS (SELECT 1 FROM postroom_gone_texts) FROM postroom_search FOR UPDATE SKIP LOCKED";
 /// How many rows wait for it, as far as that matters, and the bytes of their texts.
 pub(super) const INDEX_WAITING: &str = "SELECT count(*), coalesce(sum(octet_length(text)), 0) FROM \
      (SELECT text FROM messages WHERE arrival > $1 AND arrival < $2 LIMIT $3) waiting";
@@ -95,6 +135,23 @@ pub(super) const PLACES: &str = "SELECT places FROM postroom_places WHERE chunk 
 pub(super) const INDEX_STRETCH: &str = "INSERT INTO postroom_stretches (level, last) VALUES (0, $1)";
 pub(super) const INDEX_RUNS: &str = "INSERT INTO postroom_runs (level, run, last, texts, numbers) \
      SELECT 0, run, $1, texts, numbers FROM unnest($2::bigint[], $3::int[], $4::bytea[]) AS r (run, texts, numbers)";
+/// The same with texts that were not indexed.
+pub(super) const GONE_UNINDEXED: &str = "DELETE FROM postroom_gone_texts WHERE arrival > $1";
+/// Takes some texts out that are gone and indexed, until they have so many bytes. Answers them; what was never there is null.
+pub(super) const TAKE_OUT: &str = "\
+    WITH gone AS MATERIALIZED (
+        SELECT g.ctid AS place, sum(octet_length(f.folded)) OVER (ORDER BY g.arrival ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS behind
+        FROM (SELECT ctid, arrival FROM postroom_gone_texts WHERE arrival <= $1 ORDER BY arrival LIMIT $2) g
+        LEFT JOIN postroom_folded f ON f.arrival = g.arrival
+    ), taken AS MATERIALIZED (
+        DELETE FROM postroom_gone_texts WHERE ctid = ANY(ARRAY(SELECT place FROM gone WHERE coalesce(behind, 0) <= $3)) RETURNING arrival
+    ), removed AS (
+        DELETE FROM postroom_folded f USING taken t WHERE f.arrival = t.arrival RETURNING f.arrival, f.folded
+    )
+    SELECT r.folded FROM taken t LEFT JOIN removed r ON r.arrival = t.arrival";
+pub(super) const LOSE_RUNS: &str = "INSERT INTO postroom_run_losses (run, texts) SELECT * FROM unnest($1::bigint[], $2::bigint[]) \
+     ON CONFLICT (run) DO UPDATE SET texts = postroom_run_losses.texts + excluded.texts";
+pub(super) const TAKEN_OUT: &str = "UPDATE postroom_search SET removed = removed + $1";
 pub(super) const INDEXED: &str = "UPDATE postroom_search SET packed = $1, texts = texts + $2";
 
 /// The lowest level with enough stretches, and the last of those that are merged.
@@ -122,12 +179,13 @@ pub(super) const MERGED: &str = "WITH gone AS (DELETE FROM postroom_stretches WH
      INSERT INTO postroom_stretches (level, last) VALUES ($1 + 1, $2)";
 
 /// Throws the search index away. Deleted rather than truncated: whoever reads an older snapshot still finds it there.
-pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET packed = 0, texts = 0; DELETE FROM postroom_folded; \
-     DELETE FROM postroom_places; DELETE FROM postroom_stretches; DELETE FROM postroom_runs";
+pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET packed = 0, texts = 0, removed = 0; DELETE FROM postroom_folded; \
+     DELETE FROM postroom_gone_texts; DELETE FROM postroom_run_losses; DELETE FROM postroom_places; DELETE FROM postroom_stretches; DELETE FROM postroom_runs";
 /// Removes the search index of schema 2, which replicas of an earlier build search by.
 pub(super) const FORGET_FORMER_INDEX: &str = "DROP TABLE IF EXISTS postroom_texts";
 /// How many indexed texts have each of some runs, the rarest first.
-pub(super) const RUN_COUNTS: &str = "SELECT run, sum(texts)::bigint FROM postroom_runs \
+pub(super) const RUN_COUNTS: &str = "SELECT run, \
+     (sum(texts) - coalesce((SELECT l.texts FROM postroom_run_losses l WHERE l.run = r.run), 0))::bigint FROM postroom_runs r \
      WHERE level = ANY('{0,1,2,3}') AND run = ANY($1) GROUP BY run ORDER BY 2";
 /// Which have a run, in their order.
 pub(super) const RUN_NUMBERS: &str = "SELECT numbers FROM postroom_runs \
@@ -145,7 +203,8 @@ pub(super) const PROBE: &str = "WITH filler AS (SELECT string_agg(md5(random()::
 pub(super) const GAUGES: &str = "\
     SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
             WHERE oid IN (to_regclass('messages'), to_regclass('postroom_folded'), to_regclass('postroom_runs'), to_regclass('postroom_stretches'), to_regclass('postroom_places'),
-                          to_regclass('postroom_texts'), to_regclass('postroom_buckets'),
+                          to_regclass('postroom_texts'), to_regclass('postroom_gone'), to_regclass('postroom_gone_texts'),
+                          to_regclass('postroom_run_losses'), to_regclass('postroom_buckets'),
                           to_regclass('postroom_senders'), to_regclass('postroom_sender_days'),
                           to_regclass('postroom_details'), to_regclass('postroom_payloads'), to_regclass('postroom_events'),
                           to_regclass('postroom_statuses'), to_regclass('postroom_states'))),

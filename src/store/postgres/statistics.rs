@@ -22,6 +22,8 @@ pub(super) struct State {
     senders: i64,
     /// The search index holds rows up to this arrival.
     pub indexed: i64,
+    /// Whether it holds texts of rows that are gone.
+    pub is_stale: bool,
     /// Every transaction that could add a row below this arrival has ended.
     pub horizon: i64,
 }
@@ -34,6 +36,7 @@ impl State {
             messages: row.get(1),
             senders: row.get(2),
             indexed: row.get::<_, Option<i64>>(3).unwrap_or(0),
+            is_stale: row.get::<_, Option<bool>>(5).unwrap_or(false),
             horizon: row.get(4),
         })
     }
@@ -66,16 +69,16 @@ pub(super) async fn total(client: &Client, state: &State, filter: &Filter) -> Re
 /// The same without `to` and `until`.
 async fn total_since(client: &Client, state: &State, filter: &Filter) -> Result<u64, Failure> {
     let mut query = Query::default();
-    let counted = query.bind(Value::Number(state.counted));
+    let uncounted = sql::uncounted(&query.bind(Value::Number(state.counted)));
     query.text = match (&filter.from, &filter.since) {
         (None, None) => {
-            format!("SELECT {} + count(*) FROM messages m WHERE m.arrival > {counted}", state.messages)
+            format!("SELECT {} + coalesce(sum(m.n), 0)::bigint FROM {uncounted}", state.messages)
         }
         (Some(from), None) => {
             let from = query.bind_text(from);
             format!(
                 "SELECT coalesce((SELECT messages FROM postroom_senders WHERE from_msisdn = {from}), 0)
-                      + (SELECT count(*) FROM messages m WHERE m.arrival > {counted} AND m.from_msisdn = {from})"
+                      + (SELECT coalesce(sum(m.n), 0)::bigint FROM {uncounted} WHERE m.from_msisdn = {from})"
             )
         }
         (None, Some(since)) => {
@@ -92,7 +95,7 @@ async fn total_since(client: &Client, state: &State, filter: &Filter) -> Result<
             format!(
                 "SELECT {days} + {hours} + {minutes}
                       + (SELECT count(*) FROM messages m WHERE m.ts >= {since} AND m.ts < {minute_end})
-                      + (SELECT count(*) FROM messages m WHERE m.arrival > {counted} AND m.ts >= {minute_end})"
+                      + (SELECT coalesce(sum(m.n), 0)::bigint FROM {uncounted} WHERE m.ts >= {minute_end})"
             )
         }
         (Some(from), Some(since)) => {
@@ -103,8 +106,8 @@ async fn total_since(client: &Client, state: &State, filter: &Filter) -> Result<
                                   WHERE from_msisdn = {from} AND bucket > {day}), 0)::bigint
                       + (SELECT count(*) FROM messages m
                          WHERE m.from_msisdn = {from} AND m.ts >= {since} AND m.ts < {day_end})
-                      + (SELECT count(*) FROM messages m
-                         WHERE m.arrival > {counted} AND m.from_msisdn = {from} AND m.ts >= {day_end})"
+                      + (SELECT coalesce(sum(m.n), 0)::bigint FROM {uncounted}
+                         WHERE m.from_msisdn = {from} AND m.ts >= {day_end})"
             )
         }
     };
@@ -167,13 +170,13 @@ pub(super) async fn seek(client: &Client, state: &State, filter: &Filter, offset
     let mut sought = Sought { not_before: String::new(), skip: offset + before };
     for level in levels {
         let mut query = Query::default();
-        let counted = query.bind(Value::Number(state.counted));
+        let uncounted = sql::uncounted(&query.bind(Value::Number(state.counted)));
         let (low, high) =
             (query.bind_text(&sought.not_before), query.bind_text(&format!("{}{BEHIND}", sought.not_before)));
         let (table, condition, tail) = match &filter.from {
             Some(from) => {
                 let from = query.bind_text(from);
-                ("postroom_sender_days", format!("from_msisdn = {from}"), format!("AND from_msisdn = {from}"))
+                ("postroom_sender_days", format!("from_msisdn = {from}"), format!("AND m.from_msisdn = {from}"))
             }
             None => ("postroom_buckets", format!("level = {level}"), String::new()),
         };
@@ -181,8 +184,7 @@ pub(super) async fn seek(client: &Client, state: &State, filter: &Filter, offset
             "SELECT bucket, sum(messages)::bigint FROM (
                  SELECT bucket, messages FROM {table} WHERE {condition} AND bucket >= {low} AND bucket < {high}
                  UNION ALL
-                 SELECT left(ts, {level}), count(*) FROM messages
-                 WHERE arrival > {counted} AND ts >= {low} AND ts < {high} {tail} GROUP BY 1
+                 SELECT left(m.ts, {level}), sum(m.n) FROM {uncounted} WHERE m.ts >= {low} AND m.ts < {high} {tail} GROUP BY 1
              ) counts GROUP BY bucket ORDER BY bucket"
         );
         for row in query.rows(client).await? {
@@ -201,25 +203,27 @@ pub(super) async fn seek(client: &Client, state: &State, filter: &Filter, offset
 pub(super) async fn stats(client: &Client) -> Result<Stats, Failure> {
     let state = State::read(client).await?;
     let mut query = Query::default();
-    let counted = query.bind(Value::Number(state.counted));
-    // Whoever is among the first in the end is among the first of the counters, or has rows in the tail. What is known of a sender
-    // is asked for one by one: the tail is short, and a join would read all senders.
+    let uncounted = sql::uncounted(&query.bind(Value::Number(state.counted)));
+    // Whoever is among the first in the end is among the first of the counters, or has rows in the tail; and as many more of the
+    // counters as have rows there that are gone. What is known of a sender is asked for one by one: the tail is short, and a join
+    // would read all senders.
     query.text = format!(
         "WITH tail AS MATERIALIZED (
              SELECT t.from_msisdn, t.n,
                     (SELECT s.messages FROM postroom_senders s WHERE s.from_msisdn = t.from_msisdn) AS known
-             FROM (SELECT from_msisdn, count(*) AS n FROM messages WHERE arrival > {counted} GROUP BY from_msisdn) t
+             FROM (SELECT m.from_msisdn, sum(m.n) AS n FROM {uncounted} GROUP BY m.from_msisdn) t
          ), first AS MATERIALIZED (
-             SELECT from_msisdn, messages FROM postroom_senders ORDER BY messages DESC, from_msisdn LIMIT {TOP_SENDERS_MAX}
+             SELECT from_msisdn, messages FROM postroom_senders ORDER BY messages DESC, from_msisdn
+             LIMIT {TOP_SENDERS_MAX} + (SELECT count(*) FROM tail WHERE n < 0)
          )
          SELECT from_msisdn, n::bigint, (SELECT coalesce(sum(n), 0)::bigint FROM tail),
-                (SELECT count(*) FROM tail WHERE known IS NULL),
+                (SELECT count(*) FILTER (WHERE known IS NULL AND n > 0) - count(*) FILTER (WHERE known + n = 0) FROM tail),
                 (SELECT min(ts) FROM messages), (SELECT max(ts) FROM messages)
          FROM (
              SELECT from_msisdn, n + coalesce(known, 0) AS n FROM tail
              UNION ALL
              SELECT from_msisdn, messages FROM first WHERE from_msisdn NOT IN (SELECT from_msisdn FROM tail)
-         ) both_of_them ORDER BY n DESC, from_msisdn LIMIT {TOP_SENDERS_MAX}"
+         ) both_of_them WHERE n > 0 ORDER BY n DESC, from_msisdn LIMIT {TOP_SENDERS_MAX}"
     );
     let senders = query.rows(client).await?;
     let Some(any) = senders.first() else { return Ok(Stats::default()) };

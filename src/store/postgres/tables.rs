@@ -19,7 +19,7 @@ const LACKING: &str = "\
             'postroom_senders', 'postroom_sender_days', 'postroom_search', 'postroom_folded', 'postroom_places',
             'postroom_runs', 'postroom_stretches', 'postroom_details', 'postroom_payloads', 'postroom_events',
             'postroom_statuses', 'postroom_states', 'postroom_state_counts', 'postroom_state_changes',
-            'postroom_probe']) AS name
+            'postroom_gone', 'postroom_gone_texts', 'postroom_run_losses', 'postroom_probe']) AS name
     )
     SELECT ARRAY(
         SELECT needed || ' on ' || name FROM ours, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS needed

@@ -170,17 +170,18 @@ impl Setup {
                 }
             })
         };
-        let stderr = {
+        let mut stderr = {
             let mut stderr = child.stderr.take().expect("piped");
-            std::thread::spawn(move || {
+            Some(std::thread::spawn(move || {
                 let mut text = String::new();
                 let _ = stderr.read_to_string(&mut text);
                 text
-            })
+            }))
         };
         let address = wait_until("the server tells its address", || {
             if let Some(status) = child.try_wait().expect("the child can be asked") {
-                panic!("the program ended with {status} before it served: {:?}", lines.lock().unwrap());
+                let said = stderr.take().map(|stderr| stderr.join().expect("it reads"));
+                panic!("the program ended with {status} before it served: {:?} {said:?}", lines.lock().unwrap());
             }
             let lines = lines.lock().unwrap();
             lines.iter().find_map(|line| {
@@ -189,7 +190,7 @@ impl Setup {
             })
         });
         let url = self.environment.get("DATABASE_URL").cloned().unwrap_or_default();
-        Server { child, address, folder: self.folder, url, lines, stdout: Some(stdout), stderr: Some(stderr) }
+        Server { child, address, folder: self.folder, url, lines, stdout: Some(stdout), stderr }
     }
 }
 

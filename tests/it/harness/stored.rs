@@ -11,9 +11,6 @@ use super::database::{self, Summaries};
 use super::load::Sent;
 use super::{Running, Server, Setup, cluster, wait_until};
 
-/// Why a test of what other programs write and change is for a file.
-pub const BY_HAND: &str = "other programs may only insert there (postgres/replicas.rs); after more, `postroom reindex`";
-
 /// Where the messages are.
 #[derive(Debug, Clone)]
 pub enum Stored {

@@ -186,7 +186,7 @@ fn nobody_waits_for_a_server_that_is_known_to_be_silent() {
     let (direct, proxy) = (cluster.database(), Proxy::start(cluster.folder()));
     let server = very_patient(on(&through(&direct, &proxy))).env("POSTROOM_POSTGRES_CONNECT_SECONDS", 1).start();
     server.store(&message("m1"));
-    let lock = locker(&direct, "BEGIN; LOCK TABLE messages IN SHARE MODE");
+    let lock = locker(&direct);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| post(&server, "m2"));
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
@@ -414,11 +414,15 @@ fn a_given_up_wait_for_a_standby_is_heard_whatever_the_server_hides() {
     });
 }
 
-/// Has another program begin something; called, the answer ends that program, and so its transaction.
-fn locker(url: &str, begin: &str) -> impl FnOnce() {
+/// Has another program keep everybody from writing messages. Called, the answer ends that program, and so its transaction.
+fn locker(url: &str) -> impl FnOnce() {
     let mut program = cluster::psql(url).stdin(Stdio::piped()).spawn().expect("psql runs");
     let mut hands = program.stdin.take().expect("a pipe");
-    hands.write_all(format!("{begin};\n").as_bytes()).expect("psql listens");
+    hands.write_all(b"SET lock_timeout = 0; BEGIN; LOCK TABLE messages IN SHARE MODE;\n").expect("psql listens");
+    let held =
+        "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE d.datname = current_database()
+                AND l.relation = 'messages'::regclass AND l.mode = 'ShareLock' AND l.granted";
+    wait_until("the table is locked", || (sql(url, held) == "1").then_some(()));
     move || {
         drop(hands);
         program.wait().expect("it ends");
@@ -457,7 +461,7 @@ fn an_operators_limit_on_waiting_for_locks_says_nothing_about_the_server() {
     sql(&url, &format!("ALTER DATABASE {name} SET lock_timeout = '5ms'"));
     let server = on(&url).start();
     server.store(&message("m1"));
-    let lock = locker(&url, "SET lock_timeout = 0; BEGIN; LOCK TABLE messages IN SHARE MODE");
+    let lock = locker(&url);
     wait_for_status(&server, "m2", 503);
     assert_eq!(server.get("/health/ready").status, 200);
     server.wait_for_line(|line| line.to_string().contains("lock timeout (55P03)"));

@@ -3,7 +3,7 @@
 use super::{filed, on};
 use crate::harness::load::message_of;
 use crate::harness::random::long_run;
-use crate::harness::{Client, body, cluster, message, sign, wait_until};
+use crate::harness::{Client, Server, body, cluster, message, sign, wait_until};
 
 #[test]
 fn replicas_that_start_at_once_make_the_tables_once() {
@@ -15,7 +15,7 @@ fn replicas_that_start_at_once_make_the_tables_once() {
     for replica in &replicas {
         assert_eq!(replica.get("/messages").json()["total"], 1, "what one stored, all show");
     }
-    assert_eq!(cluster::sql(&url, "SELECT version, upgraded_by IS NULL FROM postroom_schema"), "6|t");
+    assert_eq!(cluster::sql(&url, "SELECT version, upgraded_by IS NULL FROM postroom_schema"), "7|t");
 }
 
 #[test]
@@ -78,9 +78,92 @@ fn another_program_may_insert_and_a_rebuild_changes_no_answer() {
     assert_eq!(answers(), before);
     let (status, stdout, _) = on(&url).arg("check").arg("--data").run();
     assert!(status.success(), "{stdout}");
-    cluster::sql(&url, "DELETE FROM messages WHERE message_id = 'theirs'");
+    // As a restore does it: our triggers are not asked.
+    cluster::sql(&url, "SET session_replication_role = replica; DELETE FROM messages WHERE message_id = 'theirs'");
     let (status, stdout, _) = on(&url).arg("check").arg("--data").run();
     assert!(!status.success() && stdout.contains("differ from a recount"), "{stdout}");
+    let share = "SET session_replication_role = replica; UPDATE messages SET arrival = (SELECT min(arrival) FROM messages) WHERE message_id = 'm7'";
+    cluster::sql(&url, share);
+    let (_, stdout, _) = on(&url).arg("check").arg("--data").run();
+    assert!(stdout.contains("rows share a number of arrival"), "{stdout}");
+}
+
+#[test]
+fn a_transaction_of_another_program_has_an_end_before_its_numbers_have() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let server = on(&url).start();
+    let insert = |from: u32, to: u32| {
+        format!(
+            "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, created_at)
+             SELECT 'm' || n, '+1', '+2', '2025-01-15T00:00:00Z', 'x' FROM generate_series({from}, {to}) n"
+        )
+    };
+    cluster::sql(&url, &insert(1, 3));
+    // As if another program had inserted as many meanwhile.
+    let skip = "SELECT setval('postroom_foreign_rows', nextval('postroom_foreign_rows') + 524280)";
+    let refused = format!("BEGIN; {}; {skip}; {}; COMMIT", insert(4, 6), insert(7, 30));
+    let why = cluster::try_sql(&url, &refused).expect_err("there are no numbers for these");
+    assert!(why.contains("a transaction may insert or change 524288 messages at most"), "{why}");
+    // One after the other it works.
+    for statement in [&insert(4, 6), skip, &insert(7, 30)] {
+        cluster::sql(&url, statement);
+    }
+    cluster::sql(&url, "UPDATE messages SET from_msisdn = '+3' WHERE ts > '2025'");
+    assert_eq!(server.get("/messages?from=%2B3").json()["total"], 30);
+    assert_eq!(cluster::sql(&url, "SELECT count(DISTINCT arrival) FROM messages"), "30");
+}
+
+#[test]
+fn what_other_programs_delete_and_change_is_seen_at_once_and_taken_in() {
+    const ROWS: u64 = 3_000;
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let replicas: Vec<_> = (0..2).map(|_| on(&url).start()).collect();
+    let insert = format!(
+        "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
+         SELECT 'm' || n, '+' || n % 30, '+1', '2025-01-0' || n % 5 + 1 || 'T00:00:00Z', 'word ' || n % 10, 'x'
+         FROM generate_series(1, {ROWS}) n"
+    );
+    cluster::sql(&url, &insert);
+    // A role that may do nothing but this. It has a table of its own in the way, which must not matter.
+    let role = format!("cleaner_{}", std::process::id());
+    cluster::sql(&url, &format!("CREATE ROLE {role} LOGIN; GRANT SELECT, UPDATE, DELETE ON messages TO {role}"));
+    let theirs = |statement: &str| {
+        let decoy = "CREATE TEMPORARY TABLE postroom_gone (arrival BIGINT, from_msisdn TEXT, ts TEXT)";
+        cluster::sql(&url, &format!("SET ROLE {role}; {decoy}; {statement}"));
+    };
+    let totals = |server: &Server| {
+        let total = |query: &str| server.get(&format!("/messages?limit=1{query}")).json()["total"].as_u64();
+        let of = |query: &str| total(query).expect("a total");
+        let stats = server.get("/stats").json();
+        assert_eq!(stats["total_messages"], of(""));
+        let senders = stats["senders_count"].as_u64().expect("a number");
+        [of(""), of("&from=%2B7"), of("&since=2025-01-03T00:00:00Z"), of("&q=word"), of("&q=d+3"), senders]
+    };
+    let expect = |totals_now: [u64; 6]| {
+        replicas.iter().for_each(|replica| assert_eq!(totals(replica), totals_now));
+        let left = "SELECT (SELECT count(*) FROM postroom_gone) + (SELECT count(*) FROM postroom_gone_texts)";
+        wait_until("it is taken in", || (cluster::sql(&url, left) == "0").then_some(()));
+        replicas.iter().for_each(|replica| assert_eq!(totals(replica), totals_now));
+    };
+    let is_done = "SELECT s.messages + i.texts - i.removed FROM postroom_state s, postroom_search i";
+    wait_until("all is counted and indexed", || {
+        (cluster::sql(&url, is_done).parse::<u64>().expect("a number") >= ROWS + 2_001).then_some(())
+    });
+    expect([3_000, 100, 1_800, 3_000, 300, 30]);
+    theirs("DELETE FROM messages WHERE ts < '2025-01-03'");
+    expect([1_800, 100, 1_800, 1_800, 300, 18]);
+    theirs("UPDATE messages SET text = 'WORD 3', from_msisdn = '+7' WHERE ts > '2025-01-05'");
+    expect([1_800, 700, 1_800, 1_800, 900, 12]);
+    let (status, stdout, stderr) = on(&url).arg("check").arg("--data").run();
+    assert!(status.success() && stdout.contains("agree with a recount"), "{stdout}{stderr}");
+    cluster::sql(&url, "TRUNCATE messages");
+    expect([0, 0, 0, 0, 0, 0]);
+    replicas[0].store(&message("m1"));
+    expect([1, 0, 1, 0, 0, 1]);
+    let (status, stdout, stderr) = on(&url).arg("check").arg("--data").run();
+    assert!(status.success(), "{stdout}{stderr}");
 }
 
 #[test]
