@@ -104,6 +104,10 @@ pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u6
         let connector = Connector::new(Arc::new(config.clone())).map_err(OpenError)?;
         let session = schema::prepare(&connector).await.map_err(OpenError)?;
         let client = &session.client;
+        if schema::unnoted(&session).await.map_err(in_words)?.is_some() {
+            let notes = format!("BEGIN; {}; COMMIT", schema::NOTES);
+            client.batch_execute(&notes).await.map_err(|error| in_words(error.into()))?;
+        }
         let leftovers = leftover::remove(client).await.map_err(in_words)?;
         client.batch_execute(schema::FORGET_COUNTS).await.map_err(|error| in_words(error.into()))?;
         let forget = format!("BEGIN; {}; COMMIT", sql::FORGET_INDEX);
@@ -160,6 +164,9 @@ pub(super) async fn look_over(session: &Session, config: &PostgresConfig, thorou
         audit.findings.extend(tables::hindrance(session).await?.map(str::to_owned));
     } else {
         audit.findings.extend(tables::obstacle(session).await?);
+        if audit.schema_version >= NOTES_GONE {
+            audit.findings.extend(schema::unnoted(session).await?.map(str::to_owned));
+        }
         let count = client.query_typed_one("SELECT count(*) FROM messages", &[]).await?;
         audit.messages = u64::try_from(count.get::<_, i64>(0)).ok();
         if thorough {

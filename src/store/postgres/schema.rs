@@ -18,8 +18,13 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0004_places.sql"),
     include_str!("migrations/0005_file.sql"),
     include_str!("migrations/0006_bring.sql"),
-    include_str!("migrations/0007_gone.sql"),
+    NOTES,
 ];
+/// The triggers that note what other programs delete and change, and their tables; may be run again on what it made.
+pub(super) const NOTES: &str = include_str!("migrations/0007_gone.sql");
+/// How many of these triggers fire.
+const NOTING: &str = "SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass('messages') AND tgenabled IN ('O', 'A') AND tgname IN \
+     ('postroom_note_deleted', 'postroom_note_updated', 'postroom_arrive_anew', 'postroom_note_emptied')";
 /// How long a replica that upgrades keeps the others waiting without a sign of life.
 const LEASE_SECONDS: f64 = 60.0;
 /// How often a waiting replica looks again.
@@ -76,6 +81,9 @@ pub(super) async fn prepare(connector: &Connector) -> Result<Session, String> {
         return Err(why);
     }
     continue_arrivals(&session).await.map_err(in_words)?;
+    if let Some(why) = unnoted(&session).await.map_err(in_words)? {
+        log::warning(why).emit();
+    }
     check_collation(&session).await?;
     Ok(session)
 }
@@ -196,6 +204,14 @@ async fn migrate(session: &Session, from: usize) -> Result<(), Failure> {
         let _ = client.batch_execute("ROLLBACK").await;
     }
     Ok(result?)
+}
+
+/// That what other programs delete goes unnoticed, where it does, in one sentence.
+pub(super) async fn unnoted(session: &Session) -> Result<Option<&'static str>, Failure> {
+    let noting: i64 = session.client.query_typed_one(NOTING, &[]).await?.get(0);
+    let why = "a trigger of ours on messages is missing or disabled, so what other programs delete or change is still counted; \
+               `postroom reindex` makes it anew";
+    Ok((noting < 4).then_some(why))
 }
 
 /// The version of Unicode by which this program folds.
