@@ -126,7 +126,7 @@ impl Shared {
 
     /// Notes that the server cannot be reached, or is not fit to be written to: who waits for it is refused, and so is who comes,
     /// until somebody finds it well.
-    fn is_away(&self, failure: &Failure) {
+    fn away(&self, failure: &Failure) {
         if failure.health().is_none() {
             return;
         }

@@ -82,7 +82,7 @@ impl Watch {
             }
             Ok(Err(failure)) => {
                 self.session = None;
-                self.shared.is_away(&failure);
+                self.shared.away(&failure);
                 if self.silent.take() == Some(well) {
                     self.connector.drop_all_but(None);
                 }
@@ -98,7 +98,7 @@ impl Watch {
                     self.silent = None;
                 } else if self.silent == Some(well) {
                     // Nor by a new way.
-                    self.shared.is_away(&failure);
+                    self.shared.away(&failure);
                     self.connector.drop_all_but(None);
                 } else {
                     self.silent = Some(well);

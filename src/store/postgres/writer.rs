@@ -212,7 +212,7 @@ impl Writer {
     async fn session(&mut self) -> Result<Session, Failure> {
         match self.session.take().filter(Session::is_open) {
             Some(session) => Ok(session),
-            None => self.connector.connect().await.inspect_err(|failure| self.shared.is_away(failure)),
+            None => self.connector.connect().await.inspect_err(|failure| self.shared.away(failure)),
         }
     }
 

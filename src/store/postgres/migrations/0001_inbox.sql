@@ -1,5 +1,5 @@
 -- The inbox on PostgreSQL. `messages` has the six columns of every Postroom, and three nullable ones of ours; all else begins
--- with `postroom_` and can be built again from `messages`. No extension, no trigger, no right beyond CREATE on the schema.
+-- with `postroom_` and can be built again from `messages`. No extension, no right beyond CREATE on the schema.
 
 CREATE TABLE IF NOT EXISTS postroom_state (
     id INTEGER PRIMARY KEY CHECK (id = 1),

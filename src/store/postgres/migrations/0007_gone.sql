@@ -24,7 +24,8 @@ CREATE INDEX IF NOT EXISTS postroom_folded_arrival ON postroom_folded (arrival);
 -- As before, but it refuses what it has no numbers for: two rows of one number would be taken for one.
 CREATE OR REPLACE FUNCTION postroom_next_arrival() RETURNS BIGINT LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    row_number BIGINT := nextval('postroom_foreign_rows');
+    -- By its type, or a function of somebody else could suit better, where others may make some.
+    row_number BIGINT := nextval('postroom_foreign_rows'::regclass);
     -- Empty in a session in which an earlier transaction set it.
     first_row TEXT := coalesce(current_setting('postroom.first_row', true), '');
 BEGIN
