@@ -8,6 +8,12 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 2
 
+case "${1:-}" in
+  "") ;;
+  -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  *) echo "test_api: unknown argument '$1'; see --help" >&2; exit 2 ;;
+esac
+
 # A value of .env, quoted or not, as Docker Compose and quickstart.sh read it.
 from_env() {
   sed -nE "s/^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*=[[:space:]]*//p" .env 2>/dev/null | tail -n 1 |

@@ -116,7 +116,7 @@ impl Reloader {
     /// of them.
     pub fn reload(&self, read: Result<Config, ConfigError>) {
         let Some(state) = self.0.upgrade() else { return };
-        let Config { sources, access, .. } = match read {
+        let Config { sources, access, cautions: settings, .. } = match read {
             Ok(config) => config,
             Err(error) => return log::error("the secrets were not read again: the old ones hold").cause(&error).emit(),
         };
@@ -133,6 +133,7 @@ impl Reloader {
         for (name, caution) in cautions.iter().filter(|(name, _)| exchanged.added.contains(name)) {
             log::warning(caution).text("source", name).emit();
         }
+        warn_of_settings(&settings);
         if open {
             warn_of_open_reading();
         }
@@ -141,6 +142,12 @@ impl Reloader {
 
 fn reading(is_open: bool) -> &'static str {
     if is_open { "open to all" } else { "by token" }
+}
+
+fn warn_of_settings(cautions: &[String]) {
+    for caution in cautions {
+        log::warning(caution).emit();
+    }
 }
 
 fn warn_of_open_reading() {
@@ -191,6 +198,7 @@ fn tell_configuration(
             log::warning(caution).text("source", &source.name).text("provider", source.scheme.kind).emit();
         }
     }
+    warn_of_settings(&config.cautions);
     if config.access.tokens.is_empty() {
         warn_of_open_reading();
     }

@@ -1,9 +1,11 @@
 //! `postroom check`: would it start, and is what it keeps in order?
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::ServeArguments;
 use crate::config::sources::VERIFY_TOKEN_VARIABLE;
@@ -26,6 +28,9 @@ pub struct Arguments {
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Inputs::gather(flags, arguments.serve.config)?)?;
     say!("configuration  ok")?;
+    for caution in &config.cautions {
+        say!("caution        {caution}")?;
+    }
     for source in &config.sources {
         tell_door(source, config.server.public_base_url.as_deref())?;
     }
@@ -33,11 +38,17 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
         Database::Sqlite { path } => path,
         Database::Postgres(server) => return check_postgres(server, arguments.data),
     };
-    if !path.exists() {
-        say!("database       {} does not exist yet; the first start makes it", path.display())?;
-        return Ok(ExitCode::SUCCESS);
-    }
     ensure!(!path.is_dir(), "database {} is a folder", path.display());
+    let hindrances = hindrances(path);
+    for hindrance in &hindrances {
+        say!("problem        {hindrance}; the service would not start as this user")?;
+    }
+    if !path.exists() {
+        if hindrances.is_empty() {
+            say!("database       {} does not exist yet; the first start makes it", path.display())?;
+        }
+        return Ok(if hindrances.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let audit = audit(path, arguments.data).with_context(|| format!("database {}", path.display()))?;
     let messages = audit.messages.map_or("no table yet".to_owned(), |count| format!("{count} messages"));
     say!("database       {}, schema {}, {messages}", path.display(), audit.schema_version)?;
@@ -56,7 +67,37 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     if arguments.data && audit.findings.is_empty() {
         say!("data           integrity ok")?;
     }
-    Ok(if audit.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_well = audit.findings.is_empty() && hindrances.is_empty();
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What keeps this user from reading and writing the database at `path`, or from making it there. Nothing is changed to find out.
+fn hindrances(path: &Path) -> Vec<String> {
+    let may = |path: &Path, access| accessat(CWD, path, access, AtFlags::EACCESS);
+    let mut hindrances = Vec::new();
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let own = ["", "-wal", "-shm"].map(beside);
+    for file in own.iter().filter(|file| file.exists()) {
+        if let Err(error) = may(file, Access::READ_OK | Access::WRITE_OK) {
+            hindrances.push(format!("{} cannot be read and written: {error}", file.display()));
+        }
+    }
+    // SQLite makes files beside the database; a folder that is absent is made in the nearest one that is there.
+    let folders = path.ancestors().skip(1).map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
+    if let Some(folder) = folders.into_iter().find(|folder| folder.exists()) {
+        let may_write = may(folder, Access::WRITE_OK | Access::EXEC_OK);
+        let problem = match (folder.is_dir(), may_write) {
+            (false, _) => Some("is not a folder".to_owned()),
+            (true, Err(error)) => Some(format!("cannot be written to: {error}")),
+            (true, Ok(())) => None,
+        };
+        hindrances.extend(problem.map(|problem| format!("{} {problem}", folder.display())));
+    }
+    hindrances
 }
 
 /// What Citus on a server means.

@@ -5,7 +5,6 @@ use subtle::ConstantTimeEq;
 
 use super::inputs::Inputs;
 use super::{ConfigError, complaint, complaint_about};
-use crate::domain::Secret;
 use crate::providers::encoding::decode_hex;
 
 /// Who may read what is stored, and how browsers and crowds are met.
@@ -51,14 +50,10 @@ impl std::fmt::Debug for Token {
 /// Reads what was said of reading.
 pub(super) fn load(inputs: &Inputs) -> Result<AccessConfig, ConfigError> {
     let mut tokens = Vec::new();
-    if let Some(list) = inputs.secret("API_TOKEN")? {
-        for token in list.expose().split(|byte| *byte == b',') {
-            let problem = || complaint_about("API_TOKEN", "must not hold an empty token");
-            let token = Secret::new(token.trim_ascii()).ok_or_else(problem)?;
-            let problem =
-                || complaint_about("API_TOKEN", "holds a sha256: that is not followed by 64 small hexadecimal digits");
-            tokens.push(Token::parse(token.expose()).ok_or_else(problem)?);
-        }
+    for token in inputs.secrets("API_TOKEN")? {
+        let problem =
+            || complaint_about("API_TOKEN", "holds a sha256: that is not followed by 64 small hexadecimal digits");
+        tokens.push(Token::parse(token.expose()).ok_or_else(problem)?);
     }
     let given = inputs.value("POSTROOM_METRICS_PUBLIC")?;
     let metrics_public = match given.value.to_ascii_lowercase().as_str() {

@@ -1,5 +1,6 @@
 //! Where settings come from: flag, then environment, then file, then default. The first that says something counts.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -18,6 +19,8 @@ pub struct Inputs {
     file_name: String,
     /// The file's `[source.NAME]` tables.
     sources: BTreeMap<String, toml::Table>,
+    /// What looked like a mistake while it was read, in the order of reading; each once.
+    cautions: RefCell<Vec<String>>,
 }
 
 /// A value and who said it, so that a complaint can name the right place.
@@ -83,21 +86,59 @@ impl Inputs {
         })
     }
 
+    /// Notes that a setting can be used, and is probably not what was meant.
+    pub(super) fn caution(&self, said_by: &str, words: &str) {
+        let caution = format!("{said_by} {words}");
+        let mut cautions = self.cautions.borrow_mut();
+        if !cautions.contains(&caution) {
+            cautions.push(caution);
+        }
+    }
+
+    /// All cautions so far.
+    pub(super) fn cautions(&self) -> Vec<String> {
+        self.cautions.borrow().clone()
+    }
+
+    /// The secret of these bytes; none if there are none. Bytes that look like a mistake are noted.
+    fn secret_of(&self, bytes: Vec<u8>, said_by: &str) -> Option<Secret> {
+        let secret = Secret::new(bytes)?;
+        if let Some(doubt) = secret.doubt() {
+            self.caution(said_by, doubt);
+        }
+        Some(secret)
+    }
+
+    /// A list of secrets, separated by commas; none where it was not given at all. An empty
+    /// element is an error.
+    pub(super) fn secrets(&self, name: &str) -> Result<Vec<Secret>, ConfigError> {
+        let Some((bytes, said_by)) = self.secret_bytes(name)? else { return Ok(Vec::new()) };
+        let secrets = bytes.split(|byte| *byte == b',').map(|one| self.secret_of(one.trim_ascii().to_vec(), &said_by));
+        let problem =
+            || ConfigError::Setting { said_by: said_by.clone(), problem: "must not hold an empty token".to_owned() };
+        secrets.collect::<Option<_>>().ok_or_else(problem)
+    }
+
     /// `None` where a secret was not given at all. Given and empty is an error: everybody knows that one.
     pub(super) fn secret(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
-        let setting = find(name).expect("only settings of the table are asked for");
-        let (bytes, said_by) = match (self.environment_or_its_file(name)?, self.file.get(name)) {
-            (Some(bytes), _) => (bytes, name.to_owned()),
-            (None, Some(path)) => {
-                let said_by = self.setting_place(setting);
-                (read_secret_file(path, &said_by)?, said_by)
-            }
-            (None, None) => return Ok(None),
-        };
-        match Secret::new(bytes) {
+        let Some((bytes, said_by)) = self.secret_bytes(name)? else { return Ok(None) };
+        match self.secret_of(bytes, &said_by) {
             Some(secret) => Ok(Some(secret)),
             None => Err(ConfigError::Setting { said_by, problem: "must not be empty".to_owned() }),
         }
+    }
+
+    /// The bytes of a secret, and the variable or key of the file that gave them.
+    fn secret_bytes(&self, name: &str) -> Result<Option<(Vec<u8>, String)>, ConfigError> {
+        let setting = find(name).expect("only settings of the table are asked for");
+        Ok(match (self.environment_or_its_file(name)?, self.file.get(name)) {
+            (Some(bytes), _) => Some((bytes, name.to_owned())),
+            (None, Some(path)) => {
+                let said_by = self.setting_place(setting);
+                Some((read_secret_file(path, &said_by)?, said_by))
+            }
+            (None, None) => None,
+        })
     }
 
     /// The bytes of the variable `name`, or of the file that `<name>_FILE` names.
@@ -120,13 +161,13 @@ impl Inputs {
     /// where it was not given at all; given and empty is an error.
     pub(super) fn environment_secret(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
         let Some(bytes) = self.environment_or_its_file(name)? else { return Ok(None) };
-        Secret::new(bytes).map(Some).ok_or_else(|| super::complaint_about(name, "must not be empty"))
+        self.secret_of(bytes, name).map(Some).ok_or_else(|| super::complaint_about(name, "must not be empty"))
     }
 
     /// The secret in a file.
     pub(super) fn file_secret(&self, path: &str, said_by: &str) -> Result<Secret, ConfigError> {
         let bytes = read_secret_file(path, said_by)?;
-        Secret::new(bytes).ok_or_else(|| super::complaint_about(said_by, "names an empty file"))
+        self.secret_of(bytes, said_by).ok_or_else(|| super::complaint_about(said_by, "names an empty file"))
     }
 
     /// The doors of the file, by name.

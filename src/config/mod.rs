@@ -61,6 +61,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Where refused requests are kept; nowhere by default.
     pub quarantine: Option<QuarantineConfig>,
+    /// Settings that can be used, and are probably not what was meant: a line for each, which names the setting.
+    pub cautions: Vec<String>,
 }
 
 /// The last refused requests.
@@ -194,6 +196,7 @@ impl Config {
             access: access::load(inputs)?,
             store,
             quarantine: quarantine(inputs)?,
+            cautions: inputs.cautions(),
         })
     }
 }
@@ -228,7 +231,7 @@ fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
         grace: seconds("POSTROOM_SERVER_GRACE_SECONDS", 0)?,
         door_body_bytes_max: count("POSTROOM_DOORS_BODY_BYTES_MAX", 1, 1 << 30)?,
         public_base_url: public_base_url(inputs.value("PUBLIC_BASE_URL")?)?,
-        trusted_proxies: trusted_proxies(inputs.value("POSTROOM_SERVER_TRUSTED_PROXIES")?)?,
+        trusted_proxies: trusted_proxies(inputs)?,
     })
 }
 
@@ -249,15 +252,23 @@ fn public_base_url(given: Given) -> Result<Option<String>, ConfigError> {
     }
 }
 
-fn trusted_proxies(given: Given) -> Result<Vec<Network>, ConfigError> {
+fn trusted_proxies(inputs: &Inputs) -> Result<Vec<Network>, ConfigError> {
+    let given = inputs.value("POSTROOM_SERVER_TRUSTED_PROXIES")?;
     let parts = given.value.split(',').map(str::trim).filter(|part| !part.is_empty());
-    match parts.map(Network::parse).collect::<Option<_>>() {
-        Some(networks) => Ok(networks),
+    match parts.map(Network::parse).collect::<Option<Vec<_>>>() {
+        Some(networks) => {
+            if networks.iter().any(Network::is_everyone) {
+                inputs.caution(&given.said_by, TRUSTS_EVERYONE);
+            }
+            Ok(networks)
+        }
         None => {
             Err(complaint(given, |value| format!("must be addresses such as 10.0.0.1 or 10.0.0.0/8, not '{value}'")))
         }
     }
 }
+
+const TRUSTS_EVERYONE: &str = "trusts every address: any client can then claim another address and another URL";
 
 /// The store at `url`, with the limits that the inputs say. `flag` is where the URL was given.
 pub fn store_of(inputs: &Inputs, url: &str, flag: &str) -> Result<StoreConfig, ConfigError> {
@@ -286,7 +297,13 @@ fn quarantine(inputs: &Inputs) -> Result<Option<QuarantineConfig>, ConfigError> 
 
 fn log_level(given: Given) -> Result<LogLevel, ConfigError> {
     let levels = [LogLevel::Debug, LogLevel::Info, LogLevel::Warning, LogLevel::Error, LogLevel::Critical];
-    let found = levels.into_iter().find(|level| level.name().eq_ignore_ascii_case(given.value.trim()));
+    // Other programs' words for two of them, in Python's logging and elsewhere.
+    let name = match given.value.trim().to_ascii_uppercase() {
+        name if name == "WARN" => "WARNING".to_owned(),
+        name if name == "FATAL" => "CRITICAL".to_owned(),
+        name => name,
+    };
+    let found = levels.into_iter().find(|level| level.name() == name);
     found.ok_or_else(|| {
         complaint(given, |value| format!("must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not '{value}'"))
     })

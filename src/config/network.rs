@@ -19,6 +19,11 @@ impl Network {
         Some(Self { address, bits })
     }
 
+    /// Whether every address is one of it, of IPv4 or IPv6.
+    pub fn is_everyone(&self) -> bool {
+        self.bits == 0
+    }
+
     /// Whether the address is one of it. An IPv4 address that is written as IPv6 is the same address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {

@@ -39,7 +39,8 @@ pub struct Quarantine {
 impl Quarantine {
     /// As the settings say.
     pub fn new(config: Option<QuarantineConfig>) -> Self {
-        Self { config, count: AtomicU64::new(0), last: Mutex::default(), writing: Arc::default() }
+        let first = config.as_ref().map_or(0, first_number);
+        Self { config, count: AtomicU64::new(first), last: Mutex::default(), writing: Arc::default() }
     }
 
     /// Keeps a request that was not believed, unless another one was kept just before.
@@ -72,6 +73,14 @@ impl Quarantine {
         }
         due
     }
+}
+
+/// The number of the next file: behind the newest one that an earlier run left, so that the oldest are overwritten first.
+fn first_number(config: &QuarantineConfig) -> u64 {
+    let number = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".json")?.parse::<u64>().ok();
+    let files = std::fs::read_dir(&config.folder).into_iter().flatten().flatten();
+    let newest = files.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, number(&file.path())?))).max();
+    newest.map_or(0, |(_, number)| number + 1)
 }
 
 fn with_seal(mut kept: Value, sealed: Option<Sealed>) -> Value {
@@ -119,6 +128,7 @@ fn captured(source: &Source, request: &Request<'_>, reason: BadSignature, now: M
         .filter(|(name, _)| !holds_secret(source, request.headers, name.as_str()))
         .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into()))
         .collect();
+    let redacted = source.redact(request.body);
     json!({
         "source": source.name,
         "reason": reason.to_string(),
@@ -126,7 +136,8 @@ fn captured(source: &Source, request: &Request<'_>, reason: BadSignature, now: M
         "base_url": request.base_url,
         "target": request.target,
         "headers": headers,
-        "body": Encoding::Base64.encode(request.body),
+        "body": Encoding::Base64.encode(redacted.as_deref().unwrap_or(request.body)),
+        "redacted": redacted.is_some(),
     })
 }
 

@@ -23,6 +23,7 @@ mod messagebird;
 pub mod original;
 mod plivo;
 mod presets;
+mod redact;
 pub mod sealed;
 mod slack;
 mod standard;
@@ -81,8 +82,8 @@ pub struct Scheme {
     handshake: Option<Handshake>,
     /// Signs a request as the provider would, for trying out.
     sign: Option<Sign>,
-    /// Takes out of a body what must not be kept, where there is any.
-    redact: Option<Redact>,
+    /// Names of the members of a body, in lower case, whose values are secrets and are never kept.
+    secret_members: &'static [&'static str],
 }
 
 type Verify = fn(&Source, &Request<'_>, Moment) -> Result<usize, BadSignature>;
@@ -96,7 +97,6 @@ enum Parse {
 }
 
 type Handshake = fn(&Source, &str) -> Result<Challenge, BadSignature>;
-type Redact = fn(&[u8]) -> Option<Vec<u8>>;
 type Sign = fn(&Source, &Request<'_>, &str, Moment) -> Option<HeaderMap>;
 
 impl Scheme {
@@ -119,7 +119,7 @@ impl Scheme {
         parse: Parse::Json(|_, _, _| Parsed::default()),
         handshake: None,
         sign: Some(Source::sign_by_rule),
-        redact: None,
+        secret_members: &[],
     };
 
     /// The protocol of that name.
@@ -272,16 +272,36 @@ impl Source {
                 let why = "nothing in it is known";
                 parsed.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
             }
-            let redacted = self.scheme.redact.and_then(|redact| redact(&body.bytes));
-            parsed.payload = Some(Payload {
-                source: self.name.clone(),
-                provider: self.scheme.kind,
-                redacted: redacted.is_some(),
-                bytes: redacted.map_or_else(|| body.bytes.clone(), Bytes::from),
-                headers: body.headers.clone(),
-            });
+            parsed.payload = Some(self.payload(body));
+            self.redact_events(&mut parsed.events);
         }
         Ok(parsed)
+    }
+
+    /// The raw body as it is kept.
+    fn payload(&self, body: &VerifiedBody) -> Payload {
+        let redacted = self.redact(&body.bytes);
+        Payload {
+            source: self.name.clone(),
+            provider: self.scheme.kind,
+            redacted: redacted.is_some(),
+            bytes: redacted.map_or_else(|| body.bytes.clone(), Bytes::from),
+            headers: body.headers.clone(),
+        }
+    }
+
+    /// The bytes of a body without the secrets that this provider writes into it; none if it holds none. Whatever keeps a body,
+    /// or a part of one, keeps it like this.
+    pub fn redact(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        redact::redact(bytes, self.scheme.secret_members)
+    }
+
+    fn redact_events(&self, events: &mut [Event]) {
+        for body in events.iter_mut().filter_map(|event| event.body.as_mut()) {
+            if let Some(redacted) = self.redact(body.as_bytes()) {
+                *body = String::from_utf8(redacted).expect("whole members of a text were replaced");
+            }
+        }
     }
 
     /// Whether raw bodies of this door are kept. The original one's hold nothing that the table does not.
@@ -291,15 +311,8 @@ impl Source {
 
     /// What a body becomes whose parser failed altogether: one event, for another try after an upgrade.
     pub fn unreadable(&self, body: &VerifiedBody, why: &str, now: Moment) -> Parsed {
-        let payload = Payload {
-            source: self.name.clone(),
-            provider: self.scheme.kind,
-            redacted: false,
-            bytes: body.bytes.clone(),
-            headers: body.headers.clone(),
-        };
         let events = vec![element::unreadable_body(self, &body.bytes, why, now)];
-        Parsed { events, payload: Some(payload), ..Parsed::default() }
+        Parsed { events, payload: Some(self.payload(body)), ..Parsed::default() }
     }
 
     /// A body that was verified when it came, and kept since.

@@ -360,3 +360,105 @@ fn a_request_under_way_is_finished_before_the_stop_and_a_second_signal_does_not_
     let server = Setup::in_folder(folder).start();
     assert_eq!(server.get("/messages").json()["total"], 1, "what was acknowledged is there");
 }
+
+/// The secret as people set it by mistake, and the word that names the mistake.
+const DOUBTFUL: [(&str, &str); 6] = [
+    ("\"testsecret\"", "quotation mark"),
+    ("'testsecret'", "quotation mark"),
+    (" testsecret", "white space"),
+    ("test\nsecret", "line break"),
+    ("\u{feff}testsecret", "byte order mark"),
+    ("s", "fewer than 8 bytes"),
+];
+
+#[test]
+fn a_secret_that_is_probably_a_mistake_is_named_by_the_start_and_by_check() {
+    for (secret, part) in DOUBTFUL {
+        let caution = |line: &str| line.starts_with("WEBHOOK_SECRET ") && line.contains(part);
+        let setup = || Setup::new().env("WEBHOOK_SECRET", secret);
+        let (status, stdout, stderr) = setup().arg("check").run();
+        assert!(status.success(), "{stdout}{stderr}");
+        let named = stdout.lines().any(|line| line.strip_prefix("caution        ").is_some_and(caution));
+        assert!(named && !stdout.contains("testsecret"), "{secret:?}: {stdout}");
+        let server = setup().start();
+        let line = server.wait_for_line(|line| line["message"].as_str().is_some_and(caution));
+        assert_eq!(line["level"], "WARNING");
+        // It is the secret all the same, byte for byte.
+        let body = body(&message("m1"));
+        let signature = SigningKey::new(&Secret::new(secret).unwrap()).sign(&body);
+        let reply = server.client().request("POST", "/webhook", &[("X-Signature", signature.as_str())], &body);
+        assert_eq!(reply.unwrap().status, 200, "{secret:?}");
+    }
+}
+
+#[test]
+fn tokens_verify_tokens_and_files_of_secrets_are_looked_at_alike_and_good_ones_pass() {
+    let setup = Setup::new();
+    let file = setup.path().join("token");
+    fs::write(&file, "\u{feff}a-good-token\r\n").unwrap();
+    let setup = setup
+        .env("API_TOKEN_FILE", file.display())
+        .env("WHATSAPP_APP_SECRET", "'app-secret'")
+        .env("WHATSAPP_VERIFY_TOKEN", "verify-token ")
+        .env("POSTROOM_SERVER_TRUSTED_PROXIES", "10.0.0.1, 0.0.0.0/0");
+    let (status, stdout, stderr) = setup.arg("check").run();
+    assert!(status.success(), "{stderr}");
+    let cautions: Vec<&str> = stdout.lines().filter_map(|line| line.strip_prefix("caution        ")).collect();
+    for name in ["API_TOKEN ", "WHATSAPP_APP_SECRET ", "WHATSAPP_VERIFY_TOKEN ", "POSTROOM_SERVER_TRUSTED_PROXIES "] {
+        assert_eq!(cautions.iter().filter(|caution| caution.starts_with(name)).count(), 1, "{name}: {stdout}");
+    }
+    assert_eq!(cautions.len(), 4, "{stdout}");
+    let good = Setup::new().env("API_TOKEN", "first-token, second-token").env("TELEGRAM_SECRET_TOKEN", "a token 'x' y");
+    let (_, stdout, _) = good.env("POSTROOM_SERVER_TRUSTED_PROXIES", "10.0.0.0/8").arg("check").run();
+    assert!(!stdout.contains("caution        "), "{stdout}");
+}
+
+#[test]
+fn the_words_of_other_loggers_for_levels_are_understood() {
+    assert_eq!(levels_logged_at("WARN"), levels_logged_at("WARNING"));
+    assert_eq!(levels_logged_at("fatal"), levels_logged_at("CRITICAL"));
+}
+
+#[test]
+fn check_finds_what_this_user_cannot_write_where_the_service_would_fail() {
+    let setup = Setup::new();
+    let folder = setup.path().join("data");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(setup.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |argument: &str, file: &str| {
+        let mut command = Setup::new().arg(argument).command();
+        command.current_dir("/").env("DATABASE_URL", format!("sqlite:///{}", folder.join(file).display()));
+        // Root may write everything, so the program has to be somebody else.
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            command.uid(65_534).gid(65_534);
+        }
+        command.output().map(|output| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (output.status.code(), text(&output.stdout), text(&output.stderr))
+        })
+    };
+    if run("--version", "app.db").is_err() {
+        return println!("skipped: the program cannot be run by another user");
+    }
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
+    for file in ["app.db", "made/when/needed/app.db"] {
+        let (status, stdout, _) = run("check", file).unwrap();
+        let (served, ..) = run("serve", file).unwrap();
+        assert_eq!((status, served), (Some(1), Some(1)), "{file}: {stdout}");
+        let problem = format!("problem        {} cannot be written to", folder.display());
+        assert!(stdout.contains(&problem) && !stdout.contains("makes it"), "{file}: {stdout}");
+    }
+    fs::write(folder.join("file"), "").unwrap();
+    let (status, stdout, _) = run("check", "file/app.db").unwrap();
+    assert!(status == Some(1) && stdout.contains("file is not a folder"), "{stdout}");
+    assert_eq!(run("serve", "file/app.db").unwrap().0, Some(1));
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let (status, stdout, _) = run("check", "app.db").unwrap();
+    assert!(status == Some(0) && stdout.contains("the first start makes it"), "{stdout}");
+    assert!(!folder.join("app.db").exists(), "nothing is made to find out");
+    // A log of another user beside it.
+    fs::write(folder.join("app.db-wal"), "").unwrap();
+    fs::set_permissions(folder.join("app.db-wal"), fs::Permissions::from_mode(0o400)).unwrap();
+    let (status, stdout, _) = run("check", "app.db").unwrap();
+    assert!(status == Some(1) && stdout.contains("app.db-wal cannot be read and written"), "{stdout}");
+}

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::harness::Setup;
 use crate::harness::server::wait_until;
 
 /// An address of this test's own: the script wants to know the port before the program has one.
@@ -75,4 +76,82 @@ fn quickstart_takes_over_what_the_env_file_says_and_test_api_finds_nothing_wrong
     let tested = run("test_api.sh").env("BASE_URL", base_url).output().expect("it runs");
     let told = String::from_utf8_lossy(&tested.stdout).into_owned();
     assert!(tested.status.success(), "{told}{}", String::from_utf8_lossy(&tested.stderr));
+}
+
+/// The code blocks of a language below a heading of README.md, in order.
+fn blocks(heading: &str, language: &str) -> Vec<String> {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let section =
+        readme.split(&format!("\n## {heading}\n")).nth(1).expect("the heading").split("\n## ").next().unwrap();
+    let fence = format!("```{language}\n");
+    section.split(&fence).skip(1).map(|block| block.split("\n```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_calls_of_the_readme_work_word_for_word_after_quickstart() {
+    if ["bash", "curl", "openssl", "python3", "node"].iter().any(|tool| Command::new(tool).arg("-h").output().is_err())
+    {
+        return println!("skipped: bash, curl, openssl, python3 or node is not here");
+    }
+    let secret = "0123456789abcdef";
+    let server = Setup::new().env("WEBHOOK_SECRET", secret).start();
+    // As a clone looks in which quickstart.sh has run.
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("target/release")).unwrap();
+    symlink(env!("CARGO_BIN_EXE_postroom"), folder.path().join("target/release/postroom")).unwrap();
+    fs::write(folder.path().join(".env"), format!("# settings\nWEBHOOK_SECRET={secret}\n")).unwrap();
+    let here = |text: String| text.replace("http://localhost:8000", &format!("http://{}", server.address));
+    let run = |script: &str| {
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", &here(script.to_owned())])
+            .current_dir(folder.path())
+            .env_remove("WEBHOOK_SECRET");
+        let output = bash.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{script}\n{}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    };
+    let calls = blocks("Calls", "bash");
+    let (setting, first) = (&calls[0], &calls[1]);
+    for (language, program) in [("python", "python3 -"), ("js", "node --input-type=module -")] {
+        let code = here(blocks("Signing", language).remove(0));
+        fs::write(folder.path().join("code"), code).unwrap();
+        let printed = run(&format!("{setting}\n{program} < code"));
+        assert!(printed.contains(r#"{"status":"ok"}"#), "{language}: {printed}");
+    }
+    let answers = run(&format!("{setting}\n{}", calls[1..].join("\n")));
+    for part in
+        [r#"{"status":"ok"}"#, r#"{"detail":"invalid signature"}"#, r#""total":3"#, r#""total_messages":3"#, "ready"]
+    {
+        assert!(answers.contains(part), "{part}: {answers}");
+    }
+    // The first call alone, and both ways to sign, agree.
+    let body = first.lines().next().unwrap();
+    let signatures = run(&format!("{setting}\n{body}\n{}", blocks("Signing", "bash")[0]));
+    let lines: Vec<&str> = signatures.lines().collect();
+    assert!(lines.len() == 2 && lines[0] == lines[1], "{signatures}");
+    assert_eq!(server.rows(), 3);
+}
+
+#[test]
+fn asking_test_api_for_help_sends_nothing() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("test_api.sh");
+    let server = Setup::new().start();
+    let run = |argument: &str| {
+        let mut command = Command::new("bash");
+        let base_url = format!("http://{}", server.address);
+        command
+            .arg(&script)
+            .arg(argument)
+            .env("BASE_URL", base_url)
+            .env("WEBHOOK_SECRET", "testsecret")
+            .output()
+            .unwrap()
+    };
+    for (argument, status, part) in [("--help", 0, "BASE_URL="), ("-h", 0, "BASE_URL="), ("--hlep", 2, "")] {
+        let output = run(argument);
+        assert_eq!(output.status.code(), Some(status), "{argument}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(part), "{argument}");
+    }
+    assert_eq!(server.rows(), 0);
 }

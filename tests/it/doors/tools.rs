@@ -276,3 +276,76 @@ fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_lat
     let events = |name: &str| server.get(&format!("/events?source={name}")).json()["data"].as_array().unwrap().len();
     assert_eq!((events("evolution"), events("bridge")), (1, 1));
 }
+
+/// Refused requests in a folder of three files; each is kept before the next is sent.
+struct Ring {
+    folder: tempfile::TempDir,
+}
+
+impl Ring {
+    fn setup(&self, setup: Setup) -> Setup {
+        setup
+            .env("POSTROOM_QUARANTINE_FOLDER", self.folder.path().display())
+            .env("POSTROOM_QUARANTINE_REQUESTS_MAX", 3)
+            .env("EVOLUTION_JWT_KEY", "mistyped-secret")
+    }
+
+    /// The kept bodies that are whole, in order.
+    fn bodies(&self) -> Vec<String> {
+        let paths = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let texts = paths.filter(|path| path.extension().is_some()).filter_map(|path| fs::read_to_string(path).ok());
+        let values = texts.filter_map(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+        let decoded = values.filter_map(|kept| {
+            let encoded = kept["body"].as_str()?.to_owned();
+            let length = encoded.len() / 4 * 3 - encoded.bytes().rev().take_while(|byte| *byte == b'=').count();
+            String::from_utf8(postroom::providers::encoding::Encoding::Base64.decode(encoded.as_bytes(), length)?).ok()
+        });
+        let mut bodies: Vec<String> = decoded.collect();
+        bodies.sort();
+        bodies
+    }
+
+    fn refuse(&self, server: &crate::harness::Server, body: &str) {
+        let sender = Setup::new().env("EVOLUTION_JWT_KEY", "the-right-secret");
+        wait_until("it is kept", || {
+            assert_eq!(Door::of(&sender, "evolution").post(server, body.as_bytes(), "1").status, 401);
+            // The instance has a number of its own; what follows may be redacted.
+            let part = &body[..r#"{"event":"connection.update","instance":"i0""#.len()];
+            self.bodies().iter().any(|kept| kept.starts_with(part)).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_secret_in_a_refused_body_is_not_kept_however_its_name_is_escaped() {
+    let ring = Ring { folder: tempfile::tempdir().unwrap() };
+    let server = ring.setup(Setup::new()).start();
+    for (number, name) in ["apikey", "api\\u006bey", "ApiKey"].into_iter().enumerate() {
+        let body =
+            format!(r#"{{"event":"connection.update","instance":"i{number}","{name}":"s3cret-instance-token"}}"#);
+        ring.refuse(&server, &body);
+    }
+    let bodies = ring.bodies().concat();
+    assert!(!bodies.contains("s3cret") && bodies.matches("[redacted]").count() == 3, "{bodies}");
+    // Where it is verified, neither the event nor the raw body holds it.
+    let (server, door) = start();
+    let body = br#"{"event":"connection.update","instance":"i","data":{"state":"open","api\u006bey":"s3cret-instance-token"}}"#;
+    assert_eq!(door("evolution").post(&server, body, "1").status, 200);
+    let events = server.get("/events?source=evolution").text();
+    assert!(events.contains("[redacted]") && !events.contains("s3cret"), "{events}");
+}
+
+#[test]
+fn after_a_restart_the_oldest_refused_request_is_overwritten_first() {
+    let ring = Ring { folder: tempfile::tempdir().unwrap() };
+    let body = |number: usize| format!(r#"{{"event":"connection.update","instance":"i{number}"}}"#);
+    let server = ring.setup(Setup::new()).start();
+    (0..4).for_each(|number| ring.refuse(&server, &body(number)));
+    let before: Vec<String> = ring.bodies();
+    assert_eq!(before, [body(1), body(2), body(3)]);
+    let folder = server.folder();
+    server.stop();
+    let server = ring.setup(Setup::in_folder(folder)).start();
+    ring.refuse(&server, &body(4));
+    assert_eq!(ring.bodies(), [body(2), body(3), body(4)]);
+}
