@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::{Config, ConfigError};
-use crate::http::answer::ANSWERS_BYTES_MAX;
+use crate::http::answer::{ANSWERS_BYTES_MAX, AnswerRoom, SINGLE_READS_MAX};
 use crate::http::doors::Doors;
 use crate::http::rate::Rates;
 use crate::http::receive::LARGE_READS_MAX;
@@ -57,7 +57,8 @@ impl App {
             access: RwLock::new(Arc::new(config.access)),
             reads_apart: reading.is_some(),
             body_room: Semaphore::new(config.server.bodies_bytes_max),
-            answer_room: Arc::new(Semaphore::new(ANSWERS_BYTES_MAX)),
+            answer_room: AnswerRoom::new(ANSWERS_BYTES_MAX),
+            single_reads: Semaphore::new(SINGLE_READS_MAX),
             large_reads: Semaphore::new(LARGE_READS_MAX),
             limits: config.server,
             store,

@@ -84,6 +84,27 @@ pub struct Message {
     pub text: Option<String>,
 }
 
+/// Bytes of a message as JSON beside its values: names, quotes and commas.
+const JSON_FRAME_BYTES: usize = 64;
+
+impl Message {
+    /// About how many bytes it has as JSON: exactly, but for the frame.
+    pub fn json_bytes(&self) -> usize {
+        let values = [Some(&self.id), Some(&self.from), Some(&self.to), Some(&self.ts), self.text.as_ref()];
+        JSON_FRAME_BYTES + values.into_iter().flatten().map(|value| json_bytes(value)).sum::<usize>()
+    }
+}
+
+/// Bytes of a text as JSON, without the quotes (RFC 8259, section 7).
+fn json_bytes(text: &str) -> usize {
+    let escape = |byte: u8| match byte {
+        b'"' | b'\\' | 0x08 | 0x09 | 0x0a | 0x0c | 0x0d => 1,
+        0..0x20 => 5,
+        _ => 0,
+    };
+    text.len() + text.bytes().map(escape).sum::<usize>()
+}
+
 /// A stored message with everything that is known of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FullMessage {

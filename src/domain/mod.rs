@@ -21,7 +21,7 @@ pub use fold::Needle;
 pub use invalid::{FieldError, Invalid};
 pub use message::{Message, MessageId, NewMessage};
 pub use payload::Payload;
-pub use query::{Filter, Order, Page, PageRequest, Position, Start, Stored};
+pub use query::{Filter, Order, Page, PageRequest, Position, Room, Start, Stored};
 pub use secret::Secret;
 pub use stats::{SenderCount, Stats};
 pub use status::{State, StatusUpdate};

@@ -1,5 +1,7 @@
 //! What `/messages` can be asked.
 
+use std::sync::Arc;
+
 use super::{Kind, Message, Needle, Timestamp};
 
 /// Most messages on a page.
@@ -91,18 +93,46 @@ pub struct PageRequest {
     pub start: Start,
     /// Whether a lower bound of the total will do where the exact one takes long.
     pub bounded_total: bool,
+    /// The memory that the page takes its part of while it is read.
+    pub room: Room,
 }
 
-/// Most bytes that the texts of a page may have; a client is asked to ask for fewer messages then.
+/// Most bytes that a page may have as JSON; a client is asked to ask for fewer messages then.
 pub const PAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Memory that many pages share. By default it has no end.
+#[derive(Clone, Default)]
+pub struct Room(Option<Arc<TakeRoom>>);
+
+/// Takes so many bytes more; false where there are not so many left.
+type TakeRoom = dyn Fn(usize) -> bool + Send + Sync;
+
+impl Room {
+    /// Room that is taken by a function, which says whether there was enough left.
+    pub fn new(take: impl Fn(usize) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(take)))
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.0.as_ref().is_none_or(|take| take(bytes))
+    }
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Room(limited)" } else { "Room(unlimited)" })
+    }
+}
 
 /// The answer to a `PageRequest`: page and total are of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
     /// The messages of the page.
     pub messages: Vec<Message>,
-    /// How many bytes their texts have.
+    /// How many bytes they have as JSON.
     pub bytes: usize,
+    /// Whether they have more than a page may have, or than there was room for. The page is not whole then, and must not be shown.
+    pub is_too_large: bool,
     /// All messages that the filter lets through, wherever the page begins.
     pub total: u64,
     /// Whether the total is only a lower bound; never, unless the request allowed it.
@@ -113,20 +143,17 @@ pub struct Page {
 }
 
 impl Page {
-    /// Adds a message, behind which the next page would begin.
-    pub fn push(&mut self, message: Message, next: Position) {
-        self.bytes += message.text.as_ref().map_or(0, String::len);
+    /// Adds a message, behind which the next page would begin, and takes its part of the room.
+    pub fn push(&mut self, message: Message, next: Position, room: &Room) {
+        let bytes = message.json_bytes();
+        self.bytes += bytes;
+        self.is_too_large |= self.bytes > PAGE_BYTES_MAX || !room.take(bytes);
         self.messages.push(message);
         self.next = Some(next);
     }
 
     /// Whether no more messages are to be added: as many are there as were asked for, or too much to be shown.
     pub fn is_full(&self, limit: u32) -> bool {
-        self.messages.len() >= limit as usize || self.is_too_large()
-    }
-
-    /// Whether its texts have more bytes than a page may have. It is not whole then, and must not be shown.
-    pub fn is_too_large(&self) -> bool {
-        self.bytes > PAGE_BYTES_MAX
+        self.messages.len() >= limit as usize || self.is_too_large
     }
 }

@@ -1,8 +1,10 @@
 //! Answers, and what those that clients do not take may hold of the memory.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,38 +13,153 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
+use crate::domain::Room;
 use crate::domain::query::PAGE_BYTES_MAX;
 
-/// Most bytes of all answers under way, beyond the first of each: clients that read slowly would fill the memory with pages.
+/// Most bytes of all answers in progress, beyond the first of each, from the first row that is read until the client has taken the
+/// last byte: many readers, or slow ones, would fill the memory with pages.
 pub const ANSWERS_BYTES_MAX: usize = PAGE_BYTES_MAX;
+/// Single messages, raw bodies, lists of statuses and pages of events that are read at once. Each has as many bytes as a sender's
+/// body may have, and how many is known only afterwards. More wait.
+pub const SINGLE_READS_MAX: usize = 8;
 /// What an answer may have without asking for room, and what of it is handed over at once. The rest stays here until the client
 /// has taken that.
 const PIECE_BYTES: usize = 16 << 10;
+/// Bytes that are allocated together for a long answer: it grows without being copied.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// An answer: headers, and a body that is whole from the start.
 pub type Answer = Response<AnswerBody>;
 
+/// What answers in progress hold of the memory together.
+#[derive(Debug, Clone)]
+pub struct AnswerRoom(Arc<Semaphore>);
+
+impl AnswerRoom {
+    /// Room for so many bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes_max)))
+    }
+
+    /// The part of one answer; nothing yet.
+    pub fn share(&self) -> Share {
+        Share { room: Arc::clone(&self.0), held: Arc::default() }
+    }
+}
+
+/// The part of the room that one answer has. It is given back when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Share {
+    room: Arc<Semaphore>,
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Share {
+    /// Takes so many bytes more. False, and nothing is taken, where there are not so many left.
+    fn grow(&self, bytes: usize) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = (held.bytes + bytes).saturating_sub(PIECE_BYTES);
+        let more = wanted.saturating_sub(held.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+        if more > 0 {
+            let taken =
+                u32::try_from(more).ok().and_then(|more| Arc::clone(&self.room).try_acquire_many_owned(more).ok());
+            let Some(taken) = taken else { return false };
+            match &mut held.permit {
+                Some(permit) => permit.merge(taken),
+                none => *none = Some(taken),
+            }
+        }
+        held.bytes += bytes;
+        true
+    }
+
+    /// Makes it as many bytes as the answer turned out to have.
+    fn settle(&self, bytes: usize) -> bool {
+        let have = self.held.lock().unwrap_or_else(PoisonError::into_inner).bytes;
+        if bytes > have {
+            return self.grow(bytes - have);
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.bytes = bytes;
+        let spare = held.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let spare = spare.saturating_sub(bytes.saturating_sub(PIECE_BYTES));
+        if let Some(permit) = &mut held.permit {
+            drop(permit.split(spare));
+        }
+        true
+    }
+
+    /// For a page, which takes from it while it is read.
+    pub fn room(&self) -> Room {
+        let share = self.clone();
+        Room::new(move |bytes| share.grow(bytes))
+    }
+}
+
 /// The bytes that were not handed over yet, and the room that they take.
 #[derive(Debug, Default)]
 pub struct AnswerBody {
-    bytes: Bytes,
-    room: Option<OwnedSemaphorePermit>,
+    chunks: VecDeque<Bytes>,
+    bytes: usize,
+    share: Option<Share>,
 }
 
 impl AnswerBody {
     /// A body that takes no room.
     pub fn new(bytes: Bytes) -> Self {
-        Self { bytes, room: None }
+        let length = bytes.len();
+        Self { chunks: [bytes].into(), bytes: length, share: None }
     }
 
-    /// Takes room until the last piece was handed over, or the client is gone.
-    pub fn take_room(&mut self, room: &Arc<Semaphore>) -> Result<(), ApiError> {
-        let wanted =
-            u32::try_from(self.bytes.len().saturating_sub(PIECE_BYTES)).map_err(|_| ApiError::BodiesTooLarge)?;
-        if wanted > 0 {
-            let taken = Arc::clone(room).try_acquire_many_owned(wanted);
-            self.room = Some(taken.map_err(|_| ApiError::BodiesTooLarge)?);
+    /// Whether it takes room already.
+    pub fn has_room(&self) -> bool {
+        self.share.is_some()
+    }
+
+    /// Takes room until the last piece was handed over, or the client is gone. What the share has is corrected.
+    pub fn take_room(&mut self, share: Share) -> Result<(), ApiError> {
+        if !share.settle(self.bytes) {
+            return Err(ApiError::BodiesTooLarge);
         }
+        self.share = Some(share);
+        Ok(())
+    }
+}
+
+/// A body while it is written. Its memory grows by a chunk at a time.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    full: VecDeque<Bytes>,
+    last: Vec<u8>,
+    bytes: usize,
+}
+
+impl Chunks {
+    /// All that was written.
+    pub fn into_body(mut self) -> AnswerBody {
+        self.full.push_back(self.last.into());
+        AnswerBody { chunks: self.full, bytes: self.bytes, share: None }
+    }
+}
+
+impl io::Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.last.len() >= CHUNK_BYTES {
+            self.full.push_back(std::mem::take(&mut self.last).into());
+        }
+        let written = bytes.len().min(CHUNK_BYTES - self.last.len());
+        self.last.extend_from_slice(&bytes[..written]);
+        self.bytes += written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -52,30 +169,35 @@ impl Body for AnswerBody {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let most = self.bytes.len().min(PIECE_BYTES);
-        let piece = self.bytes.split_to(most);
-        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+        while self.chunks.front().is_some_and(Bytes::is_empty) {
+            self.chunks.pop_front();
+        }
+        let piece = self.chunks.front_mut().map(|chunk| chunk.split_to(chunk.len().min(PIECE_BYTES)));
+        self.bytes -= piece.as_ref().map_or(0, Bytes::len);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.len() as u64)
+        SizeHint::with_exact(self.bytes as u64)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
     fn large_answers_share_the_room_until_they_are_gone_and_small_ones_need_none() {
-        let room = Arc::new(Semaphore::new(100));
+        let room = AnswerRoom::new(100);
         let body = |bytes: usize| {
             let mut body = AnswerBody::new(vec![0; bytes].into());
-            body.take_room(&room).map(|()| body)
+            body.take_room(room.share()).map(|()| body)
         };
         let first = body(PIECE_BYTES + 60).expect("there is room");
         assert!(matches!(body(PIECE_BYTES + 60), Err(ApiError::BodiesTooLarge)));
@@ -85,19 +207,36 @@ mod tests {
     }
 
     #[test]
+    fn room_is_taken_while_a_page_is_read_and_corrected_by_what_it_has_in_the_end() {
+        let room = AnswerRoom::new(100);
+        let share = room.share();
+        assert!(share.grow(PIECE_BYTES) && share.grow(70) && !share.grow(31) && share.grow(30));
+        assert!(!room.share().grow(PIECE_BYTES + 1), "all of it is taken");
+        let mut body = AnswerBody::new(vec![0; PIECE_BYTES + 50].into());
+        body.take_room(share).expect("it needs less than it has");
+        let other = room.share();
+        assert!(other.grow(PIECE_BYTES + 50) && !other.grow(1));
+        drop((body, other));
+        assert!(room.share().grow(PIECE_BYTES + 100), "all of it is back");
+    }
+
+    #[test]
     fn a_body_is_handed_over_whole_in_pieces() {
-        for bytes in [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 5 * PIECE_BYTES] {
+        for bytes in [0, 1, PIECE_BYTES, PIECE_BYTES + 1, CHUNK_BYTES, 5 * CHUNK_BYTES + 1] {
             let whole: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
-            let mut body = AnswerBody::new(whole.clone().into());
-            let mut taken = Vec::new();
-            let mut context = Context::from_waker(std::task::Waker::noop());
-            while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut context) {
-                let piece = frame.into_data().expect("data");
-                assert!(piece.len() <= PIECE_BYTES);
-                taken.extend(piece);
-                assert_eq!(body.size_hint().exact(), Some((bytes - taken.len()) as u64));
+            let mut chunks = Chunks::default();
+            whole.chunks(1_000).for_each(|part| chunks.write_all(part).expect("memory takes everything"));
+            for mut body in [AnswerBody::new(whole.clone().into()), chunks.into_body()] {
+                let mut taken = Vec::new();
+                let mut context = Context::from_waker(std::task::Waker::noop());
+                while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut context) {
+                    let piece = frame.into_data().expect("data");
+                    assert!(!piece.is_empty() && piece.len() <= PIECE_BYTES);
+                    taken.extend(piece);
+                    assert_eq!(body.size_hint().exact(), Some((bytes - taken.len()) as u64));
+                }
+                assert!(taken == whole && body.is_end_stream(), "{bytes}");
             }
-            assert!(taken == whole && body.is_end_stream(), "{bytes}");
         }
     }
 }

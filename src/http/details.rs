@@ -2,6 +2,8 @@
 
 use hyper::header::{CONTENT_DISPOSITION, HeaderName, HeaderValue};
 
+use tokio::sync::SemaphorePermit;
+
 use super::error::ApiError;
 use super::views::{
     AmbiguousView, DetailView, EventView, EventsView, FullMessageView, InvalidView, StatusView, ok, with_type,
@@ -28,6 +30,7 @@ use crate::store::Lookup;
     security((), ("token" = [])))]
 pub async fn message(app: &AppState, path: &str, query: &str) -> Result<Answer, ApiError> {
     let id = params::path_id(path, "").ok_or(ApiError::NotFound)?;
+    let _turn = turn(app).await;
     let found = one(app.store.message(id).await?)?;
     if !params::flag(query, "raw") {
         return Ok(ok(&FullMessageView::new(&found)));
@@ -57,7 +60,13 @@ pub async fn message(app: &AppState, path: &str, query: &str) -> Result<Answer, 
     security((), ("token" = [])))]
 pub async fn statuses(app: &AppState, path: &str) -> Result<Answer, ApiError> {
     let id = params::path_id(path, "/statuses").ok_or(ApiError::NotFound)?;
+    let _turn = turn(app).await;
     Ok(ok(&StatusView::new(&one(app.store.statuses(id).await?)?)))
+}
+
+/// Waits until few others read something whose size is known only afterwards. Held until the answer is made.
+async fn turn(app: &AppState) -> SemaphorePermit<'_> {
+    app.single_reads.acquire().await.expect("it is never closed")
 }
 
 fn one<T>(found: Lookup<T>) -> Result<T, ApiError> {
@@ -88,6 +97,7 @@ fn one<T>(found: Lookup<T>) -> Result<T, ApiError> {
     security((), ("token" = [])))]
 pub async fn events(app: &AppState, query: &str) -> Result<Answer, ApiError> {
     let request = params::event_request(query).map_err(ApiError::Invalid)?;
+    let _turn = turn(app).await;
     let events = app.store.events(request).await?;
     let next_before = events.last().map(|event| event.number);
     Ok(ok(&EventsView { data: events.iter().map(EventView::new).collect(), next_before }))

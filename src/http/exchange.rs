@@ -99,8 +99,8 @@ pub async fn respond(
         within(work, deadline, || ApiError::RequestDeadline).await
     };
     let result = result.and_then(|mut answer| {
-        if route.is_some_and(|route| reads_pages(route.endpoint)) {
-            answer.body_mut().take_room(&app.answer_room)?;
+        if route.is_some_and(|route| reads_pages(route.endpoint)) && !answer.body().has_room() {
+            answer.body_mut().take_room(app.answer_room.share())?;
         }
         Ok(answer)
     });

@@ -3,7 +3,7 @@
 use hyper::header::{HeaderValue, LINK};
 
 use super::error::ApiError;
-use super::views::{DetailView, InvalidView, PageView, ok};
+use super::views::{DetailView, InvalidView, PageView, ok_page};
 use super::{Answer, AppState, params};
 use crate::domain::{Position, Start};
 
@@ -47,14 +47,17 @@ use crate::domain::{Position, Start};
     ),
     security((), ("token" = [])))]
 pub async fn list(app: &AppState, query: &str) -> Result<Answer, ApiError> {
-    let request = params::page_request(query).map_err(ApiError::Invalid)?;
+    let mut request = params::page_request(query).map_err(ApiError::Invalid)?;
+    let share = app.answer_room.share();
+    request.room = share.room();
     let (limit, start) = (request.limit, request.start.clone());
     let offset = if let Start::Offset(offset) = start { offset } else { 0 };
     let page = app.store.page(request).await?;
-    if page.is_too_large() {
+    if page.is_too_large {
         return Err(ApiError::BodiesTooLarge);
     }
-    let mut answer = ok(&PageView::new(&page, limit, offset));
+    let mut answer = ok_page(PageView::new(page.messages, page.total, limit, offset));
+    answer.body_mut().take_room(share)?;
     // Whoever waits for arrivals goes on from where it was, also after an empty page.
     let next = page.next.or(match start {
         Start::Behind(position @ Position::Arrival(_)) => Some(position),

@@ -34,7 +34,7 @@ use crate::providers::Source;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::PathLabel;
-pub use answer::Answer;
+pub use answer::{Answer, AnswerRoom};
 pub use quarantine::{Quarantine, read_key};
 
 /// What every request may need.
@@ -59,7 +59,9 @@ pub struct AppState {
     /// Bytes that large bodies may still take, all together.
     pub body_room: Semaphore,
     /// Bytes that large answers may still take, all together.
-    pub answer_room: Arc<Semaphore>,
+    pub answer_room: AnswerRoom,
+    /// Single messages, raw bodies and the like that may still be read at once.
+    pub single_reads: Semaphore,
     /// Large bodies that may still be read into parts at once.
     pub large_reads: Semaphore,
     /// Turns true when the service begins to stop; requests that come after that are refused.

@@ -9,7 +9,7 @@ use super::cursor;
 use crate::domain::event::EventRequest;
 use crate::domain::invalid::Place;
 use crate::domain::query::{LIMIT_DEFAULT, LIMIT_MAX, SEARCH_BYTES_MAX};
-use crate::domain::{FieldError, Filter, Invalid, Kind, Needle, Order, PageRequest, Position, Start, Timestamp};
+use crate::domain::{FieldError, Filter, Invalid, Kind, Needle, Order, PageRequest, Position, Room, Start, Timestamp};
 
 /// Reads a query string (without the question mark).
 pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
@@ -65,6 +65,7 @@ pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
                 limit: limit as u32,
                 start,
                 bounded_total,
+                room: Room::default(),
             })
         }
         (limit, offset, (since, until), search, (order, kind), start, bounded) => {

@@ -1,17 +1,19 @@
 //! The JSON that clients see: structs of their own, so that the domain can change while clients stay happy.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::answer::{Answer, AnswerBody};
+use super::answer::{Answer, AnswerBody, Chunks};
 use crate::domain::event::StoredEvent;
 use crate::domain::invalid::Place;
 use crate::domain::message::FullMessage;
 use crate::domain::status::MessageStatus;
-use crate::domain::{FieldError, Invalid, Message, Page, Stats};
+use crate::domain::{FieldError, Invalid, Message, Stats};
 
 /// The media type of every JSON answer.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -24,6 +26,15 @@ pub fn json(view: &impl Serialize) -> Bytes {
 /// A value as a 200 answer.
 pub fn ok(view: &impl Serialize) -> Answer {
     with_type(json(view), JSON)
+}
+
+/// A page as a 200 answer. Each message is dropped as soon as it is written, so that no page is in memory twice.
+pub fn ok_page(page: PageView) -> Answer {
+    let mut chunks = Chunks::default();
+    serde_json::to_writer(&mut chunks, &page).expect("views hold nothing that JSON cannot say");
+    let mut answer = Answer::new(chunks.into_body());
+    answer.headers_mut().insert(CONTENT_TYPE, JSON);
+    answer
 }
 
 /// Bytes of some media type as a 200 answer.
@@ -274,10 +285,10 @@ pub struct MessageView<'a> {
 /// A page of messages.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Page)]
-pub struct PageView<'a> {
+pub struct PageView {
     /// The messages, by `ts`, then `message_id`.
-    #[schema(max_items = 100)]
-    pub data: Vec<MessageView<'a>>,
+    #[schema(max_items = 100, value_type = Vec<MessageView>)]
+    pub data: Messages,
     /// All messages that the filters let through.
     pub total: u64,
     /// The limit asked for.
@@ -286,17 +297,29 @@ pub struct PageView<'a> {
     pub offset: u64,
 }
 
-impl<'a> PageView<'a> {
+impl PageView {
     /// The page as clients see it, with the limit and offset that they asked for.
-    pub fn new(page: &'a Page, limit: u32, offset: u64) -> Self {
-        let view = |message: &'a Message| MessageView {
-            message_id: &message.id,
-            from: &message.from,
-            to: &message.to,
-            ts: &message.ts,
-            text: message.text.as_deref(),
-        };
-        Self { data: page.messages.iter().map(view).collect(), total: page.total, limit, offset }
+    pub fn new(messages: Vec<Message>, total: u64, limit: u32, offset: u64) -> Self {
+        Self { data: Messages(RefCell::new(messages.into_iter())), total, limit, offset }
+    }
+}
+
+/// Messages that can be written once: writing one drops it.
+#[derive(Debug)]
+pub struct Messages(RefCell<std::vec::IntoIter<Message>>);
+
+impl Serialize for Messages {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(std::iter::from_fn(|| self.0.borrow_mut().next()).map(OwnedMessage))
+    }
+}
+
+struct OwnedMessage(Message);
+
+impl Serialize for OwnedMessage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Message { id, from, to, ts, text } = &self.0;
+        MessageView { message_id: id, from, to, ts, text: text.as_deref() }.serialize(serializer)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::domain::event::EventRequest;
 use crate::domain::message::FullMessage;
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{
-    Address, Filter, Kind, Message, MessageId, Moment, Needle, NewMessage, Order, Page, PageRequest, Position,
+    Address, Filter, Kind, Message, MessageId, Moment, Needle, NewMessage, Order, Page, PageRequest, Position, Room,
     SenderCount, Start, State, Stats, Stored, Timestamp,
 };
 use crate::providers::Parsed;
@@ -130,7 +130,14 @@ async fn file(store: &Store, messages: Vec<NewMessage>) -> Vec<Outcome> {
 }
 
 fn all(limit: u32) -> PageRequest {
-    PageRequest { filter: Filter::default(), order: Order::Time, limit, start: Start::Offset(0), bounded_total: false }
+    PageRequest {
+        filter: Filter::default(),
+        order: Order::Time,
+        limit,
+        start: Start::Offset(0),
+        bounded_total: false,
+        room: Room::default(),
+    }
 }
 
 const NOON: &str = "2025-01-15T12:00:00Z";
@@ -297,12 +304,12 @@ impl Model {
             text: message.text.clone(),
         };
         let messages: Vec<_> = found.iter().skip(*offset as usize).take(*limit as usize).map(shown).collect();
-        let bytes = messages.iter().flat_map(|message| &message.text).map(String::len).sum();
+        let bytes = messages.iter().map(Message::json_bytes).sum();
         let next = found.len() as u64 > offset.saturating_add((*limit).into());
         let last = next.then(|| found[*offset as usize + *limit as usize - 1]);
         let stored = |text: &str| Stored { bytes: text.into(), is_blob: false };
         let next = last.map(|last| Position::Time { ts: stored(last.ts.as_str()), id: stored(last.id.as_str()) });
-        Page { messages, bytes, total: found.len() as u64, total_is_bound: false, next }
+        Page { messages, bytes, is_too_large: false, total: found.len() as u64, total_is_bound: false, next }
     }
 
     fn stats(&self) -> Stats {
@@ -388,6 +395,7 @@ fn any_page_request() -> impl Strategy<Value = PageRequest> {
         limit,
         start: Start::Offset(offset),
         bounded_total,
+        room: Room::default(),
     })
 }
 

@@ -20,8 +20,7 @@ fn stretches_of_the_search_index_are_merged_and_compared_with_the_messages() {
             file(&store, batch.collect()).await;
             stored += 5;
             let filter = Filter { search: Some(Needle::new("WORD")), ..Filter::default() };
-            let request =
-                PageRequest { filter, limit: 1, start: Start::Offset(0), order: Order::Time, bounded_total: false };
+            let request = PageRequest { filter, ..all(1) };
             assert_eq!(
                 store.page(request).await.unwrap().total,
                 stored,
@@ -76,8 +75,7 @@ fn texts_are_found_where_they_were_written_and_where_they_are() {
         }
         let found = async |term: &str, filter: Filter| {
             let filter = Filter { search: Some(Needle::new(term)), ..filter };
-            let request =
-                PageRequest { filter, limit: 9, start: Start::Offset(0), order: Order::Time, bounded_total: false };
+            let request = PageRequest { filter, ..all(9) };
             let page = store.page(request).await.unwrap();
             (page.total, page.messages.into_iter().map(|message| message.id).collect::<Vec<_>>())
         };

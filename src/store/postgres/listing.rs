@@ -99,7 +99,7 @@ fn put(page: &mut Page, request: &PageRequest, row: Row) -> ControlFlow<()> {
         return ControlFlow::Break(());
     }
     let next = position(&row, request.order);
-    page.push(message(row), next);
+    page.push(message(row), next, &request.room);
     ControlFlow::Continue(())
 }
 
@@ -431,6 +431,7 @@ pub(super) fn message(row: Row) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Room;
     use proptest::prelude::*;
 
     proptest! {
@@ -454,7 +455,8 @@ mod tests {
                 rows.skip(skip as usize).take(limit as usize + 1).map(|row| row.1).collect()
             };
             let skip = if behind.is_some() { 0 } else { offset };
-            let request = PageRequest { filter: Filter::default(), limit, start, order, bounded_total: false };
+            let room = Room::default();
+            let request = PageRequest { filter: Filter::default(), limit, start, order, bounded_total: false, room };
             let matches = times.iter().zip(0..).map(|(ts, arrival)| Match { arrival, ts: ts.to_string() }).collect();
             let (part, before) = part_of(matches, &request, skip);
             let few: Vec<_> = all.iter().filter(|row| part.contains(&row.1)).copied().collect();

@@ -15,7 +15,7 @@ use super::reader::Reader;
 use super::schema::{Missing, open_for_writing};
 use super::{listing, queries};
 use crate::config::{Database, StoreConfig};
-use crate::domain::{Filter, Needle, Order, PageRequest, Start, Timestamp};
+use crate::domain::{Filter, Needle, Order, PageRequest, Room, Start, Timestamp};
 use crate::store::index::Index;
 
 /// Messages have ids 0 to 39, times 0 to 4, senders 0 to 13.
@@ -220,6 +220,7 @@ fn any_request() -> impl Strategy<Value = PageRequest> {
             limit,
             start: Start::Offset(offset),
             bounded_total: false,
+            room: Room::default(),
         }
     })
 }

@@ -167,7 +167,7 @@ impl Covered<'_> {
             if key::place(value(row.get_ref(3)?), value(row.get_ref(0)?)) != found.place {
                 return Err(damaged("the index has a row at another place than the table").into());
             }
-            page.push(message(row)?, position(row, request.order)?);
+            page.push(message(row)?, position(row, request.order)?, &request.room);
         }
         if request.order == Order::Time {
             // Nothing was left over: this is the last page.

@@ -74,7 +74,7 @@ pub(super) fn list(
         if page.is_full(request.limit) {
             return Ok(());
         }
-        page.push(message(row)?, position(row, request.order)?);
+        page.push(message(row)?, position(row, request.order)?, &request.room);
     }
     if request.order == Order::Time {
         // Nothing was left over: this is the last page.

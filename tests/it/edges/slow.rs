@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{Raw, assert_healthy_with, good_post, post_with, statuses};
-use crate::harness::server::Setup;
+use crate::harness::server::{Setup, on_postgres};
 use crate::harness::{Server, body, message, wait_until};
 
 /// A server with the shortest patience for everything.
@@ -116,6 +116,34 @@ fn large_pages_that_nobody_takes_fill_no_memory_and_hold_up_no_message() {
     let large = || server.get("/messages?limit=100");
     let large = wait_until("there is room again", || Some(large()).filter(|reply| reply.status == 200));
     assert_eq!(large.json()["data"].as_array().map(Vec::len), Some(100));
+}
+
+#[test]
+fn a_crowd_that_reads_the_largest_pages_at_once_shares_the_room_for_answers() {
+    let server = Server::start();
+    // As a provider's messages may be: 40 MB on a page.
+    let text = if on_postgres() { "repeat('0', 400000)" } else { "hex(zeroblob(200000))" };
+    server.stored().execute(&format!(
+        "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
+         WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 100)
+         SELECT 'm' || n, '+1', '+2', '2025-01-15T10:00:00Z', {text}, '2025-01-15T10:00:00Z' FROM numbers"
+    ));
+    let page = || server.get("/messages?limit=100");
+    wait_until("they are listed", || (server.get("/messages?limit=1").json()["total"] == 100).then_some(()));
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let crowd: Vec<_> = (0..20).map(|_| scope.spawn(|| page().status)).collect();
+        crowd.into_iter().map(|reader| reader.join().expect("no panic")).collect()
+    });
+    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&200), "{statuses:?}");
+    let peak = server.memory_peak_bytes() >> 20;
+    assert!(peak < 250, "{peak} MiB, where answers may have 64");
+    let whole = wait_until("there is room again", || Some(page()).filter(|reply| reply.status == 200));
+    assert_eq!(whole.json()["data"].as_array().map(Vec::len), Some(100));
+    // One page that alone has more than there is.
+    server.stored().execute("UPDATE messages SET text = text || text");
+    wait_until("the page is too large", || (page().status == 503).then_some(()));
+    assert_eq!(server.get("/messages?limit=50").status, 200, "fewer fit");
 }
 
 #[test]
