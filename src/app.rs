@@ -5,7 +5,6 @@ use std::sync::{Arc, RwLock, Weak};
 use std::time::Instant;
 
 use anyhow::Context;
-use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -124,7 +123,6 @@ impl Reloader {
         let (doors, open) = (sources.len(), access.tokens.is_empty());
         let cautions: Vec<_> = sources.iter().filter_map(|door| Some((door.name.clone(), door.caution()?))).collect();
         let exchanged = state.reload(sources, access);
-        let list = |names: &[String]| Some(names.join(", ")).filter(|list| !list.is_empty());
         log::info("read the secrets again")
             .value("doors", doors)
             .text_if("added", list(&exchanged.added).as_deref())
@@ -141,6 +139,10 @@ impl Reloader {
     }
 }
 
+fn list(names: &[String]) -> Option<String> {
+    Some(names.join(", ")).filter(|list| !list.is_empty())
+}
+
 fn reading(is_open: bool) -> &'static str {
     if is_open { "open to all" } else { "by token" }
 }
@@ -152,18 +154,20 @@ fn warn_of_settings(cautions: &[String]) {
 }
 
 fn warn_of_open_reading() {
-    log::warning("reading is open to everyone who reaches this address; set API_TOKEN to guard it").emit();
+    log::warning(
+        "reading is open to everyone who reaches this address, and through DNS rebinding to web pages that are open in a browser \
+         which reaches it; set API_TOKEN to guard it",
+    )
+    .emit();
 }
 
 /// File descriptors that the process needs beside its connections: the database, its log and its readers, the runtime, and a
 /// reserve, so that full connections never keep the database from being opened again.
 const FILES_RESERVED: u64 = 64;
 
-/// Raises the soft limit of open files to the hard one, and answers how many connections that allows.
+/// Raises the limit of open files, and answers how many connections it allows.
 fn connections_possible() -> usize {
-    let Some((soft, hard)) = process::open_file_limits() else { return usize::MAX };
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: Some(hard) }).is_ok();
-    let files = if raised { hard } else { soft };
+    let Some(files) = process::raise_open_file_limit() else { return usize::MAX };
     usize::try_from(files.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX).max(1)
 }
 
@@ -183,6 +187,7 @@ fn tell_configuration(
         .text("durability", durability)
         .text("log_level", config.log_level.name())
         .text("reading", reading(config.access.tokens.is_empty()))
+        .text_if("cors_origins", list(&config.access.cors_origins).as_deref())
         .value("secrets", config.sources.iter().map(|source| source.keys.len()).sum::<usize>())
         .value("max_body_bytes", server.body_bytes_max)
         .value("connections_max", server.connections_max)

@@ -13,7 +13,7 @@ use super::{inputs_of_environment, local_url};
 /// Exits 0 if the service is ready, 1 if it is not or cannot be reached.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The service; by default http://127.0.0.1 and the PORT of the environment
+    /// The service; by default the HOST and PORT of the environment, on this machine
     #[arg(long)]
     url: Option<String>,
     /// How long to wait for an answer
@@ -25,7 +25,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let url = match &arguments.url {
         Some(url) => url.clone(),
-        None => local_url(inputs_of_environment()?.port()?),
+        None => {
+            let inputs = inputs_of_environment()?;
+            local_url(&inputs.host()?, inputs.port()?)
+        }
     };
     let target = Target::parse(&url, "/health/ready")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

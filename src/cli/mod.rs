@@ -7,7 +7,7 @@ macro_rules! say {
 
 /// A line on stderr, beside what was asked for; where nobody takes it, the work goes on.
 macro_rules! tell {
-    ($($text:tt)*) => { drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($text)*)))) };
+    ($($text:tt)*) => { drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", $crate::telemetry::escape::for_terminal(&format!($($text)*))))) };
 }
 
 mod bench;
@@ -37,10 +37,11 @@ use anyhow::ensure;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::settings::SETTINGS;
-use crate::config::{Config, ConfigError, Database, Inputs, StoreConfig};
+use crate::config::{Config, ConfigError, Database, Inputs, StoreConfig, host};
 use crate::providers::Source;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::telemetry::escape::for_terminal;
 
 /// The exit code of a configuration that cannot be used, as of a wrong command line.
 const EXIT_CONFIGURATION: u8 = 2;
@@ -161,8 +162,8 @@ fn long_version() -> &'static str {
 }
 
 /// A service on this machine, where nothing else is named.
-fn local_url(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
+fn local_url(host: &str, port: u16) -> String {
+    format!("http://{}:{port}", host::to_reach(host))
 }
 
 /// Settings for commands that take none as flags.
@@ -201,9 +202,9 @@ fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// See the macro.
+/// See the macro. What strangers sent may be in the text.
 fn say(text: fmt::Arguments<'_>) -> Result<(), Unsaid> {
-    writeln!(std::io::stdout(), "{text}").map_err(Unsaid)
+    writeln!(std::io::stdout(), "{}", for_terminal(&text.to_string())).map_err(Unsaid)
 }
 
 /// Stdout did not take a line.

@@ -82,7 +82,7 @@ pub fn send(wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
         (None, None) => anyhow::bail!("there is no sample of {kind}; name a file"),
     };
     let path = format!("/webhook/{}", source.name);
-    let url = wanted.url.map_or_else(|| local_url(config.server.port), str::to_owned);
+    let url = wanted.url.map_or_else(|| local_url(&config.server.host, config.server.port), str::to_owned);
     let target = Target::parse(&url, &path)?;
     let mut own = HeaderMap::new();
     let media_type = if name.ends_with(".form") { "application/x-www-form-urlencoded" } else { "application/json" };

@@ -117,7 +117,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let key = signing_key(&inputs)?;
     let url = match &arguments.url {
         Some(url) => url.clone(),
-        None => local_url(inputs.port()?),
+        None => local_url(&inputs.host()?, inputs.port()?),
     };
     let target = Target::parse(&url, "/webhook")?;
     let fits = |rate: f64| rate >= RATE_LEAST && rate.is_finite();

@@ -253,6 +253,5 @@ fn meaning(reason: BadSignature) -> &'static str {
         }
         BadSignature::BodyMismatch => "the signature is right, but the digest in it is that of another body or URL",
         BadSignature::UnknownUrl => "the URL is part of what is signed: set PUBLIC_BASE_URL, or base_url of the door",
-        BadSignature::WrongVerifyToken => "the verify token is another one",
     }
 }

@@ -3,8 +3,8 @@
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::inputs::Inputs;
-use super::{ConfigError, complaint, complaint_about};
+use super::inputs::{Given, Inputs};
+use super::{ConfigError, complaint, complaint_about, host};
 use crate::providers::encoding::decode_hex;
 
 /// Who may read what is stored, and how browsers and crowds are met.
@@ -14,7 +14,7 @@ pub struct AccessConfig {
     pub tokens: Vec<Token>,
     /// Whether `/metrics` asks for no token.
     pub metrics_public: bool,
-    /// Origins whose pages may read with a browser; `*` for all. None by default.
+    /// Origins whose pages may read with a browser, as browsers send them; `*` for all. None by default.
     pub cors_origins: Vec<String>,
     /// Most reads a minute from one address; 0 for no limit.
     pub reads_per_minute: u32,
@@ -62,25 +62,29 @@ pub(super) fn load(inputs: &Inputs) -> Result<AccessConfig, ConfigError> {
         "false" => false,
         _ => return Err(complaint(given, |value| format!("must be true or false, not '{value}'"))),
     };
-    let given = inputs.value("POSTROOM_SERVER_CORS_ORIGINS")?;
-    let origins = given.value.split(',').map(str::trim).filter(|origin| !origin.is_empty());
-    let cors_origins: Vec<String> = origins.map(str::to_owned).collect();
-    let is_origin = |origin: &String| {
-        let host = origin.split_once("://").map(|(_, host)| host).unwrap_or_default();
-        origin == "*"
-            || (!host.is_empty() && !host.contains(['/', '?', '#']) && host.bytes().all(|byte| byte.is_ascii_graphic()))
-    };
-    if !cors_origins.iter().all(is_origin) {
-        let problem = |value: &str| format!("must be origins such as https://app.example.com, or *, not '{value}'");
-        return Err(complaint(given, problem));
-    }
     Ok(AccessConfig {
         tokens,
         metrics_public,
-        cors_origins,
+        cors_origins: cors_origins(inputs.value("POSTROOM_SERVER_CORS_ORIGINS")?)?,
         reads_per_minute: inputs.number("POSTROOM_SERVER_READS_PER_MINUTE", 0, 1 << 30)? as u32,
         posts_per_second: inputs.number("POSTROOM_DOORS_POSTS_PER_SECOND", 0, 1 << 30)? as u32,
     })
+}
+
+/// A list of origins. What would never match is refused, not kept.
+fn cors_origins(given: Given) -> Result<Vec<String>, ConfigError> {
+    let mut origins = Vec::new();
+    for written in given.value.split(',').map(str::trim).filter(|origin| !origin.is_empty()) {
+        match host::origin(written) {
+            Ok(origin) if origins.contains(&origin) => {}
+            Ok(origin) => origins.push(origin),
+            Err(why) => {
+                let problem = format!("names '{written}', which no browser sends: it {why}");
+                return Err(ConfigError::Setting { said_by: given.said_by, problem });
+            }
+        }
+    }
+    Ok(origins)
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::ConfigError;
 use super::settings::{SETTINGS, Setting, find, nearest};
+use super::{ConfigError, host};
 use crate::domain::Secret;
 
 /// Everything that was said about settings, not yet looked at.
@@ -74,6 +74,19 @@ impl Inputs {
     /// The port that `serve` would bind by the same inputs.
     pub fn port(&self) -> Result<u16, ConfigError> {
         Ok(self.number("PORT", 0, 65_535)? as u16)
+    }
+
+    /// The address that `serve` would bind by the same inputs.
+    pub fn host(&self) -> Result<String, ConfigError> {
+        self.host_to_bind("HOST")
+    }
+
+    /// An address or a name to listen on.
+    pub(super) fn host_to_bind(&self, name: &str) -> Result<String, ConfigError> {
+        let given = self.value(name)?;
+        let problem =
+            |why| ConfigError::Setting { problem: format!("'{}' {why}", given.value), said_by: given.said_by };
+        host::to_bind(&given.value).map_err(problem)
     }
 
     /// A whole number within bounds.

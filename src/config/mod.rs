@@ -1,6 +1,7 @@
 //! What the operator said, made into valid types once, before anything else starts. Secrets redact themselves.
 
 mod access;
+pub mod host;
 mod inputs;
 mod network;
 mod postgres;
@@ -133,9 +134,9 @@ pub struct ServerConfig {
     pub grace: Duration,
     /// Most bytes of a body at the doors of providers.
     pub door_body_bytes_max: usize,
-    /// Scheme and host under which providers reach us.
+    /// Scheme and host, and perhaps a path, under which providers reach us.
     pub public_base_url: Option<String>,
-    /// Proxies whose word is taken for that, and for who asks.
+    /// Proxies whose word is taken for scheme and host, where no base URL is set.
     pub trusted_proxies: Vec<Network>,
 }
 
@@ -215,7 +216,7 @@ fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
     let seconds = |name, least| inputs.number(name, least, 86_400).map(Duration::from_secs);
     let count = |name, least, most| inputs.number(name, least, most).map(|number| number as usize);
     Ok(ServerConfig {
-        host: inputs.value("HOST")?.value,
+        host: inputs.host()?,
         port: inputs.port()?,
         read_address: read_address(inputs)?,
         body_bytes_max: count("MAX_BODY_BYTES", 1, 1 << 30)?,
@@ -241,7 +242,7 @@ fn read_address(inputs: &Inputs) -> Result<Option<(String, u16)>, ConfigError> {
         return Ok(None);
     }
     let port = inputs.number("POSTROOM_SERVER_READ_PORT", 0, 65_535)? as u16;
-    Ok(Some((inputs.value("POSTROOM_SERVER_READ_HOST")?.value, port)))
+    Ok(Some((inputs.host_to_bind("POSTROOM_SERVER_READ_HOST")?, port)))
 }
 
 fn public_base_url(given: Given) -> Result<Option<String>, ConfigError> {

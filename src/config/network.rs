@@ -1,6 +1,6 @@
 //! Addresses and networks, for lists of whom to believe.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// An address, or all that begin with the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,13 +10,22 @@ pub struct Network {
 }
 
 impl Network {
-    /// `10.0.0.1`, `10.0.0.0/8`, `::1` or `fd00::/8`.
+    /// `10.0.0.1`, `10.0.0.0/8`, `::1`, `[::1]` or `fd00::/8`. IPv4 that is written as IPv6 is IPv4, as everywhere.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().ok()?;
+        let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let address: IpAddr = match bare {
+            Some(bare) => bare.parse::<Ipv6Addr>().ok()?.into(),
+            None => address.parse().ok()?,
+        };
         let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Some(most), |bits| bits.parse().ok()).filter(|bits| *bits <= most)?;
-        Some(Self { address, bits })
+        let bits: u8 = bits.map_or(Some(most), |bits| bits.parse().ok()).filter(|bits| *bits <= most)?;
+        match address.to_canonical() {
+            IpAddr::V4(mapped) if address.is_ipv6() => {
+                Some(Self { address: mapped.into(), bits: bits.checked_sub(96)? })
+            }
+            _ => Some(Self { address, bits }),
+        }
     }
 
     /// Whether every address is one of it, of IPv4 or IPv6.
@@ -53,7 +62,20 @@ mod tests {
         assert!(contains("0.0.0.0/0", "1.2.3.4") && contains("::/0", "2001:db8::1"));
         assert!(!contains("10.0.0.1", "10.0.0.2") && !contains("10.0.0.0/8", "11.0.0.1"));
         assert!(!contains("0.0.0.0/0", "::1") && !contains("fd00::/8", "fe00::1"));
-        for bad in ["", "10.0.0", "10.0.0.1/33", "10.0.0.1/x", "::1/129", "example.com", "10.0.0.1/"] {
+        assert!(contains("::ffff:10.0.0.0/104", "10.1.2.3") && !contains("::ffff:10.0.0.0/104", "11.1.2.3"));
+        assert!(contains("[::1]", "::1") && contains("[fd00::]/8", "fd01::1"));
+        for bad in [
+            "[10.0.0.1]",
+            "[::1",
+            "::ffff:10.0.0.0/8",
+            "",
+            "10.0.0",
+            "10.0.0.1/33",
+            "10.0.0.1/x",
+            "::1/129",
+            "example.com",
+            "10.0.0.1/",
+        ] {
             assert_eq!(Network::parse(bad), None, "{bad}");
         }
     }

@@ -62,7 +62,7 @@ pub const SETTINGS: &[Setting] = &[
         "PUBLIC_BASE_URL",
         ("server", "public_base_url"),
         "",
-        "Scheme and host under which providers reach us, for those that sign the URL: https://hooks.example.com",
+        "Scheme, host and perhaps a path under which providers reach us, for those that sign the URL: https://hooks.example.com",
     ),
     secret(
         "API_TOKEN",
@@ -157,7 +157,7 @@ pub const SETTINGS: &[Setting] = &[
         "POSTROOM_SERVER_TRUSTED_PROXIES",
         ("server", "trusted_proxies"),
         "",
-        "Addresses or networks, comma-separated, whose X-Forwarded-* headers are believed; nobody's by default",
+        "Addresses or networks, comma-separated, whose X-Forwarded-Proto and -Host are believed; nobody's by default",
     ),
     setting(
         "POSTROOM_DOORS_BODY_BYTES_MAX",
@@ -186,7 +186,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "POSTROOM_STORE_QUEUE_MAX",
         ("store", "queue_max"),
-        "8192",
+        "1024",
         "Most messages waiting for the writer; more are answered 503 at once",
     ),
     setting("POSTROOM_STORE_BATCH_MAX", ("store", "batch_max"), "1024", "Most messages in one commit"),

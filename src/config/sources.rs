@@ -2,6 +2,7 @@
 
 use toml::Value;
 
+use super::host;
 use super::inputs::Inputs;
 use super::rules;
 use super::settings::nearest;
@@ -224,12 +225,12 @@ impl FileSource<'_> {
 pub const BASE_URL_RULE: &str =
     "must be http:// or https:// and a host, with a port and a path only if need be, and no query";
 
-/// Scheme, host and port, and perhaps a path that the proxy takes away.
+/// Scheme, host and port, and perhaps a path that the proxy takes away. It stays as it was written: so it is signed.
 pub fn base_url(raw: &str) -> Option<String> {
     let rest = raw.strip_prefix("https://").or_else(|| raw.strip_prefix("http://"))?;
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'@' | b'\\');
-    (!rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(plain))
-        .then(|| raw.trim_end_matches('/').to_owned())
+    let (host, _) = rest.split_once('/').unwrap_or((rest, ""));
+    (host::authority(host).is_ok() && rest.bytes().all(plain)).then(|| raw.trim_end_matches('/').to_owned())
 }
 
 #[cfg(test)]
@@ -240,6 +241,8 @@ mod tests {
     fn base_urls() {
         assert_eq!(base_url("https://a.example/").as_deref(), Some("https://a.example"));
         assert_eq!(base_url("http://a:8000/hooks").as_deref(), Some("http://a:8000/hooks"));
+        assert_eq!(base_url("http://[::1]:8000/").as_deref(), Some("http://[::1]:8000"));
+        assert_eq!(base_url("https://Hooks.example:443/A").as_deref(), Some("https://Hooks.example:443/A"));
         for bad in [
             "a.example",
             "https://",
@@ -249,6 +252,11 @@ mod tests {
             "https://a#x",
             "https://u:p@a",
             "https://a b",
+            "https://:8000",
+            "https://a:port/x",
+            "https://a:65536",
+            "https://*.example",
+            "https://::1",
         ] {
             assert_eq!(base_url(bad), None, "{bad}");
         }

@@ -94,6 +94,13 @@ impl Moment {
         format!("{:.6}", self.0)
     }
 
+    /// `Sun, 06 Nov 1994 08:49:37 GMT`, the form of HTTP. That has no years before 0, so 1970 is the least.
+    pub fn to_http_date(self) -> String {
+        let moment = self.0.max(jiff::Timestamp::UNIX_EPOCH);
+        let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+        printer.timestamp_to_rfc9110_string(&moment).expect("the years 1970 to 9999 have this form")
+    }
+
     /// `YYYY-MM-DDTHH:MM:SS.fffZ`, the form of log lines, appended to `out`.
     pub fn write_iso_millis(self, out: &mut String) {
         use std::fmt::Write;

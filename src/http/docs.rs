@@ -32,7 +32,7 @@ pub fn openapi() -> Answer {
 pub fn file(path: &str) -> Option<Answer> {
     let name = path.strip_prefix("/docs")?.trim_matches('/');
     match name {
-        "" => Some(page()),
+        "" => Some(page(path.ends_with('/'))),
         "docs.css" => Some(own(include_str!("assets/docs.css"), CSS)),
         "docs.js" => Some(own(include_str!("assets/docs.js"), SCRIPT)),
         "swagger-ui.css" | "swagger-ui-bundle.js" | "favicon-32x32.png" => swagger_ui(name),
@@ -43,8 +43,11 @@ pub fn file(path: &str) -> Option<Answer> {
 /// The page for people, which shows the OpenAPI document and lets them try it.
 #[utoipa::path(get, path = "/docs", tag = "about", operation_id = "docs",
     responses((status = 200, description = "A page for people", content_type = "text/html", body = String)))]
-fn page() -> Answer {
-    own(include_str!("assets/docs.html"), HTML)
+fn page(as_folder: bool) -> Answer {
+    // All links are relative, and what they are relative to depends on the slash at the end.
+    let (docs, root) = if as_folder { ("", "../") } else { ("docs/", "") };
+    let text = include_str!("assets/docs.html").replace("{docs}", docs).replace("{root}", root);
+    with_policy(with_type(text.into(), HTML))
 }
 
 fn own(text: &'static str, media_type: HeaderValue) -> Answer {

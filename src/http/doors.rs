@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 
 use hyper::HeaderMap;
+use hyper::header::HOST;
 
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, host};
 use crate::providers::{Source, original};
 use crate::telemetry::secret_use::SecretUse;
 
@@ -86,14 +87,31 @@ pub fn base_url(limits: &ServerConfig, headers: &HeaderMap, peer: IpAddr) -> Opt
     if !limits.trusted_proxies.iter().any(|network| network.contains(peer)) {
         return None;
     }
-    // A proxy may append to what its client claimed: values that differ do not say which is the proxy's own.
-    let forwarded = |name: &str| {
-        let mut lines = headers.get_all(name).iter();
-        let line = lines.next().filter(|_| lines.next().is_none())?.to_str().ok()?;
-        let mut values = line.split(',').map(str::trim);
-        let value = values.next()?;
-        values.all(|other| other == value).then(|| value.to_owned())
+    let scheme = first_scheme(headers)?;
+    let host = forwarded_host(headers)?;
+    host::authority(host).ok()?;
+    Some(format!("{scheme}://{host}"))
+}
+
+/// Each proxy of several appends by which scheme it was called, so the first is the one that the sender used. Whoever forges it
+/// changes nothing but how their own request is verified.
+fn first_scheme(headers: &HeaderMap) -> Option<&'static str> {
+    let line = headers.get("x-forwarded-proto")?.to_str().ok()?;
+    let first = line.split(',').next()?.trim();
+    ["https", "http"].into_iter().find(|scheme| scheme.eq_ignore_ascii_case(first))
+}
+
+/// The host that the proxy was asked for: what it says, or else `Host`, which it then passes on. A proxy may append to what its
+/// client claimed: values that differ do not say which is the proxy's own.
+fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
+    let mut lines = headers.get_all("x-forwarded-host").iter();
+    let (first, second) = (lines.next(), lines.next());
+    let line = match (first.filter(|line| !line.is_empty()), second) {
+        (None, None) => return headers.get(HOST)?.to_str().ok(),
+        (Some(line), None) => line.to_str().ok()?,
+        (_, Some(_)) => return None,
     };
-    let scheme = forwarded("x-forwarded-proto").filter(|scheme| scheme == "https" || scheme == "http")?;
-    crate::config::sources::base_url(&format!("{scheme}://{}", forwarded("x-forwarded-host")?))
+    let mut values = line.split(',').map(str::trim);
+    let value = values.next()?;
+    values.all(|other| other == value).then_some(value)
 }

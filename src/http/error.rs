@@ -8,10 +8,12 @@ use hyper::{Method, StatusCode};
 use super::answer::{Answer, AnswerBody};
 use super::views;
 use crate::domain::FieldError;
-use crate::providers::BadSignature;
+use crate::providers::{BadHandshake, BadSignature};
 use crate::store::StoreError;
 use crate::telemetry::metrics::Refusal;
 
+/// What the operator has to do before a handshake can succeed.
+const NO_VERIFY_TOKEN: &str = "no verify token is set: WHATSAPP_VERIFY_TOKEN, or verify_token_env of the source";
 /// How long a client that met a passing trouble is asked to wait.
 const RETRY_AFTER_SECONDS: u16 = 1;
 
@@ -40,7 +42,7 @@ pub enum ApiError {
         status: u16,
     },
     /// A handshake that is not the operator's.
-    BadHandshake,
+    BadHandshake(BadHandshake),
     /// A provider's id that several messages have.
     Ambiguous(Vec<String>),
     /// Reading wants a token.
@@ -81,7 +83,7 @@ impl ApiError {
             Self::NotAuthenticated { .. } => StatusCode::UNAUTHORIZED,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BadSignature { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::UNAUTHORIZED),
-            Self::BadHandshake => StatusCode::FORBIDDEN,
+            Self::BadHandshake(_) => StatusCode::FORBIDDEN,
             Self::Ambiguous(_) => StatusCode::CONFLICT,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(StoreError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
@@ -102,7 +104,9 @@ impl ApiError {
             Self::BodyTooSlow => Refusal::BodyTooSlow,
             Self::BodiesTooLarge => Refusal::BodiesTooLarge,
             Self::BadSignature { reason, .. } => signature_refusal(*reason),
-            Self::BadHandshake => Refusal::WrongVerifyToken,
+            Self::BadHandshake(BadHandshake::NoToken) => Refusal::WrongVerifyToken,
+            Self::BadHandshake(BadHandshake::Token(_)) => Refusal::WrongVerifyToken,
+            Self::BadHandshake(BadHandshake::Mode(_) | BadHandshake::Challenge(_)) => Refusal::MalformedHandshake,
             Self::NotAuthenticated { .. } => Refusal::NotAuthenticated,
             Self::TooMany(_) => Refusal::TooMany,
             Self::ShuttingDown | Self::Store(StoreError::Closed) => Refusal::ShuttingDown,
@@ -120,6 +124,7 @@ impl ApiError {
         match self {
             Self::Malformed(why) => Some(why),
             Self::Store(StoreError::Unavailable(why)) => Some(why),
+            Self::BadHandshake(BadHandshake::NoToken) => Some(NO_VERIFY_TOKEN),
             _ => None,
         }
     }
@@ -137,7 +142,7 @@ impl ApiError {
         let body = match self {
             Self::Invalid(errors) => views::json(&views::InvalidView::new(errors)),
             Self::BadSignature { .. } => views::detail("invalid signature"),
-            Self::BadHandshake => views::detail("invalid verify token"),
+            Self::BadHandshake(why) => views::detail(&why.to_string()),
             Self::Ambiguous(keys) => {
                 views::json(&views::AmbiguousView { detail: "several messages have this id", keys })
             }
@@ -189,6 +194,5 @@ pub fn signature_refusal(reason: BadSignature) -> Refusal {
         BadSignature::WrongAlgorithm => Refusal::WrongAlgorithm,
         BadSignature::BodyMismatch => Refusal::BodyMismatch,
         BadSignature::UnknownUrl => Refusal::UnknownUrl,
-        BadSignature::WrongVerifyToken => Refusal::WrongVerifyToken,
     }
 }

@@ -10,15 +10,15 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, DATE, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
 use uuid::Uuid;
 
 use super::error::ApiError;
 use super::{
-    Answer, AppState, Endpoint, Face, Route, browser, details, docs, find_route, health, index, messages, metrics,
-    receive, stats, views,
+    Answer, AppState, Endpoint, Face, Route, browser, date, details, docs, find_route, health, index, messages,
+    metrics, receive, stats, views,
 };
 use crate::config::LogLevel;
 use crate::domain::{MessageId, Moment};
@@ -112,6 +112,7 @@ pub async fn respond(
     drop(record);
     browser::guard(app, route.map(|route| route.endpoint), &head.headers, &mut answer);
     answer.headers_mut().insert(REQUEST_ID, request_id);
+    answer.headers_mut().insert(DATE, date::value(Moment::now()));
     answer
 }
 
@@ -152,7 +153,7 @@ async fn dispatch(
     // In boxes, so that a message does not pay for the room that they take.
     match route.endpoint {
         Endpoint::Webhook | Endpoint::Door => Err(ApiError::NotFound),
-        Endpoint::Messages => Box::pin(messages::list(app, query)).await,
+        Endpoint::Messages => Box::pin(messages::list(app, path, query)).await,
         Endpoint::Message => Box::pin(details::message(app, path, query)).await,
         Endpoint::Statuses => Box::pin(details::statuses(app, path)).await,
         Endpoint::Events => Box::pin(details::events(app, query)).await,
@@ -189,7 +190,7 @@ impl Record<'_> {
         let method = self.head.method.as_str();
         self.app.metrics.request_answered(self.label, method, status.as_u16(), latency, self.started + latency);
         let level = match error {
-            Some(ApiError::BadSignature { .. } | ApiError::BadHandshake) => LogLevel::Error,
+            Some(ApiError::BadSignature { .. } | ApiError::BadHandshake(_)) => LogLevel::Error,
             _ if status.is_server_error() => LogLevel::Error,
             _ if status.is_client_error() => LogLevel::Warning,
             _ => LogLevel::Info,
@@ -199,7 +200,8 @@ impl Record<'_> {
 
     fn log(&self, level: LogLevel, status: u16, latency: Duration, refusal: Option<Refusal>, error: Option<&str>) {
         let (method, path) = (self.head.method.as_str(), self.head.uri.path());
-        let mut line = log::line_at(level, Moment::now(), &format!("{method} {path} {status}"))
+        let message = format!("{} {} {status}", log::shown(method), log::shown(path));
+        let mut line = log::line_at(level, Moment::now(), &message)
             .text("request_id", self.request_id)
             .text("method", method)
             .text("path", path)
@@ -335,12 +337,13 @@ pub fn refuse_unparsable(app: &AppState, status: StatusCode) -> Vec<u8> {
         .text("method", "-")
         .text("path", "-")
         .value("status", status.as_u16())
-        .value("latency_ms", 0)
+        .value("latency_ms", "0.0")
         .text("reason", refusal.label())
         .emit();
     let body = views::detail(status.canonical_reason().unwrap_or("Bad Request"));
+    let date = Moment::now().to_http_date();
     let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\ncache-control: no-store\r\n\
+        "HTTP/1.1 {status}\r\ndate: {date}\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\ncache-control: no-store\r\n\
          x-request-id: {request_id}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );

@@ -37,8 +37,8 @@ pub fn greet(headers: &HeaderMap) -> Answer {
     ok(&IndexView {
         name: "postroom",
         version: env!("CARGO_PKG_VERSION"),
-        docs: "/docs",
-        openapi: "/openapi.json",
+        docs: "docs",
+        openapi: "openapi.json",
         endpoints: shown.map(|route| format!("{} {}", route.method, route.path)).collect(),
     })
 }

@@ -46,7 +46,7 @@ use crate::domain::{Position, Start};
         (status = 503, description = "The database is not available, or the search took too long", body = DetailView),
     ),
     security((), ("token" = [])))]
-pub async fn list(app: &AppState, query: &str) -> Result<Answer, ApiError> {
+pub async fn list(app: &AppState, path: &str, query: &str) -> Result<Answer, ApiError> {
     let mut request = params::page_request(query).map_err(ApiError::Invalid)?;
     let share = app.answer_room.share();
     request.room = share.room();
@@ -63,7 +63,7 @@ pub async fn list(app: &AppState, query: &str) -> Result<Answer, ApiError> {
         Start::Behind(position @ Position::Arrival(_)) => Some(position),
         _ => None,
     });
-    let link = next.and_then(|position| params::next_link(query, &position));
+    let link = next.and_then(|position| params::next_link(path, query, &position));
     if let Some(link) = link.and_then(|link| HeaderValue::try_from(format!("<{link}>; rel=\"next\"")).ok()) {
         answer.headers_mut().insert(LINK, link);
     }

@@ -13,6 +13,7 @@ use super::{details, docs, health, index, messages, metrics, receive, stats, vie
             acknowledged only when it is safe on disk, and found again in milliseconds.",
         license(name = "MIT", identifier = "MIT"),
     ),
+    servers((url = ".", description = "The service that this document comes from, below whatever path it is shown")),
     paths(
         receive::receive, receive::receive_at_door, messages::list, details::message, details::statuses, details::events, stats::summarize, health::live, health::ready, metrics::expose, index::greet,
         docs::openapi, docs::page,

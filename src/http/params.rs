@@ -135,15 +135,15 @@ fn bounded(text: &str) -> Result<bool, Invalid> {
     }
 }
 
-/// The page after `position`, as a reference relative to this one: a proxy may show us under any name. None unless the query
-/// asks for it by `cursor` or `order`, so that nothing changes for clients that know neither.
-pub fn next_link(query: &str, position: &Position) -> Option<String> {
+/// The page after `position`, as a reference relative to this one (`path`): a proxy may show us under any name, and below any
+/// path. None unless the query asks for it by `cursor` or `order`, so that nothing changes for clients that know neither.
+pub fn next_link(path: &str, query: &str, position: &Position) -> Option<String> {
     let given: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
     if !given.iter().any(|(name, _)| matches!(name.as_ref(), "cursor" | "order")) {
         return None;
     }
-    let path = "/messages?";
-    let mut next = form_urlencoded::Serializer::for_suffix(path.to_owned(), path.len());
+    let start = if path.ends_with('/') { "../messages?" } else { "messages?" };
+    let mut next = form_urlencoded::Serializer::for_suffix(start.to_owned(), start.len());
     next.extend_pairs(given.iter().filter(|(name, _)| !matches!(name.as_ref(), "cursor" | "offset")));
     Some(next.append_pair("cursor", &cursor::encode(position)).finish())
 }

@@ -17,6 +17,7 @@ use crate::domain::Moment;
 use crate::providers::encoding::Encoding;
 use crate::providers::sealed::{KEY_BYTES, Sealed};
 use crate::providers::{BadSignature, Request, Source};
+use crate::telemetry::escape::for_terminal;
 use crate::telemetry::log;
 
 /// The file in the folder with the key that seals secrets.
@@ -56,7 +57,9 @@ impl Quarantine {
         tokio::task::spawn_blocking(move || {
             let _alone = writing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let sealed = presented.map(|presented| Ok(presented.seal(&own_key(&folder)?))).transpose();
-            if let Err(error) = sealed.and_then(|sealed| write(&path, &with_seal(kept, sealed).to_string())) {
+            if let Err(error) =
+                sealed.and_then(|sealed| write(&path, &for_terminal(&with_seal(kept, sealed).to_string())))
+            {
                 log::warning("a refused request could not be kept")
                     .text("path", &path.display().to_string())
                     .cause(&error)

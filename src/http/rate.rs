@@ -1,7 +1,7 @@
 //! Limits on how often, off by default. Reads are limited by address. At a door only requests that were believed count, and
 //! only against their own door: so nobody can use up a provider's share without its secret, whatever address they share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::config::AccessConfig;
 
-/// Addresses remembered at once. Beyond it, those that have used up nothing are forgotten first, and then all.
-const ADDRESSES_MAX: usize = 10_000;
+/// Keys remembered at once. Beyond it, the key is forgotten whose limit would be whole again first: it loses the least by that,
+/// and a key at its limit is the last to go.
+const KEYS_MAX: usize = 10_000;
 
 /// The limits and who has used up how much of them.
 #[derive(Debug)]
@@ -55,12 +56,20 @@ fn household(peer: IpAddr) -> IpAddr {
 struct Rate<K> {
     gap: Duration,
     burst: Duration,
-    full_at: Mutex<HashMap<K, Instant>>,
+    buckets: Mutex<Buckets<K>>,
 }
 
-impl<K: Hash + Eq> Rate<K> {
+/// The same moments twice: by key, and in their order.
+#[derive(Debug)]
+struct Buckets<K> {
+    full_at: HashMap<K, Instant>,
+    order: BTreeSet<(Instant, K)>,
+}
+
+impl<K: Hash + Ord + Clone> Rate<K> {
     fn new(gap: Duration, burst: u32) -> Self {
-        Self { gap, burst: gap * burst, full_at: Mutex::default() }
+        let buckets = Buckets { full_at: HashMap::new(), order: BTreeSet::new() };
+        Self { gap, burst: gap * burst, buckets: Mutex::new(buckets) }
     }
 
     fn take<Q>(&self, key: &Q, now: Instant) -> Result<(), Duration>
@@ -68,19 +77,31 @@ impl<K: Hash + Eq> Rate<K> {
         K: std::borrow::Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        let mut full_at = self.full_at.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let next = full_at.get(key).copied().unwrap_or(now).max(now) + self.gap;
+        let mut buckets = self.buckets.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = buckets.full_at.get(key).copied();
+        let next = known.unwrap_or(now).max(now) + self.gap;
         if next > now + self.burst {
             return Err(next - now - self.burst);
         }
-        if full_at.len() >= ADDRESSES_MAX && !full_at.contains_key(key) {
-            full_at.retain(|_, full| *full > now);
-            if full_at.len() >= ADDRESSES_MAX {
-                full_at.clear();
-            }
-        }
-        full_at.insert(key.to_owned(), next);
+        buckets.set(key.to_owned(), known, next);
         Ok(())
+    }
+}
+
+impl<K: Hash + Ord + Clone> Buckets<K> {
+    /// Replaces the moment of a key, and forgets another key where there is no place for a new one.
+    fn set(&mut self, key: K, known: Option<Instant>, next: Instant) {
+        match known {
+            Some(known) => drop(self.order.remove(&(known, key.clone()))),
+            None if self.full_at.len() >= KEYS_MAX => {
+                if let Some((_, forgotten)) = self.order.pop_first() {
+                    self.full_at.remove(&forgotten);
+                }
+            }
+            None => {}
+        }
+        self.order.insert((next, key.clone()));
+        self.full_at.insert(key, next);
     }
 }
 
@@ -106,11 +127,30 @@ mod tests {
     fn memory_does_not_grow_with_addresses() {
         let rate: Rate<IpAddr> = Rate::new(Duration::from_secs(1), 1);
         let now = Instant::now();
-        for at in 0..3 * ADDRESSES_MAX as u32 {
+        for at in 0..3 * KEYS_MAX as u32 {
             assert_eq!(rate.take(&IpAddr::from(at.to_be_bytes()), now), Ok(()));
         }
-        assert!(rate.full_at.lock().unwrap().len() <= ADDRESSES_MAX);
+        let buckets = rate.buckets.lock().unwrap();
+        assert_eq!((buckets.full_at.len(), buckets.order.len()), (KEYS_MAX, KEYS_MAX));
         let (one, other) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
         assert_eq!(household(one), household(other));
+    }
+
+    #[test]
+    fn a_crowd_of_addresses_resets_nobodys_limit() {
+        let rate: Rate<IpAddr> = Rate::new(Duration::from_secs(1), 3);
+        let now = Instant::now();
+        let limited: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        for address in &limited {
+            (0..3).for_each(|_| assert_eq!(rate.take(address, now), Ok(())));
+        }
+        for at in 0..5 * KEYS_MAX as u32 {
+            let stranger = IpAddr::from((0x2000_0000 + at).to_be_bytes());
+            assert_eq!(rate.take(&stranger, now), Ok(()), "a new address is served");
+            for address in &limited {
+                assert_eq!(rate.take(address, now), Err(Duration::from_secs(1)), "after {at} others");
+            }
+        }
+        assert_eq!(rate.take(&limited[0], now + Duration::from_secs(1)), Ok(()), "the limit itself goes on");
     }
 }

@@ -17,7 +17,7 @@ use super::doors::base_url;
 use super::error::ApiError;
 use super::exchange::{Filed, Record, within};
 use super::views::{DetailView, InvalidView, NewMessageView, StoredView, ok, with_type};
-use super::{Answer, AppState, Endpoint};
+use super::{Answer, AppState, Endpoint, source_path};
 use crate::domain::Moment;
 use crate::providers::{AnswerStyle, Challenge, InvalidBody, Parsed, Request, Source, VerifiedBody};
 use crate::store::Receipt;
@@ -110,7 +110,7 @@ pub fn door(app: &AppState, endpoint: Endpoint, path: &str) -> Result<Option<Arc
     let source = match endpoint {
         Endpoint::Webhook => app.doors.original(),
         Endpoint::Door => {
-            let rest = path.strip_prefix("/webhook/").unwrap_or_default();
+            let rest = source_path(path).strip_prefix("/webhook/").unwrap_or_default();
             let (name, behind) = rest.split_once('/').unwrap_or((rest, ""));
             app.doors.named(name).filter(|source| behind.is_empty() || source.scheme.takes_suffix)
         }
@@ -121,10 +121,8 @@ pub fn door(app: &AppState, endpoint: Endpoint, path: &str) -> Result<Option<Arc
 
 /// Answers a provider that makes sure that the door is ours.
 pub fn shake_hands(source: &Source, query: &str) -> Result<Answer, ApiError> {
-    match source.handshake(query) {
-        Some(Ok(challenge)) => Ok(plain_text(&challenge)),
-        _ => Err(ApiError::BadHandshake),
-    }
+    let answer = source.handshake(query).ok_or(ApiError::NotFound)?;
+    answer.map(|challenge| plain_text(&challenge)).map_err(ApiError::BadHandshake)
 }
 
 fn body_bytes_max(app: &AppState, source: &Source) -> usize {

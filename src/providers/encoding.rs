@@ -71,6 +71,16 @@ pub fn encode_base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
+/// Why a body is not JSON, and the mark that it begins with, if it does: it is seen in no editor.
+pub fn with_byte_order_mark(body: &[u8], why: String) -> String {
+    let mark = match body {
+        [0xef, 0xbb, 0xbf, ..] => "a byte order mark (EF BB BF)",
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "the byte order mark of UTF-16",
+        _ => return why,
+    };
+    format!("{why}; the body begins with {mark}: send UTF-8 without one")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

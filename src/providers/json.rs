@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use memchr::memmem;
 use serde_json::Value;
 
+use super::encoding;
+
 /// The bytes as a JSON value. NUL characters, halves of surrogate pairs and broken UTF-8 become U+FFFD first; then only what is
 /// not JSON at all is an error.
 pub fn read(bytes: &[u8]) -> Result<Value, String> {
@@ -19,7 +21,8 @@ pub fn read(bytes: &[u8]) -> Result<Value, String> {
         Err(error) => error.to_string(),
     };
     // One part that is nested too deeply must not cost its neighbours.
-    without_depths(text).and_then(|text| serde_json::from_slice(&text).ok()).ok_or(error)
+    let known = without_depths(text).and_then(|text| serde_json::from_slice(&text).ok());
+    known.ok_or_else(|| encoding::with_byte_order_mark(bytes, error))
 }
 
 /// Deepest nesting that is read, of what the reader allows (128): stored parts are put into other objects later.
@@ -143,6 +146,7 @@ mod tests {
         }
         assert_eq!(read(b"\"\xe9\""), Ok(json!("\u{fffd}")), "broken UTF-8");
         assert_eq!(read(b"\xef\xbb\xbf{}"), Ok(json!({})), "a byte order mark");
+        assert!(read(b"\xff\xfe{\0}\0").unwrap_err().contains("byte order mark of UTF-16"));
         for bad in ["", "{", r#""\u00""#, r#""\u""#, "{} x"] {
             assert!(read(bad.as_bytes()).is_err(), "{bad}");
         }

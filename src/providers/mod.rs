@@ -43,7 +43,7 @@ use serde_json::Value;
 use crate::domain::{Address, Event, FieldError, MessageId, Moment, NewMessage, Payload, StatusUpdate};
 pub use key::{Key, Role, SecretForm};
 pub use rule::Rule;
-pub use signature::{BadSignature, SigningKey};
+pub use signature::{BadHandshake, BadSignature, SigningKey};
 
 /// A provider protocol: how a request proves where it comes from, and how its body is read.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ enum Parse {
     Json(fn(&Source, &Value, Moment) -> Parsed),
 }
 
-type Handshake = fn(&Source, &str) -> Result<Challenge, BadSignature>;
+type Handshake = fn(&Source, &str) -> Result<Challenge, BadHandshake>;
 type Sign = fn(&Source, &Request<'_>, &str, Moment) -> Option<HeaderMap>;
 
 impl Scheme {
@@ -321,7 +321,7 @@ impl Source {
     }
 
     /// Answers a GET by which the provider makes sure that the door is ours; none where it never asks.
-    pub fn handshake(&self, query: &str) -> Option<Result<Challenge, BadSignature>> {
+    pub fn handshake(&self, query: &str) -> Option<Result<Challenge, BadHandshake>> {
         self.scheme.handshake.map(|handshake| handshake(self, query))
     }
 

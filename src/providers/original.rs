@@ -13,7 +13,7 @@ use crate::domain::invalid::Place;
 use crate::domain::message::check_text;
 use crate::domain::{Address, FieldError, Invalid, MessageId, Moment, NewMessage, Timestamp};
 use crate::providers::algorithm::Algorithm;
-use crate::providers::encoding::Encoding;
+use crate::providers::encoding::{self, Encoding};
 
 /// The header that holds the signature.
 pub const SIGNATURE_HEADER: &str = "x-signature";
@@ -52,7 +52,8 @@ fn parse_message(body: &[u8], now: Moment) -> Result<NewMessage, InvalidBody> {
         Ok(Shape::Object(fields)) => fields,
         Ok(Shape::Other) => return Err(refuse(Place::Body, Invalid::NotAnObject, as_value(body))),
         Err(error) => {
-            return Err(refuse(Place::Body, Invalid::NotJson(error.to_string()), Value::Object(Default::default())));
+            let why = encoding::with_byte_order_mark(body, error.to_string());
+            return Err(refuse(Place::Body, Invalid::NotJson(why), Value::Object(Default::default())));
         }
     };
     let id = fields.message_id.required().and_then(MessageId::parse);

@@ -44,9 +44,23 @@ pub enum BadSignature {
     /// The URL is part of what is signed, and it is not known under which one we are reached.
     #[error("unknown_url")]
     UnknownUrl,
-    /// A handshake with another verify token, or none.
-    #[error("wrong_verify_token")]
-    WrongVerifyToken,
+}
+
+/// Why a handshake was refused. None of it shows the token, and whoever asks knows what they sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum BadHandshake {
+    /// What is wrong with the mode.
+    #[error("hub.mode {0}")]
+    Mode(&'static str),
+    /// What is wrong with the verify token.
+    #[error("hub.verify_token {0}")]
+    Token(&'static str),
+    /// What is wrong with the challenge.
+    #[error("hub.challenge {0}")]
+    Challenge(&'static str),
+    /// The operator set no token, so none can be right.
+    #[error("no verify token is set for this source")]
+    NoToken,
 }
 
 /// A secret, made ready for signing: the key schedule is computed once, not per request.

@@ -31,7 +31,8 @@ impl Job {
     }
 }
 
-/// Jobs in the order of their arrival. The limit counts messages, and what comes beside them.
+/// Jobs in the order of their arrival. The limit counts messages, and what comes beside them; the job that reaches it is taken
+/// whole, so that large ones are not refused over and over while small ones pass.
 pub(super) struct Backlog {
     jobs: VecDeque<Job>,
     elements: usize,
@@ -44,21 +45,18 @@ impl Backlog {
         Self { jobs: VecDeque::new(), elements: 0, limit, closed: false }
     }
 
-    /// Whether so much more would be taken now. More than the whole limit is taken when nothing else waits.
-    pub fn room(&self, elements: usize) -> Result<(), StoreError> {
-        if self.closed {
-            return Err(StoreError::Closed);
+    /// Whether a job would be taken now.
+    pub fn room(&self) -> Result<(), StoreError> {
+        match self.closed {
+            true => Err(StoreError::Closed),
+            false if self.elements >= self.limit => Err(StoreError::QueueFull),
+            false => Ok(()),
         }
-        if self.elements + elements > self.limit && !self.jobs.is_empty() {
-            return Err(StoreError::QueueFull);
-        }
-        Ok(())
     }
 
     pub fn push(&mut self, job: Job) -> Result<(), StoreError> {
-        let elements = job.elements();
-        self.room(elements)?;
-        self.elements += elements;
+        self.room()?;
+        self.elements += job.elements();
         self.jobs.push_back(job);
         Ok(())
     }
@@ -113,5 +111,36 @@ pub(super) async fn deliver(mut answered: mpsc::UnboundedReceiver<Answers>) {
             // Whoever went away in the meantime will ask again and get a duplicate.
             let _ = reply.send(result);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Address, MessageId, Moment, Timestamp};
+
+    fn job(messages: usize) -> Job {
+        let message = |at: usize| NewMessage {
+            id: MessageId::parse(&at.to_string()).unwrap(),
+            from: Address::phone("+1").unwrap(),
+            to: Address::phone("+2").unwrap(),
+            ts: Timestamp::parse("2025-01-15T10:00:00Z").unwrap(),
+            text: None,
+            accepted_at: Moment::from_microseconds(0),
+            details: None,
+        };
+        Job { messages: (0..messages).map(message).collect(), extras: None, reply: oneshot::channel().0 }
+    }
+
+    #[test]
+    fn a_large_job_is_taken_whole_while_there_is_room_and_then_nothing_more() {
+        let mut backlog = Backlog::new(4);
+        (0..3).for_each(|_| backlog.push(job(1)).unwrap());
+        assert_eq!((backlog.push(job(100)), backlog.elements()), (Ok(()), 103), "no crowd of small ones keeps it out");
+        assert_eq!((backlog.push(job(1)), backlog.room()), (Err(StoreError::QueueFull), Err(StoreError::QueueFull)));
+        assert_eq!((backlog.take(50).len(), backlog.room()), (3, Err(StoreError::QueueFull)));
+        assert_eq!((backlog.take(50).len(), backlog.push(job(1))), (1, Ok(())));
+        backlog.close();
+        assert_eq!(backlog.push(job(1)), Err(StoreError::Closed));
     }
 }

@@ -3,6 +3,7 @@
 //! Lines go through a bounded buffer. When stdout is stuck the buffer fills, further lines are dropped and counted, and
 //! ingestion goes on. A clean stop writes out what is buffered.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::escape::push_json;
 use crate::config::LogLevel as Level;
 use crate::domain::Moment;
 
@@ -19,6 +21,10 @@ pub const BUFFER_BYTES_MAX: usize = 4 << 20;
 const LINGER: Duration = Duration::from_millis(10);
 /// From here on the writer does not linger.
 const LINGER_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of a value that are written: the longest id of a message, and whatever else a client may fill.
+const VALUE_BYTES_MAX: usize = 1_024;
+/// The same for messages and errors, which are put together of several values.
+const SENTENCE_BYTES_MAX: usize = 4 * VALUE_BYTES_MAX;
 
 static SINK: OnceLock<Sink> = OnceLock::new();
 
@@ -135,7 +141,20 @@ pub fn line_at(level: Level, now: Moment, message: &str) -> Line {
         now.write_iso_millis(out);
         let _ = write!(out, "\",\"level\":\"{}\"", level.name());
     }
-    line.text("message", message)
+    line.sentence("message", message)
+}
+
+/// What is shown of a value: all of it, or its beginning and how long it is.
+pub fn shown(value: &str) -> Cow<'_, str> {
+    cut(value, VALUE_BYTES_MAX)
+}
+
+fn cut(value: &str, bytes_max: usize) -> Cow<'_, str> {
+    if value.len() <= bytes_max {
+        return Cow::Borrowed(value);
+    }
+    let beginning = &value[..value.floor_char_boundary(bytes_max)];
+    Cow::Owned(format!("{beginning}… ({} bytes)", value.len()))
 }
 
 /// `line` at INFO: the story of the service.
@@ -153,16 +172,26 @@ pub fn error(message: &str) -> Line {
     line(Level::Error, message)
 }
 
-/// A line under construction. Field names are ours and need no escaping; values may be anybody's and are escaped.
+/// A line under construction. Field names are ours and need no escaping; values may be anybody's: they are cut where they are
+/// long, and escaped.
 #[must_use = "a line is written by `emit`"]
 pub struct Line(Option<String>);
 
 impl Line {
     /// A string field.
-    pub fn text(mut self, name: &str, value: &str) -> Self {
+    pub fn text(self, name: &str, value: &str) -> Self {
+        self.cut_text(name, value, VALUE_BYTES_MAX)
+    }
+
+    /// A string field that is put together of several values.
+    fn sentence(self, name: &str, value: &str) -> Self {
+        self.cut_text(name, value, SENTENCE_BYTES_MAX)
+    }
+
+    fn cut_text(mut self, name: &str, value: &str, bytes_max: usize) -> Self {
         if let Some(out) = &mut self.0 {
             push_name(out, name);
-            push_json_string(out, value);
+            push_json(out, &cut(value, bytes_max));
         }
         self
     }
@@ -192,7 +221,7 @@ impl Line {
             let _ = write!(chain, ": {cause}");
             next = cause.source();
         }
-        self.text("error", &chain)
+        self.sentence("error", &chain)
     }
 
     /// Hands the line to the writer, or drops it when the buffer is full.
@@ -222,19 +251,6 @@ fn push_name(out: &mut String, name: &str) {
     out.push_str("\":");
 }
 
-/// Appends `value` as a JSON string.
-fn push_json_string(out: &mut String, value: &str) {
-    let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-    out.push('"');
-    if value.bytes().all(plain) {
-        out.push_str(value);
-    } else {
-        let quoted = serde_json::to_string(value).expect("a string is always JSON");
-        out.push_str(&quoted[1..quoted.len() - 1]);
-    }
-    out.push('"');
-}
-
 /// Makes panics JSON lines on stderr and counts them; the default hook would print plain text and a trace.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
@@ -249,10 +265,10 @@ pub fn write_to_stderr(level: Level, message: &str, fields: &[(&str, &str)]) {
     let mut out = String::from("{\"ts\":\"");
     Moment::now().write_iso_millis(&mut out);
     let _ = write!(out, "\",\"level\":\"{}\",\"message\":", level.name());
-    push_json_string(&mut out, message);
+    push_json(&mut out, &cut(message, SENTENCE_BYTES_MAX));
     for (name, value) in fields {
         let _ = write!(out, ",\"{name}\":");
-        push_json_string(&mut out, value);
+        push_json(&mut out, &cut(value, SENTENCE_BYTES_MAX));
     }
     out.push_str("}\n");
     let _ = std::io::stderr().write_all(out.as_bytes());
@@ -263,12 +279,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_escaped() {
-        for value in ["plain", "a\"b\\c\n\u{1}\u{7f}é😀", "{\"level\":\"INFO\"}\n{"] {
-            let mut out = String::new();
-            push_json_string(&mut out, value);
-            assert!(!out.contains('\n'));
-            assert_eq!(serde_json::from_str::<String>(&out).unwrap(), value);
-        }
+    fn what_is_long_is_cut_within_no_character_and_once() {
+        let whole = "é".repeat(VALUE_BYTES_MAX / 2);
+        assert_eq!(shown(&whole), whole);
+        let longer = format!("x{whole}");
+        let expected = format!("x{}… (1025 bytes)", "é".repeat(VALUE_BYTES_MAX / 2 - 1));
+        assert_eq!(shown(&longer), expected);
+        let message = format!("{} {} 404", shown(&longer), shown(&longer));
+        assert_eq!(cut(&message, SENTENCE_BYTES_MAX), message, "what was cut is not cut again");
     }
 }

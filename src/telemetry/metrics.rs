@@ -128,8 +128,10 @@ labels! {
         BodyMismatch = "body_mismatch",
         /// 401: it is not known under which URL the request was sent.
         UnknownUrl = "unknown_url",
-        /// 403: a handshake with another verify token.
+        /// 403: a handshake with another verify token, or without one.
         WrongVerifyToken = "wrong_verify_token",
+        /// 403: a handshake whose mode or challenge is not as it should be.
+        MalformedHandshake = "malformed_handshake",
         /// 401: reading wants a token.
         NotAuthenticated = "not_authenticated",
         /// 429: more often than the operator allows.

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 /// CPU time is counted in these: the kernel shows user space a hundred a second on every architecture we build for.
 pub const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -37,6 +39,13 @@ pub fn open_file_limits() -> Option<(u64, u64)> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let mut numbers = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_ascii_whitespace();
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Raises the soft limit of open files to the hard one, and answers the limit that holds then; none if there is none.
+pub fn raise_open_file_limit() -> Option<u64> {
+    let (soft, hard) = open_file_limits()?;
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: Some(hard) }).is_ok();
+    Some(if raised { hard } else { soft })
 }
 
 /// Gives the system back what this thread has freed. Who needs tens of megabytes now and then calls it afterwards: the allocator

@@ -243,6 +243,20 @@ fn a_signal_leaves_neither_servers_nor_files() {
 }
 
 #[test]
+fn overload_is_measured_where_it_is_asked_for_and_every_answer_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = measure(folder.path(), &["--only", "overload", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("stdout is one JSON value");
+    let overload = &report["overload"];
+    let count = |status: &str| overload["statuses"][status].as_i64().unwrap_or_default();
+    assert!(count("200") > 0 && overload["unexpected"] == 0, "{overload}");
+    assert_eq!(overload["refused"], count("503"));
+    assert_eq!(overload["answered"], count("200") + count("503"));
+    assert!(report["startup"].is_null() && report["latency"].is_null(), "nothing else is measured");
+}
+
+#[test]
 fn what_cannot_be_measured_is_told_in_a_line() {
     let folder = tempfile::tempdir().unwrap();
     for (place, server, told) in [

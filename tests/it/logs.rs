@@ -204,6 +204,119 @@ fn what_clients_send_cannot_forge_a_line_or_a_field() {
     assert!(lines.iter().filter(|line| line["method"] == "GET").all(|line| line["status"] == 404));
 }
 
+/// Everything that a terminal, an editor or a log viewer takes for a command, or shows as nothing: controls of both sets, ends of
+/// lines of Unicode, directions, and what has no width.
+fn unprintable() -> impl Iterator<Item = char> {
+    let ranges = [
+        ('\u{1}', '\u{1f}'),
+        ('\u{7f}', '\u{9f}'),
+        ('\u{ad}', '\u{ad}'),
+        ('\u{34f}', '\u{34f}'),
+        ('\u{61c}', '\u{61c}'),
+        ('\u{180b}', '\u{180f}'),
+        ('\u{200b}', '\u{200f}'),
+        ('\u{2028}', '\u{202e}'),
+        ('\u{2060}', '\u{206f}'),
+        ('\u{feff}', '\u{feff}'),
+        ('\u{fff9}', '\u{fffb}'),
+        ('\u{1d173}', '\u{1d17a}'),
+        ('\u{e0001}', '\u{e007f}'),
+    ];
+    ranges.into_iter().flat_map(|(first, last)| first..=last)
+}
+
+#[test]
+fn no_client_writes_a_control_into_the_log() {
+    let server = Server::start();
+    let all: String = unprintable().collect();
+    // In a path of a request that nobody signed; hyper takes no ASCII controls there.
+    let odd: String = unprintable().filter(|character| !character.is_ascii()).collect();
+    let printable = "/é😀👨‍👩‍👧 مرحبا";
+    for path in [format!("/{odd}"), format!("/webhook/{odd}"), format!("/messages/{odd}"), printable.replace(' ', "")] {
+        let mut client = server.client();
+        client.send_raw(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+        client.receive().expect("an answer");
+        let line = server.wait_for_line(|line| line["path"] == path.as_str());
+        assert!(line["message"].as_str().unwrap().contains(&path), "escaped, and the same text: {line}");
+    }
+    // In a field of a message that somebody signed.
+    server.store(&message(&format!("id {all}")));
+    server.wait_for_line(|line| line["message_id"] == format!("id {all}").as_str());
+    for line in server.raw_lines() {
+        let bare: Vec<char> = line.chars().filter(|character| unprintable().any(|odd| odd == *character)).collect();
+        assert!(bare.is_empty(), "{bare:?} in {line:?}");
+    }
+}
+
+#[test]
+fn no_client_writes_a_control_into_the_quarantine() {
+    let setup = Setup::new();
+    let folder = setup.path().join("quarantine");
+    std::fs::create_dir(&folder).unwrap();
+    let server = setup.env("POSTROOM_QUARANTINE_FOLDER", folder.display()).start();
+    let odd: String = unprintable().filter(|character| !character.is_ascii()).collect();
+    let request = format!("POST /webhook?{odd} HTTP/1.1\r\nHost: a\r\nX-Odd: a{odd}b\r\nContent-Length: 2\r\n\r\n{{}}");
+    let mut client = server.client();
+    client.send_raw(request.as_bytes()).unwrap();
+    assert_eq!(client.receive().expect("an answer").status, 401);
+    let text = wait_until("the request is kept", || {
+        std::fs::read_to_string(folder.join("00000.json")).ok().filter(|text| text.ends_with('}'))
+    });
+    assert!(!text.contains(|character| unprintable().any(|hidden| hidden == character)), "{text:?}");
+    let kept: Value = serde_json::from_str(&text).expect("it is still JSON");
+    assert_eq!(kept["target"], format!("/webhook?{odd}"));
+    assert_eq!(kept["headers"]["x-odd"], format!("a{odd}b"));
+    let (_, stdout, _) = Setup::in_folder(server.folder())
+        .env("POSTROOM_QUARANTINE_FOLDER", folder.display())
+        .arg("verify")
+        .arg("--quarantine")
+        .run();
+    assert!(stdout.contains("missing_header"), "{stdout}");
+    assert!(
+        !stdout.replace('\n', "").contains(|character| unprintable().any(|hidden| hidden == character)),
+        "{stdout:?}"
+    );
+}
+
+#[test]
+fn what_is_long_is_cut_once() {
+    let server = Server::start();
+    let long = format!("/{}é", "x".repeat(15_000));
+    let line = line_of(&server, "long-path", "GET", &long, &[], b"");
+    let shown = line["path"].as_str().unwrap();
+    assert!(long.starts_with(&shown[..1_024]) && shown.len() < 1_100, "{shown}");
+    assert!(shown[1_024..].contains("15003 bytes"), "it says what is missing: {shown}");
+    assert_eq!(line["message"], format!("GET {shown} 404"), "cut in the same way, with the status behind it");
+    let method = "M".repeat(10_000);
+    let line = line_of(&server, "long-method", &method, "/", &[], b"");
+    assert!(line["method"].as_str().unwrap().len() < 1_100 && line["status"] == 405, "{line}");
+    assert!(line["message"].as_str().unwrap().ends_with(" / 405"), "{line}");
+    // Whole up to the limit, and never cut within a character.
+    for (path, cut) in [(format!("/{}", "x".repeat(1_023)), false), (format!("/{}", "é".repeat(600)), true)] {
+        let line = line_of(&server, &format!("path-{cut}"), "GET", &path, &[], b"");
+        assert_eq!(line["path"] == path.as_str(), !cut, "{line}");
+    }
+    let id = "i".repeat(1_024);
+    server.store(&message(&id));
+    server.wait_for_line(|line| line["message_id"] == id.as_str());
+    let longest = server.raw_lines().iter().map(String::len).max().unwrap();
+    assert!(longest < 4_000, "{longest}");
+}
+
+#[test]
+fn the_latency_is_a_float_in_every_line() {
+    let server = Server::start();
+    server.get("/health/live");
+    assert_told_under_an_id(&server, b"GARBAGE\r\n\r\n", 400);
+    server.wait_for_line(|line| line["status"] == 200);
+    let lines: Vec<String> = server.raw_lines().into_iter().filter(|line| line.contains("\"status\"")).collect();
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        let latency = line.split("\"latency_ms\":").nth(1).unwrap().split([',', '}']).next().unwrap().to_owned();
+        assert!(latency.contains('.') && latency.parse::<f64>().is_ok(), "{latency}");
+    }
+}
+
 /// The program with a stdout that the test reads as far as the address and no further.
 struct Unread {
     program: Running,
@@ -227,8 +340,8 @@ impl Unread {
     /// Makes so many lines that neither the pipe nor the program's buffer holds them.
     fn flood(&self) {
         let mut client = Client::connect(self.address);
-        let target = format!("/{}", "x".repeat(12_000));
-        for _ in 0..400 {
+        let target = format!("/{}", "x".repeat(1_000));
+        for _ in 0..4_000 {
             assert_eq!(client.get(&target).status, 404);
         }
     }

@@ -3,6 +3,7 @@
 mod harness;
 
 mod access;
+mod addresses;
 mod api;
 mod bench;
 mod crash;
@@ -19,6 +20,7 @@ mod messages;
 mod metrics;
 mod overload;
 mod postgres;
+mod prefix;
 mod process;
 mod real_input;
 mod scripts;

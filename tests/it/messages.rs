@@ -286,8 +286,7 @@ fn rows_of_other_programs_show_up_at_once_and_unchanged() {
 
 /// Where the Link header leads.
 fn next(reply: &crate::harness::Reply) -> Option<String> {
-    let link = reply.header("link")?;
-    Some(link.strip_prefix('<')?.strip_suffix(">; rel=\"next\"")?.to_owned())
+    reply.next_page("/messages")
 }
 
 /// A listing by arrival ends before transactions that are still under way, which those of other tests on a server may be.

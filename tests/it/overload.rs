@@ -3,7 +3,8 @@
 use super::harness::load::Load;
 use super::harness::random::Random;
 use super::harness::stored::Stored;
-use super::harness::{Server, Setup, wait_until};
+use super::harness::{Client, Server, Setup, body, message, sign, wait_until};
+use postroom::telemetry::process::raise_open_file_limit;
 
 const CONNECTIONS: usize = 192;
 /// So few that most of the connections find no room.
@@ -70,6 +71,39 @@ fn while_another_program_holds_the_store_most_are_refused_at_once() {
     assert_eq!(server.get("/messages?limit=1").status, 200, "reading goes on");
     lock.release();
     assert_comes_back(&server, load);
+}
+
+/// More than the queue and all commits under way take with the settings as they are shipped, on either store (two commits on
+/// PostgreSQL); fewer than are accepted.
+const CROWD: usize = 3_400;
+
+#[test]
+fn as_shipped_the_queue_is_full_before_all_connections_wait_for_the_store() {
+    let files = raise_open_file_limit().unwrap_or(u64::MAX);
+    if files < CROWD as u64 + 512 {
+        return println!("skipped: {files} open files are too few for a crowd");
+    }
+    let server = Setup::new().patient().start();
+    let lock = server.stored().lock();
+    let post = |at: usize| {
+        let bytes = body(&message(&format!("m{at}")));
+        let mut client = server.client();
+        client.send("POST", "/webhook", &[("X-Signature", &sign(&bytes))], &bytes).expect("it can be sent");
+        client
+    };
+    let clients: Vec<Client> = (0..CROWD).map(post).collect();
+    wait_until("whoever finds no room is told", || (refusals(&server) > 0.0).then_some(()));
+    for path in ["/health/live", "/messages?limit=1", "/stats"] {
+        assert_eq!(server.get(path).status, 200, "{path} finds a connection and an answer");
+    }
+    lock.release();
+    let statuses: Vec<u16> =
+        clients.into_iter().map(|mut client| client.receive().expect("everybody is answered").status).collect();
+    let count = |status: u16| statuses.iter().filter(|known| **known == status).count();
+    println!("{} stored, {} refused", count(200), count(503));
+    assert_eq!(count(200) + count(503), CROWD, "{statuses:?}");
+    assert!(count(200) >= 1_024 && count(503) >= CROWD - 3_072 - 1, "{} stored, {} refused", count(200), count(503));
+    assert_eq!(server.rows(), count(200) as i64, "stored is what was acknowledged");
 }
 
 #[test]

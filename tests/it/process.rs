@@ -264,11 +264,11 @@ fn a_flag_counts_before_the_environment_before_the_file_before_the_default() {
         let line = start_line(&setup.env("POSTROOM_STORE_BATCH_MAX", 22).start());
         json!(["max_body_bytes", "grace_seconds", "batch_max", "readers", "queue_max"].map(|name| line[name].clone()))
     };
-    assert_eq!(settings(Setup::new().env("POSTROOM_CONFIG", &named)), json!([1000, 11, 22, 3, 8192]));
-    assert_eq!(settings(Setup::new().arg("serve").arg("--config").arg(&named)), json!([1000, 11, 22, 3, 8192]));
+    assert_eq!(settings(Setup::new().env("POSTROOM_CONFIG", &named)), json!([1000, 11, 22, 3, 1024]));
+    assert_eq!(settings(Setup::new().arg("serve").arg("--config").arg(&named)), json!([1000, 11, 22, 3, 1024]));
     let flags = Setup::new().arg("serve").arg("--store-batch-max=32").arg("--max-body-bytes").arg("33");
-    assert_eq!(settings(flags.env("POSTROOM_CONFIG", &named)), json!([33, 11, 32, 3, 8192]));
-    assert_eq!(settings(Setup::new()), json!([1 << 20, 10, 22, 2, 8192]));
+    assert_eq!(settings(flags.env("POSTROOM_CONFIG", &named)), json!([33, 11, 32, 3, 1024]));
+    assert_eq!(settings(Setup::new()), json!([1 << 20, 10, 22, 2, 1024]));
 }
 
 #[test]

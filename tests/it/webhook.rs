@@ -178,3 +178,21 @@ fn fifty_copies_at_once_make_one_row_and_49_duplicates() {
     let told = |dup: bool| lines.iter().filter(|line| line["message_id"] == "m1" && line["dup"] == dup).count();
     assert_eq!((told(false), told(true)), (1, 49));
 }
+
+#[test]
+fn slashes_in_front_of_the_path_are_one_at_the_sources_and_nowhere_else() {
+    let server = Setup::new().env("WHATSAPP_APP_SECRET", "s").env("WHATSAPP_VERIFY_TOKEN", "t").start();
+    let ask = |method: &str, target: &str, body: &[u8]| {
+        server.client().request(method, target, &[("X-Signature", &sign(body))], body).expect("an answer").status
+    };
+    for (at, target) in ["//webhook", "///webhook", "//webhook/", "//webhook?x=y"].into_iter().enumerate() {
+        assert_eq!(ask("POST", target, &body(&message(&format!("m{at}")))), 200, "{target}");
+    }
+    assert_eq!(ask("GET", "//webhook/whatsapp?hub.mode=subscribe&hub.challenge=1&hub.verify_token=t", b""), 200);
+    assert_eq!((ask("POST", "//webhook/whatsapp", b"{}"), ask("POST", "//webhook/nobody", b"{}")), (401, 404));
+    assert_eq!(server.metric(r#"http_requests_total{path="/webhook",status="200"}"#), Some(4.0));
+    // A rule of a proxy about /messages must not be passed by with one slash more.
+    for target in ["//messages", "//stats", "//metrics", "//docs", "//messages/m0", "/webhook//", "/x//webhook"] {
+        assert_eq!(ask("GET", target, b""), 404, "{target}");
+    }
+}

@@ -25,7 +25,7 @@ use plan::{Options, Plan, Section};
 use progress::Progress;
 use report::Report;
 use sections::startup::Filled;
-use sections::{ingest, latency, memory, reads, shared, startup};
+use sections::{ingest, latency, memory, overload, reads, shared, startup};
 
 /// Measures this program on this machine, in a temporary folder.
 ///
@@ -146,6 +146,11 @@ impl Bench {
             let memory = memory::run(self, filled).await?;
             done(report::memory(&memory));
             report.memory = Some(memory);
+        }
+        if self.plan.has(Section::Overload) {
+            let overload = overload::run(self).await?;
+            done(report::overload(&overload));
+            report.overload = Some(overload);
         }
         Ok(report)
     }

@@ -10,6 +10,7 @@ use super::plan::Plan;
 use super::sections::ingest::{Case, Row};
 use super::sections::latency;
 use super::sections::memory::Memory;
+use super::sections::overload::Overload;
 use super::sections::reads::Reads;
 use super::sections::shared::{self, Shared};
 use super::sections::startup::Startup;
@@ -38,6 +39,9 @@ pub struct Report {
     /// The same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
+    /// The same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overload: Option<Overload>,
     /// What was measured on PostgreSQL instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<Shared>,
@@ -56,6 +60,7 @@ impl Report {
             latency: None,
             reads: None,
             memory: None,
+            overload: None,
             shared: None,
         }
     }
@@ -269,6 +274,25 @@ pub fn shared(shared: &Shared) -> String {
     }
     shared.reads.iter().for_each(|measured| text += &reads(measured));
     text
+}
+
+/// The section on overload.
+pub fn overload(overload: &Overload) -> String {
+    let Overload { answers, .. } = overload;
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let rows = [
+        row("stored at most, a second", format!("{:.0}", overload.capacity_per_second)),
+        row("due, a second", format!("{:.0}", overload.offered_per_second)),
+        row("stored, a second", format!("{:.0}", overload.stored_per_second)),
+        row("stored, in all", answers.those_with(200).to_string()),
+        row("refused with 503", overload.refused.to_string()),
+        row("unexpected", overload.unexpected.to_string()),
+        row("stored, p50 ms", format!("{:.1}", answers.p50_ms_of_200)),
+        row("stored, p99 ms", format!("{:.1}", answers.p99_ms_of_200)),
+        row("longest ms", format!("{:.1}", answers.max_ms)),
+    ];
+    let title = format!("Overload: twice what can be stored, over {} connections (open loop)", overload.connections);
+    table(&title, &["", ""], &rows)
 }
 
 /// The section on memory.

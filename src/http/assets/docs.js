@@ -2,6 +2,8 @@
 // request goes out and is kept nowhere else.
 "use strict";
 
+// This file lies in the folder docs/ of the service, wherever a proxy shows that.
+const root = new URL("../", document.currentScript.src);
 const secretField = document.getElementById("secret");
 const signed = document.getElementById("signed");
 
@@ -14,7 +16,7 @@ async function signature(secret, body) {
 
 async function sign(request) {
   const path = new URL(request.url, location.href).pathname;
-  if (request.method !== "POST" || path !== "/webhook" || secretField.value === "") {
+  if (request.method !== "POST" || path !== new URL("webhook", root).pathname || secretField.value === "") {
     return request;
   }
   if (!window.crypto || !crypto.subtle) {
@@ -29,7 +31,7 @@ async function sign(request) {
 
 window.addEventListener("load", () => {
   SwaggerUIBundle({
-    url: "/openapi.json",
+    url: new URL("openapi.json", root).href,
     dom_id: "#swagger-ui",
     deepLinking: true,
     tryItOutEnabled: true,

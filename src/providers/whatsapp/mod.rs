@@ -10,7 +10,7 @@ use super::encoding::Encoding;
 use super::header::form;
 use super::json::{list, owned, scalar, text};
 use super::rule::first_fitting;
-use super::signature::BadSignature;
+use super::signature::BadHandshake;
 use super::{Challenge, Key, Parse, Parsed, Rule, Scheme, SecretForm, Source};
 use crate::domain::{Address, Moment, NewMessage, State, StatusUpdate};
 
@@ -29,20 +29,33 @@ pub const SCHEME: Scheme = Scheme {
 
 /// `hub.mode=subscribe`, the right `hub.verify_token`, and a `hub.challenge` to be said back, each exactly once. The names
 /// contain dots.
-pub fn handshake(source: &Source, query: &str) -> Result<Challenge, BadSignature> {
+pub fn handshake(source: &Source, query: &str) -> Result<Challenge, BadHandshake> {
     let parameters = form(query.as_bytes());
     let one = |name: &str| {
         let mut values = parameters.iter().filter(|(own, _)| own == name).map(|(_, value)| value.as_ref());
-        values.next().filter(|_| values.next().is_none())
+        match (values.next(), values.next()) {
+            (Some(value), None) => Ok(value),
+            (None, _) => Err("is missing"),
+            (Some(_), Some(_)) => Err("came more than once"),
+        }
     };
-    let token = one("hub.verify_token").ok_or(BadSignature::WrongVerifyToken)?;
-    let fits = |known: &Key| same_secret(token.as_bytes(), known.secret.expose());
-    let known = first_fitting(&source.options.verify_tokens, fits).is_ok();
-    match (known && one("hub.mode") == Some("subscribe"), one("hub.challenge")) {
-        (true, Some(challenge)) => Ok(Challenge(challenge.to_owned())),
-        _ => Err(BadSignature::WrongVerifyToken),
+    if one("hub.mode").map_err(BadHandshake::Mode)? != "subscribe" {
+        return Err(BadHandshake::Mode("must be subscribe"));
     }
+    let token = one("hub.verify_token").map_err(BadHandshake::Token)?;
+    if source.options.verify_tokens.is_empty() {
+        return Err(BadHandshake::NoToken);
+    }
+    let fits = |known: &Key| same_secret(token.as_bytes(), known.secret.expose());
+    if first_fitting(&source.options.verify_tokens, fits).is_err() {
+        return Err(BadHandshake::Token(WRONG_TOKEN));
+    }
+    let challenge = one("hub.challenge").map_err(BadHandshake::Challenge)?;
+    Ok(Challenge(challenge.to_owned()))
 }
+
+/// Said of a token that is another one.
+const WRONG_TOKEN: &str = "is not the verify token of this source";
 
 /// Reads an envelope. Also of relays that pass it on.
 pub fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {

@@ -57,7 +57,7 @@ impl Queue {
     pub fn has_room(&self) -> Result<(), StoreError> {
         let waiting = self.lock();
         waiting.admit()?;
-        waiting.backlog.room(1)
+        waiting.backlog.room()
     }
 
     /// Adds a job, or refuses it without waiting.

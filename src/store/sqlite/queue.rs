@@ -37,7 +37,7 @@ impl Queue {
 
     /// Whether a message would be taken now.
     pub fn has_room(&self) -> Result<(), StoreError> {
-        self.lock().backlog.room(1)
+        self.lock().backlog.room()
     }
 
     /// Adds a job, or refuses it without waiting.

@@ -246,21 +246,38 @@ fn the_handshake_wants_the_right_token_and_says_the_challenge_back() {
     assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
     let opaque = good.replace("1158201444", "%3Cb%3E+x");
     assert_eq!(ask(&opaque), (200, "<b> x".to_owned()));
-    let refused = (403, r#"{"detail":"invalid verify token"}"#.to_owned());
-    for bad in [
-        &good.replace("verify+me", "other"),
-        &good.replace("verify+me", ""),
-        &good.replace("subscribe", "unsubscribe"),
-        &good.replace("hub.challenge=1158201444&", ""),
-        &format!("{good}&hub.verify_token=other"),
-        &good.replace("hub.", "hub_"),
-        "",
-    ] {
-        assert_eq!(ask(bad), refused, "{bad}");
+    let refusals = [
+        (good.replace("subscribe", "unsubscribe"), "hub.mode must be subscribe"),
+        (good.replace("hub.mode=subscribe&", ""), "hub.mode is missing"),
+        (format!("{good}&hub.mode=subscribe"), "hub.mode came more than once"),
+        (good.replace("hub.", "hub_"), "hub.mode is missing"),
+        (String::new(), "hub.mode is missing"),
+        (good.replace("verify+me", "other"), "hub.verify_token is not the verify token of this source"),
+        (good.replace("verify+me", ""), "hub.verify_token is not the verify token of this source"),
+        (good.replace("verify+me", "verify+me+"), "hub.verify_token is not the verify token of this source"),
+        (good.replace("&hub.verify_token=verify+me", ""), "hub.verify_token is missing"),
+        (format!("{good}&hub.verify_token=other"), "hub.verify_token came more than once"),
+        (good.replace("hub.challenge=1158201444&", ""), "hub.challenge is missing"),
+        (format!("{good}&hub.challenge=1"), "hub.challenge came more than once"),
+    ];
+    for (query, detail) in &refusals {
+        assert_eq!(ask(query), (403, format!(r#"{{"detail":"{detail}"}}"#)), "{query}");
     }
-    assert_eq!(server.metric(r#"postroom_refused_total{reason="wrong_verify_token"}"#), Some(7.0));
+    let count = |reason: &str| server.metric(&format!(r#"postroom_refused_total{{reason="{reason}"}}"#));
+    assert_eq!((count("wrong_verify_token"), count("malformed_handshake")), (Some(5.0), Some(7.0)));
+    assert!(server.lines().iter().all(|line| !line.to_string().contains("verify me")), "the token stays out");
     assert_eq!(server.get("/webhook/twilio").status, 405, "only who shakes hands asks by GET");
     assert_eq!(server.get("/webhook/nobody").status, 404);
+}
+
+#[test]
+fn a_handshake_where_no_token_is_set_says_so_to_the_operator() {
+    let server = Setup::new().env("WHATSAPP_APP_SECRET", "app-secret").start();
+    let reply = server.get("/webhook/whatsapp?hub.mode=subscribe&hub.challenge=1&hub.verify_token=x");
+    assert_eq!((reply.status, reply.text().as_str()), (403, r#"{"detail":"no verify token is set for this source"}"#));
+    let line = server.wait_for_line(|line| line["status"] == 403);
+    assert_eq!((line["reason"].as_str(), line["level"].as_str()), (Some("wrong_verify_token"), Some("ERROR")));
+    assert!(line["error"].as_str().unwrap().contains("WHATSAPP_VERIFY_TOKEN"), "{line}");
 }
 
 #[test]
@@ -360,7 +377,7 @@ fn forwarded_hosts_are_only_believed_from_a_proxy_that_is_trusted() {
         assert_eq!(appended("x-forwarded-host", claimed), 403, "who says which is the proxy's? {claimed}");
     }
     assert_eq!(appended("x-forwarded-host", "hooks.example.com, hooks.example.com"), 200);
-    assert_eq!(appended("x-forwarded-proto", "https, http"), 403);
+    assert_eq!(appended("x-forwarded-proto", "https, http"), 200, "the outermost proxy's is the first");
     assert_eq!(ask(setup("127.0.0.1"), &[forwarded[0], forwarded[1], forwarded[1]]), 403, "two lines");
     let fixed = setup("127.0.0.1").env("PUBLIC_BASE_URL", "https://other.example");
     assert_eq!(ask(fixed, &forwarded), 403, "what the operator says goes before");

@@ -1,6 +1,7 @@
 //! What the system does to a program: disks that fail, fill up and lose power. A small library between the program and the
 //! system (`shim.c`) makes it happen at a chosen moment.
 
+mod clock;
 mod disk_full;
 mod io_errors;
 mod power_cut;

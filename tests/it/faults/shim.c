@@ -11,6 +11,7 @@
  *   SHIM_FULL        while this file exists, writes fail with ENOSPC
  *   SHIM_SHORT       with SHIM_FAIL_NTH: a write fails only after the first half of its bytes
  *   SHIM_RECORD      what happened is appended to this file: see struct record
+ *   SHIM_CLOCK       the clock of the day shows so many seconds more as this file says, now and at each reading
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,6 +26,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 /* One event in the record, followed by `length` bytes. The tests read it, and append markers of their own ('M'). */
@@ -199,5 +201,30 @@ int unlink(const char *path) {
     if (result == 0) record('U', file, 0, NULL, 0);
     pthread_mutex_unlock(&lock);
     errno = code;
+    return result;
+}
+
+/* Read anew each time: whoever writes to the file sets the clock. */
+static long clock_offset(void) {
+    const char *path = getenv("SHIM_CLOCK");
+    char text[32];
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0) return 0;
+    ssize_t length = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (length <= 0) return 0;
+    text[length] = 0;
+    return atol(text);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    typedef int (*clock_type)(clockid_t, struct timespec *);
+    REAL("clock_gettime", clock_type);
+    int result = real(clock, now);
+    if (result == 0 && clock == CLOCK_REALTIME) {
+        int code = errno;
+        now->tv_sec += clock_offset();
+        errno = code;
+    }
     return result;
 }

@@ -21,6 +21,12 @@ impl Reply {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// Where the link to the next page leads, in an answer to this target.
+    pub fn next_page(&self, target: &str) -> Option<String> {
+        let link = self.header("link")?.strip_prefix('<')?.strip_suffix(">; rel=\"next\"")?;
+        Some(resolve(target, link))
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8(self.body.clone()).expect("the body is UTF-8")
     }
@@ -28,6 +34,25 @@ impl Reply {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.text()))
     }
+}
+
+/// Where a reference in the document at `base` leads, as far as our documents need it of RFC 3986, §5.2.
+pub fn resolve(base: &str, reference: &str) -> String {
+    if reference.starts_with('/') {
+        return reference.to_owned();
+    }
+    let (folder, _) = base.split('?').next().unwrap().rsplit_once('/').expect("a path begins with a slash");
+    let mut parts: Vec<&str> = folder.split('/').collect();
+    let (path, query) = reference.split_once('?').map_or((reference, None), |(path, query)| (path, Some(query)));
+    for part in path.split('/') {
+        match part {
+            ".." => drop(parts.pop()),
+            "." => {}
+            part => parts.push(part),
+        }
+    }
+    let path = parts.join("/");
+    query.map_or(path.clone(), |query| format!("{path}?{query}"))
 }
 
 /// One keep-alive connection.

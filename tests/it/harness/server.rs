@@ -298,6 +298,11 @@ impl Server {
         lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     }
 
+    /// The log lines so far, as they were written.
+    pub fn raw_lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
     /// Waits for a log line for which `wanted` holds.
     pub fn wait_for_line(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         wait_until("the log has the line", || self.lines().into_iter().find(|line| wanted(line)))

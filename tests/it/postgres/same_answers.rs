@@ -136,7 +136,7 @@ fn walk(both: &mut Both, query: &str) {
     let mut target = Some(format!("/messages?{query}"));
     while let Some(here) = target {
         let reply = both.ask("GET", &here, &[], b"");
-        target = reply.header("link").and_then(|link| Some(link.strip_prefix('<')?.split_once('>')?.0.to_owned()));
+        target = reply.next_page(&here);
     }
 }
 
@@ -153,8 +153,7 @@ fn arrivals_are_the_same(one: &Server, other: &Server) {
                 return ids;
             }
             ids.extend(data.iter().map(|message| message["message_id"].as_str().unwrap_or_default().to_owned()));
-            let link = reply.header("link").expect("there is always a next page");
-            target = link.trim_start_matches('<').split_once('>').expect("a link").0.to_owned();
+            target = reply.next_page(&target).expect("there is always a next page");
         }
     };
     let expected = ids(one);

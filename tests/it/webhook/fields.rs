@@ -291,3 +291,28 @@ fn unknown_fields_are_ignored_and_of_doubled_keys_the_last_counts() {
     assert_eq!(listed["data"][1]["message_id"], "m2");
     assert_eq!((&listed["total"], &listed["data"][1]["text"]), (&json!(2), &json!("Hello")));
 }
+
+#[test]
+fn a_byte_order_mark_is_named() {
+    let server = Server::start();
+    let text = message("m1").to_string();
+    let wide = |mark: [u8; 2], bytes: fn(u16) -> [u8; 2]| {
+        mark.into_iter().chain(text.encode_utf16().flat_map(bytes)).collect::<Vec<u8>>()
+    };
+    let cases = [
+        ([b"\xef\xbb\xbf", text.as_bytes()].concat(), "UTF-8 without"),
+        (wide([0xff, 0xfe], u16::to_le_bytes), "UTF-16"),
+        (wide([0xfe, 0xff], u16::to_be_bytes), "UTF-16"),
+        (b"\xef\xbb\xbf".to_vec(), "UTF-8 without"),
+    ];
+    for (bytes, hint) in cases {
+        let reply = server.post(&bytes);
+        assert_eq!(only_error(&reply, r#"["body"]"#), "json_invalid");
+        let told = reply.json()["detail"][0].clone();
+        let (words, why) = (told["msg"].as_str().unwrap(), told["ctx"]["error"].as_str().unwrap());
+        assert_eq!(words, format!("Invalid JSON: {why}"));
+        assert!(why.contains("byte order mark") && why.contains(hint), "{why}");
+    }
+    let inside = message("m2").to_string().replace("Hello", "\u{feff}Hello");
+    assert_eq!(said(&server.post(inside.as_bytes())), STORED, "within a text it is a character");
+}

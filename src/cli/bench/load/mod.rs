@@ -54,6 +54,10 @@ pub struct Answers {
     pub p999_ms: f64,
     /// The longest anybody waited, which is the longest stall.
     pub max_ms: f64,
+    /// Of the answers 200 alone.
+    pub p50_ms_of_200: f64,
+    /// The same.
+    pub p99_ms_of_200: f64,
 }
 
 impl Answers {
@@ -79,6 +83,8 @@ struct Shift {
     due: Semaphore,
     next: AtomicUsize,
     latency: Spread,
+    /// Of the answers 200 alone.
+    latency_of_200: Spread,
     slowest_us: AtomicU64,
     statuses: Mutex<BTreeMap<u16, u64>>,
 }
@@ -113,6 +119,7 @@ impl Load {
             due: Semaphore::new(0),
             next: AtomicUsize::new(range.start),
             latency: Spread::new(),
+            latency_of_200: Spread::new(),
             slowest_us: AtomicU64::new(0),
             statuses: Mutex::default(),
             pace,
@@ -194,7 +201,11 @@ impl Shift {
                 None => now,
             };
             let status = connection.exchange(self.requests.get(at, &mut desk)).await?;
-            let waited = self.latency.observe(due.elapsed());
+            let elapsed = due.elapsed();
+            let waited = self.latency.observe(elapsed);
+            if status == 200 {
+                self.latency_of_200.observe(elapsed);
+            }
             self.slowest_us.fetch_max(waited, Relaxed);
             *statuses.entry(status).or_default() += 1;
         }
@@ -225,9 +236,19 @@ impl Shift {
     fn answers(&self, seconds: f64) -> Answers {
         let statuses = self.statuses.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         let answered = statuses.values().sum();
-        let [p50_ms, p99_ms, p999_ms] =
-            self.latency.quantiles([0.5, 0.99, 0.999]).unwrap_or_default().map(|microseconds| microseconds / 1e3);
-        let max_ms = self.slowest_us.load(Relaxed) as f64 / 1e3;
-        Answers { answered, statuses, per_second: answered as f64 / seconds, p50_ms, p99_ms, p999_ms, max_ms }
+        let in_ms = |microseconds: f64| microseconds / 1e3;
+        let [p50_ms, p99_ms, p999_ms] = self.latency.quantiles([0.5, 0.99, 0.999]).unwrap_or_default().map(in_ms);
+        let [p50_ms_of_200, p99_ms_of_200] = self.latency_of_200.quantiles([0.5, 0.99]).unwrap_or_default().map(in_ms);
+        Answers {
+            answered,
+            statuses,
+            per_second: answered as f64 / seconds,
+            p50_ms,
+            p99_ms,
+            p999_ms,
+            max_ms: in_ms(self.slowest_us.load(Relaxed) as f64),
+            p50_ms_of_200,
+            p99_ms_of_200,
+        }
     }
 }

@@ -3,6 +3,7 @@
 pub mod ingest;
 pub mod latency;
 pub mod memory;
+pub mod overload;
 pub mod reads;
 pub mod shared;
 pub mod startup;

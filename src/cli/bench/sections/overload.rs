@@ -1,0 +1,67 @@
+//! What overload looks like: how much is stored of messages that come twice as fast as they can be stored, how long those wait, and
+//! what becomes of the others. An open loop: messages are due at fixed times, whatever the service does.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::cli::bench::Bench;
+use crate::cli::bench::load::{Answers, Load, Pace};
+use crate::telemetry::process;
+
+/// Connections of the closed loop that finds how much is stored at most.
+const CONNECTIONS_OF_CAPACITY: usize = 256;
+/// More than a commit and the queue take together (1,024 each), fewer than are accepted (4,096).
+const CONNECTIONS: usize = 3_584;
+/// Files that this program needs beside its connections.
+const FILES_RESERVED: u64 = 64;
+
+/// The figures.
+#[derive(Debug, Clone, Serialize)]
+pub struct Overload {
+    /// Messages a second that were stored where each connection sends the next one when it has its answer.
+    pub capacity_per_second: f64,
+    /// Messages a second that were due afterwards.
+    pub offered_per_second: f64,
+    /// Over how many connections.
+    pub connections: usize,
+    /// Messages a second that were stored of these.
+    pub stored_per_second: f64,
+    /// Messages that were answered 503.
+    pub refused: u64,
+    /// Messages that were answered otherwise.
+    pub unexpected: u64,
+    /// All answers.
+    #[serde(flatten)]
+    pub answers: Answers,
+}
+
+/// Measures on an empty database.
+pub async fn run(bench: &Bench) -> anyhow::Result<Overload> {
+    bench.progress.step("overload: how much is stored at most");
+    let server = bench.workplace.start_server(&bench.workplace.database_in("empty")?).await?;
+    let seconds = bench.plan.seconds as f64;
+    let at_most = Pace { seconds_max: Some(seconds), ..Pace::default() };
+    let mut load = Load::open(server.address(), CONNECTIONS_OF_CAPACITY).await?;
+    let capacity = load.send(&Arc::new(bench.endless()), 0..usize::MAX, at_most).await?.per_second;
+    drop(load);
+    server.wait_until_caught_up().await?;
+
+    bench.progress.step("overload: twice as much");
+    let files = process::raise_open_file_limit().unwrap_or(u64::MAX).saturating_sub(FILES_RESERVED);
+    let connections = CONNECTIONS.min(usize::try_from(files).unwrap_or(usize::MAX));
+    let offered = 2.0 * capacity;
+    let mut load = Load::open(server.address(), connections).await?;
+    let twice = Pace { per_second: Some(offered), ..Pace::default() };
+    let answers = load.send(&Arc::new(bench.endless()), 0..(offered * seconds) as usize, twice).await?;
+    let (stored, refused) = (answers.those_with(200), answers.those_with(503));
+    Ok(Overload {
+        capacity_per_second: capacity,
+        offered_per_second: offered,
+        connections,
+        stored_per_second: answers.per_second * stored as f64 / answers.answered.max(1) as f64,
+        refused,
+        unexpected: answers.answered - stored - refused,
+        answers,
+    })
+}
