@@ -30,6 +30,22 @@ fn a_token_may_be_given_as_its_digest() {
 }
 
 #[test]
+fn the_start_warns_of_open_reading_and_says_that_web_pages_may_read_too() {
+    let warned = |server: &Server| {
+        let names =
+            |line: &serde_json::Value| line["message"].as_str().is_some_and(|text| text.contains("DNS rebinding"));
+        server.lines().iter().any(|line| line["level"] == "WARNING" && names(line))
+    };
+    let open = Server::start();
+    open.wait_for_line(|line| line["level"] == "WARNING");
+    assert!(warned(&open));
+    let guarded = Setup::new().env("API_TOKEN", "token").start();
+    guarded.get("/health/live");
+    guarded.wait_for_line(|line| line["path"] == "/health/live");
+    assert!(!warned(&guarded), "{:?}", guarded.lines());
+}
+
+#[test]
 fn reading_can_have_a_port_of_its_own() {
     let server = Setup::new().env("POSTROOM_SERVER_READ_PORT", 0).start();
     let line = server.wait_for_line(|line| line["read_address"].is_string());

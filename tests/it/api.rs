@@ -30,7 +30,8 @@ fn paths_that_do_not_exist_are_404() {
         "/nowhere",
         "/webhook/x",
         "/webhook//",
-        "//webhook",
+        "//messages",
+        "//health/live",
         "/Messages",
         "/messages.json",
         "/health",
@@ -83,7 +84,8 @@ fn one_trailing_slash_is_as_good_as_none() {
     let body = body(&message("m1"));
     let reply = server.client().request("POST", "/webhook/", &[("X-Signature", &sign(&body))], &body).unwrap();
     assert_eq!(said(&reply), (200, r#"{"status":"ok"}"#.to_owned()));
-    for path in READ_PATHS.into_iter().filter(|path| !["/", "/metrics"].contains(path)) {
+    // The links of /docs are relative, so they differ; `docs.rs` follows them.
+    for path in READ_PATHS.into_iter().filter(|path| !["/", "/metrics", "/docs"].contains(path)) {
         assert_eq!(said(&server.get(&format!("{path}/"))), said(&server.get(path)), "{path}");
     }
     assert_eq!(server.get("/messages/?limit=1").json()["total"], 1);

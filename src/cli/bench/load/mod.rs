@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -102,6 +103,17 @@ impl Load {
             connections.push(Connection::open(*address).await?);
         }
         Ok(Self { connections })
+    }
+
+    /// The same, each used once: one that says nothing at first is closed sooner than one that rests.
+    pub async fn open_used(address: SocketAddr, count: usize) -> anyhow::Result<Self> {
+        let mut load = Self { connections: Vec::with_capacity(count) };
+        for _ in 0..count {
+            let mut connection = Connection::open(address).await?;
+            ensure!(connection.get("/health/live").await? == 200, "{address} is not alive");
+            load.connections.push(connection);
+        }
+        Ok(load)
     }
 
     /// Sends the requests of `range`. Returns right after the last answer.

@@ -9,8 +9,8 @@ use crate::cli::bench::Bench;
 use crate::cli::bench::load::{Answers, Load, Pace};
 use crate::telemetry::process;
 
-/// Connections of the closed loop that finds how much is stored at most.
-const CONNECTIONS_OF_CAPACITY: usize = 256;
+/// Connections of the closed loop that finds how much is stored at most: a whole commit waits while one is made.
+const CONNECTIONS_OF_CAPACITY: usize = 2_048;
 /// More than a commit and the queue take together (1,024 each), fewer than are accepted (4,096).
 const CONNECTIONS: usize = 3_584;
 /// Files that this program needs beside its connections.
@@ -42,16 +42,17 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Overload> {
     let server = bench.workplace.start_server(&bench.workplace.database_in("empty")?).await?;
     let seconds = bench.plan.seconds as f64;
     let at_most = Pace { seconds_max: Some(seconds), ..Pace::default() };
-    let mut load = Load::open(server.address(), CONNECTIONS_OF_CAPACITY).await?;
-    let capacity = load.send(&Arc::new(bench.endless()), 0..usize::MAX, at_most).await?.per_second;
+    let files = process::raise_open_file_limit().unwrap_or(u64::MAX).saturating_sub(FILES_RESERVED);
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let mut load = Load::open(server.address(), CONNECTIONS_OF_CAPACITY.min(files)).await?;
+    let capacity = stored_per_second(&load.send(&Arc::new(bench.endless()), 0..usize::MAX, at_most).await?);
     drop(load);
     server.wait_until_caught_up().await?;
 
     bench.progress.step("overload: twice as much");
-    let files = process::raise_open_file_limit().unwrap_or(u64::MAX).saturating_sub(FILES_RESERVED);
-    let connections = CONNECTIONS.min(usize::try_from(files).unwrap_or(usize::MAX));
+    let connections = CONNECTIONS.min(files);
     let offered = 2.0 * capacity;
-    let mut load = Load::open(server.address(), connections).await?;
+    let mut load = Load::open_used(server.address(), connections).await?;
     let twice = Pace { per_second: Some(offered), ..Pace::default() };
     let answers = load.send(&Arc::new(bench.endless()), 0..(offered * seconds) as usize, twice).await?;
     let (stored, refused) = (answers.those_with(200), answers.those_with(503));
@@ -59,9 +60,14 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Overload> {
         capacity_per_second: capacity,
         offered_per_second: offered,
         connections,
-        stored_per_second: answers.per_second * stored as f64 / answers.answered.max(1) as f64,
+        stored_per_second: stored_per_second(&answers),
         refused,
         unexpected: answers.answered - stored - refused,
         answers,
     })
+}
+
+/// Refusals cost little and come soon: they are no part of what a service stores.
+fn stored_per_second(answers: &Answers) -> f64 {
+    answers.per_second * answers.those_with(200) as f64 / answers.answered.max(1) as f64
 }
