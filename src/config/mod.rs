@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn database_urls() {
-        let path = |url| match load(&[("WEBHOOK_SECRET", "s"), ("DATABASE_URL", url)]) {
+        let path = |url: &str| match load(&[("WEBHOOK_SECRET", "s"), ("DATABASE_URL", url)]) {
             Ok(config) => config.store.database.to_string(),
             Err(error) => error.to_string(),
         };

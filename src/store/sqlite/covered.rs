@@ -12,6 +12,9 @@ use crate::store::index::key::{self, Value};
 use crate::store::index::senders::{Changes, count};
 use crate::store::index::state::{Dead, Gone, State, digest};
 
+/// Messages whose hashes are kept with the files.
+const SAMPLES: u64 = 64;
+
 /// Why something could not be read or covered.
 #[derive(Debug, Error)]
 pub(super) enum Failure {
@@ -202,6 +205,25 @@ pub(super) fn row_hash(connection: &Connection, state: &State, row: i64) -> rusq
         Ok(crc32fast::hash(&all))
     });
     hash.optional()
+}
+
+/// Some messages of a state, evenly spread, the last one among them.
+pub(super) fn samples(connection: &Connection, state: &State) -> Result<Vec<Sample>, Failure> {
+    let mut samples = Vec::new();
+    let step = (state.live() / SAMPLES).max(1) as usize;
+    let mut wanted: Vec<i64> = vec![state.row];
+    for member in &state.members {
+        let mut rows = member.segment.rows();
+        for rank in (0..member.segment.count()).step_by(step) {
+            wanted.push(rows.row(rank)?);
+        }
+    }
+    for row in wanted {
+        if let Some(hash) = row_hash(connection, state, row)? {
+            samples.push(Sample { row, hash });
+        }
+    }
+    Ok(samples)
 }
 
 /// Whether each row still is what it was when its sample was taken, or has a note that tells otherwise.

@@ -10,8 +10,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
+use super::batch::Pace;
 use super::covered::{Extent, difference};
-use super::indexer::{Keeper, Pace};
+use super::indexer::Keeper;
 use super::reader::Reader;
 use super::schema::{Missing, open_for_writing};
 use super::tie::Found;

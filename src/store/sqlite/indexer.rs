@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::batch::{Batch, message, tail};
-use super::covered::{Extent, Failure, by_notes, difference, row_hash, samples_are_true};
+use super::batch::{Batch, Pace, message, tail};
+use super::covered::{Extent, Failure, by_notes, difference, samples, samples_are_true};
 use super::file::FileIdentity;
 use super::merger::Merger;
 use super::reader::Reader;
@@ -38,42 +38,12 @@ const SAVE_AT_NOTES: i64 = 10_000;
 const RESTING_PART: f64 = 1.0 / 8.0;
 /// Where nothing can be written to a file, the index waits after so many times the messages that a file begins with.
 const IN_MEMORY_FACTOR: u64 = 4;
-/// Messages whose hashes are kept with the files.
-const SAMPLES: u64 = 64;
 /// An index of no more messages is compared with the table before it is used; a larger one too, unless its files are known to be those
 /// that it was saved for.
-const COMPARED_FIRST: u64 = if cfg(test) { 100 } else { 65_536 };
+const COMPARED_FIRST: u64 = if cfg!(test) { 100 } else { 65_536 };
 /// With more messages than this to go, progress is told.
 const LAG_TOLD: i64 = 2 * LAG_POLITE;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How much is done at a time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    /// Messages that are added at a time.
-    pub batch: usize,
-    /// Bytes of text after which no more are added at a time: of a text that never repeats itself the index takes thirty times as
-    /// much while it is built.
-    pub batch_bytes: usize,
-    /// Messages in memory before they are written to a file.
-    pub save_at: u64,
-    /// And bytes.
-    pub save_at_bytes: u64,
-    /// How long none may have come before fewer are written all the same.
-    pub rest: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            batch: 8_192,
-            batch_bytes: 1 << 20,
-            save_at: 65_536,
-            save_at_bytes: 32 << 20,
-            rest: Duration::from_secs(5),
-        }
-    }
-}
 
 /// The running threads.
 #[derive(Debug)]
@@ -510,23 +480,4 @@ impl Keeper {
             give_back_memory();
         }
     }
-}
-
-/// Some messages of a state, evenly spread, the last one among them.
-fn samples(connection: &Connection, state: &State) -> Result<Vec<Sample>, Failure> {
-    let mut samples = Vec::new();
-    let step = (state.live() / SAMPLES).max(1) as usize;
-    let mut wanted: Vec<i64> = vec![state.row];
-    for member in &state.members {
-        let mut rows = member.segment.rows();
-        for rank in (0..member.segment.count()).step_by(step) {
-            wanted.push(rows.row(rank)?);
-        }
-    }
-    for row in wanted {
-        if let Some(hash) = row_hash(connection, state, row)? {
-            samples.push(Sample { row, hash });
-        }
-    }
-    Ok(samples)
 }

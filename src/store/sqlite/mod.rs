@@ -17,6 +17,7 @@ mod merger;
 mod queries;
 mod queue;
 mod reader;
+mod reading;
 pub mod schema;
 mod tie;
 mod writer;

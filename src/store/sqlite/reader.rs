@@ -13,7 +13,8 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use super::file::FileIdentity;
-use super::schema::{self, OpenError, open_to_read};
+use super::reading::open_to_read;
+use super::schema::{self, OpenError};
 use crate::store::StoreError;
 use crate::store::index::Index;
 use crate::store::index::state::State;

@@ -4,7 +4,6 @@
 //! and are versioned by `PRAGMA user_version` (0 in files that the original service made).
 
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Tra
 use thiserror::Error;
 
 use super::failure::is_out_of_space;
-use super::file::{NoRight, is_mounted_alone, trace_of_changes, trace_of_messages, wal_path};
+use super::file::{NoRight, is_mounted_alone, trace_of_messages, wal_path};
 use crate::config::StoreConfig;
 use crate::store::index::folder::{OWNER_ONLY, make_folder};
 use crate::telemetry::log;
@@ -108,6 +107,8 @@ pub enum OpenError {
 pub(super) enum Missing {
     Create,
     Refuse,
+    /// Refused too, but a table that cannot be served is taken: whoever opens it so repairs it.
+    Repair,
 }
 
 /// Opens the file for writing, with all of our objects in place, in WAL mode with `synchronous=FULL`, and with everything
@@ -234,54 +235,6 @@ pub(super) fn sort_beside(connection: &Connection, path: &Path) -> rusqlite::Res
     }
 }
 
-/// Opens the file for reading only.
-pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    prepare_to_read(Connection::open_with_flags(path, flags)?)
-}
-
-/// The same, also where there is no space for a log: without one the file is all there is, and it can be read as it lies. Answers
-/// whether that is how it was opened.
-pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<(Connection, bool)> {
-    let opened = open_for_reading(path).and_then(|connection| version(&connection).map(|_| connection));
-    let error = match opened {
-        Ok(connection) => return Ok((connection, false)),
-        Err(error) => error,
-    };
-    let may_be_for_space = matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen)
-    );
-    // Files are not opened to look: closing them would end the process's locks.
-    if !may_be_for_space || trace_of_changes(path).is_some() {
-        return Err(error);
-    }
-    Ok((prepare_to_read(open_immutable(path)?)?, true))
-}
-
-/// Opens a file that nobody changes, without a log or locks.
-pub(super) fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
-            other => uri.push_str(&format!("%{other:02X}")),
-        }
-    }
-    uri.push_str("?immutable=1");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(uri, flags)
-}
-
-fn prepare_to_read(connection: Connection) -> rusqlite::Result<Connection> {
-    connection.busy_timeout(Duration::from_secs(1))?;
-    // What is hot is in the system's cache.
-    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -2048;")?;
-    connection.set_prepared_statement_cache_capacity(64);
-    super::queries::add_functions(&connection)?;
-    Ok(connection)
-}
-
 /// Moves the whole log into the file, whatever counts as moved already, and syncs the file. A checkpoint that a reader
 /// stops halfway writes pages without a sync, and the next one does not write them again: if that one's sync fails, only the
 /// log has them. What counts as moved is noted in memory that all who have the file open share; so nobody else may.
@@ -333,12 +286,14 @@ fn check_table(connection: &Connection, missing: Missing) -> Result<bool, OpenEr
     let is_missing = !object_exists(connection, "messages")?;
     if is_missing {
         // Where our objects are, there was a table: whoever took it away has its messages, and an empty one would hide that.
-        if missing == Missing::Refuse || is_ours(connection)? {
+        if missing != Missing::Create || is_ours(connection)? {
             return Err(OpenError::NoTable);
         }
         connection.execute_batch(MESSAGES)?;
     }
-    check_collations(connection)?;
+    if missing != Missing::Repair {
+        check_collations(connection)?;
+    }
     let mut statement =
         connection.prepare("SELECT name, \"notnull\", dflt_value FROM pragma_table_info('messages')")?;
     let columns = statement.query_map([], |row| {
@@ -478,7 +433,7 @@ pub(super) fn rebuild_key(
     config: &StoreConfig,
     tell: impl FnMut() + Send + 'static,
 ) -> Result<u64, OpenError> {
-    let mut connection = open_for_writing(path, config, Missing::Refuse)?;
+    let mut connection = open_for_writing(path, config, Missing::Repair)?;
     connection.progress_handler(STEPS_PER_LOOK, Some(keep_going(tell)))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     build(&transaction)?;
