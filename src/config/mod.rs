@@ -321,7 +321,13 @@ fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
         Some("") => "names no file after sqlite:///".to_owned(),
         Some(":memory:") => "asks for a database in memory, which would lose every message at the next stop".to_owned(),
         Some(path) if path.contains('\0') => "holds a NUL character".to_owned(),
-        Some(path) => return Ok(Database::Sqlite { path: PathBuf::from(path) }),
+        Some(path) => match said_beside(path).filter(|_| std::fs::symlink_metadata(path).is_err()) {
+            None => return Ok(Database::Sqlite { path: PathBuf::from(path) }),
+            Some(what) => format!(
+                "has {what}: all that follows sqlite:/// is the path of the file, and there is no file '{path}'; take {what} away, or make \
+                 the file if that is its name"
+            ),
+        },
         None => match given.value.split_once(':') {
             Some((scheme, _)) if scheme != "sqlite" => format!(
                 "has the scheme '{}', which is not supported; use sqlite:////absolute/path, sqlite:///relative/path or postgres://",
@@ -334,6 +340,17 @@ fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
         },
     };
     Err(ConfigError::Setting { said_by: given.said_by, problem })
+}
+
+/// What a path holds that is hardly meant as a part of it. The original service takes it as one, so there may be such files.
+fn said_beside(path: &str) -> Option<&'static str> {
+    let has_query = path.rsplit_once('?').is_some_and(|(_, query)| query.is_empty() || query.contains('='));
+    match path {
+        _ if has_query => Some("a query string"),
+        _ if path.trim() != path => Some("white space at an end"),
+        _ if path.starts_with(['\'', '"']) || path.ends_with(['\'', '"']) => Some("quotes"),
+        _ => None,
+    }
 }
 
 fn complaint_about(place: &str, problem: &str) -> ConfigError {
@@ -429,7 +446,7 @@ mod tests {
 
     #[test]
     fn database_urls() {
-        let path = |url| match load(&[("WEBHOOK_SECRET", "s"), ("DATABASE_URL", url)]) {
+        let path = |url: &str| match load(&[("WEBHOOK_SECRET", "s"), ("DATABASE_URL", url)]) {
             Ok(config) => config.store.database.to_string(),
             Err(error) => error.to_string(),
         };
@@ -438,6 +455,20 @@ mod tests {
         assert_eq!(path("postgres://user:hunter2@db/x"), "PostgreSQL db:5432/x");
         let refused = path("mysql://user:hunter2@db/x");
         assert!(refused.starts_with("DATABASE_URL has the scheme 'mysql'") && !refused.contains("hunter2"));
+        for (more, what) in [
+            ("no.db?check_same_thread=False", "a query string"),
+            ("no.db?a=1&b", "a query string"),
+            ("no.db?", "a query string"),
+            ("no.db ", "white space"),
+            (" no.db", "white space"),
+            ("no.db\n", "white space"),
+            ("'no.db'", "quotes"),
+            ("no.db\"", "quotes"),
+        ] {
+            let url = format!("sqlite:///{more}");
+            let refused = path(&url);
+            assert!(refused.starts_with(&format!("DATABASE_URL has {what}")), "{more}: {refused}");
+        }
         for bad in ["sqlite:///", "sqlite://x", "sqlite:x", "nonsense", "sqlite:///:memory:"] {
             assert!(path(bad).starts_with("DATABASE_URL"), "{bad}");
         }

@@ -2,8 +2,9 @@
 //! crash leaves the manifest of before or after a change, and files that nobody names, which are removed.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,10 +19,23 @@ use crate::domain::fold::UNICODE_VERSION;
 
 const MANIFEST: &str = "manifest.json";
 /// The form of the manifest; another one is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 /// Bytes between two syncs of a file that is being written.
 const SYNC_BYTES: usize = 4 << 20;
+
+/// Whoever makes a file of messages makes it for the service's user alone.
+pub const OWNER_ONLY: u32 = 0o600;
+
+/// Makes a file, or empties it. A new one is readable by its owner alone: it tells of messages.
+pub fn new_file(path: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(true).mode(OWNER_ONLY).open(path)
+}
+
+/// Makes a folder where there is none, and those that lead to it, for its owner alone.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
 
 /// A message of the table with a hash of what it says, to tell whether a database is the one that an index was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +52,11 @@ struct Manifest {
     /// Of the folding: texts that fold otherwise have other grams.
     unicode: (u64, u64, u64),
     epoch: String,
+    tie: String,
+    schema_version: i64,
+    database: (u64, u64),
+    log: (u64, u64),
+    digest: u64,
     row: i64,
     note: i64,
     senders: u64,
@@ -76,10 +95,16 @@ impl Folder {
         entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
     }
 
+    /// Whether there is anything in a folder that was made from messages.
+    pub fn has_segments(path: &Path) -> bool {
+        let mut entries = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.any(|path| path.ends_with(MANIFEST) || path.extension().is_some_and(|ending| ending == &SUFFIX[1..]))
+    }
+
     /// Makes the folder where it is absent, and takes it; none if another process has it.
     pub fn take(path: PathBuf) -> io::Result<Option<Self>> {
-        fs::create_dir_all(&path)?;
-        let lock = File::create(path.join("lock"))?;
+        make_folder(&path)?;
+        let lock = new_file(&path.join("lock"))?;
         match lock.try_lock() {
             Ok(()) => Ok(Some(Self { path, _lock: lock, next: 1, unnamed: BTreeSet::new() })),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -104,7 +129,11 @@ impl Folder {
         }
         let state = State {
             epoch: manifest.epoch,
-            database: (0, 0),
+            tie: manifest.tie,
+            schema_version: manifest.schema_version,
+            database: manifest.database,
+            log: manifest.log,
+            digest: manifest.digest,
             row: manifest.row,
             note: manifest.note,
             files: manifest.segments.iter().map(|listed| listed.file).collect(),
@@ -114,8 +143,14 @@ impl Folder {
         Ok((state, manifest.samples))
     }
 
-    /// Makes everything that a state knows safe on disk, and answers the state as it is then: nothing of it only in memory.
-    pub fn save(&mut self, state: &State, samples: Vec<Sample>) -> io::Result<State> {
+    /// Makes everything that a state knows safe on disk, and answers the state as it is then: nothing of it only in memory. `tie` gives
+    /// the database a new name when the files are there, and returns it: the manifest is written under this name.
+    pub fn save(
+        &mut self,
+        state: &State,
+        samples: Vec<Sample>,
+        tie: impl FnOnce() -> io::Result<String>,
+    ) -> io::Result<State> {
         let mut saved = state.clone();
         let in_memory = saved.members.split_off(state.files.len());
         if !in_memory.is_empty() {
@@ -129,11 +164,24 @@ impl Folder {
         let written = senders.write(|to| state.senders.write(to));
         let Ok(source) = written else { return Err(self.give_up(senders.number, written)) };
         saved.senders = Senders::new(CountTable::open(source)?);
+        match tie() {
+            Ok(name) => saved.tie = name,
+            Err(error) => {
+                let new = saved.files.split_off(state.files.len()).into_iter().chain([senders.number]);
+                new.for_each(|number| self.release(number));
+                return Err(error);
+            }
+        }
         let segments = saved.files.iter().zip(&saved.members);
         let manifest = Manifest {
             version: VERSION,
             unicode: UNICODE_VERSION,
             epoch: saved.epoch.clone(),
+            tie: saved.tie.clone(),
+            schema_version: saved.schema_version,
+            database: saved.database,
+            log: saved.log,
+            digest: saved.digest,
             row: saved.row,
             note: saved.note,
             senders: senders.number,
@@ -149,7 +197,7 @@ impl Folder {
 
     fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
         let new = self.path.join("manifest.new");
-        let mut file = File::create(&new)?;
+        let mut file = new_file(&new)?;
         file.write_all(&serde_json::to_vec(manifest)?)?;
         file.sync_all()?;
         fs::rename(new, self.path.join(MANIFEST))?;
@@ -213,7 +261,7 @@ pub struct NewFile {
 impl NewFile {
     /// Writes it and makes it safe on disk.
     pub fn write(&self, write: impl FnOnce(NewFileWriter) -> io::Result<NewFileWriter>) -> io::Result<Source> {
-        let file = File::options().read(true).write(true).create_new(true).open(&self.path)?;
+        let file = File::options().read(true).write(true).create_new(true).mode(OWNER_ONLY).open(&self.path)?;
         let written = write(BufWriter::with_capacity(WRITE_BUFFER_BYTES, Steady { file, unsynced: 0 }))?;
         let Steady { file, .. } = written.into_inner().map_err(|error| error.into_error())?;
         file.sync_all()?;

@@ -28,8 +28,14 @@ const DEAD_SHARE: u64 = 8;
 pub struct State {
     /// Which content of a database this belongs to.
     pub epoch: String,
+    /// A name that the database got after everything that this covers was in it.
+    pub tie: String,
+    /// The database's schema version.
+    pub schema_version: i64,
     /// Which file that is, as the system knows it.
     pub database: (u64, u64),
+    /// Which file its log is.
+    pub log: (u64, u64),
     /// The greatest row that it covers.
     pub row: i64,
     /// The last note that it covers.
@@ -40,6 +46,33 @@ pub struct State {
     pub files: Vec<u64>,
     /// The counts of the senders.
     pub senders: Senders,
+    /// The sum of the digests of all messages that count.
+    pub digest: u64,
+}
+
+/// What a state belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Home {
+    /// See `State`.
+    pub epoch: String,
+    /// See `State`.
+    pub tie: String,
+    /// See `State`.
+    pub schema_version: i64,
+    /// See `State`.
+    pub database: (u64, u64),
+    /// See `State`.
+    pub log: (u64, u64),
+}
+
+/// A number that a message has with this row, order and sender. Kept in files: it must not change.
+pub fn digest(row: i64, place: &[u8], sender: &[u8]) -> u64 {
+    // FNV-1a, whose last bytes hardly reach the upper bits of the sum, and then the finalizer of SplitMix64.
+    let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = row.to_le_bytes().iter().chain(place).chain(sender).fold(0xcbf2_9ce4_8422_2325, add);
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
 }
 
 /// A message that is not, or not so any more, what the index covers.
@@ -58,15 +91,20 @@ pub type Dead = HashMap<usize, Vec<u32>>;
 
 impl State {
     /// Covers nothing.
-    pub fn empty(epoch: String, note: i64, database: (u64, u64)) -> Self {
+    pub fn empty(home: Home, note: i64) -> Self {
+        let Home { epoch, tie, schema_version, database, log } = home;
         Self {
             epoch,
+            tie,
+            schema_version,
             database,
+            log,
             row: i64::MIN,
             note,
             members: Vec::new(),
             files: Vec::new(),
             senders: Senders::new(CountTable::empty()),
+            digest: 0,
         }
     }
 
@@ -116,9 +154,14 @@ impl State {
             return Ok(());
         }
         let mut changes = Changes::new();
-        rows.iter().for_each(|row| count(&mut changes, &row.sender, 1));
+        let mut sum = self.digest;
+        for row in &rows {
+            count(&mut changes, &row.sender, 1);
+            sum = sum.wrapping_add(digest(row.row, &row.place, &row.sender));
+        }
         self.members.push(in_memory(build(rows, Vec::new())?)?);
         self.senders.apply(&changes)?;
+        self.digest = sum;
         self.settle()
     }
 
@@ -185,7 +228,7 @@ mod tests {
             in_memory(build((1..=rows).map(row).collect(), Vec::new()).unwrap()).unwrap()
         };
         let due = |sizes: &[i64]| {
-            let mut state = State::empty(String::new(), 0, (0, 0));
+            let mut state = State::empty(Home::default(), 0);
             state.members = sizes.iter().map(|rows| segment(*rows)).collect();
             state.files = (0..sizes.len() as u64).collect();
             state.merge_due().map(|members| members.len())

@@ -23,6 +23,31 @@ enum Next {
     Anywhere,
 }
 
+/// What never becomes less, whoever writes: within an epoch every row that goes is noted, and no note has the number of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reach {
+    epoch: String,
+    row: i64,
+    note: i64,
+}
+
+impl Reach {
+    /// Looks.
+    pub fn look(connection: &Connection) -> rusqlite::Result<Self> {
+        let sql = "SELECT epoch, max(high_row, ifnull((SELECT max(rowid) FROM messages), 0)),
+                       ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'postroom_changes'), 0)
+                   FROM postroom_index";
+        connection
+            .prepare_cached(sql)?
+            .query_row([], |row| Ok(Self { epoch: row.get(0)?, row: row.get(1)?, note: row.get(2)? }))
+    }
+
+    /// Whether something went without a note since `before`, when rows up to `committed` were there in any case.
+    pub fn fell_behind(&self, before: &Self, committed: i64) -> bool {
+        self.epoch == before.epoch && (self.row < before.row.max(committed) || self.note < before.note)
+    }
+}
+
 /// What is known of the table's rowids.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows {

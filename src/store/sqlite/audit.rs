@@ -1,18 +1,16 @@
 //! Looking a database file over without changing it.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use super::batch::message;
 use super::covered::{Extent, Failure, dead_by_notes, samples_are_true, value};
-use super::file::{locate, wal_path};
+use super::file::{is_in_wal_mode, is_mounted_alone, locate, wal_path};
 use super::leftover;
-use super::schema::{SCHEMA_VERSION, is_ours, object_exists, open_for_reading, sort_beside};
+use super::reading::{open_for_reading, open_immutable};
+use super::schema::{SCHEMA_VERSION, is_ours, object_exists, sort_beside};
 use crate::store::Leftovers;
 use crate::store::index::build::Row;
 use crate::store::index::folder::Folder;
@@ -63,6 +61,12 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     if thorough {
         audit.findings = integrity(&connection)?;
     }
+    if is_mounted_alone(path) {
+        audit.findings.push(
+            "the file is a mount by itself: mount its folder, or messages in its log are lost with the container"
+                .to_owned(),
+        );
+    }
     if object_exists(&connection, "messages")? {
         audit.messages = Some(connection.query_row("SELECT count(*) FROM messages", [], |row| row.get(0))?);
     }
@@ -83,7 +87,7 @@ fn audit_index(path: &Path, connection: &Connection, thorough: bool, audit: &mut
     // One moment for all that is compared.
     let _snapshot = connection.unchecked_transaction()?;
     let Some(extent) = Extent::read(connection)? else { return Ok(()) };
-    state.database = file_numbers(path);
+    (state.database, state.schema_version) = (file_numbers(path), extent.schema_version);
     if !extent.suits(&state, state.database) || !samples_are_true(connection, &state, &samples)? {
         return Ok(());
     }
@@ -154,22 +158,7 @@ fn open_untouched(path: &Path) -> rusqlite::Result<Connection> {
     if wal_path(path).exists() || !is_in_wal_mode(path) {
         return open_for_reading(path);
     }
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
-            other => uri.push_str(&format!("%{other:02X}")),
-        }
-    }
-    uri.push_str("?immutable=1");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(uri, flags)
-}
-
-/// Bytes 18 and 19 of the header are 2 in WAL mode (SQLite, "Database File Format", §1.3.3).
-fn is_in_wal_mode(path: &Path) -> bool {
-    let mut header = [0; 20];
-    File::open(path).and_then(|mut file| file.read_exact(&mut header)).is_ok() && header[18..] == [2, 2]
+    open_immutable(path)
 }
 
 /// SQLite's own complaints.

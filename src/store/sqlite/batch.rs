@@ -1,12 +1,41 @@
 //! Rows of the table as the index takes them: so many at a time, and no more text than has room in memory.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, Row as SqlRow};
 
 use super::covered::value;
-use super::indexer::Pace;
 use super::queries::shown;
 use crate::store::index::build::Row;
 use crate::store::index::key;
+
+/// How much is done at a time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Messages that are added at a time.
+    pub batch: usize,
+    /// Bytes of text after which no more are added at a time: of a text that never repeats itself the index takes thirty times as
+    /// much while it is built.
+    pub batch_bytes: usize,
+    /// Messages in memory before they are written to a file.
+    pub save_at: u64,
+    /// And bytes.
+    pub save_at_bytes: u64,
+    /// How long none may have come before fewer are written all the same.
+    pub rest: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            batch: 8_192,
+            batch_bytes: 1 << 20,
+            save_at: 65_536,
+            save_at_bytes: 32 << 20,
+            rest: Duration::from_secs(5),
+        }
+    }
+}
 
 /// Messages that are added together.
 pub(super) struct Batch {

@@ -6,10 +6,14 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 use thiserror::Error;
 
+use super::schema;
 use crate::store::index::folder::Sample;
 use crate::store::index::key::{self, Value};
 use crate::store::index::senders::{Changes, count};
-use crate::store::index::state::{Dead, Gone, State};
+use crate::store::index::state::{Dead, Gone, State, digest};
+
+/// Messages whose hashes are kept with the files.
+const SAMPLES: u64 = 64;
 
 /// Why something could not be read or covered.
 #[derive(Debug, Error)]
@@ -27,6 +31,10 @@ pub(super) enum Failure {
 pub(super) struct Extent {
     /// Changes when rows may have changed without notes.
     pub epoch: String,
+    /// The names by which an index knows the file, the newest first.
+    names: String,
+    /// Changes with every table, index or trigger that anybody makes or drops, and when a whole database is restored in place.
+    pub schema_version: i64,
     /// No less than any row that was given up.
     high_row: i64,
     /// The greatest row.
@@ -42,15 +50,18 @@ impl Extent {
     pub fn read(connection: &Connection) -> rusqlite::Result<Option<Self>> {
         let sql =
             "SELECT epoch, high_row, (SELECT max(rowid) FROM messages), (SELECT min(change) FROM postroom_changes),
-                       ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'postroom_changes'), 0)
-                   FROM postroom_index";
+                       ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'postroom_changes'), 0), names
+                   FROM postroom_index, postroom_tie";
+        let schema_version = schema::version(connection)?;
         let extent = connection.prepare_cached(sql)?.query_row([], |row| {
             Ok(Self {
                 epoch: row.get(0)?,
+                schema_version,
                 high_row: row.get(1)?,
                 last_row: row.get(2)?,
                 first_note: row.get(3)?,
                 last_note: row.get(4)?,
+                names: row.get(5)?,
             })
         });
         extent.optional()
@@ -58,13 +69,23 @@ impl Extent {
 
     /// Whether a state tells of this database, and everything that it does not cover can be found.
     pub fn suits(&self, state: &State, database: (u64, u64)) -> bool {
+        state.database == database && state.schema_version == self.schema_version && self.has_all_of(state)
+    }
+
+    /// Whether everything that a state covers was once in this database, and everything that it does not cover can be found.
+    fn has_all_of(&self, state: &State) -> bool {
         let reached = self.last_row.unwrap_or(i64::MIN).max(self.high_row);
         let next_note = self.first_note.unwrap_or(self.last_note + 1);
         state.epoch == self.epoch
-            && state.database == database
+            && self.names.split_terminator(' ').any(|name| name == state.tie)
             && (state.row <= reached || state.members.is_empty())
             && state.note <= self.last_note
             && next_note <= state.note + 1
+    }
+
+    /// The newest of the names.
+    pub fn tie(&self) -> &str {
+        self.names.split_terminator(' ').next().unwrap_or_default()
     }
 
     /// How many rows there are at most behind a row.
@@ -105,15 +126,58 @@ fn each_gone(
 
 /// What is dead in the segments of a state by the notes that it does not cover, and how the senders' counts change by that.
 pub(super) fn dead_by_notes(connection: &Connection, state: &State) -> Result<(Dead, Changes), Failure> {
-    let (mut dead, mut changes) = (Dead::new(), Changes::new());
+    by_notes(connection, state).map(|by_notes| (by_notes.dead, by_notes.changes))
+}
+
+/// What notes that a state does not cover do to it.
+#[derive(Debug, Default)]
+pub(super) struct ByNotes {
+    /// What is dead in its segments.
+    pub dead: Dead,
+    /// How the senders' counts change by that.
+    pub changes: Changes,
+    /// How many messages that are.
+    messages: u64,
+    /// Their share of the state's digest.
+    pub digest: u64,
+}
+
+/// Reads these notes.
+pub(super) fn by_notes(connection: &Connection, state: &State) -> Result<ByNotes, Failure> {
+    let mut found = ByNotes::default();
     each_gone(connection, state, |gone| {
         if let Some((member, rank)) = state.find(&gone)? {
-            dead.entry(member).or_default().push(rank);
-            count(&mut changes, &gone.sender, -1);
+            found.dead.entry(member).or_default().push(rank);
+            count(&mut found.changes, &gone.sender, -1);
+            found.messages += 1;
+            found.digest = found.digest.wrapping_add(digest(gone.row, &gone.place, &gone.sender));
         }
         Ok(())
     })?;
-    Ok((dead, changes))
+    Ok(found)
+}
+
+/// Why a state that suits is not of these rows all the same, if it is not: rows may have changed without notes. Reads the whole
+/// table.
+pub(super) fn difference(connection: &Connection, state: &State) -> Result<Option<String>, Failure> {
+    let gone = by_notes(connection, state)?;
+    let (expected, expected_digest) = (state.live() - gone.messages, state.digest.wrapping_sub(gone.digest));
+    let sql = "SELECT rowid, ts, message_id, from_msisdn FROM messages
+               WHERE rowid <= ?1 AND rowid NOT IN (SELECT row FROM postroom_changes WHERE change > ?2)";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([state.row, state.note])?;
+    let (mut found, mut found_digest) = (0, 0_u64);
+    while let Some(row) = rows.next()? {
+        let place = key::place(value(row.get_ref(1)?), value(row.get_ref(2)?));
+        let sender = key::single(value(row.get_ref(3)?));
+        found += 1;
+        found_digest = found_digest.wrapping_add(digest(row.get(0)?, &place, &sender));
+    }
+    Ok(match (found == expected, found_digest == expected_digest) {
+        (false, _) => Some(format!("it has {expected} messages where the table has {found}")),
+        (_, false) => Some("it has other messages than the table".to_owned()),
+        _ => None,
+    })
 }
 
 /// What a note says was there before; none where there was nothing.
@@ -141,6 +205,25 @@ pub(super) fn row_hash(connection: &Connection, state: &State, row: i64) -> rusq
         Ok(crc32fast::hash(&all))
     });
     hash.optional()
+}
+
+/// Some messages of a state, evenly spread, the last one among them.
+pub(super) fn samples(connection: &Connection, state: &State) -> Result<Vec<Sample>, Failure> {
+    let mut samples = Vec::new();
+    let step = (state.live() / SAMPLES).max(1) as usize;
+    let mut wanted: Vec<i64> = vec![state.row];
+    for member in &state.members {
+        let mut rows = member.segment.rows();
+        for rank in (0..member.segment.count()).step_by(step) {
+            wanted.push(rows.row(rank)?);
+        }
+    }
+    for row in wanted {
+        if let Some(hash) = row_hash(connection, state, row)? {
+            samples.push(Sample { row, hash });
+        }
+    }
+    Ok(samples)
 }
 
 /// Whether each row still is what it was when its sample was taken, or has a note that tells otherwise.

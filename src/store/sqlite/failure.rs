@@ -49,7 +49,7 @@ impl Failure {
             Some(ErrorCode::DiskFull) => Self::DiskFull(error),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked(error),
             Some(ErrorCode::ConstraintViolation) => Self::RolledBack(error),
-            Some(ErrorCode::SystemIoFailure) if out_of_space(connection) => Self::DiskFull(error),
+            Some(ErrorCode::SystemIoFailure) if is_out_of_space(connection) => Self::DiskFull(error),
             _ => Self::Broken(error),
         }
     }
@@ -75,14 +75,14 @@ impl Failure {
     /// What the requests of the batch are told.
     pub fn to_store_error(&self) -> StoreError {
         match self {
-            Self::DiskFull(_) | Self::LogFull => StoreError::DiskFull,
+            Self::DiskFull(_) | Self::LogFull | Self::Open(OpenError::NoSpace(_)) => StoreError::DiskFull,
             other => StoreError::Unavailable(other.to_string()),
         }
     }
 }
 
 /// SQLite reports a quota or a file-size limit as an I/O error; the system's own number tells it apart from a broken disk.
-fn out_of_space(connection: &rusqlite::Connection) -> bool {
+pub(super) fn is_out_of_space(connection: &rusqlite::Connection) -> bool {
     // SAFETY: the handle belongs to an open connection that this thread holds; the call only reads a field of it.
     #[allow(unsafe_code)]
     let number = unsafe { rusqlite::ffi::sqlite3_system_errno(connection.handle()) };

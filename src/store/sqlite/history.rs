@@ -6,17 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
-use super::covered::Extent;
-use super::indexer::{Keeper, Pace};
+use super::batch::Pace;
+use super::covered::{Extent, difference};
+use super::indexer::Keeper;
 use super::reader::Reader;
 use super::schema::{Missing, open_for_writing};
+use super::tie::Found;
 use super::{listing, queries};
 use crate::config::{Database, StoreConfig};
 use crate::domain::{Filter, Needle, Order, PageRequest, Room, Start, Timestamp};
 use crate::store::index::Index;
+use crate::store::index::folder::Folder;
+use crate::store::index::state::State;
 
 /// Messages have ids 0 to 39, times 0 to 4, senders 0 to 13.
 #[derive(Debug, Clone)]
@@ -168,14 +173,45 @@ impl World {
                 assert_eq!(by_index, by_table, "{request:?}");
                 assert_eq!(listing::stats(snapshot)?, queries::stats(snapshot.connection)?);
                 let extent = Extent::read(snapshot.connection)?.unwrap();
-                let suits = |state| extent.suits(state, snapshot.database);
+                let suits = |state: &State| extent.suits(state, snapshot.database);
                 assert!(!must_be_covered || snapshot.state.as_deref().is_some_and(suits), "the index is used");
+                if let Some(state) = snapshot.state.as_deref().filter(|state| suits(state)) {
+                    assert_eq!(difference(snapshot.connection, state).unwrap(), None, "the digest is right");
+                }
                 Ok(())
             },
         );
         compared.unwrap();
         assert!(!self.index.take_distrust(), "the index was right");
     }
+}
+
+#[test]
+fn a_large_index_beside_its_very_files_is_used_at_once_and_compared_all_the_same() {
+    let world = World::new();
+    let path = path(&world.folder);
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+        INSERT INTO messages SELECT 'm' || i, '+1', '+2', 'x', NULL, 'x' FROM n";
+    world.theirs.execute_batch(rows).unwrap();
+    let keeper = || Keeper::new(path.clone(), None, Arc::clone(&world.index), Pace::default()).unwrap();
+    let mut first = keeper();
+    while first.step(false) {}
+    first.end();
+    world.index.publish(None);
+    let saved = || Folder::load(&Folder::path_of(&path)).unwrap().0;
+    assert!(Found::at(&path).continues(&saved()), "after a crash both files are there");
+    // Nothing speaks against it, and yet it is of other rows.
+    world.theirs.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+    world.theirs.execute_batch("DELETE FROM messages WHERE rowid IN (22, 33)").unwrap();
+    let mut second = keeper();
+    second.found = Some(Found::at(&path));
+    while second.step(false) {}
+    assert_eq!(world.index.current().unwrap().live(), 298);
+    second.end();
+    // Another file of the same content is not the one that it was saved for.
+    std::fs::copy(&path, path.with_extension("copy")).unwrap();
+    std::fs::rename(path.with_extension("copy"), &path).unwrap();
+    assert!(!Found::at(&path).continues(&saved()));
 }
 
 fn name(id: u8) -> String {

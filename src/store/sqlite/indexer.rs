@@ -10,16 +10,18 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::batch::{Batch, message, tail};
-use super::covered::{Extent, Failure, dead_by_notes, row_hash, samples_are_true};
+use super::batch::{Batch, Pace, message, tail};
+use super::covered::{Extent, Failure, by_notes, difference, samples, samples_are_true};
+use super::file::FileIdentity;
 use super::merger::Merger;
 use super::reader::Reader;
 use super::schema::OpenError;
+use super::tie::{self, Found};
 use super::{Forget, Shared};
 use crate::store::Health;
 use crate::store::index::Index;
 use crate::store::index::folder::{Folder, Sample};
-use crate::store::index::state::State;
+use crate::store::index::state::{Home, State};
 use crate::telemetry::log;
 use crate::telemetry::process::give_back_memory;
 
@@ -36,39 +38,12 @@ const SAVE_AT_NOTES: i64 = 10_000;
 const RESTING_PART: f64 = 1.0 / 8.0;
 /// Where nothing can be written to a file, the index waits after so many times the messages that a file begins with.
 const IN_MEMORY_FACTOR: u64 = 4;
-/// Messages whose hashes are kept with the files.
-const SAMPLES: u64 = 64;
+/// An index of no more messages is compared with the table before it is used; a larger one too, unless its files are known to be those
+/// that it was saved for.
+const COMPARED_FIRST: u64 = if cfg!(test) { 100 } else { 65_536 };
 /// With more messages than this to go, progress is told.
 const LAG_TOLD: i64 = 2 * LAG_POLITE;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How much is done at a time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    /// Messages that are added at a time.
-    pub batch: usize,
-    /// Bytes of text after which no more are added at a time: of a text that never repeats itself the index takes thirty times as
-    /// much while it is built.
-    pub batch_bytes: usize,
-    /// Messages in memory before they are written to a file.
-    pub save_at: u64,
-    /// And bytes.
-    pub save_at_bytes: u64,
-    /// How long none may have come before fewer are written all the same.
-    pub rest: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            batch: 8_192,
-            batch_bytes: 1 << 20,
-            save_at: 65_536,
-            save_at_bytes: 32 << 20,
-            rest: Duration::from_secs(5),
-        }
-    }
-}
 
 /// The running threads.
 #[derive(Debug)]
@@ -105,8 +80,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Indexer {
     /// Starts the threads. The database must exist.
-    pub fn start(path: PathBuf, shared: Arc<Shared>, index: Arc<Index>) -> Result<Self, OpenError> {
-        let keeper = Keeper::new(path, Some(shared), index, Pace::default()).map_err(OpenError::Thread)?;
+    pub fn start(path: PathBuf, shared: Arc<Shared>, index: Arc<Index>, found: Found) -> Result<Self, OpenError> {
+        let mut keeper = Keeper::new(path, Some(shared), index, Pace::default()).map_err(OpenError::Thread)?;
+        keeper.found = Some(found);
         let control = Arc::clone(&keeper.control);
         let thread = std::thread::Builder::new().name("index".to_owned()).spawn(move || keeper.run());
         Ok(Self { control, thread: thread.map_err(OpenError::Thread)? })
@@ -149,8 +125,13 @@ pub(super) struct Keeper {
     pace: Pace,
     control: Arc<Control>,
     reader: Reader,
+    path: PathBuf,
     folder_path: PathBuf,
     merger: Merger,
+    /// What the start found, until the index is first loaded.
+    pub(super) found: Option<Found>,
+    /// The index is used, and has yet to be compared with the table.
+    compare: bool,
     /// The last note that the files cover.
     saved_note: i64,
     /// When messages were last added; none once that is long ago.
@@ -169,8 +150,16 @@ pub(super) struct Keeper {
 struct Step {
     /// More is waiting.
     again: bool,
-    /// The state that ought to be written to files, if any, with samples of it.
-    save: Option<(State, Vec<Sample>)>,
+    /// The state that ought to be written to files, if any.
+    save: Option<Save>,
+}
+
+/// What is written to files.
+struct Save {
+    state: State,
+    samples: Vec<Sample>,
+    /// The name that it is saved under.
+    tie: String,
 }
 
 impl Keeper {
@@ -180,7 +169,10 @@ impl Keeper {
         Ok(Self {
             merger: Merger::start(Arc::clone(&index), Arc::clone(&control))?,
             folder_path: Folder::path_of(&path),
-            reader: Reader::new(path, Arc::default()),
+            reader: Reader::new(path.clone(), Arc::default()),
+            path,
+            found: None,
+            compare: false,
             shared,
             index,
             pace,
@@ -223,7 +215,8 @@ impl Keeper {
             Ok(()) => self.no_folder = false,
             Err(error) => {
                 if !std::mem::replace(&mut self.no_folder, true) {
-                    log::error("the folder of the index cannot be used").cause(&error).emit();
+                    let path = self.folder_path.display().to_string();
+                    log::error("the folder of the index cannot be used").text("path", &path).cause(&error).emit();
                 }
             }
         }
@@ -264,8 +257,9 @@ impl Keeper {
     fn advance(&mut self, end: bool) -> Result<bool, Failure> {
         let index = Arc::clone(&self.index);
         let _changing = index.change();
-        let control = Arc::clone(&self.control);
-        let over = move || !end && control.stop.load(Ordering::Relaxed);
+        let (control, shared) = (Arc::clone(&self.control), self.shared.clone());
+        let is_broken = move || shared.as_ref().is_some_and(|shared| shared.health() == Health::Broken);
+        let over = move || !end && control.stop.load(Ordering::Relaxed) || is_broken();
         let mut reader = std::mem::replace(&mut self.reader, Reader::new(PathBuf::new(), Arc::default()));
         let stepped = reader.read(over, |snapshot| Ok(self.cover(snapshot.connection, snapshot.database, end)));
         self.reader = reader;
@@ -275,8 +269,8 @@ impl Keeper {
             Err(_) if self.shared.is_some() => return Ok(false),
             Err(error) => return Err(io::Error::other(error).into()),
         };
-        if let Some((state, samples)) = step.save {
-            self.save(&state, samples)?;
+        if let Some(save) = step.save {
+            self.save(save)?;
         }
         Ok(step.again && !end)
     }
@@ -290,6 +284,17 @@ impl Keeper {
             Some(state) => State::clone(&state),
             None => self.begin(connection, &extent, database, distrusted)?,
         };
+        if self.compare {
+            if let Some(reason) = difference(connection, &state)? {
+                state = self.begin_anew(&extent, database, &reason)?;
+            }
+            self.compare = false;
+        }
+        if state.tie != extent.tie() {
+            // Whoever holds the folder has saved meanwhile. As long as the file goes on from one look to the next, each of its names is right.
+            extent.tie().clone_into(&mut state.tie);
+            self.index.publish(Some(state.clone()));
+        }
         let lag = extent.behind(state.row);
         let is_full = self.in_memory(&state)? >= IN_MEMORY_FACTOR as f64;
         let polite = lag < LAG_POLITE && self.writer_is_busy();
@@ -320,9 +325,11 @@ impl Keeper {
             || state.note >= self.saved_note + SAVE_AT_NOTES
             || self.control.save_wanted.load(Ordering::Relaxed)
             || end && (state.in_memory() > 0 || state.note > self.saved_note);
-        let save = (is_due && lock(&self.control.folder).is_some()).then(|| {
+        let can_write = self.shared.as_ref().is_none_or(|shared| shared.health() == Health::Ready);
+        let save = (is_due && can_write && lock(&self.control.folder).is_some()).then(|| {
             let samples = samples(connection, &state)?;
-            Ok::<_, Failure>((state, samples))
+            let tie = connection.query_row("SELECT lower(hex(randomblob(16)))", [], |row| row.get(0))?;
+            Ok::<_, Failure>(Save { state, samples, tie })
         });
         Ok(Step { again, save: save.transpose()? })
     }
@@ -342,32 +349,65 @@ impl Keeper {
         database: (u64, u64),
         distrusted: bool,
     ) -> Result<State, Failure> {
+        let found = self.found.take();
         let loaded = if distrusted { None } else { Folder::load(&self.folder_path).ok() };
-        if let Some((mut state, samples)) = loaded {
-            state.database = database;
-            if extent.suits(&state, database) && samples_are_true(connection, &state, &samples)? {
-                self.saved_note = state.note;
-                self.index.publish(Some(state.clone()));
-                return Ok(state);
+        let Some((mut state, samples)) = loaded else {
+            if distrusted {
+                log::error("the index was wrong, and is built anew").emit();
             }
-            log::warning("the index is not of this database as it is, and is built anew").emit();
-        } else if distrusted {
-            log::error("the index was wrong, and is built anew").emit();
+            return self.begin_empty(extent, database);
+        };
+        let continues = found.is_some_and(|found| found.continues(&state)) && extent.suits(&state, database);
+        let Home { schema_version, database, log, .. } = self.home(extent, database);
+        (state.schema_version, state.database, state.log) = (schema_version, database, log);
+        if !extent.suits(&state, database) {
+            return self.begin_anew(extent, database, "it is of another time, or of another copy of the file");
         }
-        if let Some(folder) = lock(&self.control.folder).as_mut() {
-            folder.clear()?;
+        if !samples_are_true(connection, &state, &samples)? {
+            return self.begin_anew(extent, database, "it has other messages than the table");
         }
-        let state = State::empty(extent.epoch.clone(), extent.last_note, database);
+        self.compare = continues && state.live() > COMPARED_FIRST;
+        if !self.compare
+            && let Some(reason) = difference(connection, &state)?
+        {
+            return self.begin_anew(extent, database, &reason);
+        }
         self.saved_note = state.note;
         self.index.publish(Some(state.clone()));
         Ok(state)
     }
 
+    /// Tells why the index is of no use, and begins with an empty one.
+    fn begin_anew(&mut self, extent: &Extent, database: (u64, u64), reason: &str) -> Result<State, Failure> {
+        log::warning("the index is not of this database as it is, and is built anew").text("reason", reason).emit();
+        self.begin_empty(extent, database)
+    }
+
+    fn begin_empty(&mut self, extent: &Extent, database: (u64, u64)) -> Result<State, Failure> {
+        self.compare = false;
+        self.index.publish(None);
+        if let Some(folder) = lock(&self.control.folder).as_mut() {
+            folder.clear()?;
+        }
+        let state = State::empty(self.home(extent, database), extent.last_note);
+        self.saved_note = state.note;
+        self.index.publish(Some(state.clone()));
+        Ok(state)
+    }
+
+    /// What a state belongs to that begins now.
+    fn home(&self, extent: &Extent, database: (u64, u64)) -> Home {
+        let log = FileIdentity::of(&self.path).map_or((0, 0), |files| files.numbers().1);
+        let (epoch, tie) = (extent.epoch.clone(), extent.tie().to_owned());
+        Home { epoch, tie, schema_version: extent.schema_version, database, log }
+    }
+
     /// Takes what notes tell of into account: what was covered is dead, and each row is looked at again.
     fn apply_notes(&self, connection: &Connection, state: &mut State) -> Result<(), Failure> {
-        let (dead, changes) = dead_by_notes(connection, state)?;
-        state.members = state.without(&dead);
-        state.senders.apply(&changes)?;
+        let gone = by_notes(connection, state)?;
+        state.members = state.without(&gone.dead);
+        state.senders.apply(&gone.changes)?;
+        state.digest = state.digest.wrapping_sub(gone.digest);
         let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text FROM messages
                    WHERE rowid IN (SELECT row FROM postroom_changes WHERE change > ?1 AND row <= ?2)";
         let mut statement = connection.prepare_cached(sql)?;
@@ -388,9 +428,18 @@ impl Keeper {
         Ok(messages.max(state.in_memory_bytes()? as f64 / self.pace.save_at_bytes as f64))
     }
 
-    fn save(&mut self, state: &State, samples: Vec<Sample>) -> io::Result<()> {
+    fn save(&mut self, save: Save) -> io::Result<()> {
+        let Save { state, samples, tie } = save;
+        // What was published and is saved lies before this name in the history of the file.
+        let tie = || {
+            match &self.shared {
+                Some(shared) => shared.tie.commit(&tie, || shared.queue.nudge())?,
+                None => tie::put_alone(&self.path, &tie).map_err(io::Error::other)?,
+            }
+            Ok(tie)
+        };
         let saved = match lock(&self.control.folder).as_mut() {
-            Some(folder) => folder.save(state, samples)?,
+            Some(folder) => folder.save(&state, samples, tie)?,
             None => return Ok(()),
         };
         self.control.save_wanted.store(false, Ordering::Relaxed);
@@ -431,23 +480,4 @@ impl Keeper {
             give_back_memory();
         }
     }
-}
-
-/// Some messages of a state, evenly spread, the last one among them.
-fn samples(connection: &Connection, state: &State) -> Result<Vec<Sample>, Failure> {
-    let mut samples = Vec::new();
-    let step = (state.live() / SAMPLES).max(1) as usize;
-    let mut wanted: Vec<i64> = vec![state.row];
-    for member in &state.members {
-        let mut rows = member.segment.rows();
-        for rank in (0..member.segment.count()).step_by(step) {
-            wanted.push(rows.row(rank)?);
-        }
-    }
-    for row in wanted {
-        if let Some(hash) = row_hash(connection, state, row)? {
-            samples.push(Sample { row, hash });
-        }
-    }
-    Ok(samples)
 }

@@ -37,7 +37,7 @@ pub(super) fn count(connection: &Connection) -> rusqlite::Result<Leftovers> {
 /// Removes it, in one transaction; a running service goes on meanwhile. Answers what it was.
 pub fn remove_leftovers(path: &Path, config: &StoreConfig) -> Result<Leftovers, OpenError> {
     let path = locate(path).map_err(OpenError::Folder)?;
-    let mut connection = open_for_writing(&path, config, Missing::Refuse)?;
+    let mut connection = open_for_writing(&path, config, Missing::Repair)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = count(&transaction)?;
     if !found.is_empty() {

@@ -17,7 +17,9 @@ mod merger;
 mod queries;
 mod queue;
 mod reader;
+mod reading;
 pub mod schema;
+mod tie;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -35,8 +37,8 @@ use super::{Health, Receipt, StoreError};
 use crate::config::StoreConfig;
 use crate::domain::{Page, PageRequest, Stats};
 use crate::providers::Parsed;
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Gauges;
+use crate::telemetry::{Metrics, log};
 pub use audit::{Audit, IndexAudit, audit};
 use covered::Extent;
 use file::FileIdentity;
@@ -46,6 +48,7 @@ pub use leftover::remove_leftovers;
 use queue::Queue;
 use reader::{ReadAccess, Readers, Snapshot};
 use schema::OpenError;
+use tie::{Found, TieRequest};
 use writer::Writer;
 
 /// How long readiness waits for the database. It has a reading thread to itself, so searches do not delay it.
@@ -77,6 +80,8 @@ struct Shared {
     access: Arc<ReadAccess>,
     /// The notes that the writer may delete when it is idle.
     forget: Mutex<Option<Forget>>,
+    /// The name under which the index is about to be saved.
+    tie: TieRequest,
 }
 
 /// Notes that are of no more use.
@@ -148,13 +153,15 @@ impl SqliteStore {
             committed_row: AtomicI64::new(0),
             access: Arc::default(),
             forget: Mutex::default(),
+            tie: TieRequest::default(),
         });
+        let found = Found::at(&path);
         let (answers, answered) = mpsc::unbounded_channel();
         let writer = Writer::open(Arc::clone(&shared), config.clone(), path.clone(), answers)?;
         let index = Arc::new(Index::default());
         let readers = Readers::start(path.clone(), Arc::clone(&index), &shared.access, config.readers, "reader")?;
         let health_reader = Readers::start(path.clone(), Arc::default(), &shared.access, 1, "health")?;
-        let indexer = Indexer::start(path.clone(), Arc::clone(&shared), Arc::clone(&index))?;
+        let indexer = Indexer::start(path.clone(), Arc::clone(&shared), Arc::clone(&index), found)?;
         let run = move || writer.run();
         let writer = std::thread::Builder::new().name("writer".to_owned()).spawn(run).map_err(OpenError::Thread)?;
         tokio::spawn(deliver(answered));
@@ -240,14 +247,20 @@ impl SqliteStore {
 
     /// See `Store::close`.
     pub fn close(self) {
+        // It needs the writer for its last save.
+        self.indexer.close();
         self.shared.queue.close();
         let writer = self.writer.join();
-        self.indexer.close();
         // The last connection to close removes the log, so it must be the one that can write.
         self.readers.close();
         self.health_reader.close();
         if let Ok(writer) = writer {
             writer.close();
+        }
+        if let Err(error) = tie::seal(&self.path) {
+            log::warning("the index could not be sealed; the next start compares it with the messages")
+                .cause(&error)
+                .emit();
         }
     }
 }

@@ -13,7 +13,8 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use super::file::FileIdentity;
-use super::schema::{self, OpenError, open_for_reading};
+use super::reading::open_to_read;
+use super::schema::{self, OpenError};
 use crate::store::StoreError;
 use crate::store::index::Index;
 use crate::store::index::state::State;
@@ -257,10 +258,11 @@ fn open_current<'a>(path: &Path, slot: &'a mut Option<Open>) -> rusqlite::Result
     let now = FileIdentity::of(path);
     if slot.as_ref().is_none_or(|open| open.identity.is_none() || open.identity != now) {
         *slot = None;
-        let connection = open_for_reading(path)?;
+        let (connection, is_immutable) = open_to_read(path)?;
         // This first read makes the log where it is absent, and only then is the identity complete.
         let schema_version = schema::version(&connection)?;
-        let identity = FileIdentity::of(path);
+        // Without a log to follow it says nothing for long: the next read opens it again.
+        let identity = FileIdentity::of(path).filter(|_| !is_immutable);
         *slot = Some(Open { connection, identity, schema_version });
     }
     Ok(slot.as_mut().expect("opened above"))

@@ -3,19 +3,23 @@
 //! The table `messages` belongs to everybody and keeps its six columns. All other objects are ours, begin with `postroom_`,
 //! and are versioned by `PRAGMA user_version` (0 in files that the original service made).
 
-use std::path::Path;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use thiserror::Error;
 
-use super::file::wal_path;
+use super::failure::is_out_of_space;
+use super::file::{NoRight, is_mounted_alone, trace_of_messages, wal_path};
 use crate::config::StoreConfig;
+use crate::store::index::folder::{OWNER_ONLY, make_folder};
 use crate::telemetry::log;
 
 /// The version of our objects that this program makes and understands.
-pub const SCHEMA_VERSION: i64 = 3;
+pub const SCHEMA_VERSION: i64 = 4;
 
 const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
@@ -23,6 +27,8 @@ const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRI
 const NOTES: &str = include_str!("migrations/0002_notes.sql");
 /// What is not derived from the table: made where it is absent, never dropped.
 const DETAILS: &str = include_str!("migrations/0003_details.sql");
+/// What ties the index beside the file to it.
+const TIE: &str = include_str!("migrations/0004_tie.sql");
 /// One of these is in every file that we opened, whichever version of ours did.
 const OURS: [&str; 2] = ["postroom_index", "postroom_totals"];
 /// One of our objects that goes when the table goes.
@@ -42,6 +48,26 @@ pub enum OpenError {
     /// Messages could be read, and none be stored.
     #[error("the database file cannot be written by this user")]
     ReadOnly,
+    /// A file beside the database, or the folder.
+    #[error(transparent)]
+    NoRight(NoRight),
+    /// There was a database here, and a new one would take its place.
+    #[error(
+        "there is no database file, but {} next to it holds messages of one; put the file back, or, to begin with an empty database, move it \
+         away",
+        .0.display()
+    )]
+    Traces(PathBuf),
+    /// The log of such a file would stay in the container.
+    #[error(
+        "the file {} is a mount by itself, so the write-ahead log next to it is lost with the container, and acknowledged messages with \
+         it; mount the folder that the file is in",
+        .0.display()
+    )]
+    MountedAlone(PathBuf),
+    /// What is there can be read.
+    #[error("no space is left to open the database for writing")]
+    NoSpace(#[source] rusqlite::Error),
     /// SQLite refuses.
     #[error("cannot open the database")]
     Sqlite(#[from] rusqlite::Error),
@@ -52,7 +78,9 @@ pub enum OpenError {
         found: i64,
     },
     /// There is no table `messages`, and the file is not new.
-    #[error("the database has no table 'messages'")]
+    #[error(
+        "the database has no table 'messages' any more; put it back, or move the file away to begin with an empty one"
+    )]
     NoTable,
     /// A table `messages` that is not the contract's.
     #[error("the table 'messages' {0}")]
@@ -79,29 +107,102 @@ pub enum OpenError {
 pub(super) enum Missing {
     Create,
     Refuse,
+    /// Refused too, but a table that cannot be served is taken: whoever opens it so repairs it.
+    Repair,
 }
 
 /// Opens the file for writing, with all of our objects in place, in WAL mode with `synchronous=FULL`, and with everything
 /// that can be read from it safe on disk.
 pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missing) -> Result<Connection, OpenError> {
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    if missing == Missing::Create {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(OpenError::Folder)?;
+    let is_new = missing == Missing::Create && begin_file(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(|error| explained(path, error))?;
+    let has_made_table = match prepare(&mut connection, path, config, missing) {
+        Ok(has_made_table) => has_made_table,
+        Err(OpenError::Sqlite(error)) if is_for_want_of_space(&error, &connection) => {
+            return Err(OpenError::NoSpace(error));
         }
-        flags |= OpenFlags::SQLITE_OPEN_CREATE;
+        Err(OpenError::Sqlite(error)) => return Err(explained(path, error)),
+        Err(error) => return Err(error),
+    };
+    if has_made_table {
+        let what = if is_new { "database at" } else { "table 'messages' in" };
+        log::info(&format!("made a new, empty {what} {}", path.display())).value("messages", 0).emit();
     }
-    let mut connection = Connection::open_with_flags(path, flags)?;
+    Ok(connection)
+}
+
+/// Makes the file where there is none, for its owner alone. Answers whether it is a new one, which an empty file is too.
+fn begin_file(path: &Path) -> Result<bool, OpenError> {
+    if is_mounted_alone(path) {
+        return Err(OpenError::MountedAlone(path.to_owned()));
+    }
+    if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+        return Ok(false);
+    }
+    if let Some(trace) = trace_of_messages(path) {
+        return Err(OpenError::Traces(trace));
+    }
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    make_folder(folder).map_err(OpenError::Folder)?;
+    match File::options().write(true).create_new(true).mode(OWNER_ONLY).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(OpenError::NoRight(NoRight { path: folder.to_owned(), is_folder: true }))
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(OpenError::Folder(error)),
+        _ => Ok(true),
+    }
+}
+
+/// An error of SQLite's, which names no file: it may be about the log, the log's index, or the folder.
+fn explained(path: &Path, error: rusqlite::Error) -> OpenError {
+    let may_be_a_right = matches!(
+        error.sqlite_error_code(),
+        // The last is what it says of a folder in which nothing can be sorted.
+        Some(
+            ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::Unknown
+        )
+    );
+    match NoRight::beside(path).filter(|_| may_be_a_right) {
+        Some(no_right) => OpenError::NoRight(no_right),
+        None => OpenError::Sqlite(error),
+    }
+}
+
+/// Whether a file cannot be opened since nothing can be written. A failed sync is another matter, whatever it failed for.
+fn is_for_want_of_space(error: &rusqlite::Error, connection: &Connection) -> bool {
+    let code = error.sqlite_error().map_or(0, |error| error.extended_code);
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => true,
+        _ if code == rusqlite::ffi::SQLITE_IOERR_FSYNC => false,
+        // The log's index could not be made as long as it must be.
+        _ if code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => true,
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => is_out_of_space(connection),
+        _ => false,
+    }
+}
+
+/// Makes a connection one for writing. Answers whether the table had to be made.
+fn prepare(
+    connection: &mut Connection,
+    path: &Path,
+    config: &StoreConfig,
+    missing: Missing,
+) -> Result<bool, OpenError> {
     // SQLite opens a file that it may only read for reading, whatever it was asked for.
     if connection.is_readonly(MAIN_DB)? {
         return Err(OpenError::ReadOnly);
     }
     connection.busy_timeout(config.lock_timeout)?;
-    sort_beside(&connection, path)?;
-    check_version(&connection)?;
-    check_table(&connection, missing)?;
-    if needs_upgrade(&connection)? {
-        upgrade(&mut connection)?;
+    sort_beside(connection, path)?;
+    check_version(connection)?;
+    let has_made_table = check_table(connection, missing)?;
+    if needs_upgrade(connection)? {
+        upgrade(connection)?;
     }
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
@@ -114,15 +215,15 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
     )?;
     // A process that was killed between its write and its fsync leaves rows that can be read but are not on disk yet; so does
     // a failed fsync. A duplicate of such a row is answered 200 without a write of its own, so they are made durable here.
-    if !checkpoint(&connection, "TRUNCATE")?.is_whole {
+    if !checkpoint(connection, "TRUNCATE")?.is_whole {
         // Another process reads an older state; then the log itself is synced.
-        std::fs::File::open(wal_path(path)).and_then(|log| log.sync_all()).map_err(OpenError::Folder)?;
+        File::open(wal_path(path)).and_then(|log| log.sync_all()).map_err(OpenError::Folder)?;
     }
     // Our own triggers need not fire for us: the writer only appends, beyond every rowid that was ever used. Somebody else's on
     // this table must.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, has_foreign_triggers(&connection)?)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, has_foreign_triggers(connection)?)?;
     connection.set_prepared_statement_cache_capacity(32);
-    Ok(connection)
+    Ok(has_made_table)
 }
 
 /// What does not fit in memory while something is sorted lies beside the database: the place that is known to be writable, and
@@ -132,18 +233,6 @@ pub(super) fn sort_beside(connection: &Connection, path: &Path) -> rusqlite::Res
         Some(folder) => connection.pragma_update(None, "temp_store_directory", folder),
         None => Ok(()),
     }
-}
-
-/// Opens the file for reading only.
-pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::from_secs(1))?;
-    // What is hot is in the system's cache.
-    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -2048;")?;
-    connection.set_prepared_statement_cache_capacity(64);
-    super::queries::add_functions(&connection)?;
-    Ok(connection)
 }
 
 /// Moves the whole log into the file, whatever counts as moved already, and syncs the file. A checkpoint that a reader
@@ -192,12 +281,18 @@ pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(object_exists(connection, OURS[0])? || object_exists(connection, OURS[1])?)
 }
 
-fn check_table(connection: &Connection, missing: Missing) -> Result<(), OpenError> {
-    if !object_exists(connection, "messages")? {
-        if missing == Missing::Refuse {
+/// Whether the table can be served. It is made where there was never one; answers whether it was.
+fn check_table(connection: &Connection, missing: Missing) -> Result<bool, OpenError> {
+    let is_missing = !object_exists(connection, "messages")?;
+    if is_missing {
+        // Where our objects are, there was a table: whoever took it away has its messages, and an empty one would hide that.
+        if missing != Missing::Create || is_ours(connection)? {
             return Err(OpenError::NoTable);
         }
         connection.execute_batch(MESSAGES)?;
+    }
+    if missing != Missing::Repair {
+        check_collations(connection)?;
     }
     let mut statement =
         connection.prepare("SELECT name, \"notnull\", dflt_value FROM pragma_table_info('messages')")?;
@@ -227,7 +322,35 @@ fn check_table(connection: &Connection, missing: Missing) -> Result<(), OpenErro
     if key.as_deref() != Some("message_id") {
         return Err(OpenError::ForeignTable("has another primary key than 'message_id'".to_owned()));
     }
-    Ok(())
+    Ok(is_missing)
+}
+
+/// What compares otherwise than byte by byte sorts otherwise than the index, and takes two ids for one.
+fn check_collations(connection: &Connection) -> Result<(), OpenError> {
+    let refused = |column: &str, collation: &str| {
+        Err(OpenError::ForeignTable(format!("compares '{column}' by the collation {collation}, not by BINARY")))
+    };
+    for column in COLUMNS {
+        // No pragma has a column's collation; the program of a comparison names it.
+        let comparison = format!("EXPLAIN SELECT \"{column}\" = ?1 FROM messages");
+        // No such column: that is told next.
+        let Ok(mut statement) = connection.prepare(&comparison) else { continue };
+        let mut steps = statement.query([""])?;
+        while let Some(step) = steps.next()? {
+            let is_comparison = matches!(step.get_ref(1)?.as_str(), Ok("Eq" | "Ne"));
+            let collation = if is_comparison { step.get::<_, Option<String>>(5)? } else { None };
+            if let Some(other) = collation.filter(|collation| !collation.starts_with("BINARY")) {
+                return refused(column, other.trim_end_matches("-8"));
+            }
+        }
+    }
+    let of_key =
+        "SELECT column.coll FROM pragma_index_list('messages') AS list, pragma_index_xinfo(list.name) AS column
+                  WHERE list.origin = 'pk' AND column.key = 1 AND column.coll <> 'BINARY'";
+    match connection.query_row(of_key, [], |row| row.get::<_, String>(0)).optional()? {
+        Some(collation) => refused("message_id", &collation),
+        None => Ok(()),
+    }
 }
 
 /// A number that changes with the schema, whoever changes it.
@@ -266,12 +389,13 @@ fn needs_upgrade(connection: &Connection) -> rusqlite::Result<bool> {
             return Ok(true);
         }
     }
-    Ok(version != SCHEMA_VERSION || !connection.prepare("SELECT 1 FROM postroom_index")?.exists([])?)
+    let has_rows = "SELECT 1 FROM postroom_index, postroom_tie";
+    Ok(version != SCHEMA_VERSION || !connection.prepare(has_rows)?.exists([])?)
 }
 
 /// The names of everything that the migration creates, read off its text.
 fn created_names() -> Vec<&'static str> {
-    [NOTES, DETAILS]
+    [NOTES, DETAILS, TIE]
         .into_iter()
         .flat_map(str::lines)
         .filter(|line| line.starts_with("CREATE "))
@@ -309,7 +433,7 @@ pub(super) fn rebuild_key(
     config: &StoreConfig,
     tell: impl FnMut() + Send + 'static,
 ) -> Result<u64, OpenError> {
-    let mut connection = open_for_writing(path, config, Missing::Refuse)?;
+    let mut connection = open_for_writing(path, config, Missing::Repair)?;
     connection.progress_handler(STEPS_PER_LOOK, Some(keep_going(tell)))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     build(&transaction)?;
@@ -324,13 +448,22 @@ pub(super) fn rebuild_key(
 fn build(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(NOTES)?;
     transaction.execute_batch(DETAILS)?;
+    transaction.execute_batch(TIE)?;
+    begin_epoch(transaction)?;
     transaction.execute_batch(
-        "DELETE FROM postroom_changes;
-         UPDATE postroom_index SET
-             epoch = lower(hex(randomblob(16))),
-             high_row = CASE high_row WHEN 9223372036854775807 THEN 0 ELSE high_row END;",
+        "UPDATE postroom_index SET high_row = CASE high_row WHEN 9223372036854775807 THEN 0 ELSE high_row END;",
     )?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
+}
+
+/// Takes away the meaning of all that was derived before, the notes among it.
+pub(super) fn begin_epoch(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "DELETE FROM postroom_changes;
+         UPDATE postroom_index SET epoch = lower(hex(randomblob(16)));
+         DELETE FROM postroom_tie;
+         INSERT INTO postroom_tie (only_row, names) VALUES (1, lower(hex(randomblob(16))) || ' ');",
+    )
 }
 
 /// A progress handler that only looks.

@@ -2,7 +2,7 @@
 //! transaction, commits once, then answers everyone. Load makes batches larger, not latency spiky.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -12,12 +12,14 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
-use super::append::{Rows, append};
+use super::append::{Reach, Rows, append};
 use super::checkpoints::{Checkpoints, close_as_it_is};
 use super::failure::Failure;
 use super::file::{FileIdentity, StrayLog};
 use super::queue::Taken;
+use super::reading::open_to_read;
 use super::schema::{self, Missing, OpenError, checkpoint, move_whole_log, open_for_writing};
+use super::tie;
 use super::{Forget, Shared};
 use crate::config::StoreConfig;
 use crate::store::queue::{Answers, Job};
@@ -49,6 +51,8 @@ pub(super) struct Writer {
     stray_log: Option<StrayLog>,
     /// A sync of the file failed: the log has to be moved from its beginning.
     log_is_needed: bool,
+    /// How far the table had come when it was last looked at, in whatever file.
+    reach: Option<Reach>,
     /// A whole batch of answers at a time: one wake-up of the runtime, which then wakes the requests itself.
     answers: mpsc::UnboundedSender<Answers>,
 }
@@ -79,8 +83,16 @@ impl Writer {
         path: PathBuf,
         answers: mpsc::UnboundedSender<Answers>,
     ) -> Result<Self, OpenError> {
-        let mut writer = Self { shared, config, path, open: None, stray_log: None, log_is_needed: false, answers };
-        writer.open = Some(writer.open_connection(Missing::Create)?);
+        let (open, stray_log, reach) = (None, None, None);
+        let mut writer = Self { shared, config, path, open, stray_log, log_is_needed: false, reach, answers };
+        match writer.open_connection(Missing::Create) {
+            Ok(open) => writer.open = Some(open),
+            // What is there can be read, and messages are refused until there is space.
+            Err(error @ OpenError::NoSpace(_)) if holds_messages(&writer.path) => {
+                writer.failed(Failure::Open(error), 0);
+            }
+            Err(error) => return Err(error),
+        }
         Ok(writer)
     }
 
@@ -114,7 +126,7 @@ impl Writer {
 
     /// Writes until the queue is closed and empty.
     pub fn run(mut self) -> Self {
-        let mut patience = None;
+        let mut patience = (self.shared.health() != Health::Ready).then_some(PROBE_INTERVAL);
         loop {
             let more_to_do = match self.shared.queue.take(self.config.batch_max, patience) {
                 Taken::Jobs(jobs) => {
@@ -122,6 +134,9 @@ impl Writer {
                     false
                 }
                 Taken::Nothing if self.shared.health() == Health::Ready => {
+                    if self.shared.tie.is_wanted() {
+                        self.file(Vec::new());
+                    }
                     let more = self.forget();
                     if !more {
                         self.give_back();
@@ -227,6 +242,7 @@ impl Writer {
         let probing = messages == 0 && self.shared.health() != Health::Ready;
         let started = Instant::now();
         let mut sync_started = started;
+        let tie = self.shared.tie.take();
         let committed = (|| {
             execute(connection, "BEGIN IMMEDIATE")?;
             let data_version = schema::data_version(connection)?;
@@ -235,11 +251,24 @@ impl Writer {
                 Some(rows) => rows,
                 // Somebody else wrote, or this is the first batch.
                 None if schema::version(connection)? != open.schema_version => return Ok(None),
-                None => Rows::look(connection)?,
+                None => {
+                    let reach = Reach::look(connection)?;
+                    let committed = self.shared.committed_row.load(Ordering::Relaxed);
+                    if self.reach.replace(reach.clone()).is_some_and(|before| reach.fell_behind(&before, committed)) {
+                        // Nobody deletes rows or notes so that nothing is left of it, unless triggers are off or other rows were put here.
+                        schema::begin_epoch(connection)?;
+                        self.reach = None;
+                        log::warning("rows went without a trace: all that is derived is built anew").emit();
+                    }
+                    Rows::look(connection)?
+                }
             };
             let results = append(connection, &mut rows, open.triggers_fire, jobs)?;
             if probing {
                 execute(connection, PROBE)?;
+            }
+            if let Some(tie) = &tie {
+                tie::put(connection, &tie.name)?;
             }
             sync_started = Instant::now();
             execute(connection, "COMMIT")?;
@@ -256,6 +285,9 @@ impl Writer {
         if FileIdentity::of(&self.path) != Some(*identity) {
             self.stray_log = StrayLog::beside(&self.path, *identity);
             return Err(Failure::FileLost);
+        }
+        if let Some(tie) = tie {
+            tie.done();
         }
         if messages > 0 {
             self.shared.metrics.batch_committed(messages, started.elapsed(), sync_started.elapsed());
@@ -302,7 +334,7 @@ impl Writer {
     /// Notes a failure, once per change of state, and gives up a connection that cannot be trusted any more.
     fn failed(&mut self, failure: Failure, messages: usize) {
         let health = match failure {
-            Failure::DiskFull(_) => Health::DiskFull,
+            Failure::DiskFull(_) | Failure::Open(OpenError::NoSpace(_)) => Health::DiskFull,
             Failure::LogFull => Health::LogFull,
             // Somebody else is at work; nothing of ours is wrong.
             Failure::Locked(_) | Failure::RolledBack(_) => self.shared.health(),
@@ -338,6 +370,11 @@ impl Writer {
             self.failed(failure, 0);
         }
     }
+}
+
+/// Whether there is a database with our table, as far as can be read now.
+fn holds_messages(path: &Path) -> bool {
+    open_to_read(path).is_ok_and(|(connection, _)| schema::object_exists(&connection, "messages").unwrap_or(false))
 }
 
 /// Moves all of the log, and waits a little for those who read in it, so that the next commit begins it from the front.

@@ -177,3 +177,63 @@ fn a_disk_that_is_full_at_the_start_refuses_the_start_and_leaves_the_file_alone(
     let server = shimmed.start();
     assert_eq!(post_id(&mut Client::connect(server.address), "after.").expect("an answer").status, 200);
 }
+
+#[test]
+fn a_database_that_was_there_is_read_from_a_disk_that_is_full_at_the_start() {
+    let setup = Setup::new();
+    let full = setup.path().join("full");
+    let mut sent = Sent::default();
+    let server = setup.start();
+    for id in ["one.", "two."] {
+        server.store(&message_of(id));
+        sent.tried.insert(id.to_owned());
+        sent.acked.insert(id.to_owned());
+    }
+    // What the log holds has to be moved at the next start, which there is no space for; after a clean stop there is none.
+    let folder = server.kill();
+    for cleanly in [false, true] {
+        let server = Setup::in_folder(Arc::clone(&folder));
+        raise(&full);
+        let server = Shimmed::new(server).file("SHIM_FULL", "full").start();
+        assert_is_507(&post_id(&mut server.client(), "none.").expect("an answer"));
+        if !cleanly {
+            // Nobody knows whether what is stored is safe on disk before it could be moved.
+            assert_is_507(&post_id(&mut server.client(), "one.").expect("an answer"));
+        }
+        assert_full_but_reading(&server);
+        assert_eq!(server.get("/stats").json()["total_messages"], 2);
+        std::fs::remove_file(&full).expect("it was there");
+        wait_until_ready(&server);
+        server.store(&message_of("one."));
+        if cleanly {
+            assert_everything_is_there(server, &sent);
+        } else {
+            assert_eq!(server.stop().0.code(), Some(0));
+        }
+    }
+}
+
+#[test]
+fn a_real_file_system_that_is_full_at_the_start_is_read_from() {
+    let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+    let Some(disk) = SmallDisk::mount(folder.path(), 2) else {
+        println!("skipped: mounting a small tmpfs needs root");
+        return;
+    };
+    let server = Setup::in_folder(Arc::clone(&folder)).start();
+    server.store(&message_of("one."));
+    assert!(server.stop().0.success());
+    let filler = folder.path().join("filler");
+    assert!(std::fs::write(&filler, vec![0; 4 << 20]).is_err(), "there is no more space");
+    // Not even for a log, and for what is made beside it.
+    let server = Setup::in_folder(Arc::clone(&folder)).start();
+    assert_is_507(&post_id(&mut server.client(), "none.").expect("an answer"));
+    assert_full_but_reading(&server);
+    assert_eq!(server.get("/stats").json()["total_messages"], 1);
+    std::fs::remove_file(filler).expect("it was there");
+    wait_until_ready(&server);
+    server.store(&message_of("two."));
+    assert_eq!(server.get("/stats").json()["total_messages"], 2);
+    assert!(server.stop().0.success());
+    drop(disk);
+}

@@ -1,5 +1,8 @@
 //! The database file as something that others use too: their writes, their locks, and what they do to the file itself.
 
+mod backup;
+mod beginning;
+mod exchanged;
 mod file_trouble;
 mod foreign_writers;
 mod log_growth;

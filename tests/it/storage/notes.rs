@@ -155,26 +155,6 @@ fn notes_and_appended_rows_tell_all_that_happened() {
 }
 
 #[test]
-fn they_tell_it_too_where_ids_are_compared_without_case() {
-    let setup = Setup::new();
-    let table = database::MESSAGES.replace("TEXT PRIMARY KEY", "TEXT COLLATE NOCASE PRIMARY KEY");
-    database::open(&setup.database()).execute_batch(&table).expect("it is made");
-    let server = setup.start();
-    server.store(&message("a"));
-    let plain = database::open(&server.database());
-    let derived = Derived::of(&plain, &mut Random::new(0));
-    for sql in [
-        "INSERT OR REPLACE INTO messages VALUES ('A', '+1', '+9', 'x', NULL, 'x')",
-        "INSERT INTO messages VALUES ('b', '+1', '+9', 'x', NULL, 'x')",
-        "UPDATE OR REPLACE messages SET message_id = 'B' WHERE message_id = 'a'",
-        "UPDATE messages SET message_id = 'b'",
-    ] {
-        plain.execute_batch(sql).expect(sql);
-        derived.assert_leads_to_the_table(&plain, sql);
-    }
-}
-
-#[test]
 fn they_tell_it_too_where_triggers_of_others_delete_rows_at_our_inserts() {
     let setup = Setup::new();
     let connection = database::open(&setup.database());
