@@ -176,26 +176,33 @@ impl Guard {
             Err(Failure::Retry(_) | Failure::Deadline) => return Ok(()),
             Err(Failure::Broken(why)) => {
                 if !self.is_told.replace(true) {
-                    log::warning("a trigger of ours on messages is missing or disabled, and cannot be made").text("error", &why).emit();
+                    log::warning("a trigger of ours on messages is missing or disabled, and cannot be made")
+                        .text("error", &why)
+                        .emit();
                 }
                 return Ok(());
             }
             Err(failure) => return Err(failure),
         }
-        log::warning("a trigger of ours on messages was missing or disabled; it was made anew, and all is counted anew").emit();
+        log::warning(
+            "a trigger of ours on messages was missing or disabled; it was made anew, and all is counted anew",
+        )
+        .emit();
         forget(client).await
     }
 }
 
 /// Gives numbers of arrival to some rows that other programs brought without one, or with one of their own.
 pub(super) async fn admit(client: &Client) -> Result<Round, Failure> {
-    let admitted: i64 = match client.query_typed_one(sql::ADMIT, &[(&ADMITTED_MAX, Type::INT8)]).await.map_err(Failure::from) {
-        // Somebody changes them.
-        Err(Failure::Retry(_)) => return Ok(Round::Done),
-        row => row?.get(0),
-    };
+    let admitted: i64 =
+        match client.query_typed_one(sql::ADMIT, &[(&ADMITTED_MAX, Type::INT8)]).await.map_err(Failure::from) {
+            // Somebody changes them.
+            Err(Failure::Retry(_)) => return Ok(Round::Done),
+            row => row?.get(0),
+        };
     if admitted > 0 {
-        let message = "another program brought messages without a number of arrival, or with one of its own; they arrive now";
+        let message =
+            "another program brought messages without a number of arrival, or with one of its own; they arrive now";
         log::info(message).value("messages", admitted).emit();
     }
     Ok(if admitted > 0 { Round::More } else { Round::Done })

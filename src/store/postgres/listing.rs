@@ -10,10 +10,10 @@ use tokio_postgres::{Client, Row};
 
 use super::batch::exact;
 use super::failure::Failure;
-use super::{places, sql};
 use super::query::{Query, Value};
 use super::runs::{self, Looked};
 use super::statistics::{self, State};
+use super::{places, sql};
 use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, Start, Stored, Timestamp};
 
 /// Rows that are skipped one by one; from there on the counters tell where to begin.
@@ -109,7 +109,8 @@ pub(super) async fn probe(client: &Client) -> Result<(), Failure> {
     }
     let mut query = Query::default();
     let (join, matches) = matching(&mut query, &State { is_stale: true, ..state }, &Filter::default(), None);
-    query.text = format!("SELECT t.arrival, t.ts, t.number, t.folded FROM postroom_folded t {join} WHERE t.number < 0{matches}");
+    query.text =
+        format!("SELECT t.arrival, t.ts, t.number, t.folded FROM postroom_folded t {join} WHERE t.number < 0{matches}");
     query.rows(client).await?;
     client.query_typed(sql::PLACES, &[(&0_i64, Type::INT8), (&-1_i64, Type::INT8)]).await?;
     client.query_typed(sql::RUN_NUMBERS, &[(&-1_i64, Type::INT8)]).await?;

@@ -9,6 +9,7 @@ pub(in crate::store) mod batch;
 pub(in crate::store) mod brought;
 #[cfg(test)]
 pub(in crate::store) mod by_hand;
+mod certificate;
 mod derive;
 mod details;
 pub(in crate::store) mod details_sql;
@@ -188,7 +189,9 @@ impl PostgresStore {
             health: AtomicU8::new(Health::Ready as u8),
             well: AtomicU64::new(0),
             stops: AtomicBool::new(false),
-            tasks: (0..postgres.writers + config.readers).map(|at| Arc::new(Task::new(at < postgres.writers))).collect(),
+            tasks: (0..postgres.writers + config.readers)
+                .map(|at| Arc::new(Task::new(at < postgres.writers)))
+                .collect(),
             refuses: AtomicBool::new(false),
             stored: watching::Sender::new(0),
         });

@@ -138,7 +138,9 @@ const WHOLE: &str = "\
 fn of_nothing(statement: &str) -> String {
     let mut parts = statement.split('$');
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |text, part| format!("{text}NULL{}", part.trim_start_matches(|digit: char| digit.is_ascii_digit())))
+    parts.fold(first, |text, part| {
+        format!("{text}NULL{}", part.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+    })
 }
 
 #[cfg(test)]

@@ -113,7 +113,9 @@ impl Writer {
                 Ok(Err(error)) => match Failure::from(error) {
                     // It may have died of old age.
                     Failure::Lost(_) if !is_fresh => {}
-                    Failure::Refused(why) => return Err(Failure::Broken(format!("the server refuses every message: {why}"))),
+                    Failure::Refused(why) => {
+                        return Err(Failure::Broken(format!("the server refuses every message: {why}")));
+                    }
                     Failure::Deadline => return Err(Failure::Broken("the statement was canceled".to_owned())),
                     failure => return Err(failure),
                 },

@@ -11,9 +11,8 @@ use crate::harness::{Server, Stored, message, wait_until};
 
 /// Uses up so many transaction numbers.
 fn burn(url: &str, transactions: u32) {
-    let burn = format!(
-        "DO $$ BEGIN FOR i IN 1..{transactions} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
-    );
+    let burn =
+        format!("DO $$ BEGIN FOR i IN 1..{transactions} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$");
     sql(url, &burn);
 }
 
@@ -80,7 +79,10 @@ fn replace(cluster: &Cluster, url: &str, options: &[&str]) {
     cluster.halt("fast");
     std::fs::rename(cluster.data(), cluster.folder().join("former")).unwrap();
     let data = cluster.data();
-    cluster.run("initdb", &["-D", data.to_str().unwrap(), "-U", "postroom", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"]);
+    cluster.run(
+        "initdb",
+        &["-D", data.to_str().unwrap(), "-U", "postroom", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"],
+    );
     cluster.launch("");
     let name = url.split(['/', '?']).nth(3).expect("a URL names a database");
     sql(&cluster.url_of("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template0"));
@@ -101,7 +103,9 @@ fn a_dump_restored_into_a_new_cluster_under_a_running_replica() {
     assert_seen(&server, &url, &mut follower);
     replace(&cluster, &url, &[]);
     assert!(sql(&url, "SELECT pg_current_xact_id()").parse::<u64>().unwrap() < 20_000, "numbers begin lower");
-    wait_until("it is served again", || (server.post(&crate::harness::body(&message("n0"))).status == 200).then_some(()));
+    wait_until("it is served again", || {
+        (server.post(&crate::harness::body(&message("n0"))).status == 200).then_some(())
+    });
     for at in 1..60 {
         server.store(&message_of(&format!("n{at}")));
     }
@@ -144,7 +148,9 @@ fn rows_with_numbers_of_their_own_are_counted_found_and_followed() {
         // As a restore and replication do it: triggers of the ordinary sort do not fire.
         format!("{replica}; {}; {}", insert("restored", "n", 20), insert("nameless", "NULL", 2)),
         format!("{replica}; DELETE FROM messages WHERE message_id IN ('m3', 'low3', 'restored2')"),
-        format!("{replica}; UPDATE messages SET text = 'hello there', from_msisdn = '+3' WHERE message_id IN ('m4', 'low4')"),
+        format!(
+            "{replica}; UPDATE messages SET text = 'hello there', from_msisdn = '+3' WHERE message_id IN ('m4', 'low4')"
+        ),
         "BEGIN; SAVEPOINT a; INSERT INTO messages VALUES ('s1', '+1', '+2', '2025-01-15T10:00:00Z', 'hello', 'x');
          ROLLBACK TO a; INSERT INTO messages VALUES ('s2', '+1', '+2', '2025-01-15T10:00:00Z', 'hello', 'x'); COMMIT"
             .to_owned(),
@@ -175,7 +181,13 @@ fn what_came_while_triggers_were_off_is_counted_by_the_service_itself() {
     assert_seen(&server, &url, &mut follower);
     // As `pg_restore --data-only --disable-triggers` does it.
     let (off, on_again) = ("ALTER TABLE messages DISABLE TRIGGER ALL", "ALTER TABLE messages ENABLE TRIGGER ALL");
-    sql(&url, &format!("BEGIN; {off}; {}; DELETE FROM messages WHERE message_id = 'm7'; {on_again}; COMMIT", insert("r", "n", 20)));
+    sql(
+        &url,
+        &format!(
+            "BEGIN; {off}; {}; DELETE FROM messages WHERE message_id = 'm7'; {on_again}; COMMIT",
+            insert("r", "n", 20)
+        ),
+    );
     wait_until("they are counted", || counted(&server, 59).then_some(()));
     told(&server, "a trigger of ours on messages was missing or disabled; it was made anew, and all is counted anew");
     wait_until("all is sound", || on(&url).arg("check").arg("--data").run().0.success().then_some(()));
@@ -214,8 +226,12 @@ fn messages_that_another_server_replicates_are_seen() {
     wait_until("they are here", || (ids(&to).len() == 80).then_some(()));
     assert_seen(&server, &to, &mut follower);
     source.store(&message_of("later"));
-    sql(&from, "DELETE FROM messages WHERE message_id = 'm3'; UPDATE messages SET from_msisdn = '+3' WHERE message_id = 'm4'");
-    let changed = "SELECT count(*) FROM messages WHERE message_id = 'later' OR (message_id = 'm4' AND from_msisdn = '+3')";
+    sql(
+        &from,
+        "DELETE FROM messages WHERE message_id = 'm3'; UPDATE messages SET from_msisdn = '+3' WHERE message_id = 'm4'",
+    );
+    let changed =
+        "SELECT count(*) FROM messages WHERE message_id = 'later' OR (message_id = 'm4' AND from_msisdn = '+3')";
     wait_until("this too", || (ids(&to).len() == 80 && sql(&to, changed) == "2").then_some(()));
     assert_seen(&server, &to, &mut follower);
     Stored::at(&to).assert_sound();
@@ -273,7 +289,9 @@ fn numbers_that_went_back_under_a_replica_are_raised() {
     std::fs::rename(&kept, &data).unwrap();
     cluster.launch("");
     told(&server, "the data comes from another cluster, a backup");
-    wait_until("it is served again", || (server.post(&crate::harness::body(&message("m2"))).status == 200).then_some(()));
+    wait_until("it is served again", || {
+        (server.post(&crate::harness::body(&message("m2"))).status == 200).then_some(())
+    });
     wait_until("it is followed", || (follower.follow(&server) == 3).then_some(()));
     assert_seen(&server, &url, &mut follower);
 }
