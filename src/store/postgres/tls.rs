@@ -15,7 +15,7 @@ use super::certificate::Certificate;
 use crate::config::{Roots, Trust};
 
 /// What an operator can do about a certificate that is not trusted, by what the library says of it.
-const REMEDIES: [(&str, &str); 5] = [
+const REMEDIES: [(&str, &str); 6] = [
     ("UnknownIssuer", "sslrootcert names no authority that signed the server's certificate"),
     (
         "not valid for name",
@@ -26,6 +26,10 @@ const REMEDIES: [(&str, &str); 5] = [
         "UnsupportedCertVersion",
         "the server's certificate is of X.509 version 1, which names no hosts: make one with a subjectAltName, or use \
          sslmode=verify-ca",
+    ),
+    (
+        "HandshakeFailure",
+        "the server's key may be of a sort that is not supported: RSA from 2,048 bits on, P-256, P-384 and Ed25519 are",
     ),
     ("CaUsedAsEndEntity", "the server's certificate is an authority's: name it, or who signed it, by sslrootcert"),
 ];

@@ -67,7 +67,8 @@ impl Watch {
                     let _ = reply.send(self.gauges().await);
                 }
                 () = tokio::time::sleep(INTERVAL) => {
-                    if self.shared.health() != Health::Ready || self.shared.queue.is_held_up() {
+                    let is_well = self.shared.health() == Health::Ready && probe::fault(&self.shared.tasks).is_none();
+                    if !is_well || self.shared.queue.is_held_up() {
                         self.look().await;
                     }
                 }
@@ -118,7 +119,7 @@ impl Watch {
     /// Asks those who work for requests, each on its connection and by its statements. Messages are taken while any of them can write.
     async fn ask_others(&mut self) {
         let is_due = self.probed.is_none_or(|at| at.elapsed() >= PROBE_INTERVAL);
-        if is_due || self.shared.health() != Health::Ready {
+        if is_due || self.shared.health() != Health::Ready || probe::fault(&self.shared.tasks).is_some() {
             self.probes.ask(&self.shared).await;
             self.probed = Some(Instant::now());
         }

@@ -85,7 +85,7 @@ fn a_password_that_is_rotated_is_read_again_for_each_connection() {
         format!("SET password_encryption = 'scram-sha-256'; ALTER ROLE ada LOGIN PASSWORD '{password}'")
     };
     sql(&url, "CREATE ROLE ada; GRANT CREATE ON SCHEMA public TO ada");
-    sql(&url, &secret("first"));
+    sql(&url, &secret("hunter22"));
     let rules = cluster.data().join("pg_hba.conf");
     let open = std::fs::read_to_string(&rules).unwrap();
     std::fs::write(&rules, format!("local all ada scram-sha-256\n{open}")).unwrap();
@@ -98,7 +98,7 @@ fn a_password_that_is_rotated_is_read_again_for_each_connection() {
         std::fs::write(path("url"), as_user(&url, &format!("ada:{password}"))).unwrap();
         std::fs::write(path("pgpass"), format!("*:*:*:ada:{password}\n")).unwrap();
     };
-    write("first");
+    write("hunter22");
     let named = |name: &str| path(name).display().to_string();
     let toml = path("postroom.toml");
     std::fs::write(&toml, format!("[postgres]\npassword_file = \"{}\"\n", named("password"))).unwrap();
@@ -109,7 +109,7 @@ fn a_password_that_is_rotated_is_read_again_for_each_connection() {
         on(&bare).env("POSTROOM_CONFIG", toml.display()).start(),
     ];
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'ada'";
-    for (at, password) in ["second", "third"].iter().enumerate() {
+    for (at, password) in ["hunter23", "hunter24"].iter().enumerate() {
         sql(&url, &secret(password));
         sql(&url, end);
         for server in &servers {
