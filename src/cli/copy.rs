@@ -8,7 +8,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::inputs_of_environment;
+use super::{Given, inputs_of_environment, url};
 use crate::config::store_of;
 use crate::store::copy::{Copied, Phase, Summary, copy};
 
@@ -24,12 +24,13 @@ const DAYS_TOLD_MAX: usize = 20;
 /// through each time. Exits 1 if anything differs or could not be copied.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where to read: a URL as for DATABASE_URL
+    /// Where to read: a URL as for DATABASE_URL [default: POSTROOM_COPY_FROM, or the file that POSTROOM_COPY_FROM_FILE names, which keep a
+    /// password out of the list of processes]
     #[arg(long, value_name = "URL")]
-    from: String,
-    /// Where to write
+    from: Option<String>,
+    /// Where to write [default: POSTROOM_COPY_TO, or the file that POSTROOM_COPY_TO_FILE names]
     #[arg(long, value_name = "URL")]
-    to: String,
+    to: Option<String>,
     /// Begin anew, whatever was copied before
     #[arg(long)]
     from_start: bool,
@@ -41,7 +42,12 @@ pub struct Arguments {
 /// Copies and prints what was done and compared.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let inputs = inputs_of_environment()?;
-    let (from, to) = (store_of(&inputs, &arguments.from, "--from")?, store_of(&inputs, &arguments.to, "--to")?);
+    let store = |flag: &Option<String>, name, variable| match url(&inputs, flag.as_deref(), name, variable)? {
+        Given::Flag(url) => anyhow::Ok(store_of(&inputs, &url, name)?),
+        Given::Environment(url) => Ok(store_of(&inputs, &url, variable)?),
+    };
+    let from = store(&arguments.from, "--from", "POSTROOM_COPY_FROM")?;
+    let to = store(&arguments.to, "--to", "POSTROOM_COPY_TO")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut progress = Progress::new();
     let started = Instant::now();

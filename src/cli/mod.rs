@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::settings::SETTINGS;
@@ -167,6 +167,21 @@ fn local_url(host: &str, port: u16) -> String {
 }
 
 /// Settings for commands that take none as flags.
+/// A URL, by where it was given.
+enum Given {
+    Flag(String),
+    Environment(String),
+}
+
+/// The URL of a flag, or of a variable of the environment or the file that it names.
+fn url(inputs: &Inputs, flag: Option<&str>, name: &str, variable: &str) -> anyhow::Result<Given> {
+    let given = match flag {
+        Some(url) => Some(Given::Flag(url.to_owned())),
+        None => inputs.environment_url(variable)?.map(Given::Environment),
+    };
+    given.with_context(|| format!("{name} is missing; give it, or {variable}, or {variable}_FILE"))
+}
+
 fn inputs_of_environment() -> anyhow::Result<Inputs> {
     Ok(Inputs::gather(BTreeMap::new(), None)?)
 }

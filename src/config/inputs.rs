@@ -177,6 +177,28 @@ impl Inputs {
         self.secret_of(bytes, name).map(Some).ok_or_else(|| super::complaint_about(name, "must not be empty"))
     }
 
+    /// The file that a secret of the table is read from, where it is.
+    pub(super) fn file_of_secret(&self, name: &str) -> Option<PathBuf> {
+        if self.environment.contains_key(name) {
+            return None;
+        }
+        self.file_of_value(name).or_else(|| self.file.get(name).map(PathBuf::from))
+    }
+
+    /// The file that `<name>_FILE` names in the environment.
+    pub(super) fn file_of_value(&self, name: &str) -> Option<PathBuf> {
+        let path = self.environment.get(&format!("{name}_FILE")).filter(|path| !path.is_empty())?;
+        Some(PathBuf::from(path))
+    }
+
+    /// A URL of the environment that is no setting of the table: the variable, or the file that `<NAME>_FILE` names.
+    pub fn environment_url(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        let Some(bytes) = self.environment_or_its_file(name)?.filter(|bytes| !bytes.is_empty()) else {
+            return Ok(None);
+        };
+        String::from_utf8(bytes).map(Some).map_err(|_| super::complaint_about(name, "is not UTF-8"))
+    }
+
     /// The secret in a file.
     pub(super) fn file_secret(&self, path: &str, said_by: &str) -> Result<Secret, ConfigError> {
         let bytes = read_secret_file(path, said_by)?;
@@ -199,7 +221,7 @@ impl Inputs {
 }
 
 /// The file's bytes, without one line end at the end: editors and `echo` put one there.
-fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
+pub(super) fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
     let mut bytes = std::fs::read(path).map_err(|error| ConfigError::Setting {
         said_by: said_by.to_owned(),
         problem: format!("names '{path}', which cannot be read: {error}"),

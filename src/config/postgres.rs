@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
+use super::inputs::read_secret_file;
 use super::{ConfigError, Inputs, complaint};
 
 /// A server, and the limits of everything that is asked of it. `Debug` shows no password.
@@ -24,6 +25,20 @@ pub struct PostgresConfig {
     pub synchronous_commit: Option<SynchronousCommit>,
     /// Whether readiness needs a synchronous standby.
     pub require_sync_standby: bool,
+    /// How to try again where the first way is refused for being encrypted or not, as libpq does for `prefer` and `allow`.
+    pub other_way: Option<SslMode>,
+    /// What is read again for each connection.
+    sources: Sources,
+}
+
+/// Files that name the server or a password, which may be rotated, or hold for minutes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Sources {
+    /// All of the URL.
+    url: Option<PathBuf>,
+    password: Option<PathBuf>,
+    /// In libpq's form; counts where neither URL nor setting have a password.
+    passfile: Option<PathBuf>,
 }
 
 /// How much of the server's certificate must be proved, after libpq's `sslmode`.
@@ -98,17 +113,81 @@ impl PostgresConfig {
     /// Checks a URL of one of the two schemes. `problem` never holds more of it than the name of a parameter.
     pub(super) fn load(url: &str, said_by: &str, inputs: &Inputs) -> Result<Self, ConfigError> {
         let complain = |problem: String| ConfigError::Setting { said_by: said_by.to_owned(), problem };
-        let (rest, own) = take_own_parameters(url).map_err(complain)?;
+        let Way { mut connection, trust, other_way, passfile } = Way::of(url).map_err(complain)?;
+        let mut sources = Sources { url: inputs.file_of_value(said_by), ..Sources::default() };
+        if let Some(password) = inputs.secret(PASSWORD)? {
+            connection.password(password.expose());
+            sources.password = inputs.file_of_secret(PASSWORD);
+        } else if connection.get_password().is_none() && !passfile.as_os_str().is_empty() {
+            let password = password_of_file(&passfile, &connection).map_err(complain)?;
+            connection.password(password);
+            sources.passfile = Some(passfile);
+        }
+        let seconds = |name| inputs.number(name, 1, 3_600).map(Duration::from_secs);
+        Ok(Self {
+            connection,
+            trust,
+            other_way,
+            sources,
+            writers: inputs.number("POSTROOM_POSTGRES_WRITERS", 1, 64)? as usize,
+            connect_timeout: seconds("POSTROOM_POSTGRES_CONNECT_SECONDS")?,
+            write_timeout: seconds("POSTROOM_POSTGRES_WRITE_SECONDS")?,
+            synchronous_commit: synchronous_commit(inputs)?,
+            require_sync_standby: truth(inputs, "POSTROOM_REQUIRE_SYNC_STANDBY")?,
+        })
+    }
+
+    /// How to connect now: what came from files is read again, so that a rotated password or a token that holds for minutes is never the
+    /// one of the start. The error shows nothing of them.
+    pub fn current(&self) -> Result<tokio_postgres::Config, String> {
+        let Sources { url, password, passfile } = &self.sources;
+        let mut connection = self.connection.clone();
+        if let Some(path) = url {
+            let text =
+                read_secret_file(&path.to_string_lossy(), "DATABASE_URL_FILE").map_err(|error| error.to_string())?;
+            let text = String::from_utf8(text).map_err(|_| "DATABASE_URL_FILE is not UTF-8 any more".to_owned())?;
+            connection =
+                Way::of(&text).map_err(|problem| format!("what DATABASE_URL_FILE names {problem}"))?.connection;
+        }
+        if let Some(path) = password {
+            let what = format!("{PASSWORD}_FILE");
+            connection.password(read_secret_file(&path.to_string_lossy(), &what).map_err(|error| error.to_string())?);
+        } else if let Some(path) = passfile {
+            connection
+                .password(password_of_file(path, &connection).map_err(|problem| format!("DATABASE_URL {problem}"))?);
+        } else if url.is_some() && connection.get_password().is_none() {
+            if let Some(password) = self.connection.get_password() {
+                connection.password(password);
+            }
+        }
+        Ok(connection)
+    }
+}
+
+const PASSWORD: &str = "POSTROOM_POSTGRES_PASSWORD";
+
+/// What a URL says.
+struct Way {
+    connection: tokio_postgres::Config,
+    trust: Trust,
+    other_way: Option<SslMode>,
+    passfile: PathBuf,
+}
+
+impl Way {
+    /// Reads a URL. The problem never holds more of it than the name of a parameter.
+    fn of(url: &str) -> Result<Self, String> {
+        let (rest, own) = take_own_parameters(url)?;
         let mut connection: tokio_postgres::Config = rest.parse().map_err(|error: tokio_postgres::Error| {
             let why = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
-            complain(format!("is not a PostgreSQL URL{why}"))
+            format!("is not a PostgreSQL URL{why}")
         })?;
         // The library takes what stands behind the first '@' for a host, and hosts are shown.
         if connection.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
-            return Err(complain(UNESCAPED.to_owned()));
+            return Err(UNESCAPED.to_owned());
         }
         if !own.host.is_empty() && !connection.get_hosts().is_empty() {
-            return Err(complain("names hosts twice".to_owned()));
+            return Err("names hosts twice".to_owned());
         }
         own.host.split(',').filter(|host| !host.is_empty()).for_each(|host| {
             connection.host(host);
@@ -118,37 +197,46 @@ impl PostgresConfig {
         }
         if connection.get_user().is_none() {
             let user = std::env::var("USER").ok().filter(|user| !user.is_empty());
-            connection.user(user.ok_or_else(|| complain("names no user".to_owned()))?);
+            connection.user(user.ok_or_else(|| "names no user".to_owned())?);
         }
-        let trust = trust(&mut connection, &own).map_err(complain)?;
-        if let Some(password) = inputs.secret("POSTROOM_POSTGRES_PASSWORD")? {
-            connection.password(password.expose());
-        } else if connection.get_password().is_none() && !own.passfile.is_empty() {
-            let password = password_of_file(Path::new(&own.passfile), &connection).map_err(complain)?;
-            connection.password(password);
-        }
+        let (trust, other_way) = trust(&mut connection, &own)?;
         if connection.get_application_name().is_none() {
             connection.application_name("postroom");
         }
-        // A server that vanished without a word must not hold a connection for hours.
-        if connection.get_tcp_user_timeout().is_none() {
-            connection.tcp_user_timeout(Duration::from_secs(10));
-        }
-        connection
-            .keepalives_idle(Duration::from_secs(10))
-            .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3);
-        let seconds = |name| inputs.number(name, 1, 3_600).map(Duration::from_secs);
-        Ok(Self {
-            connection,
-            trust,
-            writers: inputs.number("POSTROOM_POSTGRES_WRITERS", 1, 64)? as usize,
-            connect_timeout: seconds("POSTROOM_POSTGRES_CONNECT_SECONDS")?,
-            write_timeout: seconds("POSTROOM_POSTGRES_WRITE_SECONDS")?,
-            synchronous_commit: synchronous_commit(inputs)?,
-            require_sync_standby: truth(inputs, "POSTROOM_REQUIRE_SYNC_STANDBY")?,
-        })
+        keep_alive(&mut connection, &rest, &own)?;
+        Ok(Self { connection, trust, other_way, passfile: own.passfile.into() })
     }
+}
+
+/// A server that vanished without a word must not hold a connection for hours. What the URL says of that counts; 0 is the system's own.
+fn keep_alive(connection: &mut tokio_postgres::Config, rest: &str, own: &Own) -> Result<(), String> {
+    let query = rest.split_once('?').map_or("", |(_, query)| query);
+    let is_given = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    // In milliseconds, as everywhere but in the library.
+    let patience = match own.tcp_user_timeout.as_str() {
+        "" => Ok(10_000),
+        given => given.parse().map_err(|_| "has a tcp_user_timeout that is no number of milliseconds".to_owned()),
+    };
+    match patience? {
+        0 => {}
+        patience => drop(connection.tcp_user_timeout(Duration::from_millis(patience))),
+    }
+    if !is_given("keepalives_idle") {
+        connection.keepalives_idle(Duration::from_secs(10));
+    }
+    if !is_given("keepalives_interval") {
+        connection.keepalives_interval(Duration::from_secs(5));
+    }
+    match own.keepalives_count.as_str() {
+        "" if is_given("keepalives_retries") => {}
+        "" => drop(connection.keepalives_retries(3)),
+        "0" => {}
+        given => {
+            let count = given.parse().map_err(|_| "has a keepalives_count that is no number".to_owned())?;
+            connection.keepalives_retries(count);
+        }
+    }
+    Ok(())
 }
 
 /// The parameters that the client library leaves to us.
@@ -159,6 +247,9 @@ struct Own {
     sslmode: String,
     sslrootcert: String,
     passfile: String,
+    tcp_user_timeout: String,
+    /// The library calls it otherwise.
+    keepalives_count: String,
 }
 
 const UNESCAPED: &str = "has an '@' or a '?' in its user, password or a parameter, where they are written %40 and %3F";
@@ -177,6 +268,8 @@ fn take_own_parameters(url: &str) -> Result<(String, Own), String> {
             "sslmode" => &mut own.sslmode,
             "sslrootcert" => &mut own.sslrootcert,
             "passfile" => &mut own.passfile,
+            "tcp_user_timeout" => &mut own.tcp_user_timeout,
+            "keepalives_count" => &mut own.keepalives_count,
             // What libpq does with these has no counterpart here, and leaving them out changes nothing that matters.
             "gssencmode" | "sslcompression" | "sslsni" | "fallback_application_name" | "client_encoding" => continue,
             "sslcert" | "sslkey" | "sslcrl" | "sslpassword" | "service" | "krbsrvname" => {
@@ -200,29 +293,36 @@ fn decoded(value: &str) -> Option<String> {
     })
 }
 
-/// Libpq's rules: `require` proves the authority once a root certificate is named, and `sslrootcert=system` proves the host.
-fn trust(connection: &mut tokio_postgres::Config, own: &Own) -> Result<Trust, String> {
+/// Libpq's rules: a root certificate that is named has to vouch for the server wherever the connection is encrypted, and
+/// `sslrootcert=system` proves the host. `prefer` goes on without encryption where the server will not have it so, and `allow` with it.
+fn trust(connection: &mut tokio_postgres::Config, own: &Own) -> Result<(Trust, Option<SslMode>), String> {
     let roots = match own.sslrootcert.as_str() {
         "" | "system" => Roots::System,
         path => Roots::File(path.into()),
     };
     let system_asked = own.sslrootcert == "system";
-    let (mode, trust) = match own.sslmode.as_str() {
-        "" if system_asked => (SslMode::Require, Trust::Host(roots)),
-        "" | "prefer" | "allow" => (SslMode::Prefer, Trust::Anyone),
-        "disable" => (SslMode::Disable, Trust::Anyone),
-        "require" if own.sslrootcert.is_empty() => (SslMode::Require, Trust::Anyone),
-        "require" | "verify-ca" if !system_asked => (SslMode::Require, Trust::Authority(roots)),
-        "verify-ca" if !system_asked => (SslMode::Require, Trust::Authority(roots)),
-        "verify-full" => (SslMode::Require, Trust::Host(roots)),
-        "require" | "verify-ca" => return Err("has sslrootcert=system, which wants sslmode=verify-full".to_owned()),
+    let named = match own.sslrootcert.is_empty() {
+        true => Trust::Anyone,
+        false => Trust::Authority(roots.clone()),
+    };
+    let (mode, trust, other_way) = match own.sslmode.as_str() {
+        "" if system_asked => (SslMode::Require, Trust::Host(roots), None),
+        "disable" => (SslMode::Disable, Trust::Anyone, None),
+        "verify-full" => (SslMode::Require, Trust::Host(roots), None),
+        "prefer" | "allow" | "require" | "verify-ca" if system_asked => {
+            return Err("has sslrootcert=system, which wants sslmode=verify-full".to_owned());
+        }
+        "" | "prefer" => (SslMode::Prefer, named, Some(SslMode::Disable)),
+        "allow" => (SslMode::Disable, named, Some(SslMode::Require)),
+        "require" => (SslMode::Require, named, None),
+        "verify-ca" => (SslMode::Require, Trust::Authority(roots), None),
         _ => {
             let known = "disable, allow, prefer, require, verify-ca or verify-full";
             return Err(format!("has an sslmode that is none of {known}"));
         }
     };
     connection.ssl_mode(mode);
-    Ok(trust)
+    Ok((trust, other_way))
 }
 
 /// The first line of a password file (`host:port:database:user:password`, `*` for any) that fits.
@@ -322,11 +422,83 @@ mod tests {
         let file = || Roots::File("/ca.pem".into());
         assert_eq!(trust("sslmode=require&sslrootcert=/ca.pem"), Ok(Trust::Authority(file())));
         assert_eq!(trust("sslmode=verify-ca&sslrootcert=%2Fca.pem"), Ok(Trust::Authority(file())));
+        assert_eq!(trust("sslmode=prefer&sslrootcert=/ca.pem"), Ok(Trust::Authority(file())));
+        assert_eq!(trust("sslrootcert=/ca.pem"), Ok(Trust::Authority(file())));
+        assert_eq!(trust("sslmode=disable&sslrootcert=/ca.pem"), Ok(Trust::Anyone));
+        let ways = |mode: &str| {
+            let config = load(&format!("postgres://a@b/c?sslmode={mode}")).unwrap();
+            (config.connection.get_ssl_mode(), config.other_way)
+        };
+        assert_eq!(ways("prefer"), (SslMode::Prefer, Some(SslMode::Disable)));
+        assert_eq!(ways("allow"), (SslMode::Disable, Some(SslMode::Require)));
+        assert_eq!(ways("require"), (SslMode::Require, None));
         assert_eq!(trust("sslmode=verify-full"), Ok(Trust::Host(Roots::System)));
         assert_eq!(trust("sslrootcert=system"), Ok(Trust::Host(Roots::System)));
         assert!(trust("sslmode=verify-ca&sslrootcert=system").is_err());
         assert!(trust("sslmode=always").unwrap_err().contains("verify-full"));
         assert!(trust("sslkey=/k").unwrap_err().contains("sslkey"));
+    }
+
+    #[test]
+    fn what_a_url_says_of_silent_servers_counts() {
+        let of = |query: &str| {
+            let connection = load(&format!("postgres://a@b/c?{query}")).unwrap().connection;
+            let seconds = [connection.get_keepalives_idle(), connection.get_keepalives_interval().unwrap()];
+            let seconds = seconds.map(|time| time.as_secs());
+            (
+                connection.get_keepalives(),
+                seconds,
+                connection.get_keepalives_retries(),
+                connection.get_tcp_user_timeout().copied(),
+            )
+        };
+        let seconds = |number| Some(Duration::from_secs(number));
+        assert_eq!(of(""), (true, [10, 5], Some(3), seconds(10)));
+        let given = "keepalives_idle=60&keepalives_interval=7&keepalives_count=9&tcp_user_timeout=25000";
+        assert_eq!(of(given), (true, [60, 7], Some(9), seconds(25)));
+        assert_eq!(of("keepalives_idle=60&keepalives_retries=4"), (true, [60, 5], Some(4), seconds(10)));
+        assert_eq!(of("keepalives=0&tcp_user_timeout=0"), (false, [10, 5], Some(3), None));
+        for bad in ["tcp_user_timeout=soon", "keepalives_count=many", "keepalives_idle=x"] {
+            assert!(
+                load(&format!("postgres://a@b/c?{bad}")).unwrap_err().contains(bad.split('=').next().unwrap()),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_came_from_files_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
+        let file = |name: &str| path(name).display().to_string();
+        let password = |config: &PostgresConfig| config.current().map(|now| now.get_password().map(<[u8]>::to_vec));
+        let is = |text: &str| Ok(Some(text.as_bytes().to_vec()));
+        write("password", "one\n");
+        let config =
+            load_with("postgres://ada@db/inbox", &[("POSTROOM_POSTGRES_PASSWORD_FILE", &file("password"))]).unwrap();
+        assert_eq!(password(&config), is("one"));
+        write("password", "two\r\n");
+        assert_eq!(password(&config), is("two"));
+        std::fs::remove_file(path("password")).unwrap();
+        let error = password(&config).unwrap_err();
+        assert!(
+            error.starts_with("POSTROOM_POSTGRES_PASSWORD_FILE names") && error.contains("cannot be read"),
+            "{error}"
+        );
+        write("passfile", "*:*:*:*:three\n");
+        let config = load(&format!("postgres://ada@db/inbox?passfile={}", file("passfile"))).unwrap();
+        write("passfile", "*:*:*:eve:no\n*:*:*:ada:four\n");
+        assert_eq!(password(&config), is("four"));
+        write("url", "postgres://ada:five@db/inbox");
+        let config = load_with("postgres://ada:five@db/inbox", &[("DATABASE_URL_FILE", &file("url"))]).unwrap();
+        write("url", "postgres://eve:six@other/inbox\n");
+        assert_eq!(password(&config), is("six"));
+        assert_eq!(config.current().unwrap().get_user(), Some("eve"));
+        write("url", "postgres://eve:s@six@other/inbox");
+        assert!(!config.current().unwrap_err().contains("six"));
+        let fixed = load("postgres://ada:seven@db/inbox").unwrap();
+        assert_eq!(password(&fixed), is("seven"));
     }
 
     #[test]

@@ -344,3 +344,11 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
         assert!(compose["volumes"].as_object().expect("a map").contains_key(volume), "{volume}");
     }
 }
+
+#[test]
+fn the_unit_of_systemd_admits_what_the_program_connects_by() {
+    let unit = read("deploy/systemd/postroom.service");
+    let families = unit.lines().find_map(|line| line.strip_prefix("RestrictAddressFamilies=")).expect("they are named");
+    let families: BTreeSet<_> = families.split(' ').collect();
+    assert_eq!(families, BTreeSet::from(["AF_UNIX", "AF_INET", "AF_INET6"]), "PostgreSQL's socket, and the network");
+}

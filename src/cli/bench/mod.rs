@@ -91,7 +91,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let writer = Writer { inbox: Arc::new(Inbox::new(plan.rows)), key };
     let bench = Bench { workplace, writer, plan, progress: Progress::new(), next_fresh: Cell::new(0) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(bench.measure(options.database_url.as_deref(), |table| {
+    // A folder is for SQLite alone.
+    let url = match &options.database_url {
+        None if options.folder.is_none() => inputs_of_environment()?.environment_url("POSTROOM_BENCH_DATABASE_URL")?,
+        given => given.clone(),
+    };
+    let report = runtime.block_on(bench.measure(url.as_deref(), |table| {
         if !options.json {
             bench.progress.print(&table);
         }

@@ -12,6 +12,10 @@ use crate::store::postgres::{Counting, Session, by_hand};
 #[derive(Debug, Clone)]
 enum Deed {
     Insert(Vec<NewMessage>),
+    /// With numbers of arrival of their own, or none.
+    Bring(Vec<(NewMessage, Option<i64>)>),
+    /// As replication and restores do it.
+    Replicated(Box<Deed>),
     /// Everything but the id.
     Change(String, NewMessage),
     Rename(String, String),
@@ -115,6 +119,29 @@ async fn perform(client: &Client, deed: &Deed) {
             }
             return;
         }
+        Deed::Bring(messages) => {
+            for (message, arrival) in messages {
+                let NewMessage { id, from, to, ts, text, .. } = message;
+                let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 6] = [
+                    (&id.as_str(), Type::TEXT),
+                    (&from.as_str(), Type::TEXT),
+                    (&to.as_str(), Type::TEXT),
+                    (&ts.as_str(), Type::TEXT),
+                    (text, Type::TEXT),
+                    (arrival, Type::INT8),
+                ];
+                let insert = "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, arrival, created_at)
+                              VALUES ($1, $2, $3, $4, $5, $6, 'x') ON CONFLICT DO NOTHING";
+                let _ = client.execute_typed(insert, &parameters).await;
+            }
+            return;
+        }
+        Deed::Replicated(deed) => {
+            let _ = client.batch_execute("SET session_replication_role = replica").await;
+            Box::pin(perform(client, deed)).await;
+            let _ = client.batch_execute("RESET session_replication_role").await;
+            return;
+        }
         Deed::Change(id, message) => {
             let NewMessage { from, ts, text: changed, .. } = message;
             let mut values = vec![text(id), text(from.as_str()), text(ts.as_str())];
@@ -144,13 +171,20 @@ fn any_deed() -> impl Strategy<Value = Deed> {
             message
         })
     };
-    prop_oneof![
+    let own = prop_oneof![Just(None), (0..9i64).prop_map(Some), (0..9i64).prop_map(|n| Some(n + (1 << 62)))];
+    let bring = prop::collection::vec((message(), own), 1..6).prop_map(Deed::Bring);
+    let plain = prop_oneof![
         6 => prop::collection::vec(message(), 1..6).prop_map(Deed::Insert),
+        3 => bring,
         3 => (id(), message()).prop_map(|(id, message)| Deed::Change(id, message)),
         1 => (id(), id()).prop_map(|(id, to)| Deed::Rename(id, to)),
         3 => id().prop_map(Deed::Delete),
         2 => any_timestamp().prop_map(Deed::DeleteBefore),
-    ]
+    ];
+    (plain, prop::bool::weighted(0.25)).prop_map(|(deed, replicated)| match replicated {
+        true => Deed::Replicated(Box::new(deed)),
+        false => deed,
+    })
 }
 
 fn any_step() -> impl Strategy<Value = Step> {

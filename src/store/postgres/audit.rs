@@ -104,12 +104,14 @@ pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u6
         let connector = Connector::new(Arc::new(config.clone())).map_err(OpenError)?;
         let session = schema::prepare(&connector).await.map_err(OpenError)?;
         let client = &session.client;
-        if schema::unnoted(&session).await.map_err(in_words)?.is_some() {
-            let notes = format!("BEGIN; {}; COMMIT", schema::NOTES);
+        if schema::unnoted(&session, schema::newest()).await.map_err(in_words)?.is_some() {
+            let notes = format!("BEGIN; {}; {}; COMMIT", schema::NOTES, schema::CLUSTERS);
             client.batch_execute(&notes).await.map_err(|error| in_words(error.into()))?;
         }
+        while derive::admit(client).await.map_err(in_words)? == Round::More {}
         let leftovers = leftover::remove(client).await.map_err(in_words)?;
-        client.batch_execute(schema::FORGET_COUNTS).await.map_err(|error| in_words(error.into()))?;
+        let forget = format!("BEGIN; {}; COMMIT; {}", sql::FORGET_COUNTS, schema::RECOUNT_STATES);
+        client.batch_execute(&forget).await.map_err(|error| in_words(error.into()))?;
         let forget = format!("BEGIN; {}; COMMIT", sql::FORGET_INDEX);
         client.batch_execute(&forget).await.map_err(|error| in_words(error.into()))?;
         client.batch_execute(sql::FORGET_FORMER_INDEX).await.map_err(|error| in_words(error.into()))?;
@@ -165,7 +167,7 @@ pub(super) async fn look_over(session: &Session, config: &PostgresConfig, thorou
     } else {
         audit.findings.extend(tables::obstacle(session).await?);
         if audit.schema_version >= NOTES_GONE {
-            audit.findings.extend(schema::unnoted(session).await?.map(str::to_owned));
+            audit.findings.extend(schema::unnoted(session, audit.schema_version).await?.map(str::to_owned));
         }
         let count = client.query_typed_one("SELECT count(*) FROM messages", &[]).await?;
         audit.messages = u64::try_from(count.get::<_, i64>(0)).ok();

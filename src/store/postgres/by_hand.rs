@@ -19,8 +19,9 @@ pub(in crate::store) async fn open(config: &PostgresConfig, connections: usize) 
     sessions
 }
 
-/// Counts a stretch. Answers whether there is more.
+/// Gives numbers to rows that wait for one, and counts a stretch. Answers whether there is more.
 pub(in crate::store) async fn count(client: &Client, counting: &Counting) -> bool {
+    derive::admit(client).await.unwrap();
     counting.round(client).await.unwrap().1 == Round::More
 }
 

@@ -15,7 +15,7 @@ use super::batch::exact;
 use super::failure::Failure;
 use super::runs::{self, Stretch, Text};
 use super::session::{Connector, Session};
-use super::{details_sql, sql};
+use super::{details_sql, schema, sql};
 use crate::telemetry::log;
 
 /// How often rows are looked for that other replicas stored.
@@ -41,6 +41,10 @@ const INDEXED_MAX: i64 = if cfg!(test) { 5 } else { 10_000 };
 const INDEXED_BYTES: i64 = if cfg!(test) { 40 } else { 1 << 20 };
 /// Most rows that are gone which are taken from the counters, or from the index, in one transaction.
 const GONE_MAX: i64 = if cfg!(test) { 2 } else { 10_000 };
+/// How often counters and index are compared with the messages where rows come by other programs.
+const VERIFY_INTERVAL: Duration = Duration::from_secs(60);
+/// Most rows that get a number of arrival in one transaction.
+const ADMITTED_MAX: i64 = if cfg!(test) { 3 } else { 10_000 };
 /// Most changes to the counts of states that are added in one transaction.
 const FOLDED_MAX: i64 = if cfg!(test) { 3 } else { 10_000 };
 
@@ -55,12 +59,13 @@ pub(in crate::store) enum Round {
 
 /// Counts, indexes and adds up, until dropped.
 pub(super) async fn run(shared: Arc<Shared>, connector: Connector) {
-    let counting = Counting::default();
-    let count = async |client: &Client| {
+    let (counting, guard) = (Counting::default(), Guard::default());
+    let count = async |client: &Client, is_fresh: bool| {
+        let guarded = guard.round(client, is_fresh).await?;
         let (counted, folded) = (counting.round(client).await?.1, fold_states(client, FOLDED_MAX).await?);
-        Ok(if [counted, folded].contains(&Round::More) { Round::More } else { Round::Done })
+        Ok(if [guarded, counted, folded].contains(&Round::More) { Round::More } else { Round::Done })
     };
-    let index = async |client: &Client| {
+    let index = async |client: &Client, _| {
         let (indexed, merged) = (index(client, INDEXED_LEAST, INDEXED_MAX).await?.1, merge(client).await?);
         Ok(if [indexed, merged].contains(&Round::More) { Round::More } else { Round::Done })
     };
@@ -73,17 +78,17 @@ async fn follow(
     connector: &Connector,
     what: &str,
     gather: Duration,
-    round: impl AsyncFn(&Client) -> Result<Round, Failure>,
+    round: impl AsyncFn(&Client, bool) -> Result<Round, Failure>,
 ) {
     let mut stored = shared.stored.subscribe();
     let (mut session, mut told): (Option<Session>, Option<Failure>) = (None, None);
     loop {
         let open = match session.take().filter(Session::is_open) {
-            Some(open) => Ok(open),
-            None => connector.connect().await,
+            Some(open) => Ok((open, false)),
+            None => connector.connect().await.map(|open| (open, true)),
         };
         let done = match open {
-            Ok(open) => round(&open.client).await.inspect(|_| session = Some(open)),
+            Ok((open, is_fresh)) => round(&open.client, is_fresh).await.inspect(|_| session = Some(open)),
             Err(failure) => Err(failure),
         };
         let is_more = matches!(done, Ok(Round::More));
@@ -118,6 +123,113 @@ async fn in_transaction<T>(client: &Client, work: impl AsyncFnOnce() -> Result<T
     let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await?;
     result
+}
+
+/// Keeps what is derived true, whatever others do to the messages and to the server.
+#[derive(Default)]
+struct Guard {
+    /// The greatest number of arrival that can have been given, and what numbers began at.
+    seen: Cell<i64>,
+    base: Cell<Option<i64>>,
+    /// Whether counters and index are to be compared with the messages, and when they were.
+    is_doubtful: Cell<bool>,
+    verified: Cell<Option<Instant>>,
+    /// Whether it was logged that a trigger cannot be made.
+    is_told: Cell<bool>,
+}
+
+impl Guard {
+    /// Looks whether this is the cluster that gave the last numbers, gives numbers to rows that wait for one, and compares where
+    /// anything may have happened meanwhile.
+    async fn round(&self, client: &Client, is_fresh: bool) -> Result<Round, Failure> {
+        let base: i64 = client.query_typed_one(sql::SETTLE, &[(&self.seen.get(), Type::INT8)]).await?.get(0);
+        if self.base.replace(Some(base)).is_some_and(|before| before != base) {
+            schema::tell_of_another_cluster();
+            self.is_doubtful.set(true);
+            self.verified.set(None);
+        }
+        self.seen.set(client.query_typed_one(sql::HORIZON, &[]).await?.get(0));
+        let is_watched: bool = client.query_typed_one(sql::WATCHED, &[]).await?.get(0);
+        if !is_watched {
+            self.watch(client).await?;
+        }
+        let admitted = admit(client).await?;
+        if admitted == Round::More {
+            self.is_doubtful.set(true);
+            return Ok(Round::More);
+        }
+        let is_due = self.verified.get().is_none_or(|at| at.elapsed() >= VERIFY_INTERVAL);
+        if is_fresh || (self.is_doubtful.get() && is_due) {
+            self.is_doubtful.set(true);
+            verify(client).await?;
+            self.is_doubtful.set(false);
+            self.verified.set(Some(Instant::now()));
+        }
+        Ok(Round::Done)
+    }
+
+    /// Makes the triggers anew, and what was done while they did not fire is counted.
+    async fn watch(&self, client: &Client) -> Result<(), Failure> {
+        match client.batch_execute(sql::WATCH).await.map_err(Failure::from) {
+            Ok(()) => {}
+            // Somebody writes; the next round tries again.
+            Err(Failure::Retry(_) | Failure::Deadline) => return Ok(()),
+            Err(Failure::Broken(why)) => {
+                if !self.is_told.replace(true) {
+                    log::warning("a trigger of ours on messages is missing or disabled, and cannot be made")
+                        .text("error", &why)
+                        .emit();
+                }
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        }
+        log::warning(
+            "a trigger of ours on messages was missing or disabled; it was made anew, and all is counted anew",
+        )
+        .emit();
+        forget(client).await
+    }
+}
+
+/// Gives numbers of arrival to some rows that other programs brought without one, or with one of their own.
+pub(super) async fn admit(client: &Client) -> Result<Round, Failure> {
+    let admitted: i64 =
+        match client.query_typed_one(sql::ADMIT, &[(&ADMITTED_MAX, Type::INT8)]).await.map_err(Failure::from) {
+            // Somebody changes them.
+            Err(Failure::Retry(_)) => return Ok(Round::Done),
+            row => row?.get(0),
+        };
+    if admitted > 0 {
+        let message =
+            "another program brought messages without a number of arrival, or with one of its own; they arrive now";
+        log::info(message).value("messages", admitted).emit();
+    }
+    Ok(if admitted > 0 { Round::More } else { Round::Done })
+}
+
+/// Compares the counters and the index with the messages, and has both made anew where they differ.
+async fn verify(client: &Client) -> Result<(), Failure> {
+    // However long it takes: nobody waits for it.
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0").await?;
+    let agrees = client.query_typed_opt(sql::AGREES, &[]).await;
+    client.batch_execute("COMMIT").await?;
+    if agrees?.is_none_or(|row| row.get::<_, Option<bool>>(0) == Some(true)) {
+        return Ok(());
+    }
+    log::warning(
+        "messages came in or went unnoticed, by a restore or another program; counters and search index are made anew, and answers \
+         are exact and slower until then",
+    )
+    .emit();
+    forget(client).await
+}
+
+/// Throws the counters and the search index away, to be made anew.
+async fn forget(client: &Client) -> Result<(), Failure> {
+    // Sent together, these are one transaction.
+    let forget = format!("SET LOCAL statement_timeout = 0; {}; {}", sql::FORGET_COUNTS, sql::FORGET_INDEX);
+    Ok(client.batch_execute(&forget).await?)
 }
 
 /// Counts stretches of rows that are as long as the server is quick.

@@ -100,6 +100,17 @@ pub(super) async fn unreadable_payloads(
     client.query_typed(&sql, &parameters).await?.iter().map(read_payload).collect()
 }
 
+/// Asks for a little of everything.
+pub(super) async fn probe(client: &Client) -> Result<(), Failure> {
+    message(client, "").await?;
+    statuses(client, "").await?;
+    status_counts(client).await?;
+    events(client, &EventRequest { source: None, kind: None, before: None, limit: 1 }).await?;
+    payload(client, 0).await?;
+    unreadable_payloads(client, i64::MAX, true, 1).await?;
+    Ok(())
+}
+
 /// What has this key; or else what is meant by a provider's id, whose keys `sql` finds.
 async fn look_up<T>(
     client: &Client,

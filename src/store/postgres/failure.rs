@@ -3,6 +3,7 @@
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
+use super::tls;
 use crate::store::{Health, StoreError};
 
 /// An operator's limit on a whole transaction, from PostgreSQL 17 on: the session ends with it.
@@ -91,6 +92,9 @@ fn chain(error: &Error) -> String {
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
+    }
+    if let Some(remedy) = tls::remedy(&text) {
+        text = format!("{}; {remedy}", one_line(&text));
     }
     one_line(&text)
 }

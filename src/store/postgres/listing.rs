@@ -5,15 +5,16 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::batch::exact;
 use super::failure::Failure;
-use super::places;
 use super::query::{Query, Value};
 use super::runs::{self, Looked};
 use super::statistics::{self, State};
-use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, Start, Stored};
+use super::{places, sql};
+use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, Start, Stored, Timestamp};
 
 /// Rows that are skipped one by one; from there on the counters tell where to begin.
 const SKIPPED_MAX: u64 = if cfg!(test) { 2 } else { 1_000 };
@@ -91,6 +92,31 @@ pub(super) async fn page(client: &Client, request: &PageRequest) -> Result<Page,
         page.next = None;
     }
     Ok(page)
+}
+
+/// Asks for a little of all that listings, searches and statistics ask for, by ways that stay short however much there is.
+pub(super) async fn probe(client: &Client) -> Result<(), Failure> {
+    let state = State::read(client).await?;
+    for order in ["m.ts, m.message_id", "m.arrival"] {
+        client.query_typed(&format!("SELECT {COLUMNS} FROM messages m ORDER BY {order} LIMIT 1"), &[]).await?;
+    }
+    let never = Timestamp::parse("9999-12-31T23:59:59Z").ok();
+    for (from, q) in [(None, None), (Some("+0"), None), (Some("+0"), Some("\u{e000}\u{e001}\u{e002}"))] {
+        let search = q.map(Needle::new);
+        let filter = Filter { from: from.map(str::to_owned), since: never.clone(), search, ..Filter::default() };
+        let start = Start::Offset(0);
+        page(client, &PageRequest { filter, limit: 1, start, order: Order::Time, bounded_total: false }).await?;
+    }
+    let mut query = Query::default();
+    let (join, matches) = matching(&mut query, &State { is_stale: true, ..state }, &Filter::default(), None);
+    query.text =
+        format!("SELECT t.arrival, t.ts, t.number, t.folded FROM postroom_folded t {join} WHERE t.number < 0{matches}");
+    query.rows(client).await?;
+    client.query_typed(sql::PLACES, &[(&0_i64, Type::INT8), (&-1_i64, Type::INT8)]).await?;
+    client.query_typed(sql::RUN_NUMBERS, &[(&-1_i64, Type::INT8)]).await?;
+    let first = "SELECT from_msisdn, messages FROM postroom_senders ORDER BY messages DESC, from_msisdn LIMIT 1";
+    client.query_typed(first, &[]).await?;
+    Ok(())
 }
 
 /// Puts a row on a page. Breaks, if the page is full without it.

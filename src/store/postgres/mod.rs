@@ -9,6 +9,7 @@ pub(in crate::store) mod batch;
 pub(in crate::store) mod brought;
 #[cfg(test)]
 pub(in crate::store) mod by_hand;
+mod certificate;
 mod derive;
 mod details;
 pub(in crate::store) mod details_sql;
@@ -19,6 +20,7 @@ pub mod ground;
 mod leftover;
 mod listing;
 pub(in crate::store) mod places;
+mod probe;
 mod query;
 mod queue;
 mod reader;
@@ -56,6 +58,7 @@ pub use audit::{Audit, audit, rebuild};
 #[cfg(test)]
 pub(in crate::store) use derive::Counting;
 pub(in crate::store) use failure::Failure;
+use probe::{Ask, Probes, Task};
 use queue::Queue;
 use reader::{Question, Read, Reader};
 pub(in crate::store) use session::{Connector, Session};
@@ -87,6 +90,10 @@ pub(in crate::store) struct Shared {
     /// How often the server was found well.
     well: AtomicU64,
     stops: AtomicBool,
+    /// The tasks that work for requests: those that write, then those that read.
+    tasks: Vec<Arc<Task>>,
+    /// Whether the server refused a message for its content, and took none since.
+    refuses: AtomicBool,
     /// How many rows this replica created: whoever follows the rows watches it.
     stored: watching::Sender<u64>,
 }
@@ -138,12 +145,31 @@ impl Shared {
         }
     }
 
+    /// The server was found well, and every task works.
     fn recovered(&self) {
         self.well.fetch_add(1, Ordering::Relaxed);
         if self.set_health(Health::Ready) != Health::Ready {
             self.queue.reopen();
             log::info("the database works again").emit();
         }
+    }
+
+    /// A batch was written. Whether all is well is for the watch to say, which asks everybody; what comes is taken at once.
+    fn wrote(&self) {
+        self.well.fetch_add(1, Ordering::Relaxed);
+        if self.health() != Health::Ready {
+            self.queue.reopen();
+        }
+    }
+
+    /// Whether any task writes of which nothing bad is known.
+    fn can_write(&self) -> bool {
+        self.tasks.iter().any(|task| task.writes && task.fault().is_none())
+    }
+
+    /// Something keeps a task from its work. While others write, messages are taken.
+    fn hampered(&self, failure: &Failure) {
+        if self.can_write() { self.trouble(failure, 0) } else { self.away(failure) }
     }
 
     /// Whether what is left in the queue is not worth the wait: the service stops, and the database is away.
@@ -163,6 +189,10 @@ impl PostgresStore {
             health: AtomicU8::new(Health::Ready as u8),
             well: AtomicU64::new(0),
             stops: AtomicBool::new(false),
+            tasks: (0..postgres.writers + config.readers)
+                .map(|at| Arc::new(Task::new(at < postgres.writers)))
+                .collect(),
+            refuses: AtomicBool::new(false),
             stored: watching::Sender::new(0),
         });
         let (answers, answered) = mpsc::unbounded_channel();
@@ -178,8 +208,10 @@ impl PostgresStore {
             let is_open = prepared.is_ok();
             let _ = opened.send(prepared.map(|session| session.server.clone()));
             if is_open {
-                let watch = Watch::new(Arc::clone(&worker), tell.clone(), looked, sized);
-                work(worker, tell, answers, questions, watch).await;
+                let mut probes = Probes::default();
+                let asked = worker.tasks.iter().map(|task| (Arc::clone(task), probes.add())).collect();
+                let watch = Watch::new(Arc::clone(&worker), tell.clone(), looked, sized, probes);
+                work(worker, tell, answers, questions, watch, asked).await;
             }
         };
         let thread = std::thread::Builder::new().name("database".to_owned()).spawn(move || {
@@ -302,17 +334,20 @@ async fn work(
     answers: mpsc::UnboundedSender<Answers>,
     questions: mpsc::Receiver<Read>,
     watch: Watch,
+    asked: Vec<(Arc<Task>, mpsc::Receiver<Ask>)>,
 ) {
     let questions = Arc::new(Mutex::new(questions));
     let following = tokio::task::spawn_local(derive::run(Arc::clone(&shared), connector.clone()));
     let watching = tokio::task::spawn_local(watch.run());
     let mut tasks = JoinSet::new();
-    for _ in 0..connector.config.writers {
-        tasks.spawn_local(Writer::new(Arc::clone(&shared), connector.clone(), answers.clone()).run());
-    }
-    for _ in 0..shared.config.readers {
-        let (connector, questions) = (connector.clone(), Arc::clone(&questions));
-        tasks.spawn_local(Reader { connector, questions, session: None }.run());
+    for (task, asks) in asked {
+        let connector = connector.clone();
+        if task.writes {
+            tasks.spawn_local(Writer::new(Arc::clone(&shared), task, asks, connector, answers.clone()).run());
+        } else {
+            let questions = Arc::clone(&questions);
+            tasks.spawn_local(Reader { task, asks, connector, questions, session: None }.run());
+        }
     }
     drop(answers);
     while let Some(ended) = tasks.join_next().await {

@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_postgres::Client;
 
 use super::failure::Failure;
+use super::probe::{Ask, PATIENCE, Task};
 use super::session::{Connector, Session};
 use super::{details, listing, statistics};
 use crate::domain::event::{EventRequest, StoredEvent};
@@ -44,6 +45,8 @@ pub(super) enum Question {
 
 /// One reading task.
 pub(super) struct Reader {
+    pub task: Arc<Task>,
+    pub asks: mpsc::Receiver<Ask>,
     pub connector: Connector,
     pub questions: Arc<Mutex<mpsc::Receiver<Read>>>,
     pub session: Option<Session>,
@@ -53,7 +56,14 @@ impl Reader {
     /// Answers until nobody can ask any more.
     pub async fn run(mut self) {
         loop {
-            let next = self.questions.lock().await.recv().await;
+            let next = tokio::select! {
+                biased;
+                Some(ask) = self.asks.recv() => {
+                    let _ = ask.send(self.probe().await);
+                    continue;
+                }
+                next = async { self.questions.lock().await.recv().await } => next,
+            };
             let Some(Read { deadline, question }) = next else { return };
             match question {
                 Question::Page(request, reply) => {
@@ -82,6 +92,19 @@ impl Reader {
         }
     }
 
+    /// Reads a little of everything that can be asked.
+    async fn probe(&mut self) -> Result<(), Failure> {
+        let read = async |client: &Client| {
+            listing::probe(client).await?;
+            details::probe(client).await
+        };
+        match self.read(Instant::now() + PATIENCE, read).await {
+            // Here nobody's content is at fault.
+            Err(Failure::Refused(why)) => Err(Failure::Broken(why)),
+            result => result,
+        }
+    }
+
     /// Reads, unless whoever asked goes away.
     async fn answer<T>(
         &mut self,
@@ -91,6 +114,7 @@ impl Reader {
     ) {
         let read = self.read(deadline, read);
         let answer = tokio::select! { answer = read => Some(answer), () = reply.closed() => None };
+        self.task.works();
         self.finish(answer, reply).await;
     }
 

@@ -19,11 +19,18 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0005_file.sql"),
     include_str!("migrations/0006_bring.sql"),
     NOTES,
+    // Of another branch.
+    "",
+    CLUSTERS,
 ];
 /// The triggers that note what other programs delete and change, and their tables; may be run again on what it made.
 pub(super) const NOTES: &str = include_str!("migrations/0007_gone.sql");
-/// How many of these triggers fire.
-const NOTING: &str = "SELECT count(*) FROM pg_trigger WHERE tgrelid = to_regclass('messages') AND tgenabled IN ('O', 'A') AND tgname IN \
+/// Numbers of arrival whatever becomes of the data, and all triggers; may be run again too.
+pub(super) const CLUSTERS: &str = include_str!("migrations/0009_clusters.sql");
+/// Since when this is so.
+pub(super) const KNOWS_CLUSTERS: i32 = 9;
+/// Whether the triggers before that fire.
+const NOTING: &str = "SELECT count(*) = 4 FROM pg_trigger WHERE tgrelid = to_regclass('messages') AND tgenabled IN ('O', 'A') AND tgname IN \
      ('postroom_note_deleted', 'postroom_note_updated', 'postroom_arrive_anew', 'postroom_note_emptied')";
 /// How long a replica that upgrades keeps the others waiting without a sign of life.
 const LEASE_SECONDS: f64 = 60.0;
@@ -42,12 +49,9 @@ const LEASE: &str = "UPDATE postroom_schema SET upgraded_by = $1, upgraded_until
      AND set_config('synchronous_commit', 'local', true) <> '' RETURNING version";
 const RELEASE: &str = "UPDATE postroom_schema SET version = $1, upgraded_by = NULL, upgraded_until = NULL WHERE id = 1";
 
-/// Throws the counters away, and counts states anew while nobody writes any. Deleted rather than truncated: whoever reads an
-/// older snapshot still finds it there.
-pub(super) const FORGET_COUNTS: &str = "BEGIN; \
-     UPDATE postroom_state SET counted = 0, messages = 0, senders = 0; DELETE FROM postroom_buckets; \
-     DELETE FROM postroom_senders; DELETE FROM postroom_sender_days; DELETE FROM postroom_gone; COMMIT; \
-     BEGIN; LOCK TABLE postroom_states IN SHARE MODE; DELETE FROM postroom_state_changes; DELETE FROM postroom_state_counts; \
+/// Counts states anew while nobody writes any.
+pub(super) const RECOUNT_STATES: &str = "BEGIN; LOCK TABLE postroom_states IN SHARE MODE; DELETE FROM postroom_state_changes; \
+     DELETE FROM postroom_state_counts; \
      INSERT INTO postroom_state_counts SELECT state, count(*) FROM postroom_states GROUP BY state; COMMIT";
 
 /// An operator's setting that keeps every replica from writing.
@@ -81,7 +85,7 @@ pub(super) async fn prepare(connector: &Connector) -> Result<Session, String> {
         return Err(why);
     }
     continue_arrivals(&session).await.map_err(in_words)?;
-    if let Some(why) = unnoted(&session).await.map_err(in_words)? {
+    if let Some(why) = unnoted(&session, newest()).await.map_err(in_words)? {
         log::warning(why).emit();
     }
     check_collation(&session).await?;
@@ -104,6 +108,11 @@ pub(super) async fn version(session: &Session) -> Result<i32, Failure> {
     }
     let row = session.client.query_typed_opt("SELECT version FROM postroom_schema WHERE id = 1", &[]).await?;
     Ok(row.map_or(0, |row| row.get(0)))
+}
+
+/// Upgrades tables of an earlier build. Makes none where there are none.
+pub(super) async fn upgrade_former(session: &Session) -> Result<(), Failure> {
+    if (1..newest()).contains(&version(session).await?) { upgrade(session).await } else { Ok(()) }
 }
 
 async fn upgrade(session: &Session) -> Result<(), Failure> {
@@ -206,12 +215,13 @@ async fn migrate(session: &Session, from: usize) -> Result<(), Failure> {
     Ok(result?)
 }
 
-/// That what other programs delete goes unnoticed, where it does, in one sentence.
-pub(super) async fn unnoted(session: &Session) -> Result<Option<&'static str>, Failure> {
-    let noting: i64 = session.client.query_typed_one(NOTING, &[]).await?.get(0);
-    let why = "a trigger of ours on messages is missing or disabled, so what other programs delete or change is still counted; \
-               `postroom reindex` makes it anew";
-    Ok((noting < 4).then_some(why))
+/// That what other programs do goes unnoticed, where it does, in one sentence.
+pub(super) async fn unnoted(session: &Session, version: i32) -> Result<Option<&'static str>, Failure> {
+    let watched = if version < KNOWS_CLUSTERS { NOTING } else { "SELECT postroom_watched()" };
+    let is_watched: bool = session.client.query_typed_one(watched, &[]).await?.get(0);
+    let why = "a trigger of ours on messages is missing or disabled, or was for a while, so what other programs did is not all \
+               noted; a replica that runs, or `postroom reindex`, makes it anew and counts anew";
+    Ok((!is_watched).then_some(why))
 }
 
 /// The version of Unicode by which this program folds.
@@ -222,17 +232,12 @@ pub(super) fn unicode() -> String {
 /// Data that was restored into another cluster brings arrival numbers that this cluster's transactions have not reached: then all
 /// new ones are raised above them. Texts that were folded by another Unicode version are indexed anew.
 async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
-    let short = "SELECT ((coalesce(max(m.arrival), 0) >> 20) + 1 - (s.arrival_base >> 20)
-                - pg_snapshot_xmax(pg_current_snapshot())::text::bigint) << 20 AS by
-            FROM postroom_state s LEFT JOIN LATERAL (SELECT max(arrival) AS arrival FROM messages) m ON true
-            GROUP BY s.arrival_base";
-    if session.client.query_typed_one(short, &[]).await?.get::<_, i64>(0) > 0 {
-        log::warning("the data comes from another cluster; arrival numbers are raised above those in it").emit();
-        // Waits as a message does: a standby that took over without it would number messages below those that are counted.
-        let raise = format!(
-            "UPDATE postroom_state SET arrival_base = arrival_base + step.by FROM ({short}) step WHERE step.by > 0"
-        );
-        session.client.execute_typed(&raise, &[]).await?;
+    let base = "SELECT arrival_base FROM postroom_state";
+    let before: i64 = session.client.query_typed_one(base, &[]).await?.get(0);
+    // Waits as a message does: a standby that took over without it would number messages below those that are counted.
+    let settled: i64 = session.client.query_typed_one(sql::SETTLE, &[(&0_i64, Type::INT8)]).await?.get(0);
+    if settled != before {
+        tell_of_another_cluster();
     }
     let unicode = unicode();
     let stored = session.client.query_typed_opt("SELECT unicode FROM postroom_search", &[]).await?;
@@ -246,6 +251,14 @@ async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
         log::info("searches fold by another version of Unicode; texts are indexed anew").emit();
     }
     Ok(())
+}
+
+/// Tells that numbers of arrival were raised.
+pub(super) fn tell_of_another_cluster() {
+    log::warning(
+        "the data comes from another cluster, a backup or a promoted standby; arrival numbers are raised above those in it",
+    )
+    .emit();
 }
 
 /// Bytewise order is part of the contract, and comes from the columns.

@@ -11,7 +11,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure::Failure;
 use super::{engine, tls};
-use crate::config::{PostgresConfig, SynchronousCommit};
+use crate::config::{PostgresConfig, Roots, SynchronousCommit, Trust};
 
 /// How long a request to cancel a statement may take.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
@@ -84,7 +84,17 @@ impl Connector {
     }
 
     async fn connect_at_leisure(&self) -> Result<Session, Failure> {
-        let (client, mut connection) = self.config.connection.connect(self.tls.clone()).await?;
+        let tls = self.tls()?;
+        let mut way = self.config.current().map_err(Failure::Broken)?;
+        let opened = match (way.connect(tls.clone()).await, self.config.other_way) {
+            (Err(error), Some(other)) if is_about_encryption(&error) => {
+                way.ssl_mode(other);
+                // What was wrong with the first way is told where the second does not do either.
+                way.connect(tls.clone()).await.map_err(|_| error)
+            }
+            (opened, _) => opened,
+        };
+        let (client, mut connection) = opened?;
         let warnings = Arc::<AtomicU64>::default();
         let counted = Arc::clone(&warnings);
         let driver = tokio::spawn(async move {
@@ -103,7 +113,17 @@ impl Connector {
         drivers.retain(|driver| !driver.is_finished());
         drivers.push(driver.clone());
         drop(drivers);
-        Ok(Session { client, server, warnings, driver, tls: self.tls.clone() })
+        Ok(Session { client, server, warnings, driver, tls })
+    }
+
+    /// Root certificates of a file are read again for each connection: they may be renewed.
+    fn tls(&self) -> Result<MakeRustlsConnect, Failure> {
+        match &self.config.trust {
+            Trust::Authority(Roots::File(_)) | Trust::Host(Roots::File(_)) => {
+                tls::connector(&self.config.trust).map_err(Failure::Broken)
+            }
+            _ => Ok(self.tls.clone()),
+        }
     }
 
     /// Ends all other connections at once. Whoever waits for an answer on one learns that it is lost, and what became of it is not known.
@@ -113,6 +133,14 @@ impl Connector {
             drivers.drain(..).partition::<Vec<_>, _>(|driver| kept.is_some_and(|kept| kept.driver.id() == driver.id()));
         *drivers = kept;
         dropped.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// Whether the other way, encrypted or not, may work: the handshake failed, or the server has no rule for this one.
+fn is_about_encryption(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        None => error.to_string().contains("TLS"),
     }
 }
 

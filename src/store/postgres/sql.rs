@@ -41,6 +41,34 @@ pub(super) fn uncounted(counted: &str) -> String {
     )
 }
 
+/// Sees to it that the next numbers of arrival are above all that were given, and not below one that is known. Returns what they begin at.
+pub(super) const SETTLE: &str = "SELECT postroom_settle(postroom_cluster(), $1 - 1)";
+/// Whether nobody can have done anything to the messages unnoticed, as far as the triggers tell.
+pub(super) const WATCHED: &str = "SELECT postroom_watched()";
+/// Makes the triggers anew. It waits for who writes, and others wait behind it, so it does not wait for long.
+pub(super) const WATCH: &str = "SET LOCAL lock_timeout = '200ms'; SELECT postroom_watch()";
+/// Gives numbers of arrival to rows that wait for them.
+pub(super) const ADMIT: &str = "SELECT postroom_admit($1)";
+/// Whether counters and search index are of these messages: the number of rows that the counters hold, in each of their tables, and a sample
+/// of the index from both sides. Rows that came in below a watermark unnoticed are seen by it.
+pub(super) const AGREES: &str = "\
+    SELECT s.messages = (SELECT count(*) FROM messages WHERE arrival <= s.counted)
+                        + (SELECT count(*) FROM postroom_gone WHERE arrival <= s.counted)
+           AND s.messages = (SELECT coalesce(sum(messages), 0) FROM postroom_buckets WHERE level = 10)
+           AND s.messages = (SELECT coalesce(sum(messages), 0) FROM postroom_senders)
+           AND s.senders = (SELECT count(*) FROM postroom_senders)
+           AND NOT EXISTS (
+               SELECT 1 FROM (SELECT arrival FROM postroom_folded ORDER BY number DESC LIMIT 1000) f
+               WHERE NOT EXISTS (SELECT 1 FROM messages m WHERE m.arrival = f.arrival)
+                   AND NOT EXISTS (SELECT 1 FROM postroom_gone_texts g WHERE g.arrival = f.arrival))
+           AND NOT EXISTS (
+               SELECT 1 FROM (SELECT arrival, text FROM messages WHERE arrival <= i.packed ORDER BY arrival DESC LIMIT 1000) m
+               WHERE m.text IS NOT NULL AND NOT EXISTS (SELECT 1 FROM postroom_folded f WHERE f.arrival = m.arrival))
+    FROM postroom_state s, postroom_search i";
+/// Throws the counters away. Deleted rather than truncated: whoever reads an older snapshot still finds it there.
+pub(super) const FORGET_COUNTS: &str = "UPDATE postroom_state SET counted = 0, messages = 0, senders = 0; \
+     DELETE FROM postroom_buckets; DELETE FROM postroom_senders; DELETE FROM postroom_sender_days; DELETE FROM postroom_gone";
+
 /// Takes the counters, unless another replica has them: from where, and up to where rows are complete.
 pub(super) const COUNT_FROM: &str = "SELECT counted, \
      arrival_base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 20), \
@@ -222,10 +250,10 @@ pub(in crate::store) const COPY_IN: &str = "COPY postroom_incoming \
      (place, message_id, from_msisdn, to_msisdn, ts, created_at, text, text_exact) FROM STDIN";
 /// Sorted like every batch, so that it waits for those of running replicas and never in a circle with them.
 pub(in crate::store) const COPY_INSERT: &str = "\
+    WITH first AS MATERIALIZED (SELECT postroom_first_arrival() AS number)
     INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, created_at, text, text_exact, arrival)
-    SELECT i.message_id, i.from_msisdn, i.to_msisdn, i.ts, i.created_at, i.text, i.text_exact,
-           s.arrival_base + (pg_current_xact_id()::text::bigint << 20) + i.place
-    FROM postroom_incoming i, postroom_state s ORDER BY i.message_id
+    SELECT i.message_id, i.from_msisdn, i.to_msisdn, i.ts, i.created_at, i.text, i.text_exact, first.number + i.place
+    FROM postroom_incoming i, first ORDER BY i.message_id
     ON CONFLICT (message_id) DO NOTHING";
 pub(in crate::store) const COPY_POSITION: &str = "INSERT INTO postroom_copies (source, position) VALUES ($1, $2) \
      ON CONFLICT (source) DO UPDATE SET position = excluded.position";

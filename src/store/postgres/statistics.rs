@@ -19,7 +19,7 @@ pub(super) struct State {
     pub counted: i64,
     /// Messages and senders up to there.
     pub messages: i64,
-    senders: i64,
+    pub senders: i64,
     /// The search index holds rows up to this arrival.
     pub indexed: i64,
     /// Whether it holds texts of rows that are gone.

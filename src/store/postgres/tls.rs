@@ -2,34 +2,63 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::certificate::Certificate;
 use crate::config::{Roots, Trust};
+
+/// What an operator can do about a certificate that is not trusted, by what the library says of it.
+const REMEDIES: [(&str, &str); 6] = [
+    ("UnknownIssuer", "sslrootcert names no authority that signed the server's certificate"),
+    (
+        "not valid for name",
+        "connect by a name that the certificate has, or leave the name out of it with sslmode=verify-ca",
+    ),
+    ("expired", "renew the server's certificate"),
+    (
+        "UnsupportedCertVersion",
+        "the server's certificate is of X.509 version 1, which names no hosts: make one with a subjectAltName, or use \
+         sslmode=verify-ca",
+    ),
+    (
+        "HandshakeFailure",
+        "the server's key may be of a sort that is not supported: RSA from 2,048 bits on, P-256, P-384 and Ed25519 are",
+    ),
+    ("CaUsedAsEndEntity", "the server's certificate is an authority's: name it, or who signed it, by sslrootcert"),
+];
 
 /// A connector for that much trust. The error is one line that an operator can act on.
 pub(super) fn connector(trust: &Trust) -> Result<MakeRustlsConnect, String> {
     let provider = Arc::new(ring::default_provider());
-    let authority = match trust {
-        Trust::Anyone => None,
+    let (authority, roots) = match trust {
+        Trust::Anyone => (None, Vec::new()),
         Trust::Authority(roots) | Trust::Host(roots) => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(load(roots)?), Arc::clone(&provider));
-            Some(verifier.build().map_err(|error| format!("the root certificates cannot be used: {error}"))?)
+            let (store, roots) = load(roots)?;
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider));
+            (Some(verifier.build().map_err(|error| format!("the root certificates cannot be used: {error}"))?), roots)
         }
     };
-    let verifier =
-        Verifier { authority, proves_host: matches!(trust, Trust::Host(_)), provider: Arc::clone(&provider) };
+    let proves_host = matches!(trust, Trust::Host(_));
+    let verifier = Verifier { authority, roots, proves_host, provider: Arc::clone(&provider) };
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.map_err(|error| format!("TLS is not available: {error}"))?;
     let config = config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
 }
 
-fn load(roots: &Roots) -> Result<RootCertStore, String> {
+/// What can be done about an error of TLS, where that is known.
+pub(super) fn remedy(error: &str) -> Option<&'static str> {
+    REMEDIES.iter().find(|(mark, _)| error.contains(mark)).map(|(_, remedy)| *remedy)
+}
+
+fn load(roots: &Roots) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), String> {
     let (loaded, place) = match roots {
         Roots::System => (rustls_native_certs::load_native_certs(), "this machine's certificate store".to_owned()),
         Roots::File(path) => {
@@ -39,12 +68,12 @@ fn load(roots: &Roots) -> Result<RootCertStore, String> {
         }
     };
     let mut store = RootCertStore::empty();
-    let (added, _) = store.add_parsable_certificates(loaded.certs);
+    let (added, _) = store.add_parsable_certificates(loaded.certs.iter().cloned());
     if added == 0 {
         let why = loaded.errors.first().map_or_else(String::new, |error| format!(": {error}"));
         return Err(format!("{place} holds no usable certificate{why}"));
     }
-    Ok(store)
+    Ok((store, loaded.certs))
 }
 
 /// Proves as much as was asked for. Without an authority the connection is encrypted, and nothing is known of who answers: that
@@ -52,8 +81,31 @@ fn load(roots: &Roots) -> Result<RootCertStore, String> {
 #[derive(Debug)]
 struct Verifier {
     authority: Option<Arc<WebPkiServerVerifier>>,
+    /// The certificates that vouch, as they are.
+    roots: Vec<CertificateDer<'static>>,
     proves_host: bool,
     provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.provider.signature_verification_algorithms
+    }
+
+    /// Whether the certificate is itself one of those that are trusted, or is of the first version and was signed by one of them: what
+    /// the library does not take for a server's. Nobody in between is believed here.
+    fn is_vouched_for(&self, server: &CertificateDer<'_>, now: UnixTime) -> bool {
+        let Some(certificate) = Certificate::read(server).filter(|certificate| certificate.holds_at(now)) else {
+            return false;
+        };
+        self.roots.iter().any(|root| {
+            root == server
+                || (certificate.is_first_version
+                    && Certificate::read(root).is_some_and(|root| {
+                        root.holds_at(now) && certificate.is_signed_by(&root, self.algorithms().all)
+                    }))
+        })
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -72,6 +124,14 @@ impl ServerCertVerifier for Verifier {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.proves_host => Ok(ServerCertVerified::assertion()),
+            Err(error) if self.is_vouched_for(end_entity, now) => {
+                if self.proves_host {
+                    // Only an extension names hosts, which the first version has not.
+                    let parsed = ParsedCertificate::try_from(end_entity).map_err(|_| error)?;
+                    verify_server_name(&parsed, server_name)?;
+                }
+                Ok(ServerCertVerified::assertion())
+            }
             other => other,
         }
     }
@@ -82,7 +142,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        let verified = verify_tls12_signature(message, certificate, signature, self.algorithms());
+        let Err(error @ Error::InvalidCertificate(_)) = verified else { return verified };
+        // The library does not read it; its key is where it is in every other.
+        let of_scheme = self.algorithms().mapping.iter().find(|(scheme, _)| *scheme == signature.scheme);
+        let (Some((_, known)), Some(read)) = (of_scheme, Certificate::read(certificate)) else { return Err(error) };
+        read.signed(message, signature.signature(), known).then(HandshakeSignatureValid::assertion).ok_or(error)
     }
 
     fn verify_tls13_signature(
@@ -91,10 +156,14 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        let verified = verify_tls13_signature(message, certificate, signature, self.algorithms());
+        let Err(error @ Error::InvalidCertificate(_)) = verified else { return verified };
+        let Some(read) = Certificate::read(certificate) else { return Err(error) };
+        let key = SubjectPublicKeyInfoDer::from(read.key);
+        verify_tls13_signature_with_raw_key(message, &key, signature, self.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.algorithms().supported_schemes()
     }
 }

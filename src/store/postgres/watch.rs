@@ -3,22 +3,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::Type;
 
 use super::Shared;
 use super::failure::Failure;
+use super::probe::{self, PATIENCE, Probes};
 use super::session::{Connector, Session};
-use super::{derive, sql, tables};
+use super::{derive, schema, sql, tables};
 use crate::store::Health;
 use crate::telemetry::metrics::{Commits, Gauges};
 
-/// How long the database may take to say that it is well.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is asked while it is not, or while nothing is written though something is to be.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often the other tasks are asked at most while all is well, however often somebody asks for readiness.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The task that looks, on a connection of its own, so that nothing else delays it.
 pub(super) struct Watch {
@@ -27,6 +29,9 @@ pub(super) struct Watch {
     looks: mpsc::Receiver<oneshot::Sender<Health>>,
     sizes: mpsc::Receiver<oneshot::Sender<Gauges>>,
     session: Option<Session>,
+    probes: Probes,
+    /// When the other tasks were asked.
+    probed: Option<Instant>,
     /// How often the server had been found well when it gave no answer the last time, and none since.
     silent: Option<u64>,
 }
@@ -37,8 +42,9 @@ impl Watch {
         connector: Connector,
         looks: mpsc::Receiver<oneshot::Sender<Health>>,
         sizes: mpsc::Receiver<oneshot::Sender<Gauges>>,
+        probes: Probes,
     ) -> Self {
-        Self { shared, connector, looks, sizes, session: None, silent: None }
+        Self { shared, connector, looks, sizes, session: None, probes, probed: None, silent: None }
     }
 
     /// Looks until nobody can ask any more.
@@ -61,7 +67,8 @@ impl Watch {
                     let _ = reply.send(self.gauges().await);
                 }
                 () = tokio::time::sleep(INTERVAL) => {
-                    if self.shared.health() != Health::Ready || self.shared.queue.is_held_up() {
+                    let is_well = self.shared.health() == Health::Ready && probe::fault(&self.shared.tasks).is_none();
+                    if !is_well || self.shared.queue.is_held_up() {
                         self.look().await;
                     }
                 }
@@ -78,7 +85,7 @@ impl Watch {
                     // A new way to it works, and nobody got anything by the old ones since: they are dead without having been closed.
                     self.connector.drop_all_but(self.session.as_ref());
                 }
-                self.shared.recovered();
+                self.ask_others().await;
             }
             Ok(Err(failure)) => {
                 self.session = None;
@@ -107,6 +114,24 @@ impl Watch {
             }
         }
         self.shared.health()
+    }
+
+    /// Asks those who work for requests, each on its connection and by its statements. Messages are taken while any of them can write.
+    async fn ask_others(&mut self) {
+        let is_due = self.probed.is_none_or(|at| at.elapsed() >= PROBE_INTERVAL);
+        if is_due || self.shared.health() != Health::Ready || probe::fault(&self.shared.tasks).is_some() {
+            self.probes.ask(&self.shared).await;
+            self.probed = Some(Instant::now());
+        }
+        match probe::fault(&self.shared.tasks) {
+            None => self.shared.recovered(),
+            Some(fault) => {
+                if self.shared.can_write() {
+                    self.shared.queue.reopen();
+                }
+                self.shared.hampered(&fault);
+            }
+        }
     }
 
     async fn try_look(&mut self) -> Result<(), Failure> {
@@ -140,6 +165,8 @@ impl Watch {
             ));
         }
         if !is_well {
+            // A dump of an earlier build may have been restored.
+            schema::upgrade_former(session).await?;
             if let Some(why) = tables::obstacle(session).await? {
                 return Err(Failure::Broken(why));
             }

@@ -4,6 +4,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -13,14 +14,18 @@ use tokio_postgres::{Client, Row};
 use super::Shared;
 use super::batch::{Batch, Known, Stored, exact, storable};
 use super::failure::Failure;
+use super::probe::{Ask, Task};
 use super::session::{Connector, Session};
-use super::{brought, sql};
+use super::{brought, probe, sql};
 use crate::store::StoreError;
 use crate::store::queue::{Answers, Job};
 use crate::telemetry::log;
 
 /// Tries of one statement: after a lost connection, and when others were in the way.
 const TRIES_MAX: u32 = 4;
+
+/// How long a task that leaves the work to others waits before it looks whether they still do it.
+const REST: Duration = Duration::from_millis(500);
 
 /// One of the tries to do something.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +39,8 @@ pub(super) struct Attempt {
 /// One writing task.
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    task: Arc<Task>,
+    asks: mpsc::Receiver<Ask>,
     connector: Connector,
     answers: mpsc::UnboundedSender<Answers>,
     /// None after a failure, until it could be opened again.
@@ -44,16 +51,75 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, connector: Connector, answers: mpsc::UnboundedSender<Answers>) -> Self {
-        Self { shared, connector, answers, session: None, chance: RandomState::new(), batches: 0 }
+    pub fn new(
+        shared: Arc<Shared>,
+        task: Arc<Task>,
+        asks: mpsc::Receiver<Ask>,
+        connector: Connector,
+        answers: mpsc::UnboundedSender<Answers>,
+    ) -> Self {
+        Self { shared, task, asks, connector, answers, session: None, chance: RandomState::new(), batches: 0 }
     }
 
     /// Writes until the queue is closed and empty.
     pub async fn run(mut self) {
         let most = self.shared.config.batch_max.min(sql::BATCH_ROWS_MAX);
-        while let Some(jobs) = self.shared.queue.take(most).await {
+        loop {
+            let leaves_it = self.leaves_it_to_others();
+            let jobs = tokio::select! {
+                biased;
+                Some(ask) = self.asks.recv() => {
+                    let _ = ask.send(self.probe().await);
+                    continue;
+                }
+                jobs = self.shared.queue.take(most), if !leaves_it => jobs,
+                () = tokio::time::sleep(REST), if leaves_it => continue,
+            };
+            let Some(jobs) = jobs else { return };
             self.file(jobs).await;
+            self.task.works();
             self.shared.queue.written();
+        }
+    }
+
+    /// Whether it is known that this task cannot write, and others can. It finds out whether that is over when it is asked.
+    fn leaves_it_to_others(&self) -> bool {
+        self.task.fault().is_some() && self.shared.can_write() && !self.shared.stops.load(Ordering::Relaxed)
+    }
+
+    /// Sends all that a batch may send, on the connection that batches take, and has it undone.
+    async fn probe(&mut self) -> Result<(), Failure> {
+        let mut is_fresh = false;
+        loop {
+            let session = match self.session.take().filter(Session::is_open) {
+                Some(session) => session,
+                None => {
+                    is_fresh = true;
+                    self.connector.connect().await?
+                }
+            };
+            let commit = session.server.effective_commit(&self.connector.config).name();
+            let is_whole = self.shared.refuses.load(Ordering::Relaxed);
+            let statements = probe::write(commit, is_whole);
+            match tokio::time::timeout(probe::PATIENCE, session.client.batch_execute(&statements)).await {
+                Err(_) => {
+                    session.cancel().await;
+                    return Err(Failure::Deadline);
+                }
+                Ok(Ok(())) => {
+                    self.session = Some(session);
+                    return Ok(());
+                }
+                Ok(Err(error)) => match Failure::from(error) {
+                    // It may have died of old age.
+                    Failure::Lost(_) if !is_fresh => {}
+                    Failure::Refused(why) => {
+                        return Err(Failure::Broken(format!("the server refuses every message: {why}")));
+                    }
+                    Failure::Deadline => return Err(Failure::Broken("the statement was canceled".to_owned())),
+                    failure => return Err(failure),
+                },
+            }
         }
     }
 
@@ -86,6 +152,7 @@ impl Writer {
                 }
                 Err(Failure::Refused(why)) => {
                     log::warning("the database refuses what a request brought").text("error", &why).emit();
+                    self.shared.refuses.store(true, Ordering::Relaxed);
                     batch.fail(&StoreError::Unavailable(why));
                     self.conclude(batch, started, Ok(0));
                 }
@@ -107,12 +174,16 @@ impl Writer {
         match written {
             Ok(created) => {
                 if created > 0 {
+                    self.shared.refuses.store(false, Ordering::Relaxed);
                     self.shared.metrics.batch_committed(batch.elements(), started.elapsed(), started.elapsed());
                     self.shared.stored.send_modify(|count| *count += created as u64);
                 }
-                self.shared.recovered();
+                self.shared.wrote();
             }
             Err(failure) => {
+                if failure.health().is_some() {
+                    self.task.set_fault(Some(failure.clone()));
+                }
                 self.shared.trouble(&failure, batch.elements());
                 fault = failure.health().map(|_| failure.clone());
                 // A read that took too long says so itself; of a write only the effect matters.
@@ -156,6 +227,7 @@ impl Writer {
                     places.into_iter().for_each(|at| batch.know(at, Known::Created));
                 }
                 Err(Failure::Refused(why)) if range.len() == 1 => {
+                    self.shared.refuses.store(true, Ordering::Relaxed);
                     log::warning("the database refuses a message")
                         .text("message_id", batch.message(range.start).id.as_str())
                         .text("error", &why)
@@ -212,7 +284,10 @@ impl Writer {
     async fn session(&mut self) -> Result<Session, Failure> {
         match self.session.take().filter(Session::is_open) {
             Some(session) => Ok(session),
-            None => self.connector.connect().await.inspect_err(|failure| self.shared.away(failure)),
+            None => self.connector.connect().await.inspect_err(|failure| {
+                self.task.set_fault(failure.health().map(|_| failure.clone()));
+                self.shared.hampered(failure);
+            }),
         }
     }
 

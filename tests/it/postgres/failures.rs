@@ -358,6 +358,123 @@ fn no_room_for_connections_is_503_while_it_lasts() {
 }
 
 #[test]
+fn too_few_connections_for_all_tasks_are_not_readiness() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let role = format!("few_{}", std::process::id());
+    let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
+    sql(&url, &format!("CREATE ROLE {role} LOGIN PASSWORD 'hunter22'; GRANT CREATE ON SCHEMA public TO {role}"));
+    let server = on(&as_user(&url, &format!("{role}:hunter22"))).start();
+    server.store(&message("m1"));
+    let own = format!("pg_stat_activity WHERE usename = '{role}' AND datname = '{name}'");
+    // Two write, two read, two count and index, and one looks: whatever these are enough for, one of the first four or the last goes without.
+    for limit in [1, 3, 4] {
+        sql(&url, &format!("ALTER ROLE {role} CONNECTION LIMIT {limit}"));
+        sql(&url, &format!("SELECT count(pg_terminate_backend(pid)) FROM {own}"));
+        wait_for_readiness(&server, 503);
+        wait_until("all that there are were taken", || {
+            (sql(&url, &format!("SELECT count(*) FROM {own}")) == limit.to_string()).then_some(())
+        });
+        assert!((0..5).all(|_| server.get("/health/ready").status == 503), "it does not turn green in between");
+        server.wait_for_line(|line| line.to_string().contains("too many connections for role"));
+        sql(&url, &format!("ALTER ROLE {role} CONNECTION LIMIT -1"));
+        wait_for_readiness(&server, 200);
+        wait_for_status(&server, &format!("after {limit}"), 200);
+        assert_eq!(server.get("/messages").status, 200);
+    }
+}
+
+#[test]
+fn whatever_refuses_every_message_or_read_turns_readiness_red_and_back() {
+    let Some(cluster) = cluster::shared() else { return };
+    let (url, role) = (cluster.database(), format!("bound_{}", std::process::id()));
+    on(&url).start().store(&message("m1"));
+    let all = format!(
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {role}"
+    );
+    sql(&url, &format!("CREATE ROLE {role} LOGIN PASSWORD 'hunter22'; {all}"));
+    let server = on(&as_user(&url, &format!("{role}:hunter22"))).start();
+    let raises = "CREATE OR REPLACE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no more'; END $$";
+    let revoke = |what: &str| (format!("REVOKE {what} FROM {role}"), all.clone());
+    let rename = |from: &str, to: &str| (format!("ALTER {from} RENAME TO {to}"), to.to_owned());
+    let column = |table: &str, name: &str| {
+        let (there, back) =
+            (format!("{table} RENAME COLUMN {name} TO gone"), format!("{table} RENAME COLUMN gone TO {name}"));
+        (format!("ALTER TABLE {there}"), format!("ALTER TABLE {back}"))
+    };
+    let function = |signature: &str, name: &str| {
+        let away = rename(&format!("FUNCTION {name}{signature}"), "gone").0;
+        (away, format!("ALTER FUNCTION gone{signature} RENAME TO {name}"))
+    };
+    let of_file = "(text[], text[], text[], text[], text[], bytea[], text[], bigint, text)";
+    let of_look = "(bytea[], text[], text[], text[], text[])";
+    // Nobody sends or reads anything meanwhile: it shows before it costs somebody an answer.
+    let before = [
+        revoke("INSERT ON messages"),
+        revoke("SELECT ON messages"),
+        revoke("SELECT ON postroom_state"),
+        revoke("SELECT ON postroom_folded"),
+        revoke("SELECT ON postroom_senders"),
+        revoke("SELECT ON postroom_sender_days"),
+        revoke("INSERT ON postroom_statuses"),
+        revoke("SELECT ON postroom_events"),
+        revoke("SELECT ON postroom_payloads"),
+        (format!("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC, {role}"), all.clone()),
+        column("messages", "text_exact"),
+        column("postroom_details", "fields"),
+        column("postroom_places", "places"),
+        column("postroom_statuses", "error"),
+        function(of_file, "postroom_file"),
+        function(of_look, "postroom_look"),
+        function("()", "postroom_first_arrival"),
+        (
+            "ALTER TABLE postroom_run_losses RENAME TO gone".to_owned(),
+            "ALTER TABLE gone RENAME TO postroom_run_losses".to_owned(),
+        ),
+        (
+            "CREATE TABLE kept AS TABLE postroom_state; DELETE FROM postroom_state".to_owned(),
+            "INSERT INTO postroom_state SELECT * FROM kept; DROP TABLE kept".to_owned(),
+        ),
+    ];
+    for (harm, healing) in before {
+        sql(&url, &harm);
+        wait_until(&harm, || (server.get("/health/ready").status == 503).then_some(()));
+        assert!((0..5).all(|_| server.get("/health/ready").status == 503), "{harm}: it does not turn green in between");
+        sql(&url, &healing);
+        wait_until(&healing, || (server.get("/health/ready").status == 200).then_some(()));
+    }
+    // Here only a message shows it.
+    let shown = [
+        (
+            "ALTER TABLE messages ADD COLUMN theirs TEXT NOT NULL DEFAULT 'x'; ALTER TABLE messages ALTER COLUMN theirs DROP DEFAULT",
+            "ALTER TABLE messages DROP COLUMN theirs",
+        ),
+        (
+            "ALTER TABLE messages ADD CONSTRAINT theirs CHECK (length(message_id) = 0) NOT VALID",
+            "ALTER TABLE messages DROP CONSTRAINT theirs",
+        ),
+        (
+            "CREATE TRIGGER theirs BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION theirs()",
+            "DROP TRIGGER theirs ON messages",
+        ),
+    ];
+    sql(&url, raises);
+    for (at, (harm, healing)) in shown.into_iter().enumerate() {
+        sql(&url, harm);
+        let id = format!("shown{at}");
+        wait_until(harm, || (post(&server, &id) == 503 && server.get("/health/ready").status == 503).then_some(()));
+        assert!((0..5).all(|_| server.get("/health/ready").status == 503), "{harm}: it does not turn green in between");
+        server.wait_for_line(|line| line.to_string().contains("the server refuses every message"));
+        sql(&url, healing);
+        wait_until(healing, || (server.get("/health/ready").status == 200).then_some(()));
+        wait_for_status(&server, &id, 200);
+    }
+    assert_eq!(super::ids(&url).len(), 4, "nothing that was tried is there");
+    assert_eq!(server.get("/messages").json()["total"], 4);
+}
+
+#[test]
 fn without_the_standby_that_commits_wait_for_nothing_is_acknowledged() {
     let Some(cluster) = own_cluster() else { return };
     let url = cluster.database();

@@ -7,6 +7,7 @@ mod moving;
 mod pooler;
 mod refusals;
 mod replicas;
+mod restores;
 mod same_answers;
 mod tls;
 mod upgrade;

@@ -193,3 +193,32 @@ fn killed_at_any_moment_beside_a_busy_source_it_goes_on_where_it_was() {
     assert_eq!(server.post(&bytes).status, 200, "an id that was copied is known there");
     assert_eq!(super::filed(&server, "created"), 0.0);
 }
+
+#[test]
+fn urls_may_come_from_the_environment_or_a_file() {
+    let source = Server::start();
+    source.store(&crate::harness::message("m1"));
+    let folder = tempfile::tempdir().unwrap();
+    let (file, target) = (folder.path().join("from"), folder.path().join("target.db"));
+    std::fs::write(&file, format!("{}\n", url_of(&source))).unwrap();
+    let to = format!("sqlite:///{}", target.display());
+    let copy = || Setup::new().without("DATABASE_URL").arg("copy").arg("--json");
+    let given = copy().env("POSTROOM_COPY_FROM_FILE", file.display()).env("POSTROOM_COPY_TO", &to);
+    let (status, stdout, stderr) = given.run();
+    assert!(status.success(), "{stderr}");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["created"], 1);
+    let (status, _, stderr) = copy().env("POSTROOM_COPY_TO", &to).run();
+    assert!(!status.success() && stderr.contains("--from is missing; give it, or POSTROOM_COPY_FROM"), "{stderr}");
+    let both = copy().env("POSTROOM_COPY_FROM", url_of(&source)).env("POSTROOM_COPY_FROM_FILE", file.display());
+    let (status, _, stderr) = both.env("POSTROOM_COPY_TO", &to).run();
+    assert!(
+        !status.success() && stderr.contains("POSTROOM_COPY_FROM_FILE is set, and POSTROOM_COPY_FROM too"),
+        "{stderr}"
+    );
+    let bad = copy().env("POSTROOM_COPY_FROM", "postgres://ada:hunter2@db:port/x").env("POSTROOM_COPY_TO", &to);
+    let (status, _, stderr) = bad.run();
+    assert!(
+        !status.success() && stderr.contains("POSTROOM_COPY_FROM is not") && !stderr.contains("hunter2"),
+        "{stderr}"
+    );
+}

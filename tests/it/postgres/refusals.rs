@@ -78,6 +78,54 @@ fn a_wrong_password_and_the_ways_to_give_the_right_one() {
 }
 
 #[test]
+fn a_password_that_is_rotated_is_read_again_for_each_connection() {
+    let Some(cluster) = own_cluster() else { return };
+    let url = cluster.database();
+    let secret = |password: &str| {
+        format!("SET password_encryption = 'scram-sha-256'; ALTER ROLE ada LOGIN PASSWORD '{password}'")
+    };
+    sql(&url, "CREATE ROLE ada; GRANT CREATE ON SCHEMA public TO ada");
+    sql(&url, &secret("hunter22"));
+    let rules = cluster.data().join("pg_hba.conf");
+    let open = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, format!("local all ada scram-sha-256\n{open}")).unwrap();
+    sql(&url, "SELECT pg_reload_conf()");
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let bare = as_user(&url, "ada");
+    let write = |password: &str| {
+        std::fs::write(path("password"), format!("{password}\n")).unwrap();
+        std::fs::write(path("url"), as_user(&url, &format!("ada:{password}"))).unwrap();
+        std::fs::write(path("pgpass"), format!("*:*:*:ada:{password}\n")).unwrap();
+    };
+    write("hunter22");
+    let named = |name: &str| path(name).display().to_string();
+    let toml = path("postroom.toml");
+    std::fs::write(&toml, format!("[postgres]\npassword_file = \"{}\"\n", named("password"))).unwrap();
+    let servers = [
+        on(&bare).env("POSTROOM_POSTGRES_PASSWORD_FILE", named("password")).start(),
+        on("").without("DATABASE_URL").env("DATABASE_URL_FILE", named("url")).start(),
+        on(&format!("{bare}&passfile={}", named("pgpass"))).start(),
+        on(&bare).env("POSTROOM_CONFIG", toml.display()).start(),
+    ];
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'ada'";
+    for (at, password) in ["hunter23", "hunter24"].iter().enumerate() {
+        sql(&url, &secret(password));
+        sql(&url, end);
+        for server in &servers {
+            wait_for_readiness(server, 503);
+        }
+        write(password);
+        for (number, server) in servers.iter().enumerate() {
+            wait_for_readiness(server, 200);
+            server.store(&message(&format!("m{at}{number}")));
+        }
+        let told: String = servers.iter().flat_map(Server::lines).map(|line| line.to_string()).collect();
+        assert!(told.contains("password authentication failed") && !told.contains(password), "{told}");
+    }
+}
+
+#[test]
 fn databases_that_cannot_be_used() {
     let Some(cluster) = cluster::shared() else { return };
     assert_refused(&cluster.url_of("nowhere"), "database \"nowhere\" does not exist");

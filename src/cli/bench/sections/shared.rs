@@ -117,6 +117,18 @@ fn store(url: &str) -> anyhow::Result<StoreConfig> {
     Ok(store_of(&inputs_of_environment()?, url, "--database-url")?)
 }
 
+/// A URL that everybody on the machine may see.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let bare = match rest.split_once('@') {
+        Some((user, place)) => format!("{}@{place}", user.split(':').next().unwrap_or_default()),
+        None => rest.to_owned(),
+    };
+    let Some((base, query)) = bare.split_once('?') else { return format!("{scheme}://{bare}") };
+    let kept: Vec<_> = query.split('&').filter(|pair| !pair.starts_with("password=")).collect();
+    format!("{scheme}://{base}?{}", kept.join("&"))
+}
+
 impl Place<'_> {
     async fn measure(&mut self) -> anyhow::Result<Shared> {
         let plan = &self.bench.plan;
@@ -189,7 +201,7 @@ impl Place<'_> {
         let threads = PGBENCH_THREADS.min(connections);
         let mut command = Command::new("pgbench");
         command.args(["-n", "-M", "prepared", "-c", &connections.to_string(), "-j", &threads.to_string(), "-T"]);
-        command.arg(seconds.to_string()).arg("-f").arg(&script).arg(&url);
+        command.arg(seconds.to_string()).arg("-f").arg(&script).arg(without_password(&url));
         if let Some(password) = config.connection.get_password() {
             command.env("PGPASSWORD", String::from_utf8_lossy(password).as_ref());
         }
@@ -312,5 +324,21 @@ fn summarize(case: Case, connections: usize, own: &[Sample], bare: Option<&[Samp
         server_cpu_us_caught_up: figure(|sample| sample.server_cpu_us_caught_up),
         p50_ms: figure(|sample| sample.latency_ms.map(|[p50, _]| p50)),
         p99_ms: figure(|sample| sample.latency_ms.map(|[_, p99]| p99)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_password;
+
+    #[test]
+    fn what_other_programs_are_given_has_no_password() {
+        for (url, shown) in [
+            ("postgres://ada:hunter2@db:1/x?host=/a", "postgres://ada@db:1/x?host=/a"),
+            ("postgres://ada@db/x?password=hunter2&sslmode=require", "postgres://ada@db/x?sslmode=require"),
+            ("postgres://db/x", "postgres://db/x"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
     }
 }

@@ -1,0 +1,166 @@
+//! Whether each task can do its work: asked by readiness, on the connection that the task uses and by the statements that requests take.
+//! A role's limit of connections, a pooler, rights, columns and functions that are missing show there, and nowhere else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use super::{Shared, details_sql, sql};
+
+/// How long a task may take to answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How often in a row a task may leave that unanswered, and do nothing else either.
+const SILENCES_MAX: u32 = 3;
+
+/// How a task is asked.
+pub(super) type Ask = oneshot::Sender<Result<(), Failure>>;
+
+/// What is known of a task.
+#[derive(Debug, Default)]
+pub(super) struct Task {
+    /// Whether it is one of those that write.
+    pub writes: bool,
+    /// How much it did.
+    done: AtomicU64,
+    /// What keeps it from its work.
+    fault: Mutex<Option<Failure>>,
+}
+
+impl Task {
+    pub fn new(writes: bool) -> Self {
+        Self { writes, ..Self::default() }
+    }
+
+    /// It did something.
+    pub fn works(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn fault(&self) -> Option<Failure> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_fault(&self, fault: Option<Failure>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+}
+
+/// All tasks that work for requests, to be asked.
+#[derive(Default)]
+pub(super) struct Probes {
+    /// How each is asked, what it had done by the last time, and how often it has been silent since.
+    ways: Vec<(mpsc::Sender<Ask>, u64, u32)>,
+}
+
+impl Probes {
+    /// The way to the next task.
+    pub fn add(&mut self) -> mpsc::Receiver<Ask> {
+        let (ask, asked) = mpsc::channel(1);
+        self.ways.push((ask, 0, 0));
+        asked
+    }
+
+    /// Asks all of them at once, and notes what they say.
+    pub async fn ask(&mut self, shared: &Shared) {
+        let asked = self.ways.iter().map(|(ask, ..)| {
+            let (reply, answer) = oneshot::channel();
+            // One that is busy still has the last question.
+            ask.try_send(reply).is_ok().then_some(answer)
+        });
+        let (asked, end): (Vec<_>, _) = (asked.collect(), Instant::now() + PATIENCE);
+        for ((asked, task), (_, seen, silences)) in asked.into_iter().zip(&shared.tasks).zip(&mut self.ways) {
+            let answer = match asked {
+                Some(answer) => tokio::time::timeout_at(end, answer).await.ok().and_then(Result::ok),
+                None => None,
+            };
+            let done = task.done.load(Ordering::Relaxed);
+            let is_busy = std::mem::replace(seen, done) != done;
+            match answer {
+                Some(Ok(())) => {
+                    *silences = 0;
+                    task.set_fault(None);
+                }
+                Some(Err(failure)) if failure.health().is_some() => task.set_fault(Some(failure)),
+                _ if is_busy => *silences = 0,
+                _ => {
+                    *silences += 1;
+                    if *silences >= SILENCES_MAX {
+                        let what = if task.writes { "writes" } else { "reads" };
+                        let why = format!("what {what} gets no answer within {} s", PATIENCE.as_secs());
+                        task.set_fault(Some(Failure::Lost(why)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What keeps any task from its work: the first that is worse than a full disk, or else that.
+pub(super) fn fault(tasks: &[Arc<Task>]) -> Option<Failure> {
+    let mut faults: Vec<_> = tasks.iter().filter_map(|task| task.fault()).collect();
+    let worst = faults.iter().position(|fault| !matches!(fault, Failure::DiskFull(_))).unwrap_or(0);
+    (!faults.is_empty()).then(|| faults.swap_remove(worst))
+}
+
+/// Everything that a batch may send, of nothing, and undone: rights, columns and functions are looked at all the same. With
+/// `is_whole` a message too, like the last one that is stored, since the server refused some: by a constraint or a trigger it may refuse
+/// all.
+pub(super) fn write(commit: &str, is_whole: bool) -> String {
+    let statements = [
+        sql::INSERT,
+        sql::STORED,
+        details_sql::LOOK,
+        details_sql::BRING_PAYLOADS,
+        details_sql::BRING_DETAILS,
+        details_sql::BRING_STATUSES,
+        details_sql::BRING_EVENTS,
+        details_sql::FORGET_UNREADABLE,
+    ];
+    let of_nothing = statements.map(of_nothing).join("; ");
+    let message = if is_whole { WHOLE.replace("$1", &format!("'{commit}'")) } else { String::new() };
+    format!("{}'{commit}'; {of_nothing}; {message} ROLLBACK", details_sql::BEGIN)
+}
+
+/// A message like the last one, under an id that no sender has.
+const WHOLE: &str = "\
+    SELECT f.* FROM (
+        (SELECT from_msisdn, to_msisdn, ts, text, text_exact, created_at FROM messages ORDER BY arrival DESC LIMIT 1)
+        UNION ALL SELECT '+10', '+10', '2025-01-15T10:00:00Z', 'probe', NULL, '2025-01-15T10:00:00Z' LIMIT 1
+    ) m, LATERAL postroom_file(ARRAY['postroom-probe-' || md5(random()::text)], ARRAY[m.from_msisdn], ARRAY[m.to_msisdn], ARRAY[m.ts],
+        ARRAY[m.text], ARRAY[m.text_exact], ARRAY[m.created_at], 0, $1) f;";
+
+/// A statement with nothing for each of its values.
+fn of_nothing(statement: &str) -> String {
+    let mut parts = statement.split('$');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        format!("{text}NULL{}", part.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_of_nothing_has_no_values() {
+        assert_eq!(of_nothing("SELECT f($1, $12) WHERE $2"), "SELECT f(NULL, NULL) WHERE NULL");
+        assert_eq!(of_nothing("SELECT 1"), "SELECT 1");
+        assert!(!write("on", true).contains('$'));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_only_where_nothing_is_worse() {
+        let tasks: Vec<_> = (0..3).map(|_| Arc::new(Task::new(true))).collect();
+        assert_eq!(fault(&tasks), None);
+        tasks[0].set_fault(Some(Failure::DiskFull("full".to_owned())));
+        assert_eq!(fault(&tasks), Some(Failure::DiskFull("full".to_owned())));
+        tasks[2].set_fault(Some(Failure::Broken("no right".to_owned())));
+        assert_eq!(fault(&tasks), Some(Failure::Broken("no right".to_owned())));
+    }
+}
