@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{Client, Running, wait_until};
+use super::{Running, wait_until};
 
 /// A proxy that many operators have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,10 +121,6 @@ impl Front {
             TcpStream::connect(address).ok()
         });
         Some(front)
-    }
-
-    pub fn client(&self) -> Client {
-        Client::connect(self.address)
     }
 
     /// What the proxy said.
