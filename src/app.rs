@@ -13,9 +13,18 @@ use crate::http::answer::{ANSWERS_BYTES_MAX, AnswerRoom, SINGLE_READS_MAX};
 use crate::http::doors::Doors;
 use crate::http::rate::Rates;
 use crate::http::receive::LARGE_READS_MAX;
-use crate::http::{AppState, Face, Quarantine, connection};
+use crate::http::{AppState, Face, Quarantine, Stage, connection};
 use crate::store::Store;
 use crate::telemetry::{Metrics, log, process};
+
+/// Why the service stops, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop {
+    /// For the log.
+    pub reason: &'static str,
+    /// Whether balancers get the time to turn away that the settings give them. A person at a terminal does not wait.
+    pub drains: bool,
+}
 
 /// A service that is open and bound, and not serving yet.
 #[derive(Debug)]
@@ -62,7 +71,7 @@ impl App {
             limits: config.server,
             store,
             metrics,
-            stop: watch::Sender::new(false),
+            stop: watch::Sender::new(Stage::Serving),
         };
         Ok(Self { state: Arc::new(state), listener, reading })
     }
@@ -77,9 +86,9 @@ impl App {
         Reloader(Arc::downgrade(&self.state))
     }
 
-    /// Serves until `shutdown` is done, then stops: not ready, no new connections, drain, close the queue, join the writer,
-    /// checkpoint.
-    pub async fn run_until(self, shutdown: impl Future<Output = &'static str>) -> anyhow::Result<()> {
+    /// Serves until `shutdown` is done, then stops: not ready, no new connections, finish requests, close the queue, join the
+    /// writer, checkpoint.
+    pub async fn run_until(self, shutdown: impl Future<Output = Stop>) -> anyhow::Result<()> {
         let Self { state, listener, reading } = self;
         let serve = |listener, face| connection::serve(Arc::clone(&state), listener, face, state.stop.subscribe());
         let doors = serve(listener, Face::Doors);
@@ -92,13 +101,24 @@ impl App {
             })
         };
         let mut serving = std::pin::pin!(both);
-        let reason = tokio::select! {
+        let Stop { reason, drains } = tokio::select! {
             _ = serving.as_mut() => unreachable!("serving ends only after a stop"),
-            reason = shutdown => reason,
+            stop = shutdown => stop,
         };
-        let began = Instant::now();
+        let (began, drain) = (Instant::now(), state.limits.drain);
+        if drains && !drain.is_zero() {
+            log::info("stopping: not ready, and messages are still taken for a while")
+                .text("reason", reason)
+                .value("drain_seconds", drain.as_secs())
+                .emit();
+            state.stop.send_replace(Stage::Leaving);
+            tokio::select! {
+                _ = serving.as_mut() => unreachable!("serving ends only after a stop"),
+                () = tokio::time::sleep(drain) => {}
+            }
+        }
         log::info("stopping: no new connections, requests under way are finished").text("reason", reason).emit();
-        state.stop.send_replace(true);
+        state.stop.send_replace(Stage::Stopping);
         serving.await;
         let state = Arc::into_inner(state).context("a request outlived its connection")?;
         tokio::task::spawn_blocking(move || state.store.close()).await.context("the store did not close")?;
@@ -196,6 +216,7 @@ fn tell_configuration(
         .value("readers", store.readers)
         .value("query_seconds", store.query_timeout.as_secs())
         .value("lock_seconds", store.lock_timeout.as_secs())
+        .value("drain_seconds", server.drain.as_secs())
         .value("grace_seconds", server.grace.as_secs())
         .value("startup_seconds", format_args!("{:.3}", started.elapsed().as_secs_f64()))
         .emit();

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::EXIT_CONFIGURATION;
-use super::signals::StopSignals;
-use crate::app::App;
+use super::signals::{StopSignal, StopSignals};
+use crate::app::{App, Stop};
 use crate::config::{Config, ConfigError, Inputs, LogLevel};
 use crate::telemetry::log;
 
@@ -53,9 +53,10 @@ async fn serve(config: Config, read: impl Fn() -> Result<Config, ConfigError>) -
         }
     };
     let (told, first) = tokio::sync::oneshot::channel();
-    let stop = async { first.await.unwrap_or("lost signals") };
+    let stop = async { first.await.unwrap_or(Stop { reason: "lost signals", drains: false }) };
     let second = async {
-        let _ = told.send(signals.next().await.name());
+        let signal = signals.next().await;
+        let _ = told.send(Stop { reason: signal.name(), drains: matches!(signal, StopSignal::Terminate) });
         signals.next().await
     };
     tokio::select! {

@@ -130,6 +130,8 @@ pub struct ServerConfig {
     pub request_timeout: Duration,
     /// Most connections at once.
     pub connections_max: usize,
+    /// How long the service goes on after SIGTERM, not ready, before it stops.
+    pub drain: Duration,
     /// How long a stop waits for requests under way.
     pub grace: Duration,
     /// Most bytes of a body at the doors of providers.
@@ -229,6 +231,7 @@ fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
         idle_timeout: seconds("POSTROOM_SERVER_IDLE_SECONDS", 1)?,
         request_timeout: seconds("POSTROOM_SERVER_REQUEST_SECONDS", 1)?,
         connections_max: count("POSTROOM_SERVER_CONNECTIONS_MAX", 1, 1 << 20)?,
+        drain: seconds("POSTROOM_SERVER_DRAIN_SECONDS", 0)?,
         grace: seconds("POSTROOM_SERVER_GRACE_SECONDS", 0)?,
         door_body_bytes_max: count("POSTROOM_DOORS_BODY_BYTES_MAX", 1, 1 << 30)?,
         public_base_url: public_base_url(inputs.value("PUBLIC_BASE_URL")?)?,

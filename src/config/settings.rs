@@ -121,7 +121,13 @@ pub const SETTINGS: &[Setting] = &[
         "POSTROOM_SERVER_CONNECTIONS_MAX",
         ("server", "connections_max"),
         "4096",
-        "Most connections at once; further ones wait to be accepted",
+        "Most connections at once; beyond them, those without progress give way to new ones",
+    ),
+    setting(
+        "POSTROOM_SERVER_DRAIN_SECONDS",
+        ("server", "drain_seconds"),
+        "0",
+        "How long after SIGTERM messages are still taken while readiness is red; then the stop begins",
     ),
     setting(
         "POSTROOM_SERVER_GRACE_SECONDS",

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use hyper::{Method, StatusCode};
 
 use super::answer::{Answer, AnswerBody};
 use super::views;
@@ -24,14 +24,16 @@ pub enum ApiError {
     Malformed(&'static str),
     /// No such path.
     NotFound,
-    /// The path knows another method.
-    MethodNotAllowed(&'static Method),
+    /// The path takes other methods: these, as the header `Allow` has them.
+    MethodNotAllowed(&'static str),
     /// The body is compressed, but signatures are over raw bytes.
     ContentEncoding,
     /// The body is longer than allowed.
     BodyTooLarge,
     /// The body did not come in time.
     BodyTooSlow,
+    /// The body did not come while another connection waited for the place of this one.
+    GaveWay,
     /// The bodies, or the answers, under way take all the memory that they may.
     BodiesTooLarge,
     /// Not signed as the door wants it. The status is what the provider takes for that.
@@ -87,7 +89,7 @@ impl ApiError {
             Self::Ambiguous(_) => StatusCode::CONFLICT,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(StoreError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::BodiesTooLarge | Self::ShuttingDown | Self::RequestDeadline | Self::Store(_) => {
+            Self::GaveWay | Self::BodiesTooLarge | Self::ShuttingDown | Self::RequestDeadline | Self::Store(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
@@ -102,6 +104,7 @@ impl ApiError {
             Self::ContentEncoding => Refusal::ContentEncoding,
             Self::BodyTooLarge => Refusal::BodyTooLarge,
             Self::BodyTooSlow => Refusal::BodyTooSlow,
+            Self::GaveWay => Refusal::ConnectionGaveWay,
             Self::BodiesTooLarge => Refusal::BodiesTooLarge,
             Self::BadSignature { reason, .. } => signature_refusal(*reason),
             Self::BadHandshake(BadHandshake::NoToken) => Refusal::WrongVerifyToken,
@@ -129,11 +132,10 @@ impl ApiError {
         }
     }
 
-    /// Whether the rest of the request cannot or need not be read, so that the connection ends here.
+    /// Whether the connection ends here, whatever is left of the body: where the next request begins is not known, or the
+    /// client has had its time.
     fn ends_connection(&self) -> bool {
-        let unread =
-            matches!(self, Self::BodyTooLarge | Self::BodyTooSlow | Self::BodiesTooLarge | Self::ContentEncoding);
-        unread || matches!(self, Self::Malformed(_) | Self::Panic)
+        matches!(self, Self::Malformed(_) | Self::BodyTooSlow | Self::GaveWay | Self::Panic)
     }
 
     /// The answer.
@@ -159,7 +161,7 @@ impl ApiError {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
         if let Self::MethodNotAllowed(allowed) = self {
-            headers.insert(ALLOW, HeaderValue::from_static(if **allowed == Method::POST { "POST" } else { "GET" }));
+            headers.insert(ALLOW, HeaderValue::from_static(allowed));
         }
         match self {
             Self::NotAuthenticated { token_given: false } => {

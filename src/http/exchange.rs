@@ -10,18 +10,21 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, DATE, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ALLOW, AUTHORIZATION, CONNECTION, DATE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
 use uuid::Uuid;
 
+use super::body::RequestBody;
 use super::error::ApiError;
+use super::pulse::Pulse;
 use super::{
     Answer, AppState, Endpoint, Face, Route, browser, date, details, docs, find_route, health, index, messages,
     metrics, receive, stats, views,
 };
 use crate::config::LogLevel;
 use crate::domain::{MessageId, Moment};
+use crate::providers::Source;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{PathLabel, Refusal, WebhookResult};
 
@@ -74,10 +77,12 @@ pub async fn respond(
     app: &AppState,
     (face, peer): (Face, IpAddr),
     fault: Option<&'static str>,
+    pulse: &Pulse,
     request: Request<Incoming>,
 ) -> Answer {
     let started = Instant::now();
     let (head, body) = request.into_parts();
+    let mut body = RequestBody::new(body, pulse, head.headers.contains_key(EXPECT));
     let route = find_route(head.uri.path()).filter(|route| app.shows(face, route.endpoint));
     let request_id = request_id(&head.headers);
     let mut record = Record {
@@ -95,7 +100,7 @@ pub async fn respond(
     let deadline = started + app.limits.request_timeout;
     let result = {
         // Pinned where it is made: moving it costs more than many a request does otherwise.
-        let work = pin!(dispatch(app, peer, fault, route, &head, body, &mut record));
+        let work = pin!(dispatch(app, peer, fault, route, &head, &mut body, &mut record));
         within(work, deadline, || ApiError::RequestDeadline).await
     };
     let result = result.and_then(|mut answer| {
@@ -110,6 +115,10 @@ pub async fn respond(
     };
     record.answered(answer.status(), error.as_ref());
     drop(record);
+    // A connection is never closed without having said so.
+    if !answer.headers().contains_key(CONNECTION) && !body.discard().await {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     browser::guard(app, route.map(|route| route.endpoint), &head.headers, &mut answer);
     answer.headers_mut().insert(REQUEST_ID, request_id);
     answer.headers_mut().insert(DATE, date::value(Moment::now()));
@@ -123,14 +132,18 @@ async fn dispatch(
     fault: Option<&'static str>,
     route: Option<&'static Route>,
     head: &Parts,
-    body: Incoming,
+    body: &mut RequestBody<'_>,
     record: &mut Record<'_>,
 ) -> Result<Answer, ApiError> {
     if let Some(fault) = fault.or_else(|| head_fault(&head.headers, head.version)) {
         return Err(ApiError::Malformed(fault));
     }
-    let route = route.ok_or(ApiError::NotFound)?;
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+    if head.method == Method::OPTIONS && path == "*" {
+        // What the service as a whole takes (RFC 9110, §9.3.7).
+        return Ok(options("GET, POST, HEAD, OPTIONS"));
+    }
+    let route = route.ok_or(ApiError::NotFound)?;
     let source = receive::door(app, route.endpoint, path)?;
     if let (Some(source), &Method::GET) = (&source, &head.method)
         && source.scheme.has_handshake()
@@ -140,8 +153,15 @@ async fn dispatch(
     if let Some(answer) = browser::preflight(app, route.endpoint, &head.method, &head.headers) {
         return Ok(answer);
     }
-    if head.method != route.method {
-        return Err(ApiError::MethodNotAllowed(&route.method));
+    let allowed = allowed_methods(source.as_deref());
+    match (&head.method, &source) {
+        (&Method::OPTIONS, _) => return Ok(options(allowed)),
+        // Some providers ask so whether there is anything at the address that they are given.
+        (&Method::HEAD, Some(_)) => return Ok(Answer::default()),
+        // As GET; hyper leaves the body out.
+        (&Method::HEAD, None) => {}
+        (method, _) if *method == route.method => {}
+        _ => return Err(ApiError::MethodNotAllowed(allowed)),
     }
     if is_guarded(app, route.endpoint) {
         app.rates.read(peer).map_err(ApiError::TooMany)?;
@@ -165,6 +185,23 @@ async fn dispatch(
         Endpoint::OpenApi => Ok(docs::openapi()),
         Endpoint::Docs => docs::file(path).ok_or(ApiError::NotFound),
     }
+}
+
+/// What a path takes, in the form of the header `Allow`.
+fn allowed_methods(source: Option<&Source>) -> &'static str {
+    match source {
+        None => "GET, HEAD, OPTIONS",
+        Some(source) if source.scheme.has_handshake() => "GET, POST, HEAD, OPTIONS",
+        Some(_) => "POST, HEAD, OPTIONS",
+    }
+}
+
+/// The answer to OPTIONS.
+fn options(allowed: &'static str) -> Answer {
+    let mut answer = Answer::default();
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
 }
 
 /// How a refusal counts among the results of the original door; most are not the door's own.

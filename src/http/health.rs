@@ -20,7 +20,7 @@ pub fn live() -> Answer {
         (status = 503, description = "They cannot, and why", body = HealthView),
     ))]
 pub async fn ready(app: &AppState) -> Answer {
-    let reason = if app.is_draining() {
+    let reason = if app.is_leaving() {
         "shutting down"
     } else {
         match app.store.health().await {

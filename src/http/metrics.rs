@@ -15,7 +15,7 @@ use super::{Answer, AppState};
     security((), ("token" = [])))]
 pub async fn expose(app: &AppState) -> Answer {
     let mut gauges = app.store.gauges().await;
-    gauges.ready &= !app.is_draining();
+    gauges.ready &= !app.is_leaving();
     let text = app.metrics.encode(gauges, &app.doors.secret_uses());
     with_type(text.into(), HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"))
 }

@@ -3,6 +3,7 @@
 //! HTTP/1.1 only; HTTP/2 and TLS belong to the proxy in front.
 
 pub mod answer;
+mod body;
 mod browser;
 pub mod connection;
 mod cursor;
@@ -19,6 +20,8 @@ mod messages;
 mod metrics;
 pub mod openapi;
 pub mod params;
+mod places;
+mod pulse;
 mod quarantine;
 pub mod rate;
 pub mod receive;
@@ -65,14 +68,19 @@ pub struct AppState {
     pub single_reads: Semaphore,
     /// Large bodies that may still be read into parts at once.
     pub large_reads: Semaphore,
-    /// Turns true when the service begins to stop; requests that come after that are refused.
-    pub stop: watch::Sender<bool>,
+    /// How far a stop has come.
+    pub stop: watch::Sender<Stage>,
 }
 
 impl AppState {
-    /// Whether the service is stopping.
-    pub fn is_draining(&self) -> bool {
-        *self.stop.borrow()
+    /// Whether the service is not to be sent anything new: it stops, or will soon.
+    pub fn is_leaving(&self) -> bool {
+        *self.stop.borrow() != Stage::Serving
+    }
+
+    /// Whether the service stops: new messages are refused.
+    pub fn is_stopping(&self) -> bool {
+        *self.stop.borrow() == Stage::Stopping
     }
 
     /// Who may read at this moment.
@@ -87,6 +95,17 @@ impl AppState {
         *self.access.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(access);
         self.doors.replace(sources)
     }
+}
+
+/// How far a stop has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Nobody asked for one.
+    Serving,
+    /// Not ready, so that balancers turn away; whatever comes all the same is taken, on new connections too.
+    Leaving,
+    /// No new connections and no new messages; requests under way are finished.
+    Stopping,
 }
 
 /// Which side of the service a listener shows.
@@ -145,7 +164,7 @@ pub enum Endpoint {
 pub struct Route {
     /// The path, without a trailing slash; a part in braces stands for anything.
     pub path: &'static str,
-    /// The one method that the path knows. (Doors may also know GET, for a handshake.)
+    /// The one method of the path, beside HEAD and OPTIONS. (Sources may also take GET, for a handshake.)
     pub method: Method,
     /// Where it leads.
     pub endpoint: Endpoint,

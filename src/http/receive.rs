@@ -2,20 +2,16 @@
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
-use tokio::sync::SemaphorePermit;
 
+use super::body::RequestBody;
 use super::doors::base_url;
 use super::error::ApiError;
-use super::exchange::{Filed, Record, within};
+use super::exchange::{Filed, Record};
 use super::views::{DetailView, InvalidView, NewMessageView, StoredView, ok, with_type};
 use super::{Answer, AppState, Endpoint, source_path};
 use crate::domain::Moment;
@@ -49,17 +45,17 @@ pub async fn receive(
     source: &Arc<Source>,
     head: &Parts,
     peer: IpAddr,
-    body: Incoming,
+    body: &mut RequestBody<'_>,
     record: &mut Record<'_>,
 ) -> Result<Answer, ApiError> {
     // Whoever came before the stop began is still served.
-    let draining = app.is_draining();
+    let stopping = app.is_stopping();
     refuse_encoded(&head.headers)?;
-    let (body, room) =
-        read_body(app, body, body_bytes_max(app, source), record.started + app.limits.body_timeout).await?;
+    let deadline = record.started + app.limits.body_timeout;
+    let (body, room) = body.read_whole(app, body_bytes_max(app, source), deadline).await?;
     let now = Moment::now();
     let body = verify(app, source, head, peer, body, now).await?;
-    if draining {
+    if stopping {
         return Err(ApiError::ShuttingDown);
     }
     // After the signature: whoever has no secret cannot use up what those have who do.
@@ -238,51 +234,13 @@ impl Record<'_> {
     }
 }
 
-/// The signature is over raw bytes, so there is nothing to decode; and a small body that unpacks to a huge one is no gift.
+/// The signature is over raw bytes, so there is nothing to decode; and a small body that unpacks to a huge one is no gift. Some
+/// clients name the character set there, or write that there is no encoding.
 fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
-    let encoded = |value: &hyper::header::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
-    if headers.get_all(CONTENT_ENCODING).iter().any(encoded) { Err(ApiError::ContentEncoding) } else { Ok(()) }
-}
-
-/// A body up to here is taken without asking for room: it lay in the connection's buffer anyway.
-const SMALL_BODY_BYTES: usize = 16 << 10;
-
-/// Reads a whole body, within the limits of length, time and memory. A declared length that is too great is refused before
-/// anything is read; a stream is cut at the limit, whatever it declared. What large bodies take of the common room is given
-/// back with the permit.
-async fn read_body(
-    app: &AppState,
-    mut body: Incoming,
-    most: usize,
-    deadline: Instant,
-) -> Result<(Bytes, SemaphorePermit<'_>), ApiError> {
-    if body.size_hint().lower() > most as u64 {
-        return Err(ApiError::BodyTooLarge);
-    }
-    let read = pin!(async {
-        let mut room = app.body_room.try_acquire_many(0).map_err(|_| ApiError::BodiesTooLarge)?;
-        let mut first: Option<Bytes> = None;
-        let mut rest = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| ApiError::Malformed("the body broke off or was badly framed"))?;
-            let Ok(data) = frame.into_data() else { continue };
-            let read = first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len();
-            if read > most {
-                return Err(ApiError::BodyTooLarge);
-            }
-            if read > SMALL_BODY_BYTES {
-                let more = u32::try_from(data.len()).map_err(|_| ApiError::BodyTooLarge)?;
-                room.merge(app.body_room.try_acquire_many(more).map_err(|_| ApiError::BodiesTooLarge)?);
-            }
-            // Nearly every body arrives in one piece, which needs no copy.
-            match first {
-                None => first = Some(data),
-                Some(_) => rest.extend_from_slice(&data),
-            }
-        }
-        let first = first.unwrap_or_default();
-        let whole = if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() };
-        Ok((whole, room))
-    });
-    within(read, deadline, || ApiError::BodyTooSlow).await
+    let changes_nothing = |name: &[u8]| {
+        let name = name.trim_ascii();
+        ["", "identity", "none", "utf-8", "utf8"].iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    let is_plain = |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b',').all(changes_nothing);
+    if headers.get_all(CONTENT_ENCODING).iter().all(is_plain) { Ok(()) } else { Err(ApiError::ContentEncoding) }
 }

@@ -104,6 +104,8 @@ labels! {
         BodyTooSlow = "body_too_slow",
         /// 413
         BodyTooLarge = "body_too_large",
+        /// 503, or closed before there was a request: it made no progress while another connection waited for its place.
+        ConnectionGaveWay = "connection_gave_way",
         /// 503: all bodies under way together are too large.
         BodiesTooLarge = "bodies_too_large",
         /// 415
@@ -158,7 +160,7 @@ labels! {
 /// The statuses that Postroom answers with.
 const STATUSES: [u16; 18] = [200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503, 507];
 /// The method label: what routes know, and everything else.
-const METHODS: [&str; 3] = ["GET", "POST", "other"];
+const METHODS: [&str; 5] = ["GET", "POST", "HEAD", "OPTIONS", "other"];
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 
 const REQUEST_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];

@@ -56,13 +56,13 @@ fn is_answered(path: &str) -> bool {
     ROUTES.iter().any(|route| route.path == path && route.method == "GET")
 }
 
-/// What a stop may take: the requests under way, then a last batch.
+/// What a stop may take: the time in which balancers turn away, the requests under way, then a last batch.
 fn stop_seconds(config: &Config) -> u64 {
     let write = match &config.store.database {
         Database::Postgres(postgres) => postgres.write_timeout,
         Database::Sqlite { .. } => Duration::ZERO,
     };
-    (config.server.grace + write).as_secs()
+    (config.server.drain + config.server.grace + write).as_secs()
 }
 
 /// The objects of a folder that are applied together, by kind.
@@ -128,6 +128,9 @@ fn manifests_of_kubernetes_agree_with_the_program_and_with_each_other() {
         let config = config(&environment);
         assert_eq!(matches!(config.store.database, Database::Postgres(_)), folder.ends_with("postgres"));
         assert!(pod["terminationGracePeriodSeconds"].as_u64() > Some(stop_seconds(&config)), "{folder}");
+
+        // Endpoints are taken out of the nodes' tables within seconds; a hook would only wait, and the image has no shell for it.
+        assert!(config.server.drain >= Duration::from_secs(5) && container["lifecycle"].is_null(), "{folder}");
 
         // Ports and paths.
         let port = &container["ports"][0];

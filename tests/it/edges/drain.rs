@@ -105,3 +105,54 @@ fn a_request_that_comes_after_the_stop_is_refused_or_not_read() {
     assert_eq!(statuses(&held.read_to_close()), [200]);
     assert_eq!(server.wait().0.code(), Some(0));
 }
+
+#[test]
+fn after_sigterm_messages_are_still_taken_for_as_long_as_was_set() {
+    let server = Setup::new().env("POSTROOM_SERVER_DRAIN_SECONDS", 3_600).start();
+    let mut open = server.client();
+    assert_eq!(open.get("/health/ready").status, 200);
+    wait_for_stop(&server);
+    // Who has a connection and who makes a new one: not ready, and served.
+    for client in [&mut open, &mut server.client()] {
+        let reply = client.get("/health/ready");
+        assert_eq!((reply.status, reply.text().as_str()), (503, r#"{"status":"not ready","reason":"shutting down"}"#));
+        assert_eq!(reply.header("connection"), Some("close"), "proxies take their connections elsewhere");
+    }
+    assert_eq!(server.get("/health/live").status, 200);
+    for number in 0..3 {
+        server.store(&message(&format!("late {number}")));
+    }
+    assert_eq!(server.get("/stats").json()["total_messages"], 3);
+    let (stored, folder) = (server.stored(), server.folder());
+    server.signal("TERM");
+    assert_eq!(server.wait().0.code(), Some(130), "whoever asks twice means at once");
+    assert!((0..3).all(|number| stored.ids().contains(&format!("late {number}"))));
+    drop(folder);
+}
+
+#[test]
+fn a_stop_goes_on_by_itself_when_the_time_is_over() {
+    let server = Setup::new().env("POSTROOM_SERVER_DRAIN_SECONDS", 1).start();
+    let mut idle = server.client();
+    assert_eq!(idle.get("/health/live").status, 200);
+    let (mut raw, bytes) = begun_post(&server, "across");
+    wait_for_stop(&server);
+    server.wait_for_line(|line| line["message"].as_str().is_some_and(|text| text.contains("no new connections")));
+    raw.send(&bytes);
+    assert_eq!(statuses(&raw.read_to_close()), [200]);
+    assert!(idle.is_closed_by_server());
+    let (stored, folder) = (server.stored(), server.folder());
+    assert_eq!(server.wait().0.code(), Some(0));
+    assert_is_closed(&stored);
+    assert!(stored.ids().contains("across"));
+    drop(folder);
+}
+
+#[test]
+fn a_person_who_interrupts_does_not_wait() {
+    // With the time of an hour, only a stop that does not take it ends.
+    let server = Setup::new().env("POSTROOM_SERVER_DRAIN_SECONDS", 3_600).start();
+    server.store(&message("before"));
+    server.signal("INT");
+    assert_eq!(server.wait().0.code(), Some(0));
+}

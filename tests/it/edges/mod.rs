@@ -2,9 +2,13 @@
 //! requests under way.
 
 mod drain;
+mod early;
 mod limits;
 mod malformed;
+mod methods;
 mod pipelining;
+mod places;
+mod proxies;
 mod slow;
 
 use std::io::{ErrorKind, Read, Write};

@@ -4,6 +4,7 @@ pub mod client;
 pub mod cluster;
 pub mod database;
 pub mod door;
+pub mod front;
 pub mod load;
 pub mod message;
 pub mod proxy;

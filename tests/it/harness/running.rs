@@ -48,6 +48,11 @@ impl Running {
         let _ = self.0.kill();
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("the child can be asked").is_some()
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         wait_until("the program ends", || self.0.try_wait().expect("the child can be asked"))

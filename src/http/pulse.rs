@@ -1,0 +1,281 @@
+//! The state of a connection: what it waits for, since when, and whether it may be closed to make room for another one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::head::RequestScan;
+use crate::config::ServerConfig;
+
+/// How long after an early answer the rest of a request is read and thrown away: closing at once would reset the connection,
+/// and the client might lose the answer.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// How long a head that is under way may still take when the service stops.
+const HEAD_AT_STOP: Duration = Duration::from_secs(1);
+/// A request's deadlines count from a little later than its phase; it is woken until then, a few times.
+const DEADLINE_SLACK: Duration = Duration::from_millis(10);
+/// A connection that has made no progress for this long gives way when another one wants its place. Long enough for a proxy
+/// that took it out of its pool a moment ago.
+const GIVE_WAY_AFTER: Duration = Duration::from_millis(500);
+
+/// What a connection is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The rest of a head, or the first one.
+    Head,
+    /// The body of a request that needs it. Its deadline is the request's own.
+    Body,
+    /// Us. The request knows its own deadlines, and only has to be woken then.
+    Request,
+    /// The rest of a small body that nobody needed; then the answer goes out.
+    Discard,
+    /// The client: to take an answer, or to ask something more.
+    Rest,
+    /// The end of a request whose answer is out already.
+    Linger,
+}
+
+/// Where a connection stands and since when. Shared by its socket, its requests and its watchdog, all in one task, and by
+/// whoever looks for a connection that can give way.
+#[derive(Debug)]
+pub struct Pulse {
+    beat: Mutex<Beat>,
+    /// The watchdog has to look at once, and not only when it is due.
+    attention: AtomicBool,
+    /// Wakes the connection's task.
+    waker: OnceLock<Waker>,
+}
+
+#[derive(Debug)]
+struct Beat {
+    phase: Phase,
+    since: Instant,
+    scan: RequestScan,
+    linger: bool,
+    gives_way: bool,
+}
+
+impl Pulse {
+    /// Of a connection that begins now.
+    pub fn new() -> Self {
+        let beat = Beat {
+            phase: Phase::Head,
+            since: Instant::now(),
+            scan: RequestScan::default(),
+            linger: false,
+            gives_way: false,
+        };
+        Self { beat: Mutex::new(beat), attention: AtomicBool::new(false), waker: OnceLock::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Beat> {
+        self.beat.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The task that serves the connection; it is the same from beginning to end.
+    pub fn served_by(&self, waker: Waker) {
+        self.waker.get_or_init(|| waker);
+    }
+
+    /// Bytes came in.
+    pub fn received(&self, bytes: &[u8]) {
+        let mut beat = self.lock();
+        if beat.phase == Phase::Rest {
+            beat.enter(Phase::Head);
+        }
+        beat.scan.feed(bytes);
+    }
+
+    /// Bytes went out.
+    pub fn sent(&self) {
+        let mut beat = self.lock();
+        if beat.phase == Phase::Rest {
+            beat.enter(Phase::Rest);
+        }
+    }
+
+    /// A request's head is complete; returns what is wrong with it.
+    pub fn request_began(&self) -> Option<&'static str> {
+        let mut beat = self.lock();
+        beat.enter(Phase::Request);
+        beat.scan.next_fault()
+    }
+
+    /// The request waits for more of its body; returns whether it has to give up.
+    pub fn body_awaited(&self) -> bool {
+        let mut beat = self.lock();
+        if beat.phase == Phase::Request {
+            // The request's deadlines count from where they did.
+            beat.phase = Phase::Body;
+        }
+        beat.gives_way
+    }
+
+    /// More of the body came, or its end.
+    pub fn body_came(&self) {
+        let mut beat = self.lock();
+        if beat.phase == Phase::Body {
+            beat.phase = Phase::Request;
+            beat.gives_way = false;
+        }
+    }
+
+    /// The answer is there, and only the rest of the body is still read. Returns until when.
+    pub fn discard_began(&self) -> Instant {
+        let mut beat = self.lock();
+        beat.enter(Phase::Discard);
+        self.attention.store(true, Ordering::Relaxed);
+        beat.since + LINGER
+    }
+
+    /// The answer is on its way; `last` if the connection ends with it, perhaps before the whole request was read.
+    pub fn answer_ready(&self, last: bool) {
+        let mut beat = self.lock();
+        // Where another connection waits for the place, and no body came for a while, there is hardly a rest to read.
+        beat.linger = last && !beat.gives_way;
+        // A client that does not wait for answers may have begun its next request.
+        let next = if beat.scan.is_within_head() { Phase::Head } else { Phase::Rest };
+        beat.enter(next);
+    }
+
+    /// The connection is to be closed; returns whether to read on for a while first.
+    pub fn closing(&self) -> bool {
+        let mut beat = self.lock();
+        if beat.linger && beat.phase != Phase::Linger {
+            beat.enter(Phase::Linger);
+            self.attention.store(true, Ordering::Relaxed);
+        }
+        beat.linger
+    }
+
+    /// When its turn comes to give way, if it may: first those that were refused already, then those that have not asked
+    /// anything yet, then those at rest, then those whose bodies do not come; in each kind those that have waited longest.
+    /// Requests that wait for us keep their places.
+    pub fn turn(&self, now: Instant) -> Option<(u8, Instant)> {
+        self.lock().turn(now)
+    }
+
+    /// Asks the connection to end and make room, if it may at this moment.
+    pub fn give_way(&self, now: Instant) -> bool {
+        let mut beat = self.lock();
+        if beat.turn(now).is_none() {
+            return false;
+        }
+        beat.gives_way = true;
+        drop(beat);
+        self.attention.store(true, Ordering::Relaxed);
+        self.waker.get().into_iter().for_each(Waker::wake_by_ref);
+        true
+    }
+
+    /// Whether the watchdog has to look now.
+    pub fn takes_attention(&self) -> bool {
+        self.attention.load(Ordering::Relaxed) && self.attention.swap(false, Ordering::Relaxed)
+    }
+
+    /// The phase in which the connection is to be closed at once, to make room. A request answers before that.
+    pub fn leaves(&self) -> Option<Phase> {
+        let beat = self.lock();
+        let can_leave = matches!(beat.phase, Phase::Head | Phase::Rest | Phase::Linger);
+        (beat.gives_way && can_leave).then_some(beat.phase)
+    }
+
+    /// The phase that has lasted too long, if it has.
+    pub fn overdue(&self, limits: &ServerConfig, stopping: bool) -> Option<Phase> {
+        let beat = self.lock();
+        let has_own_deadline = matches!(beat.phase, Phase::Body | Phase::Request | Phase::Discard);
+        let is_over = !has_own_deadline && beat.since.elapsed() >= beat.limit(limits, stopping);
+        is_over.then_some(beat.phase)
+    }
+
+    /// When to look again. A phase may begin right after a look, so the wait is no longer than a quarter of the shortest
+    /// limit; a phase with a limit is looked at again exactly when it ends.
+    pub fn next_check(&self, limits: &ServerConfig, stopping: bool) -> Duration {
+        let shortest =
+            limits.header_timeout.min(limits.idle_timeout).min(limits.body_timeout).min(limits.request_timeout);
+        let shortest = if stopping { shortest.min(HEAD_AT_STOP) } else { shortest };
+        let beat = self.lock();
+        let left = beat.limit(limits, stopping).saturating_sub(beat.since.elapsed());
+        left.clamp(Duration::from_millis(1), shortest / 4)
+    }
+}
+
+impl Beat {
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.since = Instant::now();
+        self.gives_way = false;
+    }
+
+    fn turn(&self, now: Instant) -> Option<(u8, Instant)> {
+        let order = match self.phase {
+            Phase::Linger | Phase::Discard => 0,
+            Phase::Head => 1,
+            Phase::Rest => 2,
+            Phase::Body => 3,
+            Phase::Request => return None,
+        };
+        (now.saturating_duration_since(self.since) >= GIVE_WAY_AFTER).then_some((order, self.since))
+    }
+
+    fn limit(&self, limits: &ServerConfig, stopping: bool) -> Duration {
+        match self.phase {
+            Phase::Head if stopping => HEAD_AT_STOP.min(limits.header_timeout),
+            Phase::Head => limits.header_timeout,
+            // The body's deadline first, if that is sooner.
+            Phase::Body | Phase::Request if self.since.elapsed() < limits.body_timeout + DEADLINE_SLACK => {
+                limits.body_timeout.min(limits.request_timeout)
+            }
+            Phase::Body | Phase::Request => limits.request_timeout,
+            Phase::Rest => limits.idle_timeout,
+            Phase::Discard | Phase::Linger => LINGER,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn long_after() -> Instant {
+        Instant::now() + 2 * GIVE_WAY_AFTER
+    }
+
+    #[test]
+    fn connections_give_way_in_order_and_requests_that_wait_for_us_never() {
+        let pulse = Pulse::new();
+        let turn = |pulse: &Pulse| pulse.turn(long_after()).map(|(order, _)| order);
+        assert_eq!(turn(&pulse), Some(1), "a head that does not come");
+        assert_eq!(pulse.turn(Instant::now()), None, "not yet");
+        pulse.received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
+        assert_eq!(pulse.request_began(), None);
+        assert_eq!(turn(&pulse), None, "a request");
+        assert!(!pulse.body_awaited());
+        assert_eq!(turn(&pulse), Some(3), "a body");
+        pulse.body_came();
+        assert_eq!(turn(&pulse), None, "a request again");
+        pulse.answer_ready(false);
+        assert_eq!(turn(&pulse), Some(2), "at rest");
+        pulse.discard_began();
+        assert_eq!(turn(&pulse), Some(0), "refused");
+    }
+
+    #[test]
+    fn a_connection_that_goes_on_in_time_does_not_leave() {
+        let pulse = Pulse::new();
+        assert!(pulse.give_way(long_after()) && pulse.takes_attention());
+        assert_eq!(pulse.leaves(), Some(Phase::Head));
+        pulse.request_began();
+        assert_eq!((pulse.leaves(), pulse.give_way(long_after())), (None, false));
+        pulse.body_awaited();
+        assert!(pulse.give_way(long_after()));
+        assert_eq!(pulse.leaves(), None, "the request answers first");
+        assert!(pulse.body_awaited(), "and is told so");
+        pulse.answer_ready(true);
+        assert!(pulse.leaves().is_none() && !pulse.closing(), "its place is free as soon as the answer is out");
+        assert!(pulse.give_way(long_after()));
+        pulse.sent();
+        assert_eq!(pulse.leaves(), None, "the client takes its answer");
+    }
+}
