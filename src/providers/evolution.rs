@@ -2,7 +2,7 @@
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::algorithm::same_secret;
 use super::element::{self, Content, ELEMENTS_MAX, message_key};
@@ -190,10 +190,11 @@ fn status(source: &Source, envelope: &Value, part: &Value, now: Moment) -> Optio
         message: message_key(SCHEME.kind, account(source, envelope), id),
         provider_id: id.to_owned(),
         source: source.name.clone(),
-        recipient: recipient.or_else(|| text(&part["key"], "remoteJid")).unwrap_or_default().to_owned(),
+        recipient: recipient.or_else(|| text(&part["key"], "remoteJid")).map(jid::address),
         state,
         at: now.to_timestamp(),
         error: (state == State::Failed)
             .then(|| list(part, "messageStubParameters").iter().map(Value::to_string).collect()),
+        extra: Map::new(),
     })
 }

@@ -8,7 +8,7 @@ pub fn address(jid: &str) -> Address {
     // A device of the person may be appended.
     let person = user.split([':', '.']).next().unwrap_or(user);
     match server {
-        "c.us" | "s.whatsapp.net" | "" => Address::loose_phone(person).unwrap_or_else(|| Address::tagged("jid", jid)),
+        "c.us" | "s.whatsapp.net" | "" => Address::international(person).unwrap_or_else(|| Address::tagged("jid", jid)),
         "lid" => Address::tagged("lid", person),
         "g.us" => Address::tagged("group", user),
         "newsletter" => Address::tagged("newsletter", user),

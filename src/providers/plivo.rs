@@ -2,6 +2,7 @@
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
+use serde_json::Map;
 
 use super::algorithm::Algorithm;
 use super::element::{self, Content, message_key};
@@ -114,7 +115,7 @@ fn address(raw: &str) -> Address {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     match is_number {
         true if digits.len() > SHORT_CODE_DIGITS_MAX => {
-            Address::loose_phone(raw).unwrap_or_else(|| Address::tagged("id", raw))
+            Address::number(raw).unwrap_or_else(|| Address::tagged("id", raw))
         }
         true => Address::tagged("short", digits),
         false => Address::tagged("alpha", raw),
@@ -169,9 +170,10 @@ fn status(source: &Source, fields: &Fields, now: Moment) -> Option<StatusUpdate>
         message: message_key(SCHEME.kind, source.account(), id),
         provider_id: id.to_owned(),
         source: source.name.clone(),
-        recipient: fields.get("To").map(|to| address(to).as_str().to_owned()).unwrap_or_default(),
+        recipient: fields.get("To").map(address),
         state,
         at: now.to_timestamp(),
         error: fields.owned("ErrorCode").filter(|_| state == State::Failed),
+        extra: Map::new(),
     })
 }

@@ -2,7 +2,7 @@
 
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::algorithm::Algorithm;
@@ -228,9 +228,9 @@ fn keep_extras(fields: &Fields, details: &mut Details) {
 fn address(raw: &str) -> Address {
     let (channel, own) = raw.split_once(':').unwrap_or(("", raw));
     let digits = own.bytes().all(|byte| byte.is_ascii_digit());
-    match (own.starts_with('+').then(|| Address::loose_phone(own)).flatten(), channel) {
+    match (own.starts_with('+').then(|| Address::number(own)).flatten(), channel) {
         (Some(phone), _) => phone,
-        (None, "whatsapp") if digits => Address::loose_phone(own).unwrap_or_else(|| Address::tagged("whatsapp", own)),
+        (None, "whatsapp") if digits => Address::international(own).unwrap_or_else(|| Address::tagged("whatsapp", own)),
         (None, "whatsapp") => Address::tagged("bsuid", own),
         (None, "") if digits => Address::tagged("short", own),
         (None, "") => Address::tagged("alpha", own),
@@ -251,12 +251,13 @@ fn status(source: &Source, fields: &Fields, id: &str, now: Moment) -> Option<Sta
         message: message_key(SCHEME.kind, fields.get("AccountSid").unwrap_or(source.account()), id),
         provider_id: id.to_owned(),
         source: source.name.clone(),
-        recipient: fields.get("To").map(|to| address(to).as_str().to_owned()).unwrap_or_default(),
+        recipient: fields.get("To").map(address),
         state,
         at: now.to_timestamp(),
         error: fields
             .get("ErrorCode")
             .map(|code| format!("{code} {}", fields.get("ErrorMessage").unwrap_or_default()).trim().to_owned()),
+        extra: Map::new(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! WAHA, a self-hosted WhatsApp bridge: one event a request, signed by HMAC-SHA512 if a key is configured there.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::algorithm::Algorithm;
 use super::element::{self, Content, message_key};
@@ -151,16 +151,17 @@ fn status(source: &Source, envelope: &Value, now: Moment) -> Option<StatusUpdate
         4 => State::Played,
         _ => return None,
     };
-    let recipient = text(payload, "participant").or_else(|| text(payload, "to")).unwrap_or_default();
+    let recipient = text(payload, "participant").or_else(|| text(payload, "to"));
     let time = envelope.get("timestamp").unwrap_or(&Value::Null);
     Some(StatusUpdate {
         message: message_key(SCHEME.kind, account(source, envelope), id),
         provider_id: id.to_owned(),
         source: source.name.clone(),
-        recipient: recipient.to_owned(),
+        recipient: recipient.map(jid::address),
         state,
         at: element::timestamp(time).unwrap_or_else(|| now.to_timestamp()),
         error: (state == State::Failed).then(|| json!(payload["ackName"]).as_str().unwrap_or("ERROR").to_owned()),
+        extra: Map::new(),
     })
 }
 
