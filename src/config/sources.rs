@@ -117,7 +117,7 @@ impl FileSource<'_> {
         let mut source = Source::new(self.name, scheme, self.keys(scheme)?);
         let options = &mut source.options;
         options.account = self.text("account")?.map(str::to_owned);
-        options.to = self.text("to")?.map(|to| Address::loose_phone(to).unwrap_or_else(|| Address::tagged("id", to)));
+        options.to = self.text("to")?.map(Address::read);
         options.base_url = self.text("base_url")?.map(|url| base_url(url).ok_or_else(|| self.bad_url())).transpose()?;
         options.header = self.text("header")?.map(str::to_ascii_lowercase);
         let tokens = self.secrets("verify_token")?;

@@ -87,7 +87,7 @@ pub struct Media {
 }
 
 /// What is kept of a message beside its row, in objects of our own. Nothing here can be built again from the table.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Details {
     /// The door that it came through.
     pub source: String,

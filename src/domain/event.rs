@@ -1,6 +1,6 @@
 //! What a provider sends that is neither a message nor a status: kept raw, counted, acknowledged and listed.
 
-use super::Moment;
+use super::{Moment, NewMessage};
 
 /// Something else that a signed request said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Event {
     pub kind: String,
     /// The part of the body that says it, as JSON; none where the whole body is meant.
     pub body: Option<String>,
+    /// The message that it is about, where it is one that does not belong into the inbox: sent by ourselves, an edit, a deletion.
+    pub message: Option<Box<NewMessage>>,
     /// When the request that brought it was accepted.
     pub accepted_at: Moment,
 }

@@ -34,7 +34,7 @@ impl MessageId {
 }
 
 /// A message on its way in.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {
     /// Unique key.
     pub id: MessageId,
@@ -50,6 +50,9 @@ pub struct NewMessage {
     pub accepted_at: Moment,
     /// What the provider tells beyond that; none at the original door.
     pub details: Option<Box<Details>>,
+    /// The key that an earlier version would have made, where that is another one. A row with that key and the same content is
+    /// this message, and nothing is stored.
+    pub former_id: Option<Box<MessageId>>,
 }
 
 impl NewMessage {

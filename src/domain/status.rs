@@ -1,7 +1,9 @@
 //! What became of a message that was sent: records of their own, and the state that they add up to.
 
+use serde_json::{Map, Value};
+
 use super::details::names;
-use super::{MessageId, Timestamp};
+use super::{Address, MessageId, Timestamp};
 
 names! {
     /// How far a sent message has come, least first. A state is never followed by a lesser one, whatever arrives late.
@@ -30,20 +32,30 @@ pub struct StatusUpdate {
     pub provider_id: String,
     /// The door that the word came through.
     pub source: String,
-    /// To whom the message went: a group's message has a state for each. Empty where the provider does not say.
-    pub recipient: String,
+    /// To whom the message went, in the same form as `from` and `to`: a group's message has a state for each. None where the
+    /// provider does not say.
+    pub recipient: Option<Address>,
     /// How far it came.
     pub state: State,
     /// When, by the provider; or when the word came.
     pub at: Timestamp,
     /// Why it failed, as the provider puts it.
     pub error: Option<String>,
+    /// What else the provider said beside the state: price, conversation, callback data, details of the error.
+    pub extra: Map<String, Value>,
+}
+
+impl StatusUpdate {
+    /// The recipient as it is stored: empty where the provider does not say.
+    pub fn recipient(&self) -> &str {
+        self.recipient.as_ref().map_or("", Address::as_str)
+    }
 }
 
 /// A stored status record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusRecord {
-    /// To whom.
+    /// To whom; empty where the provider did not say.
     pub recipient: String,
     /// How far.
     pub state: State,
@@ -51,6 +63,10 @@ pub struct StatusRecord {
     pub at: String,
     /// Why it failed.
     pub error: Option<String>,
+    /// What else the provider said beside the state.
+    pub extra: Map<String, Value>,
+    /// The stored payload that brought it.
+    pub payload: Option<i64>,
 }
 
 /// Everything that is known of how far a message came.

@@ -76,6 +76,7 @@ pub fn message(mut details: Details, content: Content<'_>, now: Moment) -> NewMe
         text: content.text.map(|text| text.replace('\0', "\u{fffd}")),
         accepted_at: now,
         details: Some(Box::new(details)),
+        former_id: None,
     }
 }
 
@@ -108,7 +109,34 @@ pub fn event(source: &Source, kind: &str, id: Option<&str>, body: &Value, now: M
         provider: source.scheme.kind,
         kind: kind.chars().take(64).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect(),
         body: Some(text),
+        message: None,
         accepted_at: now,
+    }
+}
+
+/// Something that may happen again and be told in the same words, such as an error: copies are told apart by the provider's time
+/// too.
+pub fn occurrence_event(
+    source: &Source,
+    kind: &str,
+    id: Option<&str>,
+    occurred: &str,
+    body: &Value,
+    now: Moment,
+) -> Event {
+    let id = id.map_or_else(|| digest(body.to_string().as_bytes()), str::to_owned);
+    event(source, kind, Some(&format!("{id}@{occurred}")), body, now)
+}
+
+/// Something that is about a message which does not belong into the inbox: sent by ourselves, edited, deleted. Its parts are those
+/// of a message. A copy says the same of the same message; two edits of one message differ.
+pub fn event_with_message(source: &Source, kind: &str, message: NewMessage, body: &Value, now: Moment) -> Event {
+    let said = serde_json::json!([message.text, message.compared_ts().map(|ts| ts.as_str().to_owned())]);
+    let key = format!("{}#{kind}:{}", message.id.as_str(), &digest(said.to_string().as_bytes())[..16]);
+    Event {
+        key: key.replace('\0', "\u{fffd}"),
+        message: Some(Box::new(message)),
+        ..event(source, kind, None, body, now)
     }
 }
 

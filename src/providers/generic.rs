@@ -136,13 +136,12 @@ fn read_part(source: &Source, mapping: &Mapping, whole: &Value, part: &Value, no
     details.reply_to = scalar(&mapping.reply_to);
     details.profile_name = scalar(&mapping.profile_name);
     details.group = scalar(&mapping.group);
-    let address = |raw: String| Address::loose_phone(&raw).unwrap_or_else(|| Address::tagged("id", &raw));
     let to = scalar(&mapping.to)
         .or_else(|| whole.pointer(mapping.to.as_ref()?).and_then(as_scalar))
-        .map(address)
+        .map(|to| Address::read(&to))
         .or_else(|| source.options.to.clone())
         .unwrap_or_else(|| Address::tagged("account", &account));
-    let content = Content { key_id: &id, from: address(from), to, time: at(&mapping.time), text: said };
+    let content = Content { key_id: &id, from: Address::read(&from), to, time: at(&mapping.time), text: said };
     Some(element::message(details, content, now))
 }
 

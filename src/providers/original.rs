@@ -63,7 +63,7 @@ fn parse_message(body: &[u8], now: Moment) -> Result<NewMessage, InvalidBody> {
     match (id, from, to, ts, text) {
         (Ok(id), Ok(from), Ok(to), Ok(ts), Ok(_)) => {
             let text = fields.text.into_text();
-            Ok(NewMessage { id, from, to, ts, text, accepted_at: now, details: None })
+            Ok(NewMessage { id, from, to, ts, text, accepted_at: now, details: None, former_id: None })
         }
         (id, from, to, ts, text) => {
             // Only a refusal pays for a second reading, which keeps the refused values for the answer.

@@ -139,8 +139,7 @@ fn message(source: &Source, value: &Value, delivery: Option<&str>, now: Moment) 
     let kind = if said.is_some() { Kind::Text } else { Kind::Unknown };
     let mut details = element::details(source, source.account(), &id, kind, provider_kind);
     details.reply_to = owned(data, "reply_to");
-    let address = |raw: &str| Address::loose_phone(raw).unwrap_or_else(|| Address::tagged("id", raw));
     let time = data.get("ts").or_else(|| data.get("timestamp")).or_else(|| value.get("timestamp"));
-    let content = Content { key_id: &id, from: address(from), to: address(to), time, text: said };
+    let content = Content { key_id: &id, from: Address::read(from), to: Address::read(to), time, text: said };
     Some(element::message(details, content, now))
 }

@@ -1,6 +1,6 @@
 //! Telnyx messaging: signed with Ed25519, so that Postroom holds a public key and no secret.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
 use super::element::{self, Content, message_key};
@@ -58,7 +58,7 @@ fn account<'a>(source: &'a Source, payload: &'a Value) -> &'a str {
 /// A number, a short code, or the name of a company.
 fn address(raw: &str) -> Address {
     let digits = raw.bytes().all(|byte| byte.is_ascii_digit());
-    match Address::loose_phone(raw).filter(|_| raw.starts_with('+')) {
+    match Address::number(raw).filter(|_| raw.starts_with('+')) {
         Some(phone) => phone,
         None => Address::tagged(if digits { "short" } else { "alpha" }, raw),
     }
@@ -112,9 +112,10 @@ fn status(source: &Source, data: &Value, to: &Value, now: Moment) -> Option<Stat
         message: message_key(SCHEME.kind, account(source, payload), &id),
         provider_id: id,
         source: source.name.clone(),
-        recipient: owned(to, "phone_number").unwrap_or_default(),
+        recipient: text(to, "phone_number").map(address),
         state,
         at: data.get("occurred_at").and_then(element::timestamp).unwrap_or_else(|| now.to_timestamp()),
         error: error.filter(|_| state == State::Failed),
+        extra: Map::new(),
     })
 }

@@ -2,7 +2,7 @@
 
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderValue};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::element::{self, Content, message_key};
@@ -55,7 +55,7 @@ fn parse(source: &Source, value: &Value, now: Moment) -> Parsed {
 /// Numbers come without `+`; newer ones of WhatsApp may be ids.
 fn address(value: &Value, name: &str) -> Option<Address> {
     let raw = scalar(value, name)?;
-    Some(Address::loose_phone(&raw).unwrap_or_else(|| Address::tagged("id", &raw)))
+    Some(Address::read(&raw))
 }
 
 fn message(source: &Source, value: &Value, now: Moment) -> Option<NewMessage> {
@@ -102,11 +102,12 @@ fn status(source: &Source, value: &Value, now: Moment) -> Option<StatusUpdate> {
         message: message_key(SCHEME.kind, source.account(), &id),
         provider_id: id,
         source: source.name.clone(),
-        recipient: scalar(value, "to").unwrap_or_default(),
+        recipient: address(value, "to"),
         state,
         at: value.get("timestamp").and_then(element::timestamp).unwrap_or_else(|| now.to_timestamp()),
         error: value.get("error").map(|error| {
             format!("{} {}", scalar(error, "title").unwrap_or_default(), text(error, "detail").unwrap_or_default())
         }),
+        extra: Map::new(),
     })
 }

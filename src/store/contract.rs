@@ -118,6 +118,7 @@ fn message(id: &str, from: &str, ts: &str, text: Option<&str>) -> NewMessage {
         text: text.map(str::to_owned),
         accepted_at: Moment::from_microseconds(0),
         details: None,
+        former_id: None,
     }
 }
 

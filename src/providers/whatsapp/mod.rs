@@ -2,7 +2,7 @@
 
 mod content;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::algorithm::{Algorithm, same_secret};
 use super::element::{self, Content, ELEMENTS_MAX, message_key};
@@ -124,7 +124,7 @@ fn read_message(source: &Source, value: &Value, number: &str, part: &Value, now:
 fn sender(part: &Value) -> Address {
     let ids = [text(part, "from_user_id"), text(&part["system"], "user_id"), text(&part["system"], "previous_user_id")];
     match (text(part, "from"), ids.into_iter().flatten().next()) {
-        (Some(from), person) => match (Address::loose_phone(from), person) {
+        (Some(from), person) => match (Address::international(from), person) {
             (Some(phone), _) => phone,
             (None, person) => Address::tagged("bsuid", person.unwrap_or(from)),
         },
@@ -133,9 +133,14 @@ fn sender(part: &Value) -> Address {
     }
 }
 
+/// A status names its recipient by a number or by an id that is scoped to the business.
+fn status_recipient(raw: &str) -> Address {
+    Address::international(raw).unwrap_or_else(|| Address::tagged("bsuid", raw))
+}
+
 /// The business's number as it is displayed; where that is no number, the id of it.
 fn recipient(source: &Source, value: &Value, number: &str) -> Address {
-    let displayed = text(&value["metadata"], "display_phone_number").and_then(Address::loose_phone);
+    let displayed = text(&value["metadata"], "display_phone_number").and_then(Address::international);
     let tag = if scalar(&value["metadata"], "phone_number_id").is_some() { "phone_number_id" } else { "account" };
     displayed.or_else(|| source.options.to.clone()).unwrap_or_else(|| Address::tagged(tag, number))
 }
@@ -167,12 +172,13 @@ fn read_status(source: &Source, number: &str, part: &Value, now: Moment) -> Opti
         message: message_key(source.scheme.kind, number, &id),
         provider_id: id,
         source: source.name.clone(),
-        recipient: recipients.into_iter().find_map(|name| owned(part, name)).unwrap_or_default(),
+        recipient: recipients.into_iter().find_map(|name| text(part, name)).map(status_recipient),
         state,
         at: part.get("timestamp").and_then(element::timestamp).unwrap_or_else(|| now.to_timestamp()),
         error: list(part, "errors").first().map(|error| {
             let title = text(error, "title").or_else(|| text(error, "message")).unwrap_or_default();
             format!("{} {title}", scalar(error, "code").unwrap_or_default()).trim().to_owned()
         }),
+        extra: Map::new(),
     })
 }

@@ -59,10 +59,11 @@ fn status(message: &str, recipient: &str, state: State, second: u32) -> StatusUp
         message: MessageId::parse(message).unwrap(),
         provider_id: message.rsplit(':').next().unwrap().to_owned(),
         source: "meta".to_owned(),
-        recipient: recipient.to_owned(),
+        recipient: Some(Address::tagged("id", recipient)),
         state,
         at: Timestamp::parse(&format!("2025-01-15T12:00:0{second}Z")).unwrap(),
         error: (state == State::Failed).then(|| "131050".to_owned()),
+        extra: Default::default(),
     }
 }
 
@@ -73,6 +74,7 @@ fn event(key: &str, kind: &str) -> Event {
         provider: "whatsapp",
         kind: kind.to_owned(),
         body: Some(format!("{{\"key\":\"{key}\"}}")),
+        message: None,
         accepted_at: Moment::from_microseconds(0),
     }
 }
@@ -266,7 +268,8 @@ fn any_text_comes_back_even_with_nul(engine: Engine) {
         assert_eq!((fields["profile_name"].as_str(), fields["provider_kind"].as_str()), (Some(odd), Some(odd)));
         assert_eq!((fields["provider_id"].as_str(), found.message.text.as_deref()), (Some(odd), Some(odd)));
         let Lookup::Found(found) = store.statuses(odd.to_owned()).await.unwrap() else { panic!("it is there") };
-        assert_eq!((found.records[0].recipient.as_str(), found.records[0].error.as_deref()), (odd, Some(odd)));
+        assert_eq!(found.records[0].recipient, Address::tagged("id", odd).as_str());
+        assert_eq!(found.records[0].error.as_deref(), Some(odd));
         let listed = store.events(events_of(odd)).await.unwrap();
         assert_eq!((listed[0].kind.as_str(), listed[0].body.as_deref()), (odd, Some(odd)));
     });

@@ -203,6 +203,7 @@ mod tests {
             text: Some((*text).to_owned()),
             accepted_at: Moment::from_microseconds(0),
             details: None,
+            former_id: None,
         };
         Job { messages: ids.iter().map(message).collect(), extras: None, reply: oneshot::channel().0 }
     }

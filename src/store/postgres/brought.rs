@@ -161,7 +161,7 @@ impl Beside {
                 })
             }));
             for (at, status) in extras.statuses.iter().enumerate() {
-                let key = (status.message.as_str(), status.recipient.as_str(), status.state);
+                let key = (status.message.as_str(), status.recipient(), status.state);
                 statuses.entry(key).or_insert((job, at));
             }
             events
@@ -183,7 +183,7 @@ impl Beside {
         let digests: Vec<_> = (0..self.payloads.len()).map(|at| self.payload(batch, at).0.digest.as_slice()).collect();
         let statuses: Vec<_> = self.statuses.iter().map(|place| status(batch, *place)).collect();
         let messages: Vec<_> = statuses.iter().map(|status| status.message.as_str()).collect();
-        let recipients: Vec<_> = statuses.iter().map(|status| recipient(&status.recipient)).collect();
+        let recipients: Vec<_> = statuses.iter().map(|status| recipient(status.recipient())).collect();
         let states: Vec<_> = statuses.iter().map(|status| status.state.name()).collect();
         let keys: Vec<_> = self.events.iter().map(|place| held(&event(batch, *place).key)).collect();
         let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
@@ -254,7 +254,7 @@ impl Beside {
         }
         let rows: Vec<_> = self.statuses.iter().map(|place| status(batch, *place)).collect();
         let messages: Vec<_> = rows.iter().map(|row| row.message.as_str()).collect();
-        let recipients: Vec<_> = rows.iter().map(|row| recipient(&row.recipient)).collect();
+        let recipients: Vec<_> = rows.iter().map(|row| recipient(row.recipient())).collect();
         let states: Vec<_> = rows.iter().map(|row| row.state.name()).collect();
         let times: Vec<_> = rows.iter().map(|row| row.at.as_str()).collect();
         let errors: Vec<_> = rows.iter().map(|row| row.error.as_deref().map(held)).collect();

@@ -1,5 +1,6 @@
 //! What providers tell beyond the six columns, read by key. `brought.rs` writes it.
 
+use serde_json::Map;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
@@ -148,7 +149,8 @@ async fn message_status(client: &Client, key: &str) -> Result<Option<MessageStat
     for row in client.query_typed(sql, &[(&key, Type::TEXT)]).await? {
         let Some(state) = State::named(row.get(1)) else { continue };
         let error = row.get::<_, Option<String>>(3).map(released);
-        records.push(StatusRecord { recipient: released(row.get(0)), state, at: row.get(2), error });
+        let recipient = released(row.get(0));
+        records.push(StatusRecord { recipient, state, at: row.get(2), error, extra: Map::new(), payload: None });
     }
     records.sort_by(|a, b| (&a.at, a.state, &a.recipient).cmp(&(&b.at, b.state, &b.recipient)));
     let state = records.iter().map(|record| record.state).max();

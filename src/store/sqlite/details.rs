@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Map;
 
 use super::SqliteStore;
 use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
@@ -70,7 +71,7 @@ fn write_status(
     payload: Option<i64>,
     counts: &mut BTreeMap<State, i64>,
 ) -> rusqlite::Result<Outcome> {
-    let (message, recipient, state) = (status.message.as_str(), &status.recipient, status.state);
+    let (message, recipient, state) = (status.message.as_str(), status.recipient(), status.state);
     let sql = "INSERT INTO postroom_statuses
                    (message_id, recipient, state, at, error, provider_id, source, received_at, payload_id)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (message_id, recipient, state) DO NOTHING";
@@ -344,7 +345,7 @@ fn message_status(connection: &Connection, key: &str) -> rusqlite::Result<Option
     for row in rows {
         let (recipient, state, at, error) = row?;
         if let Some(state) = State::named(&state) {
-            records.push(StatusRecord { recipient, state, at, error });
+            records.push(StatusRecord { recipient, state, at, error, extra: Map::new(), payload: None });
         }
     }
     records.sort_by(|a, b| (&a.at, a.state, &a.recipient).cmp(&(&b.at, b.state, &b.recipient)));

@@ -113,7 +113,7 @@ fn the_file_declares_doors_with_names_of_their_own() {
     let found = server.get("/messages/generic:crm:1").json();
     assert_eq!(
         (found["from"].as_str(), found["to"].as_str(), found["text"].as_str()),
-        (Some("+491511"), Some("id:desk"), Some("hi"))
+        (Some("+491511"), Some("alpha:desk"), Some("hi"))
     );
     assert_eq!(server.get("/events?source=crm").json()["data"].as_array().unwrap().len(), 1);
     assert_eq!(server.get("/messages/a").json()["details"]["source"], "berlin");
