@@ -119,6 +119,9 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
                 let whole =
                     json!({ "instance": envelope["instance"], "date_time": envelope["date_time"], "data": part });
                 parsed.events.push(match message {
+                    Some(message) if own && event != "messages.delete" => {
+                        element::own_message(source, &kind, message, &whole, now)
+                    }
                     Some(message) => element::event_with_message(source, &kind, message, &whole, now),
                     None => element::event(source, &kind, None, &whole, now),
                 });

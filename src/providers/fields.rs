@@ -91,7 +91,8 @@ mod tests {
         assert_eq!(fields.contradictory(&["d", "c", "a"]), Some("a"));
         assert_eq!(fields.contradictory(&["b", "c"]), None, "the same value twice is one value");
         assert_eq!(fields.to_value(), json!({"a": ["1", "2"], "b": "", "c": "x"}));
-        let extra: Value = Fields::read(b"a=%7B%22x%22%3A1%7D&b=%7B&c=&d=1&d=2&e=1").to_extra(|name| name != "e").collect();
+        let extra: Value =
+            Fields::read(b"a=%7B%22x%22%3A1%7D&b=%7B&c=&d=1&d=2&e=1").to_extra(|name| name != "e").collect();
         assert_eq!(extra, json!({"a": {"x": 1}, "b": "{", "d": ["1", "2"]}));
     }
 

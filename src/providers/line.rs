@@ -94,13 +94,7 @@ fn details(source: &Source, envelope: &Value, event: &Value, id: &str, kind: Kin
     details
 }
 
-fn content<'a>(
-    source: &Source,
-    envelope: &Value,
-    event: &'a Value,
-    id: &'a str,
-    said: Option<String>,
-) -> Content<'a> {
+fn content<'a>(source: &Source, envelope: &Value, event: &'a Value, id: &'a str, said: Option<String>) -> Content<'a> {
     // Who has not agreed to it is not named in groups: then only the group is known.
     let sender = text(&event["source"], "userId").or(chat(event));
     Content {

@@ -82,11 +82,13 @@ fn parse_envelope(source: &Source, envelope: &Value, now: Moment) -> Parsed {
         return parsed;
     }
     let kind = kind(envelope);
-    match Told::of(envelope).and_then(|told| Some((told.message(source, now)?, told.belongs_into_inbox()))) {
-        Some((message, true)) => parsed.messages.push(message),
-        Some((message, false)) => {
-            parsed.events.push(element::event_with_message(source, kind, message, envelope, now));
+    match Told::of(envelope).and_then(|told| Some((told.message(source, now)?, told))) {
+        Some((message, told)) if told.belongs_into_inbox() => parsed.messages.push(message),
+        // One message may come as a message and as a mention.
+        Some((message, told)) if told.what == What::Said => {
+            parsed.events.push(element::own_message(source, kind, message, envelope, now));
         }
+        Some((message, _)) => parsed.events.push(element::event_with_message(source, kind, message, envelope, now)),
         None => parsed.events.push(element::event(source, kind, text(envelope, "event_id"), envelope, now)),
     }
     parsed
@@ -182,10 +184,9 @@ impl<'a> Told<'a> {
         };
         let content = Content {
             key_id: &key_id,
-            from: user.or_else(|| text(part, "bot_id")).map_or_else(
-                || Address::tagged("unknown", SCHEME.kind),
-                |user| Address::tagged("slack", user),
-            ),
+            from: user
+                .or_else(|| text(part, "bot_id"))
+                .map_or_else(|| Address::tagged("unknown", SCHEME.kind), |user| Address::tagged("slack", user)),
             to: recipient(source, channel),
             time,
             text: self.said(),

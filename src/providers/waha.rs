@@ -48,9 +48,10 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let kind = if own { format!("{event}.own") } else { event.to_owned() };
     let status = if event == "message.ack" { status(source, envelope, now) } else { None };
     match (told.and_then(|told| told.message(now)), status) {
-        (Some(message), _) if own || event == "message.revoked" => {
+        (Some(message), _) if event == "message.revoked" => {
             parsed.events.push(element::event_with_message(source, &kind, message, envelope, now));
         }
+        (Some(message), _) if own => parsed.events.push(element::own_message(source, &kind, message, envelope, now)),
         (Some(message), _) => parsed.messages.push(message),
         (None, Some(status)) => parsed.statuses.push(status),
         (None, None) => {

@@ -35,8 +35,7 @@ const KINDS: [(&str, Kind); 24] = [
 ];
 
 /// Members that are files, and become `media`.
-pub const FILES: [&str; 8] =
-    ["animation", "audio", "document", "photo", "sticker", "video", "video_note", "voice"];
+pub const FILES: [&str; 8] = ["animation", "audio", "document", "photo", "sticker", "video", "video_note", "voice"];
 
 /// Members by which Telegram itself says that something happened.
 const HAPPENED: [&str; 49] = [

@@ -56,8 +56,7 @@ fn parse(source: &Source, update: &Value, now: Moment) -> Parsed {
     };
     match (read, held) {
         (Some(message), Some((name, part, _))) if is_own(name, part) => {
-            let kind = format!("{name}.own");
-            parsed.events.push(element::event_with_message(source, &kind, message, update, now));
+            parsed.events.push(element::own_message(source, &format!("{name}.own"), message, update, now));
         }
         (Some(message), _) => parsed.messages.push(message),
         (None, _) => {
@@ -77,11 +76,12 @@ fn is_own(name: &str, part: &Value) -> bool {
 /// The id of the speaker, and the speaker's name. Where a group or a channel speaks, `from` is a placeholder for older programs.
 fn speaker(part: &Value) -> Option<(String, Option<String>)> {
     let chat = |chat: &Value| Some((scalar(chat, "id")?, owned(chat, "title").or_else(|| profile_name(chat))));
-    let user = |from: &Value| {
-        let id = scalar(from, "id").filter(|id| !PLACEHOLDERS.contains(&id.as_str()))?;
-        Some((id, profile_name(from)))
-    };
+    let user = |from: &Value| (!is_placeholder(from)).then_some((scalar(from, "id")?, profile_name(from)));
     chat(&part["sender_chat"]).or_else(|| user(&part["from"])).or_else(|| chat(&part["chat"]))
+}
+
+fn is_placeholder(from: &Value) -> bool {
+    scalar(from, "id").is_some_and(|id| PLACEHOLDERS.contains(&id.as_str()))
 }
 
 fn message(source: &Source, name: &str, part: &Value, is_edit: bool, now: Moment) -> Option<NewMessage> {
@@ -171,7 +171,8 @@ fn read_content(part: &Value, details: &mut Details) {
 
 fn read_context(part: &Value, details: &mut Details) {
     keep(&CONTEXT, part, details);
-    if let Some(user) = text(&part["from"], "username").filter(|_| !part["sender_chat"].is_object()) {
+    let speaks = !part["sender_chat"].is_object() && !is_placeholder(&part["from"]);
+    if let Some(user) = text(&part["from"], "username").filter(|_| speaks) {
         details.extra.insert("username".to_owned(), user.into());
     }
     // Links and people behind words do not stand in the text.
@@ -183,9 +184,10 @@ fn read_context(part: &Value, details: &mut Details) {
     }
 }
 
-/// Members that are not null, as they are.
+/// Members that say something, as they are.
 fn keep(names: &[&str], part: &Value, details: &mut Details) {
-    let kept = members(part).filter(|(name, _)| names.contains(&name.as_str()));
+    let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
+    let kept = members(part).filter(|(name, value)| names.contains(&name.as_str()) && !is_empty(value));
     details.extra.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
 }
 
@@ -201,6 +203,7 @@ fn words(part: &Value) -> Option<String> {
         .or_else(checklist)
         .or_else(added)
         .or_else(|| owned(&part["web_app_data"], "data"))
+        .or_else(|| owned(&part["gift"], "text"))
         .or_else(invoice)
         .or_else(game)
 }

@@ -125,18 +125,8 @@ fn sign(source: &Source, request: &Request<'_>, _: &str, _: Moment) -> Option<He
 }
 
 /// What decides who said what to whom.
-const DECISIVE: [&str; 10] = [
-    "AccountSid",
-    "Body",
-    "EventType",
-    "From",
-    "MessageSid",
-    "MessageStatus",
-    "NumMedia",
-    "SmsSid",
-    "SmsStatus",
-    "To",
-];
+const DECISIVE: [&str; 10] =
+    ["AccountSid", "Body", "EventType", "From", "MessageSid", "MessageStatus", "NumMedia", "SmsSid", "SmsStatus", "To"];
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     if body.header("content-type").is_some_and(|media_type| media_type.to_ascii_lowercase().contains("json")) {

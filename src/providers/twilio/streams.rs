@@ -55,7 +55,8 @@ fn inbound_message(source: &Source, data: &Value, word: &str, now: Moment) -> Op
 
 /// A webhook of Conversations, under its `EventType`; none if it is anything else.
 pub fn conversation_event(source: &Source, fields: &Fields, now: Moment) -> Option<Event> {
-    let word = fields.get("EventType").filter(|word| word.starts_with("on") && fields.get("MessageStatus").is_none())?;
+    let word =
+        fields.get("EventType").filter(|word| word.starts_with("on") && fields.get("MessageStatus").is_none())?;
     let mut part = fields.to_value();
     // A list, written as text.
     if let Some(media) = fields.get("Media").and_then(|media| read(media.as_bytes()).ok()) {
@@ -68,7 +69,8 @@ pub fn conversation_event(source: &Source, fields: &Fields, now: Moment) -> Opti
         _ => None,
     };
     // Another try is numbered.
-    let said: Value = members(&part).filter(|(name, _)| *name != "RetryCount").map(|(n, v)| (n.clone(), v.clone())).collect();
+    let said: Value =
+        members(&part).filter(|(name, _)| *name != "RetryCount").map(|(n, v)| (n.clone(), v.clone())).collect();
     Some(match message {
         Some(message) => element::event_with_message(source, word, message, &said, now),
         None => element::event(source, word, None, &said, now),
