@@ -39,7 +39,7 @@ pub fn is_opaque(jid: &str) -> bool {
 
 /// The number that a message's key names beside an opaque id: under one name or another, by the version of the bridge, or not at
 /// all. In a group it is that of the participant.
-pub fn number_beside<'a>(key: &'a Value, is_group: bool) -> Option<&'a str> {
+pub fn number_beside(key: &Value, is_group: bool) -> Option<&str> {
     let names: &[&str] = match is_group {
         true => &["participantAlt", "participantPn", "senderPn"],
         false => &["remoteJidAlt", "senderPn", "participantAlt", "participantPn"],
