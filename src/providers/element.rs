@@ -62,10 +62,10 @@ pub struct Content<'a> {
 /// A message of its parts. Without a time that can be used, it is dated by when it came.
 pub fn message(mut details: Details, content: Content<'_>, now: Moment) -> NewMessage {
     let ts = content.time.and_then(timestamp);
-    match (&ts, content.time.and_then(as_scalar)) {
-        (Some(_), given) => details.provider_ts = given,
+    match (&ts, content.time.filter(|time| !time.is_null())) {
+        (Some(_), given) => details.provider_ts = given.and_then(as_scalar),
         // Not comparable, so not a time; but not forgotten either.
-        (None, Some(given)) => drop(details.extra.insert("unusable_ts".to_owned(), given.into())),
+        (None, Some(given)) => drop(details.extra.insert("unusable_ts".to_owned(), as_given(given))),
         (None, None) => {}
     }
     NewMessage {
@@ -78,6 +78,11 @@ pub fn message(mut details: Details, content: Content<'_>, now: Moment) -> NewMe
         details: Some(Box::new(details)),
         former_id: None,
     }
+}
+
+/// A time that cannot be used, as text where it is one value.
+fn as_given(value: &Value) -> Value {
+    as_scalar(value).map_or_else(|| value.clone(), Value::String)
 }
 
 /// A provider's time: seconds or milliseconds since 1970 as number or text, or a date and time (RFC 3339).

@@ -9,7 +9,7 @@ use super::algorithm::Algorithm;
 use super::element::{self, Content};
 use super::encoding::Encoding;
 use super::header::{TOLERANCE_SECONDS, TimeUnit};
-use super::json::{owned, read, scalar, text};
+use super::json::{read, scalar, scalar_text, text};
 use super::rule::{List, Part, Proof, Time, TimePlace};
 use super::signature::BadSignature;
 use super::{InvalidBody, Key, Parse, Parsed, Request, Role, Rule, Scheme, SecretForm, Source, VerifiedBody};
@@ -132,14 +132,20 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
 /// A message, if `data` (or the whole) has the fields of the original contract.
 fn message(source: &Source, value: &Value, delivery: Option<&str>, now: Moment) -> Option<NewMessage> {
     let data = value.get("data").filter(|data| data.is_object()).unwrap_or(value);
-    let (from, to) = (text(data, "from")?, text(data, "to")?);
+    let (from, to) = (scalar(data, "from")?, scalar(data, "to")?);
     let id = scalar(data, "message_id").or_else(|| delivery.map(str::to_owned))?;
     let provider_kind = text(value, "type").unwrap_or_default();
-    let said = data.get("text").and_then(Value::as_str).map(str::to_owned);
+    let said = data.get("text").and_then(scalar_text);
     let kind = if said.is_some() { Kind::Text } else { Kind::Unknown };
     let mut details = element::details(source, source.account(), &id, kind, provider_kind);
-    details.reply_to = owned(data, "reply_to");
+    details.reply_to = scalar(data, "reply_to");
+    // What has parts where one value was expected is kept whole.
+    for name in ["text", "reply_to"] {
+        if let Some(value) = data.get(name).filter(|value| value.is_array() || value.is_object()) {
+            details.extra.insert(name.to_owned(), value.clone());
+        }
+    }
     let time = data.get("ts").or_else(|| data.get("timestamp")).or_else(|| value.get("timestamp"));
-    let content = Content { key_id: &id, from: Address::read(from), to: Address::read(to), time, text: said };
+    let content = Content { key_id: &id, from: Address::read(&from), to: Address::read(&to), time, text: said };
     Some(element::message(details, content, now))
 }

@@ -84,6 +84,52 @@ fn the_file_of_version_0_1_0_opens_with_all_its_messages_and_without_its_indices
     database::assert_sound(&connection);
 }
 
+/// A file of version 3, with a status and an event.
+fn version_3() -> String {
+    let notes = include_str!("../../src/store/sqlite/migrations/0002_notes.sql");
+    let details = include_str!("../../src/store/sqlite/migrations/0003_details.sql");
+    original(&format!(
+        "{notes}; {details};
+         INSERT INTO messages VALUES ('m1', '+1', '+2', '2025-01-15T10:00:00Z', 'before', '2025-01-15T10:00:00Z');
+         INSERT INTO postroom_statuses VALUES
+             ('k:s', '1650', 'sent', '2025-01-15T10:00:00Z', NULL, 's', 'meta', '2025-01-15T10:00:00Z', NULL);
+         INSERT INTO postroom_states VALUES ('k:s', '1650', 'sent');
+         INSERT INTO postroom_state_counts VALUES ('sent', 1);
+         INSERT INTO postroom_events VALUES (1, 'e', 'meta', 'whatsapp', 'odd', NULL, '2025-01-15T10:00:00Z', NULL);
+         PRAGMA user_version = 3"
+    ))
+}
+
+#[test]
+fn a_file_of_version_3_is_given_two_columns_and_nothing_is_built_again() {
+    let setup = made_by(&version_3());
+    let epoch = |path: &Path| {
+        let sql = "SELECT epoch FROM postroom_index";
+        database::open(path).query_row(sql, [], |row| row.get::<_, String>(0)).expect("an epoch")
+    };
+    let before = epoch(&setup.database());
+    // As it is, it can be copied.
+    let target = format!("sqlite:///{}", setup.path().join("target.db").display());
+    let source = format!("sqlite:///{}", setup.database().display());
+    let copy = Setup::new().arg("copy").arg("--json").arg("--from").arg(&source).arg("--to").arg(&target);
+    let (status, stdout, stderr) = copy.run();
+    assert!(status.success() && stdout.contains("\"equal\":true"), "{stdout}{stderr}");
+    let server = setup.start();
+    assert_eq!(epoch(&server.database()), before);
+    let record = server.get("/messages/k:s/statuses").json()["statuses"][0].clone();
+    assert_eq!(
+        (&record["recipient"], &record["extra"], &record["has_raw"]),
+        (&json!("1650"), &json!({}), &json!(false))
+    );
+    assert_eq!(server.get("/events/1").json()["kind"], "odd");
+    assert_eq!(server.get("/messages/k:s/statuses?raw=1").status, 404);
+    server.store(&message("m2"));
+    assert_eq!(listed(&server, "/messages?limit=1").1, 2);
+    let columns = "SELECT count(extra) + count(message) FROM postroom_statuses, postroom_events";
+    assert_eq!(database::open(&server.database()).query_row(columns, [], |row| row.get::<_, i64>(0)), Ok(0));
+    database::assert_sound(&database::open(&server.database()));
+}
+
 #[test]
 fn values_of_any_type_and_length_are_served_and_counted() {
     let long = "x".repeat(5_000);
