@@ -29,7 +29,7 @@ const SAMPLES: &[Sample] = samples! {
         "statuses.json", "batch-with-bad-parts.json", "account-update.json";
     "twilio": "whatsapp-image.form", "sms.form", "mms.form", "status-delivered.form";
     "standard": "message.json", "event.json";
-    "telegram": "photo.json", "text.json", "text-in-group.json", "edited.json";
+    "telegram": "photo.json", "text.json", "text-in-group.json", "edited.json", "business.json", "reaction.json";
     "waha": "image.json", "text.json", "group.json", "ack.json";
     "evolution": "image.json", "text.json", "opaque-without-number.json";
     "360dialog": "image.json";
@@ -37,10 +37,10 @@ const SAMPLES: &[Sample] = samples! {
     "messagebird": "received.json";
     "bird": "whatsapp-inbound.json";
     "line": "text.json", "sticker.json";
-    "slack": "message.json", "url-verification.json";
+    "slack": "message.json", "url-verification.json", "slash-command.form", "interactive.form";
     "telnyx": "mms.json", "received.json", "finalized.json";
     "plivo": "sms.form", "mms.form";
-    "github": "issue-opened.json";
+    "github": "issue-opened.json", "issue-opened.form";
     "stripe": "event.json";
 };
 

@@ -23,6 +23,7 @@ pub const TAGS: &[&str] = &[
     "account",
     "alpha",
     "bsuid",
+    "conversation",
     "evolution",
     "group",
     "id",

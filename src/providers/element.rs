@@ -145,6 +145,11 @@ pub fn event_with_message(source: &Source, kind: &str, message: NewMessage, body
     }
 }
 
+/// A message of our own. Several kinds of events may tell of the same one, which is one event all the same.
+pub fn own_message(source: &Source, kind: &str, message: NewMessage, body: &Value, now: Moment) -> Event {
+    Event { kind: kind.to_owned(), ..event_with_message(source, "own", message, body, now) }
+}
+
 /// A part of a body that should be a message or a status, and is not. Its neighbours are stored all the same.
 pub fn unreadable(source: &Source, why: &str, part: &Value, now: Moment) -> Event {
     event(source, UNREADABLE, None, &serde_json::json!({ "why": why, "part": part }), now)

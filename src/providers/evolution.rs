@@ -1,5 +1,7 @@
 //! Evolution API v2, a self-hosted WhatsApp bridge. It signs no body: a JSON Web Token or a static header is all there is.
 
+use std::borrow::Cow;
+
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -7,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::algorithm::same_secret;
 use super::element::{self, Content, ELEMENTS_MAX, message_key};
 use super::header::{bearer, single};
-use super::json::{list, owned, scalar, text};
+use super::json::{as_scalar, list, members, owned, scalar, text};
 use super::rule::first_fitting;
 use super::signature::BadSignature;
 use super::{Parse, Parsed, Request, Scheme, Source, jid, jwt};
@@ -70,57 +72,175 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     };
     parsed.is_cut = parts.len() > ELEMENTS_MAX;
     for part in parts.iter().take(ELEMENTS_MAX) {
-        let own = part["key"]["fromMe"] == true;
-        let message = (event == "messages.upsert" && !own).then(|| message(source, envelope, part, now)).flatten();
+        let told = Told::of(source, envelope, event, part);
         let status = (event == "messages.update").then(|| status(source, envelope, part, now)).flatten();
-        match (message, status) {
-            (Some(message), _) => parsed.messages.push(message),
+        let belongs_into_inbox = told.as_ref().is_some_and(Told::belongs_into_inbox);
+        match (told.and_then(|told| told.message(now)), status) {
+            (Some(message), _) if belongs_into_inbox => parsed.messages.push(message),
             (None, Some(status)) => parsed.statuses.push(status),
-            (None, None) => {
+            (message, _) => {
+                let own = part["key"]["fromMe"] == true && event != "messages.edited";
                 let kind = if own { format!("{event}.own") } else { event.to_owned() };
                 let whole =
                     json!({ "instance": envelope["instance"], "date_time": envelope["date_time"], "data": part });
-                parsed.events.push(element::event(source, &kind, None, &whole, now));
+                parsed.events.push(match message {
+                    Some(message) if own && event != "messages.delete" => {
+                        element::own_message(source, &kind, message, &whole, now)
+                    }
+                    Some(message) => element::event_with_message(source, &kind, message, &whole, now),
+                    None => element::event(source, &kind, None, &whole, now),
+                });
             }
         }
     }
     parsed
 }
 
-fn account<'a>(source: &'a Source, envelope: &'a Value) -> &'a str {
-    text(envelope, "instance").unwrap_or(source.account())
+/// Every instance is a number of its own. Several servers may call theirs the same, and are told apart by the account of the
+/// settings.
+fn account<'a>(source: &'a Source, envelope: &'a Value) -> Cow<'a, str> {
+    jid::session_account(source, text(envelope, "instance"))
 }
 
-fn message(source: &Source, envelope: &Value, part: &Value, now: Moment) -> Option<NewMessage> {
-    let key = &part["key"];
-    let (id, chat) = (text(key, "id")?, text(key, "remoteJid")?);
-    if jid::is_broadcast(chat) {
-        return None;
+/// An event that is about a message.
+struct Told<'a> {
+    source: &'a Source,
+    envelope: &'a Value,
+    event: &'a str,
+    part: &'a Value,
+    key: &'a Value,
+    who: Who,
+}
+
+/// Who spoke.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// Somebody else.
+    Other,
+    /// The account itself.
+    Own,
+    /// The event does not say it.
+    Unknown,
+}
+
+impl<'a> Told<'a> {
+    fn of(source: &'a Source, envelope: &'a Value, event: &'a str, part: &'a Value) -> Option<Self> {
+        if !matches!(event, "messages.upsert" | "send.message" | "messages.edited" | "messages.delete") {
+            return None;
+        }
+        // The key of a deleted message may be all that there is.
+        let key = if part["key"].is_object() { &part["key"] } else { part };
+        let chat = text(key, "remoteJid").unwrap_or_default();
+        let who = match (event, key["fromMe"] == true) {
+            ("messages.edited", true) => who_edited(envelope, chat),
+            ("messages.edited", false) if jid::is_group(chat) && text(key, "participant").is_none() => Who::Unknown,
+            (_, true) => Who::Own,
+            (_, false) => Who::Other,
+        };
+        Some(Self { source, envelope, event, part, key, who })
     }
-    let provider_kind = text(part, "messageType").unwrap_or_default();
-    let mut details = element::details(source, account(source, envelope), id, kind(provider_kind), provider_kind);
-    let said = read_content(part, &mut details);
-    details.profile_name = owned(part, "pushName");
-    details.group = jid::is_group(chat).then(|| chat.to_owned());
-    details.reply_to = owned(&part["contextInfo"], "stanzaId");
-    // Behind an opaque id the number stands in one field or another, or nowhere.
-    let sender = text(key, "participant").unwrap_or(chat);
-    let known = ["senderPn", "participantPn", "participantAlt", "remoteJidAlt"].iter().find_map(|name| text(key, name));
-    if jid::is_opaque(sender) {
-        details.person = Some(sender.to_owned());
+
+    /// What other people say, and what they make of it later. A deletion says nothing.
+    fn belongs_into_inbox(&self) -> bool {
+        let is_deletion = self.event == "messages.delete" || self.event == "messages.edited" && is_revoke(self.part);
+        self.who == Who::Other && !is_deletion
     }
-    let content = Content {
-        key_id: id,
-        from: jid::address(if jid::is_opaque(sender) { known.unwrap_or(sender) } else { sender }),
-        to: text(envelope, "sender")
-            .map(jid::address)
-            .or_else(|| source.options.to.clone())
-            .unwrap_or_else(|| Address::tagged("evolution", account(source, envelope))),
+
+    fn message(&self, now: Moment) -> Option<NewMessage> {
+        let (id, chat) = (text(self.key, "id")?, text(self.key, "remoteJid")?);
+        if jid::is_broadcast(chat) {
+            return None;
+        }
+        let mut details = element::details(self.source, &account(self.source, self.envelope), id, Kind::Unknown, "");
+        let said = self.read_content(&mut details);
+        let (from, to) = self.people(chat, &mut details);
+        details.group = jid::is_group(chat).then(|| chat.to_owned());
+        details.reply_to = owned(&self.part["contextInfo"], "stanzaId");
         // `date_time` of the envelope is local time that claims to be UTC.
-        time: part.get("messageTimestamp"),
-        text: said,
-    };
-    Some(element::message(details, content, now))
+        let (key_id, time) = match self.event {
+            "messages.edited" => {
+                let time = self.part.get("timestampMs");
+                (format!("{id}#{}", time.and_then(as_scalar).unwrap_or_default()), time)
+            }
+            _ => (id.to_owned(), self.part.get("messageTimestamp")),
+        };
+        let content = Content { key_id: &key_id, from, to, time, text: said };
+        let mut message = element::message(details, content, now);
+        message.former_id = jid::former_key(self.source, text(self.envelope, "instance"), &key_id);
+        Some(message)
+    }
+
+    fn read_content(&self, details: &mut Details) -> Option<String> {
+        match self.event {
+            "messages.edited" => {
+                details.provider_kind = self.event.to_owned();
+                read_protocol(self.part, details)
+            }
+            "messages.delete" => {
+                details.provider_kind = self.event.to_owned();
+                details.kind = Kind::Revoke;
+                details.extra.insert("revoked".to_owned(), details.provider_id.clone().into());
+                None
+            }
+            _ => {
+                let word = text(self.part, "messageType").unwrap_or_default();
+                let (message, word) = unwrapped(&self.part["message"], word);
+                details.provider_kind = word.to_owned();
+                details.kind = kind(word);
+                read_content(message, details)
+            }
+        }
+    }
+
+    /// Sender and recipient. Behind an opaque id the number stands in one field or another, or nowhere.
+    fn people(&self, chat: &str, details: &mut Details) -> (Address, Address) {
+        let own = text(self.envelope, "sender").map(jid::address).or_else(|| self.source.options.to.clone());
+        let own = own.unwrap_or_else(|| Address::tagged("evolution", &account(self.source, self.envelope)));
+        let is_group = jid::is_group(chat);
+        let other = match self.who {
+            Who::Own => chat,
+            Who::Other | Who::Unknown => text(self.key, "participant").unwrap_or(chat),
+        };
+        let number = jid::number_beside(self.key, is_group).filter(|_| jid::is_opaque(other));
+        let address = jid::address(number.unwrap_or(other));
+        match self.who {
+            Who::Own => (own, address),
+            Who::Unknown => (Address::tagged("unknown", SCHEME.kind), if is_group { jid::address(chat) } else { own }),
+            Who::Other => {
+                details.profile_name = owned(self.part, "pushName");
+                details.person = jid::is_opaque(other).then(|| other.to_owned());
+                (address, own)
+            }
+        }
+    }
+}
+
+/// The editor wrote the key of an edit, so `fromMe` is true in it, whoever that is, and the chat is the other side's: this account,
+/// if somebody else was the editor.
+fn who_edited(envelope: &Value, chat: &str) -> Who {
+    let account = text(envelope, "sender").map(jid::address);
+    let is_ours = account.is_some_and(|account| account == jid::address(chat));
+    if is_ours || jid::is_group(chat) || jid::is_opaque(chat) { Who::Unknown } else { Who::Own }
+}
+
+/// Messages that only hold another one.
+const WRAPPERS: [&str; 6] = [
+    "associatedChildMessage",
+    "documentWithCaptionMessage",
+    "ephemeralMessage",
+    "viewOnceMessage",
+    "viewOnceMessageV2",
+    "viewOnceMessageV2Extension",
+];
+
+/// The message without what is around it, and its type.
+fn unwrapped<'a>(message: &'a Value, word: &'a str) -> (&'a Value, &'a str) {
+    let inner = &message[word]["message"];
+    let mut names = members(inner).map(|(name, _)| name.as_str());
+    match names.find(|name| *name != "messageContextInfo") {
+        Some(inner_word) if WRAPPERS.contains(&word) => unwrapped(inner, inner_word),
+        _ => (message, word),
+    }
 }
 
 fn kind(provider_kind: &str) -> Kind {
@@ -136,19 +256,25 @@ fn kind(provider_kind: &str) -> Kind {
         "reactionMessage" => Kind::Reaction,
         "buttonsResponseMessage" | "templateButtonReplyMessage" => Kind::Button,
         "listResponseMessage" | "interactiveResponseMessage" => Kind::Interactive,
-        "pollCreationMessage" | "pollCreationMessageV3" | "pollUpdateMessage" => Kind::Poll,
+        "pollCreationMessage" | "pollCreationMessageV2" | "pollCreationMessageV3" | "pollUpdateMessage" => Kind::Poll,
+        "orderMessage" | "productMessage" => Kind::Order,
         "editedMessage" => Kind::Edit,
         "protocolMessage" => Kind::System,
+        // The bridge could not read it.
+        "secretEncryptedMessage" => Kind::Unsupported,
         _ => Kind::Unknown,
     }
 }
 
-fn read_content(part: &Value, details: &mut Details) -> Option<String> {
-    let message = &part["message"];
+fn read_content(message: &Value, details: &mut Details) -> Option<String> {
     let own = &message[details.provider_kind.as_str()];
-    match details.kind {
-        Kind::Text => owned(message, "conversation").or_else(|| owned(&message["extendedTextMessage"], "text")),
-        Kind::Image | Kind::Video | Kind::Audio | Kind::Document | Kind::Sticker => {
+    // What the bridge itself made of a voice message.
+    if let Some(speech) = text(message, "speechToText") {
+        details.extra.insert("speech_to_text".to_owned(), speech.into());
+    }
+    match (details.kind, details.provider_kind.as_str()) {
+        (Kind::Text, _) => owned(message, "conversation").or_else(|| owned(&message["extendedTextMessage"], "text")),
+        (Kind::Image | Kind::Video | Kind::Audio | Kind::Document | Kind::Sticker, _) => {
             details.media.push(Media {
                 url: owned(message, "mediaUrl").or_else(|| owned(own, "url")),
                 mime_type: owned(own, "mimetype"),
@@ -159,19 +285,44 @@ fn read_content(part: &Value, details: &mut Details) -> Option<String> {
             });
             owned(own, "caption")
         }
-        Kind::Reaction => {
+        (Kind::Reaction, _) => {
             if let Some(to) = text(&own["key"], "id") {
                 details.extra.insert("reaction_to".to_owned(), to.into());
             }
             Some(owned(own, "text").unwrap_or_default())
         }
+        (_, "editedMessage") => read_protocol(&own["message"]["protocolMessage"], details),
+        (_, "protocolMessage") if own["editedMessage"].is_object() || is_revoke(own) => read_protocol(own, details),
         _ => {
             if !own.is_null() {
                 details.extra.insert(details.kind.name().to_owned(), own.clone());
             }
-            ["selectedDisplayText", "title", "name"].iter().find_map(|name| owned(own, name))
+            let entries = list(own, "options").iter().filter_map(|option| text(option, "optionName"));
+            let title = ["selectedDisplayText", "title", "name", "text"].iter().find_map(|name| text(own, name));
+            let lines: Vec<&str> = title.into_iter().chain(entries).collect();
+            (!lines.is_empty()).then(|| lines.join("\n"))
         }
     }
+}
+
+/// An edit, or a deletion, of the message that its key names.
+fn read_protocol(part: &Value, details: &mut Details) -> Option<String> {
+    let (revoked, edited) = (is_revoke(part), &part["editedMessage"]);
+    details.kind = match (revoked, edited.is_object()) {
+        (true, _) => Kind::Revoke,
+        (false, true) => Kind::Edit,
+        (false, false) => Kind::System,
+    };
+    if let Some(id) = text(&part["key"], "id") {
+        details.extra.insert(if revoked { "revoked" } else { "edited" }.to_owned(), id.into());
+    }
+    let captions = members(edited).map(|(_, own)| ["text", "caption"].iter().find_map(|name| owned(own, name)));
+    owned(edited, "conversation").or_else(|| captions.flatten().next())
+}
+
+/// A protocol message's type is a word or a number.
+fn is_revoke(part: &Value) -> bool {
+    part["type"] == "REVOKE" || part["type"] == 0
 }
 
 fn status(source: &Source, envelope: &Value, part: &Value, now: Moment) -> Option<StatusUpdate> {
@@ -187,7 +338,7 @@ fn status(source: &Source, envelope: &Value, part: &Value, now: Moment) -> Optio
     };
     let recipient = text(part, "participant").or_else(|| text(part, "remoteJid"));
     Some(StatusUpdate {
-        message: message_key(SCHEME.kind, account(source, envelope), id),
+        message: message_key(SCHEME.kind, &account(source, envelope), id),
         provider_id: id.to_owned(),
         source: source.name.clone(),
         recipient: recipient.or_else(|| text(&part["key"], "remoteJid")).map(jid::address),

@@ -86,7 +86,12 @@ pub fn parse(kind: &str, body: &[u8]) {
         original::fuzz_parse(body);
     }
     let kept = source.scheme.kept_headers.iter().map(|name| {
-        let value = if *name == CONTENT_TYPE.as_str() { FORM } else { "kept" };
+        let is_json = matches!(body.first(), Some(b'{' | b'['));
+        let value = match *name == CONTENT_TYPE.as_str() {
+            true if is_json => "application/json",
+            true => FORM,
+            false => "kept",
+        };
         ((*name).to_owned(), value.to_owned())
     });
     let body = source.reopen(body.to_vec(), kept.collect());
@@ -96,7 +101,8 @@ pub fn parse(kind: &str, body: &[u8]) {
     };
     assert!(!source.keeps_payload() || parsed.payload.is_some(), "the raw body stays");
     assert!(!parsed.is_empty() || parsed.challenge.is_some(), "nothing is dropped");
-    for message in &parsed.messages {
+    let of_events = parsed.events.iter().filter_map(|event| event.message.as_deref());
+    for message in parsed.messages.iter().chain(of_events) {
         assert!((1..=MESSAGE_ID_BYTES_MAX).contains(&message.id.as_str().len()));
         for address in [&message.from, &message.to] {
             assert!(address.as_str().chars().count() <= ADDRESS_CHARACTERS_MAX);

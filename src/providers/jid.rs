@@ -1,6 +1,13 @@
-//! WhatsApp's own addresses (JIDs), as the bridges WAHA and Evolution pass them on.
+//! WhatsApp's own addresses (JIDs), as the bridges WAHA and Evolution pass them on, and the keys of what they bring.
 
-use crate::domain::Address;
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::Source;
+use super::element::message_key;
+use super::json::text;
+use crate::domain::{Address, MessageId};
 
 /// What the part behind the `@` says: a person's number, an opaque id that often hides one, a group, a channel.
 pub fn address(jid: &str) -> Address {
@@ -8,8 +15,12 @@ pub fn address(jid: &str) -> Address {
     // A device of the person may be appended.
     let person = user.split([':', '.']).next().unwrap_or(user);
     match server {
-        "c.us" | "s.whatsapp.net" | "" => Address::international(person).unwrap_or_else(|| Address::tagged("jid", jid)),
-        "lid" => Address::tagged("lid", person),
+        // WhatsApp itself writes from this one.
+        "c.us" | "s.whatsapp.net" if person == "0" => Address::tagged("jid", jid),
+        "c.us" | "s.whatsapp.net" | "hosted" | "" => {
+            Address::international(person).unwrap_or_else(|| Address::tagged("jid", jid))
+        }
+        "lid" | "hosted.lid" => Address::tagged("lid", person),
         "g.us" => Address::tagged("group", user),
         "newsletter" => Address::tagged("newsletter", user),
         _ => Address::tagged("jid", jid),
@@ -23,7 +34,22 @@ pub fn is_group(jid: &str) -> bool {
 
 /// Whether only an opaque id is known.
 pub fn is_opaque(jid: &str) -> bool {
-    jid.ends_with("@lid")
+    jid.ends_with("@lid") || jid.ends_with("@hosted.lid")
+}
+
+/// The number that a message's key names beside an opaque id: under one name or another, by the version of the bridge, or not at
+/// all. In a group it is that of the participant.
+pub fn number_beside(key: &Value, is_group: bool) -> Option<&str> {
+    let names: &[&str] = match is_group {
+        true => &["participantAlt", "participantPn", "senderPn"],
+        false => &["remoteJidAlt", "senderPn", "participantAlt", "participantPn"],
+    };
+    names.iter().filter_map(|name| text(key, name)).find(|jid| is_number(jid))
+}
+
+/// Whether it is a person's number.
+pub fn is_number(jid: &str) -> bool {
+    jid.ends_with("@s.whatsapp.net") || jid.ends_with("@c.us")
 }
 
 /// Whether it stands for stories, which are sent to nobody in particular.
@@ -31,9 +57,39 @@ pub fn is_broadcast(jid: &str) -> bool {
     jid.ends_with("@broadcast")
 }
 
+/// The account of a bridge that serves several: its own name for it, behind the account of the settings, if one is set. The names
+/// of two bridges may be the same.
+pub fn session_account<'a>(source: &'a Source, session: Option<&'a str>) -> Cow<'a, str> {
+    match (source.options.account.as_deref(), session) {
+        (Some(account), Some(session)) => format!("{account}/{session}").into(),
+        (_, Some(session)) => session.into(),
+        (_, None) => source.account().into(),
+    }
+}
+
+/// The key that earlier versions made, which did not look at the account of the settings; none if it is the same one.
+pub fn former_key(source: &Source, session: Option<&str>, key_id: &str) -> Option<Box<MessageId>> {
+    source.options.account.as_ref()?;
+    Some(Box::new(message_key(source.scheme.kind, session?, key_id)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_number_stands_beside_an_opaque_id_under_several_names() {
+        let number = "491511234567@s.whatsapp.net";
+        for name in ["remoteJidAlt", "senderPn", "participantAlt"] {
+            assert_eq!(number_beside(&json!({ name: number }), false), Some(number), "{name}");
+            assert_eq!(number_beside(&json!({ name: "1@lid" }), false), None, "{name}");
+        }
+        let key = json!({"remoteJidAlt": "15550783881@s.whatsapp.net", "participantAlt": number});
+        assert_eq!(number_beside(&key, true), Some(number), "of who spoke in a group");
+        assert_eq!(number_beside(&json!({"remoteJidAlt": number}), true), None);
+        assert_eq!(number_beside(&Value::Null, false), None);
+    }
 
     #[test]
     fn addresses() {
@@ -44,7 +100,10 @@ mod tests {
             ("123456789012345:7@lid", "lid:123456789012345"),
             ("120363000000000000@g.us", "group:120363000000000000"),
             ("1203@newsletter", "newsletter:1203"),
+            ("123456789012345@hosted.lid", "lid:123456789012345"),
             ("status@broadcast", "jid:status@broadcast"),
+            ("0@s.whatsapp.net", "jid:0@s.whatsapp.net"),
+            ("867051314767696@bot", "jid:867051314767696@bot"),
             ("4915112345678", "+4915112345678"),
             ("", "jid:"),
         ];

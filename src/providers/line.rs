@@ -7,7 +7,7 @@ use super::element::{self, Content, ELEMENTS_MAX};
 use super::encoding::Encoding;
 use super::json::{list, scalar, text};
 use super::{Parse, Parsed, Rule, Scheme, Source};
-use crate::domain::{Address, Kind, Media, Moment, NewMessage};
+use crate::domain::{Address, Details, Kind, Media, Moment, NewMessage};
 
 /// The row of `SCHEMES`.
 pub const SCHEME: Scheme = Scheme {
@@ -23,9 +23,12 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let events = list(envelope, "events");
     parsed.is_cut = events.len() > ELEMENTS_MAX;
     for event in events.iter().take(ELEMENTS_MAX) {
-        match message(source, envelope, event, now) {
-            Some(message) => parsed.messages.push(message),
-            None => {
+        match (message(source, envelope, event, now), unsent(source, envelope, event, now)) {
+            (Some(message), _) => parsed.messages.push(message),
+            (None, Some(message)) => {
+                parsed.events.push(element::event_with_message(source, "unsend", message, event, now));
+            }
+            (None, None) => {
                 let kind = text(event, "type").unwrap_or("event");
                 parsed.events.push(element::event(source, kind, text(event, "webhookEventId"), event, now));
             }
@@ -46,12 +49,7 @@ fn message(source: &Source, envelope: &Value, event: &Value, now: Moment) -> Opt
         "file" => Kind::Document,
         other => Kind::named(other).unwrap_or(Kind::Unknown),
     };
-    // A secret serves one channel, and one channel is one bot.
-    let account = text(envelope, "destination").unwrap_or(source.account());
-    let mut details = element::details(source, account, &id, kind, provider_kind);
-    let origin = &event["source"];
-    let chat = ["groupId", "roomId"].iter().find_map(|name| text(origin, name));
-    details.group = chat.map(str::to_owned);
+    let mut details = details(source, envelope, event, &id, kind, provider_kind);
     details.reply_to = scalar(part, "quotedMessageId");
     if matches!(kind, Kind::Image | Kind::Video | Kind::Audio | Kind::Document) {
         details.media.push(Media {
@@ -64,13 +62,46 @@ fn message(source: &Source, envelope: &Value, event: &Value, now: Moment) -> Opt
     } else if kind != Kind::Text {
         details.extra.insert(provider_kind.to_owned(), part.clone());
     }
-    let sender = text(origin, "userId").or(chat).unwrap_or_default();
-    let content = Content {
-        key_id: &id,
-        from: Address::tagged("line", sender),
-        to: source.options.to.clone().unwrap_or_else(|| Address::tagged("line", account)),
+    let said = part.get("text").and_then(Value::as_str).map(str::to_owned);
+    for name in ["emojis", "mention"] {
+        if let Some(value) = part.get(name).filter(|value| !value.is_null()) {
+            details.extra.insert(name.to_owned(), value.clone());
+        }
+    }
+    Some(element::message(details, content(source, envelope, event, &id, said), now))
+}
+
+/// Somebody took a message back.
+fn unsent(source: &Source, envelope: &Value, event: &Value, now: Moment) -> Option<NewMessage> {
+    let id = scalar(&event["unsend"], "messageId").filter(|_| text(event, "type") == Some("unsend"))?;
+    let mut details = details(source, envelope, event, &id, Kind::Revoke, "unsend");
+    details.extra.insert("revoked".to_owned(), id.clone().into());
+    Some(element::message(details, content(source, envelope, event, &id, None), now))
+}
+
+/// A secret serves one channel, and one channel is one bot.
+fn account<'a>(source: &'a Source, envelope: &'a Value) -> &'a str {
+    text(envelope, "destination").unwrap_or(source.account())
+}
+
+fn chat(event: &Value) -> Option<&str> {
+    ["groupId", "roomId"].iter().find_map(|name| text(&event["source"], name))
+}
+
+fn details(source: &Source, envelope: &Value, event: &Value, id: &str, kind: Kind, word: &str) -> Details {
+    let mut details = element::details(source, account(source, envelope), id, kind, word);
+    details.group = chat(event).map(str::to_owned);
+    details
+}
+
+fn content<'a>(source: &Source, envelope: &Value, event: &'a Value, id: &'a str, said: Option<String>) -> Content<'a> {
+    // Who has not agreed to it is not named in groups: then only the group is known.
+    let sender = text(&event["source"], "userId").or(chat(event));
+    Content {
+        key_id: id,
+        from: sender.map_or_else(|| Address::tagged("unknown", SCHEME.kind), |id| Address::tagged("line", id)),
+        to: source.options.to.clone().unwrap_or_else(|| Address::tagged("line", account(source, envelope))),
         time: event.get("timestamp"),
-        text: part.get("text").and_then(Value::as_str).map(str::to_owned),
-    };
-    Some(element::message(details, content, now))
+        text: said,
+    }
 }

@@ -20,6 +20,8 @@ pub mod generic;
 mod jid;
 mod line;
 mod messagebird;
+#[cfg(test)]
+mod newer_shapes;
 pub mod original;
 mod plivo;
 mod presets;

@@ -2,7 +2,6 @@
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
-use serde_json::Map;
 
 use super::algorithm::Algorithm;
 use super::element::{self, Content, message_key};
@@ -91,12 +90,17 @@ fn sign(source: &Source, request: &Request<'_>, id: &str, _: Moment) -> Option<H
     Some(headers)
 }
 
+/// What decides who said what to whom.
+const DECISIVE: [&str; 8] = ["Body", "ContentType", "From", "MessageUUID", "Status", "Text", "To", "Type"];
+
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let mut parsed = Parsed::default();
-    let Some(fields) = Fields::read(body.as_bytes()) else {
-        parsed.events.push(element::unreadable_body(source, body.as_bytes(), "a parameter came twice", now));
+    let fields = Fields::read(body.as_bytes());
+    if let Some(name) = fields.contradictory(&DECISIVE) {
+        let why = format!("the parameter {name} came twice, with different values");
+        parsed.events.push(element::unreadable(source, &why, &fields.to_value(), now));
         return Ok(parsed);
-    };
+    }
     if let Some(status) = status(source, &fields, now) {
         parsed.statuses.push(status);
     } else if let Some(message) = message(source, &fields, now) {
@@ -108,18 +112,19 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     Ok(parsed)
 }
 
-/// A number without its `+`, a short code, or the name of a company.
-fn address(raw: &str) -> Address {
-    const SHORT_CODE_DIGITS_MAX: usize = 6;
-    let digits = raw.trim_start_matches('+');
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    match is_number {
-        true if digits.len() > SHORT_CODE_DIGITS_MAX => {
-            Address::number(raw).unwrap_or_else(|| Address::tagged("id", raw))
-        }
-        true => Address::tagged("short", digits),
-        false => Address::tagged("alpha", raw),
+/// A number without its `+`, a short code, or the name of a company; on WhatsApp a number, or a user's id.
+fn address(fields: &Fields, raw: &str) -> Address {
+    match fields.get("Type") {
+        Some("whatsapp") => Address::international(raw).unwrap_or_else(|| Address::tagged("bsuid", raw)),
+        _ => Address::read(raw),
     }
+}
+
+/// Parameters that stand in the message or its details already; all others are kept under Plivo's own names.
+const STANDS_ELSEWHERE: [&str; 7] = ["Body", "From", "MessageUUID", "MimeType", "Text", "To", "Type"];
+
+fn is_of_file(name: &str) -> bool {
+    name.strip_prefix("Media").is_some_and(|number| number.parse().is_ok_and(|number: usize| number <= MEDIA_MAX))
 }
 
 fn message(source: &Source, fields: &Fields, now: Moment) -> Option<NewMessage> {
@@ -129,32 +134,36 @@ fn message(source: &Source, fields: &Fields, now: Moment) -> Option<NewMessage> 
     }
     // SMS say it in `Text`, MMS and WhatsApp in `Body`.
     let said = ["Text", "Body"].iter().find_map(|name| fields.given(name));
-    let media = (0..=MEDIA_MAX).filter_map(|at| {
-        let mime_type = fields.owned("MimeType");
-        Some(Media { url: Some(fields.owned(&format!("Media{at}"))?), mime_type, ..Media::default() })
-    });
-    let media: Vec<Media> = media.collect();
+    let urls = (0..=MEDIA_MAX).flat_map(|at| fields.all(&format!("Media{at}"))).filter(|url| !url.is_empty());
+    let file = |url: &String| Media { url: Some(url.clone()), mime_type: fields.owned("MimeType"), ..Media::default() };
+    let media: Vec<Media> = urls.map(file).collect();
     let kind = match (media.first().map(|first| first.mime_type.as_deref()), fields.get("ContentType")) {
         (Some(Some(mime_type)), _) => kind_of_media(mime_type),
         // What sort of file it is, an MMS does not say.
         (Some(None), _) => Kind::Document,
         (None, Some("button")) => Kind::Button,
+        (None, Some("interactive" | "list")) => Kind::Interactive,
+        (None, Some("location")) => Kind::Location,
         (None, Some("unknown")) => Kind::Unsupported,
         (None, _) => Kind::Text,
     };
     let provider_kind = fields.get("Type").unwrap_or_default();
     let mut details = element::details(source, source.account(), id, kind, provider_kind);
     details.media = media;
+    details.extra.extend(fields.to_extra(|name| !STANDS_ELSEWHERE.contains(&name) && !is_of_file(name)));
     let content = Content {
         key_id: id,
-        from: address(from),
-        to: address(to),
+        from: address(fields, from),
+        to: address(fields, to),
         // Plivo sends no time.
         time: None,
         text: said.filter(|said| !said.is_empty() || kind == Kind::Text).map(str::to_owned),
     };
     Some(element::message(details, content, now))
 }
+
+/// Parameters of a delivery report that stand in the record already.
+const OF_ANY_STATUS: [&str; 3] = ["MessageUUID", "Status", "To"];
 
 fn status(source: &Source, fields: &Fields, now: Moment) -> Option<StatusUpdate> {
     let state = match fields.get("Status")? {
@@ -170,10 +179,10 @@ fn status(source: &Source, fields: &Fields, now: Moment) -> Option<StatusUpdate>
         message: message_key(SCHEME.kind, source.account(), id),
         provider_id: id.to_owned(),
         source: source.name.clone(),
-        recipient: fields.get("To").map(address),
+        recipient: fields.get("To").map(|to| address(fields, to)),
         state,
         at: now.to_timestamp(),
         error: fields.owned("ErrorCode").filter(|_| state == State::Failed),
-        extra: Map::new(),
+        extra: fields.to_extra(|name| !OF_ANY_STATUS.contains(&name)).collect(),
     })
 }

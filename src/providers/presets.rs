@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use super::algorithm::Algorithm;
 use super::element;
 use super::encoding::Encoding;
+use super::fields::{Fields, is_form};
 use super::generic::{Mapping, NOTHING_MAPPED, parse_mapped};
 use super::header::{TOLERANCE_SECONDS, TimeUnit};
-use super::json::text as text_of;
+use super::json::{read, text as text_of};
 use super::rule::{List, Part, Proof, Time, TimePlace};
-use super::{Parse, Parsed, Rule, Scheme, Source, VerifiedBody, text, whatsapp};
+use super::{Parse, Parsed, Rule, Scheme, Source, text, whatsapp};
 use crate::domain::Moment;
 
 /// 360dialog passes Meta's envelope on, under a signature of its own (partners only; others get a static header, which
@@ -34,14 +35,20 @@ pub const DIALOG360: Scheme = Scheme {
     ..Scheme::BASE
 };
 
-/// GitHub sends no messages; its deliveries are events under their own ids.
+/// GitHub sends no messages; its deliveries are events under their own ids. Webhooks of people who left the content type as it was
+/// hold the same JSON in a form.
 pub const GITHUB: Scheme = Scheme {
     kind: "github",
     title: "GitHub",
     rule: Some(Rule::of_body("x-hub-signature-256", "sha256=", Algorithm::HmacSha256, Encoding::Hex)),
     kept_headers: &["x-github-event", "x-github-delivery"],
     parse: Parse::Bytes(|source, body, now| {
-        Ok(events(source, body, body.header("x-github-event"), body.header("x-github-delivery"), now))
+        let (kind, id) = (body.header("x-github-event"), body.header("x-github-delivery"));
+        let payload = is_form(body.as_bytes()).then(|| Fields::read(body.as_bytes()).owned("payload")).flatten();
+        Ok(match payload {
+            Some(payload) => events(source, payload.as_bytes(), kind, id, now),
+            None => events(source, body.as_bytes(), kind, id, now),
+        })
     }),
     ..Scheme::BASE
 };
@@ -69,7 +76,7 @@ pub const STRIPE: Scheme = Scheme {
         }),
         id_header: None,
     }),
-    parse: Parse::Bytes(|source, body, now| Ok(events(source, body, None, None, now))),
+    parse: Parse::Bytes(|source, body, now| Ok(events(source, body.as_bytes(), None, None, now))),
     ..Scheme::BASE
 };
 
@@ -103,13 +110,14 @@ pub const BIRD: Scheme = Scheme {
     ..Scheme::BASE
 };
 
-/// A body as one event, of a kind and under an id that stand in headers, or else within it.
-fn events(source: &Source, body: &VerifiedBody, kind: Option<&str>, id: Option<&str>, now: Moment) -> Parsed {
-    let value = match element::read_json(source, body, now) {
-        Ok(value) => value,
-        Err(unreadable) => return *unreadable,
+/// JSON as one event, of a kind and under an id that stand in headers, or else within it.
+fn events(source: &Source, json: &[u8], kind: Option<&str>, id: Option<&str>, now: Moment) -> Parsed {
+    let event = match read(json) {
+        Ok(value) => {
+            let kind = kind.or_else(|| text_of(&value, "type")).unwrap_or("event");
+            element::event(source, kind, id.or_else(|| text_of(&value, "id")), &value, now)
+        }
+        Err(why) => element::unreadable_body(source, json, &why, now),
     };
-    let kind = kind.or_else(|| text_of(&value, "type")).unwrap_or("event");
-    let event = element::event(source, kind, id.or_else(|| text_of(&value, "id")), &value, now);
     Parsed { events: vec![event], ..Parsed::default() }
 }

@@ -1,5 +1,7 @@
 //! WAHA, a self-hosted WhatsApp bridge: one event a request, signed by HMAC-SHA512 if a key is configured there.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::algorithm::Algorithm;
@@ -10,7 +12,7 @@ use super::json::{list, owned, scalar, text};
 use super::signature::BadSignature;
 use super::twilio::kind_of_media;
 use super::{Parse, Parsed, Request, Rule, Scheme, Source, jid};
-use crate::domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdate};
+use crate::domain::{Address, Details, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 
 /// The row of `SCHEMES`.
 pub const SCHEME: Scheme = Scheme {
@@ -34,30 +36,36 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
 fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
     let event = text(envelope, "event").unwrap_or("unknown");
-    let own = envelope["payload"]["fromMe"] == true;
-    let read = match event {
-        // What the account itself sent is no incoming message; both events fire for the same incoming one.
-        "message" | "message.any" | "message.reaction" | "message.edited" if !own => {
-            message(source, envelope, event, now)
-        }
+    let payload = &envelope["payload"];
+    let part = match event {
+        "message" | "message.any" | "message.reaction" | "message.edited" => Some(payload),
+        "message.revoked" => ["before", "after"].iter().map(|name| &payload[*name]).find(|part| part.is_object()),
         _ => None,
     };
+    let told = part.map(|payload| Told { source, envelope, payload, event });
+    // What the account itself sent is no incoming message; the events of one incoming message have one key.
+    let own = told.as_ref().is_some_and(Told::is_own) || payload["fromMe"] == true;
+    let kind = if own { format!("{event}.own") } else { event.to_owned() };
     let status = if event == "message.ack" { status(source, envelope, now) } else { None };
-    match (read, status) {
+    match (told.and_then(|told| told.message(now)), status) {
+        (Some(message), _) if event == "message.revoked" => {
+            parsed.events.push(element::event_with_message(source, &kind, message, envelope, now));
+        }
+        (Some(message), _) if own => parsed.events.push(element::own_message(source, &kind, message, envelope, now)),
         (Some(message), _) => parsed.messages.push(message),
         (None, Some(status)) => parsed.statuses.push(status),
         (None, None) => {
             let id = owned(envelope, "id");
-            let kind = if own { format!("{event}.own") } else { event.to_owned() };
             parsed.events.push(element::event(source, &kind, id.as_deref(), envelope, now));
         }
     }
     parsed
 }
 
-/// The session is the account: every session is a number of its own.
-fn account<'a>(source: &'a Source, envelope: &'a Value) -> &'a str {
-    text(envelope, "session").unwrap_or(source.account())
+/// The session is the account: every session is a number of its own. Several servers may call theirs the same (`default`), and are
+/// told apart by the account of the settings.
+fn account<'a>(source: &'a Source, envelope: &'a Value) -> Cow<'a, str> {
+    jid::session_account(source, text(envelope, "session"))
 }
 
 /// WhatsApp's id within `<fromMe>_<chat>_<id>[_<participant>]`. The same message may come twice, under the chat's number and
@@ -70,47 +78,102 @@ fn whatsapp_id(id: &str) -> &str {
     }
 }
 
-fn message(source: &Source, envelope: &Value, event: &str, now: Moment) -> Option<NewMessage> {
-    let payload = &envelope["payload"];
-    let full_id = text(payload, "id")?;
-    let chat = text(payload, "from")?;
-    if jid::is_broadcast(chat) {
-        return None;
+/// An event that is about a message.
+struct Told<'a> {
+    source: &'a Source,
+    envelope: &'a Value,
+    payload: &'a Value,
+    event: &'a str,
+}
+
+impl<'a> Told<'a> {
+    fn is_own(&self) -> bool {
+        self.payload["fromMe"] == true
     }
-    let id = whatsapp_id(full_id);
-    let (kind, said) = match event {
-        "message.reaction" => (Kind::Reaction, Some(owned(&payload["reaction"], "text").unwrap_or_default())),
-        "message.edited" => (Kind::Edit, owned(payload, "body")),
-        _ => (kind(payload), payload.get("body").and_then(Value::as_str).map(str::to_owned)),
-    };
-    let mut details = element::details(source, account(source, envelope), id, kind, event);
-    details.group = jid::is_group(chat).then(|| chat.to_owned());
-    details.profile_name = owned(&payload["_data"], "notifyName").or_else(|| owned(&payload["_data"], "pushName"));
-    details.reply_to = owned(&payload["replyTo"], "id").or_else(|| owned(payload, "replyTo"));
-    details.media.extend(media(payload));
-    let reaction_to = text(&payload["reaction"], "messageId").map(whatsapp_id);
-    let edited = text(payload, "editedMessageId");
-    let extras = [
-        ("reaction_to", reaction_to.map(Value::from)),
-        ("edited", edited.map(Value::from)),
-        ("location", payload.get("location").filter(|place| place.is_object()).cloned()),
-        ("contacts", (!list(payload, "vCards").is_empty()).then(|| payload["vCards"].clone())),
-        ("engine", text(envelope, "engine").map(Value::from)),
-    ];
-    details.extra.extend(extras.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-    // Several edits of one message may share its id.
-    let key_id = match kind {
-        Kind::Edit => format!("{id}#{}", scalar(payload, "timestamp").unwrap_or_default()),
-        _ => id.to_owned(),
-    };
-    let content = Content {
-        key_id: &key_id,
-        from: jid::address(text(payload, "participant").unwrap_or(chat)),
-        to: recipient(source, envelope),
-        time: payload.get("timestamp"),
-        text: said.filter(|said| !said.is_empty() || matches!(kind, Kind::Text | Kind::Reaction)),
-    };
-    Some(element::message(details, content, now))
+
+    /// The chat: engines differ in where it stands when the account itself is the sender.
+    fn chat(&self) -> Option<&'a str> {
+        let named = text(self.payload, "id").and_then(|id| id.split('_').nth(1)).filter(|part| part.contains('@'));
+        let from = text(self.payload, "from");
+        if self.is_own() { named.or(text(self.payload, "to")).or(from) } else { from }
+    }
+
+    fn message(&self, now: Moment) -> Option<NewMessage> {
+        let (payload, chat) = (self.payload, self.chat()?);
+        if jid::is_broadcast(chat) {
+            return None;
+        }
+        let id = whatsapp_id(text(payload, "id")?);
+        let (kind, said) = match self.event {
+            "message.reaction" => (Kind::Reaction, Some(owned(&payload["reaction"], "text").unwrap_or_default())),
+            "message.edited" => (Kind::Edit, owned(payload, "body")),
+            "message.revoked" => (Kind::Revoke, None),
+            _ => (kind(payload), payload.get("body").and_then(Value::as_str).map(str::to_owned)),
+        };
+        let (from, to, person) = self.people(chat);
+        let mut details = self.details(id, kind, chat);
+        details.person = person;
+        // Several edits of one message may share its id.
+        let key_id = match kind {
+            Kind::Edit => format!("{id}#{}", scalar(payload, "timestamp").unwrap_or_default()),
+            _ => id.to_owned(),
+        };
+        let content = Content {
+            key_id: &key_id,
+            from,
+            to,
+            time: payload.get("timestamp"),
+            text: said.filter(|said| !said.is_empty() || matches!(kind, Kind::Text | Kind::Reaction)),
+        };
+        let mut message = element::message(details, content, now);
+        message.former_id = jid::former_key(self.source, text(self.envelope, "session"), &key_id);
+        Some(message)
+    }
+
+    /// Who spoke to whom, and the opaque id that a number was found beside.
+    fn people(&self, chat: &str) -> (Address, Address, Option<String>) {
+        let (own, is_group) = (account_address(self.source, self.envelope, self.payload), jid::is_group(chat));
+        let other = if self.is_own() { chat } else { text(self.payload, "participant").unwrap_or(chat) };
+        let data = &self.payload["_data"];
+        // NOWEB names the number in the key, GOWS in `Info`; WEBJS does not know it.
+        let info = if self.is_own() { "RecipientAlt" } else { "SenderAlt" };
+        let beside = || {
+            let of_info = text(&data["Info"], info).filter(|jid| jid::is_number(jid));
+            jid::number_beside(&data["key"], is_group).or(of_info)
+        };
+        let number = if jid::is_opaque(other) { beside() } else { None };
+        let address = jid::address(number.unwrap_or(other));
+        match self.is_own() {
+            true => (own, address, None),
+            false => (address, own, number.map(|_| other.to_owned())),
+        }
+    }
+
+    fn details(&self, id: &str, kind: Kind, chat: &str) -> Details {
+        let payload = self.payload;
+        let account = account(self.source, self.envelope);
+        let mut details = element::details(self.source, &account, id, kind, self.event);
+        details.group = jid::is_group(chat).then(|| chat.to_owned());
+        if !self.is_own() {
+            let data = &payload["_data"];
+            let names = [(data, "notifyName"), (data, "pushName"), (&data["Info"], "PushName")];
+            details.profile_name = names.iter().find_map(|(part, name)| owned(part, name));
+        }
+        details.reply_to = owned(&payload["replyTo"], "id").or_else(|| owned(payload, "replyTo"));
+        details.media.extend(media(payload));
+        let reaction_to = text(&payload["reaction"], "messageId").map(whatsapp_id);
+        let edited = text(payload, "editedMessageId");
+        let extras = [
+            ("reaction_to", reaction_to.map(Value::from)),
+            ("edited", edited.map(Value::from)),
+            ("revoked", (kind == Kind::Revoke).then(|| id.into())),
+            ("location", payload.get("location").filter(|place| place.is_object()).cloned()),
+            ("contacts", (!list(payload, "vCards").is_empty()).then(|| payload["vCards"].clone())),
+            ("engine", text(self.envelope, "engine").map(Value::from)),
+        ];
+        details.extra.extend(extras.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        details
+    }
 }
 
 /// There is no type: what it is follows from what it has.
@@ -133,10 +196,12 @@ fn media(payload: &Value) -> Option<Media> {
     })
 }
 
-fn recipient(source: &Source, envelope: &Value) -> Address {
-    let own = text(&envelope["me"], "id").or_else(|| text(&envelope["payload"], "to"));
+/// The account's own address.
+fn account_address(source: &Source, envelope: &Value, payload: &Value) -> Address {
+    let to = text(payload, "to").filter(|_| payload["fromMe"] != true);
+    let own = text(&envelope["me"], "id").or(to);
     let configured = || source.options.to.clone();
-    own.map(jid::address).or_else(configured).unwrap_or_else(|| Address::tagged("waha", account(source, envelope)))
+    own.map(jid::address).or_else(configured).unwrap_or_else(|| Address::tagged("waha", &account(source, envelope)))
 }
 
 fn status(source: &Source, envelope: &Value, now: Moment) -> Option<StatusUpdate> {
@@ -154,7 +219,7 @@ fn status(source: &Source, envelope: &Value, now: Moment) -> Option<StatusUpdate
     let recipient = text(payload, "participant").or_else(|| text(payload, "to"));
     let time = envelope.get("timestamp").unwrap_or(&Value::Null);
     Some(StatusUpdate {
-        message: message_key(SCHEME.kind, account(source, envelope), id),
+        message: message_key(SCHEME.kind, &account(source, envelope), id),
         provider_id: id.to_owned(),
         source: source.name.clone(),
         recipient: recipient.map(jid::address),

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use postroom::providers::{SCHEMES, fuzz};
 
@@ -54,6 +55,13 @@ fn run(target: impl Fn(&[u8]), folders: &[&str]) {
     let corpus = corpus(folders);
     assert!(!corpus.is_empty(), "{folders:?} is a corpus");
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    if let Some(seconds) = std::env::var("TEST_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok()) {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < until {
+            let (input, other) = (&corpus[random.below(corpus.len())], &corpus[random.below(corpus.len())]);
+            target(&mutate(input, other, &mut random));
+        }
+    }
     for input in &corpus {
         target(input);
         for _ in 0..MUTANTS / corpus.len() {
@@ -63,9 +71,14 @@ fn run(target: impl Fn(&[u8]), folders: &[&str]) {
     }
 }
 
+/// Whether this one is asked for: all, unless `TEST_FUZZ_ONLY` names some.
+fn is_asked_for(kind: &str) -> bool {
+    std::env::var("TEST_FUZZ_ONLY").map_or(true, |kinds| kinds.split(',').any(|asked| asked == kind))
+}
+
 #[test]
 fn parsers_keep_their_promises_on_their_samples_and_mutants_of_them() {
-    for scheme in SCHEMES {
+    for scheme in SCHEMES.iter().filter(|scheme| is_asked_for(scheme.kind)) {
         let (samples, more) =
             (format!("testdata/providers/{}", scheme.kind), format!("fuzz/corpus/parse_{}", scheme.kind));
         run(|body| fuzz::parse(scheme.kind, body), &[&samples, &more]);

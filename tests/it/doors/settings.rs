@@ -8,7 +8,7 @@ use crate::harness::door::all_doors;
 use crate::harness::{Door, Server, Setup, message, wait_until};
 
 /// A configuration file beside the database, and the setup that names it.
-fn with_file(setup: Setup, text: &str) -> (Setup, PathBuf) {
+pub fn with_file(setup: Setup, text: &str) -> (Setup, PathBuf) {
     let path = setup.path().join("postroom.toml");
     fs::write(&path, text).unwrap();
     let setup = setup.env("POSTROOM_CONFIG", path.display());

@@ -5,9 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use postroom::domain::{Moment, Secret};
+use postroom::providers::encoding::encode_hex;
 use postroom::providers::{Request, SecretForm, Source};
+use sha2::{Digest, Sha256};
 
 use super::{Reply, Server, Setup};
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
 
 /// A door and what its provider would send there.
 pub struct Door {
@@ -32,16 +37,30 @@ impl Door {
             source.keys = vec![SecretForm::PrivateKey.read("private", &private).expect("a private key")];
         }
         let forms = ["twilio", "plivo"].contains(&source.scheme.kind);
-        let media_type = if forms { "application/x-www-form-urlencoded" } else { "application/json" };
+        let media_type = if forms { FORM } else { JSON };
         Self { path: format!("/webhook/{name}"), source, media_type }
     }
 
-    /// The headers that prove this body.
+    /// The headers that prove this body. An id that ends as a file's name does says what the body is.
     pub fn headers(&self, body: &[u8], id: &str, now: Moment) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.media_type));
-        let request = Request { headers: &headers, body, base_url: Some(BASE_URL), target: &self.path };
+        let media_type = match id.rsplit_once('.') {
+            Some((_, "form")) => FORM,
+            Some((_, "json")) => JSON,
+            _ => self.media_type,
+        };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        let target = self.target(body, &headers);
+        let request = Request { headers: &headers, body, base_url: Some(BASE_URL), target: &target };
         self.source.sign(&request, id, now).expect("the test can sign for this provider")
+    }
+
+    /// The path; for JSON of Twilio's with the digest of the body, without which nothing vouches for it.
+    fn target(&self, body: &[u8], headers: &HeaderMap) -> String {
+        match self.source.scheme.kind == "twilio" && headers[CONTENT_TYPE] == JSON {
+            true => format!("{}?bodySHA256={}", self.path, encode_hex(&Sha256::digest(body))),
+            false => self.path.clone(),
+        }
     }
 
     /// Posts a body with its proof.
@@ -51,9 +70,10 @@ impl Door {
 
     /// Posts a body with these headers.
     pub fn post_with(&self, server: &Server, body: &[u8], headers: &HeaderMap) -> Reply {
+        let target = self.target(body, headers);
         let headers: Vec<_> =
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII"))).collect();
-        server.client().request("POST", &self.path, &headers, body).expect("an answer")
+        server.client().request("POST", &target, &headers, body).expect("an answer")
     }
 }
 

@@ -1,8 +1,9 @@
 //! Twilio's SMS and WhatsApp: forms signed together with the URL that Twilio was given, answered by TwiML.
 
+mod streams;
+
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::algorithm::Algorithm;
@@ -10,11 +11,10 @@ use super::element::{self, Content, message_key};
 use super::encoding::{Encoding, encode_hex};
 use super::fields::Fields;
 use super::header::{form, single, sorted_form};
-use super::json::read;
 use super::rule::first_fitting;
 use super::signature::BadSignature;
 use super::{AnswerStyle, InvalidBody, Parse, Parsed, Request, Scheme, Source, VerifiedBody};
-use crate::domain::{Address, Details, Kind, Media, Moment, NewMessage, State, StatusUpdate};
+use crate::domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 
 /// The row of `SCHEMES`.
 pub const SCHEME: Scheme = Scheme {
@@ -124,19 +124,27 @@ fn sign(source: &Source, request: &Request<'_>, _: &str, _: Moment) -> Option<He
     Some(headers)
 }
 
+/// What decides who said what to whom.
+const DECISIVE: [&str; 10] =
+    ["AccountSid", "Body", "EventType", "From", "MessageSid", "MessageStatus", "NumMedia", "SmsSid", "SmsStatus", "To"];
+
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
-    let mut parsed = Parsed::default();
     if body.header("content-type").is_some_and(|media_type| media_type.to_ascii_lowercase().contains("json")) {
-        parsed.events.push(match read(body.as_bytes()) {
-            Ok(value) => element::event(source, "json", None, &value, now),
-            Err(why) => element::unreadable_body(source, body.as_bytes(), &why, now),
+        return Ok(match element::read_json(source, body, now) {
+            Ok(value) => streams::parse(source, &value, now),
+            Err(unreadable) => *unreadable,
         });
+    }
+    let (mut parsed, fields) = (Parsed::default(), Fields::read(body.as_bytes()));
+    if let Some(name) = fields.contradictory(&DECISIVE) {
+        let why = format!("the parameter {name} came twice, with different values");
+        parsed.events.push(element::unreadable(source, &why, &fields.to_value(), now));
         return Ok(parsed);
     }
-    let Some(fields) = Fields::read(body.as_bytes()) else {
-        parsed.events.push(element::unreadable_body(source, body.as_bytes(), "a parameter came twice", now));
+    if let Some(event) = streams::conversation_event(source, &fields, now) {
+        parsed.events.push(event);
         return Ok(parsed);
-    };
+    }
     let is_status = fields.get("MessageStatus").is_some() && fields.get("SmsStatus") != Some("received");
     match (is_status, fields.get("MessageSid").or_else(|| fields.get("SmsSid"))) {
         (true, Some(id)) => match status(source, &fields, id, now) {
@@ -160,13 +168,7 @@ fn is_message(fields: &Fields) -> bool {
 }
 
 fn message(source: &Source, fields: &Fields, id: &str, now: Moment) -> Option<NewMessage> {
-    let media: Vec<Media> = (0..media_count(fields))
-        .map(|at| Media {
-            url: fields.owned(&format!("MediaUrl{at}")),
-            mime_type: fields.owned(&format!("MediaContentType{at}")),
-            ..Media::default()
-        })
-        .collect();
+    let media: Vec<Media> = (0..media_count(fields)).flat_map(|at| files(fields, at)).collect();
     let provider_kind = fields.get("MessageType").unwrap_or_default();
     let kind = match (provider_kind, media.first()) {
         ("", None) => Kind::Text,
@@ -178,7 +180,7 @@ fn message(source: &Source, fields: &Fields, id: &str, now: Moment) -> Option<Ne
     details.reply_to = fields.owned("OriginalRepliedMessageSid");
     details.profile_name = fields.owned("ProfileName");
     details.person = fields.owned("ExternalUserId");
-    keep_extras(fields, &mut details);
+    details.extra.extend(fields.to_extra(|name| !STANDS_ELSEWHERE.contains(&name) && !is_of_file(name)));
     let body = fields.given("Body").map(str::to_owned);
     let silent = |body: &String| body.is_empty() && kind != Kind::Text;
     let content = Content {
@@ -202,41 +204,67 @@ pub fn kind_of_media(mime_type: &str) -> Kind {
     }
 }
 
-/// What is particular to a kind, under Twilio's own names.
-fn keep_extras(fields: &Fields, details: &mut Details) {
-    const NAMES: [&str; 14] = [
-        "ButtonText",
-        "ButtonPayload",
-        "ListId",
-        "ListTitle",
-        "Latitude",
-        "Longitude",
-        "Address",
-        "Label",
-        "OptOutType",
-        "Forwarded",
-        "FrequentlyForwarded",
-        "MessagingServiceSid",
-        "OriginalRepliedMessageSender",
-        "NumSegments",
-    ];
-    let kept = fields.iter().filter(|(name, _)| NAMES.contains(name) || name.starts_with("Referral"));
-    details.extra.extend(kept.map(|(name, value)| (name.to_owned(), Value::from(value))));
+/// Parameters that stand in the message or its details already; all others are kept under Twilio's own names.
+const STANDS_ELSEWHERE: [&str; 14] = [
+    "AccountSid",
+    "ApiVersion",
+    "Body",
+    "ExternalUserId",
+    "From",
+    "MessageSid",
+    "MessageType",
+    "NumMedia",
+    "OriginalRepliedMessageSid",
+    "ProfileName",
+    "SmsMessageSid",
+    "SmsSid",
+    "SmsStatus",
+    "To",
+];
+
+fn is_of_file(name: &str) -> bool {
+    let number = name.strip_prefix("MediaUrl").or_else(|| name.strip_prefix("MediaContentType"));
+    number.is_some_and(|number| number.parse().is_ok_and(|number: usize| number < MEDIA_MAX))
 }
 
-/// `+E164`, `whatsapp:+E164`, `whatsapp:<BSUID>`, a short code, the name of a company, or an id of another channel.
-fn address(raw: &str) -> Address {
-    let (channel, own) = raw.split_once(':').unwrap_or(("", raw));
-    let digits = own.bytes().all(|byte| byte.is_ascii_digit());
-    match (own.starts_with('+').then(|| Address::number(own)).flatten(), channel) {
-        (Some(phone), _) => phone,
-        (None, "whatsapp") if digits => Address::international(own).unwrap_or_else(|| Address::tagged("whatsapp", own)),
-        (None, "whatsapp") => Address::tagged("bsuid", own),
-        (None, "") if digits => Address::tagged("short", own),
-        (None, "") => Address::tagged("alpha", own),
-        (None, channel) => Address::tagged(&channel.chars().take(16).collect::<String>(), own),
+/// The file of that number; or several, where its parameter comes several times.
+fn files(fields: &Fields, at: usize) -> Vec<Media> {
+    let mime_type = fields.owned(&format!("MediaContentType{at}"));
+    let file = |url: Option<&String>| Media {
+        url: url.filter(|url| !url.is_empty()).cloned(),
+        mime_type: mime_type.clone(),
+        ..Media::default()
+    };
+    match fields.all(&format!("MediaUrl{at}")) {
+        [] => vec![file(None)],
+        urls => urls.iter().map(|url| file(Some(url))).collect(),
     }
 }
+
+/// `+E164`, `whatsapp:+E164`, `whatsapp:<BSUID>`, a short code, the name of a company, or an id of another channel, which is no
+/// number, however much it looks like one.
+fn address(raw: &str) -> Address {
+    let Some((channel, own)) = raw.split_once(':') else { return Address::read(raw) };
+    let number = if channel == "whatsapp" { Address::international(own) } else { None };
+    match number.or_else(|| own.starts_with('+').then(|| Address::number(own)).flatten()) {
+        Some(number) => number,
+        None if channel == "whatsapp" => Address::tagged("bsuid", own),
+        None => Address::tagged(&channel.chars().take(16).collect::<String>(), own),
+    }
+}
+
+/// Parameters of a status callback that stand in the record already.
+const OF_ANY_STATUS: [&str; 9] = [
+    "AccountSid",
+    "ApiVersion",
+    "ErrorCode",
+    "ErrorMessage",
+    "MessageSid",
+    "MessageStatus",
+    "SmsSid",
+    "SmsStatus",
+    "To",
+];
 
 fn status(source: &Source, fields: &Fields, id: &str, now: Moment) -> Option<StatusUpdate> {
     let state = match fields.get("MessageStatus")? {
@@ -257,7 +285,7 @@ fn status(source: &Source, fields: &Fields, id: &str, now: Moment) -> Option<Sta
         error: fields
             .get("ErrorCode")
             .map(|code| format!("{code} {}", fields.get("ErrorMessage").unwrap_or_default()).trim().to_owned()),
-        extra: Map::new(),
+        extra: fields.to_extra(|name| !OF_ANY_STATUS.contains(&name)).collect(),
     })
 }
 
@@ -273,7 +301,13 @@ mod tests {
             ("whatsapp:US.ABC123", "bsuid:US.ABC123"),
             ("12345", "short:12345"),
             ("AcmeCorp", "alpha:AcmeCorp"),
+            ("68849", "short:68849"),
+            ("14155550100", "+14155550100"),
             ("messenger:1234567890", "messenger:1234567890"),
+            ("viber:4915112345678", "viber:4915112345678"),
+            ("rcs:+14155550100", "+14155550100"),
+            ("rcs:my_agent_1", "rcs:my_agent_1"),
+            ("whatsapp:14155550100", "+14155550100"),
             ("+1abc", "alpha:+1abc"),
         ];
         for (raw, expected) in cases {
