@@ -23,6 +23,8 @@ pub const TAGS: &[&str] = &[
     "account",
     "alpha",
     "bsuid",
+    "channel",
+    "email",
     "evolution",
     "group",
     "id",
@@ -30,6 +32,7 @@ pub const TAGS: &[&str] = &[
     "jid",
     "lid",
     "line",
+    "messagebird",
     "messenger",
     "newsletter",
     "phone_number_id",
@@ -41,6 +44,7 @@ pub const TAGS: &[&str] = &[
     "unknown",
     "viber",
     "waha",
+    "wechat",
 ];
 
 /// A sender or recipient: a phone number (`+` and digits) or, for whoever has none, a tag and an id (`tag:id`). At the original

@@ -4,6 +4,7 @@ mod hostile;
 mod reload;
 pub mod samples;
 mod settings;
+mod shapes;
 mod tools;
 mod trust;
 
