@@ -25,7 +25,7 @@ const READ: &[&str] =
 pub fn read(part: &Value, provider_kind: &str, details: &mut Details) -> Option<String> {
     let own = part.get(provider_kind).unwrap_or(&Value::Null);
     read_context(&part["context"], details);
-    details.extra.extend(others(part, READ).into_iter().filter(|(name, _)| name != provider_kind));
+    details.extra.extend(others(part, &[READ, &[provider_kind]].concat()));
     let keep = |details: &mut Details, name: &str| {
         if !own.is_null() {
             details.extra.insert(name.to_owned(), own.clone());
