@@ -23,7 +23,9 @@ pub const TAGS: &[&str] = &[
     "account",
     "alpha",
     "bsuid",
+    "channel",
     "conversation",
+    "email",
     "evolution",
     "group",
     "id",
@@ -31,6 +33,7 @@ pub const TAGS: &[&str] = &[
     "jid",
     "lid",
     "line",
+    "messagebird",
     "messenger",
     "newsletter",
     "phone_number_id",
@@ -42,6 +45,7 @@ pub const TAGS: &[&str] = &[
     "unknown",
     "viber",
     "waha",
+    "wechat",
 ];
 
 /// A sender or recipient: a phone number (`+` and digits) or, for whoever has none, a tag and an id (`tag:id`). At the original

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use super::encoding::encode_hex;
 use super::json::{as_scalar, read};
 use super::{Parsed, Source, VerifiedBody};
+use crate::domain::address::TAGS;
 use crate::domain::event::UNREADABLE;
 use crate::domain::message::MESSAGE_ID_BYTES_MAX;
 use crate::domain::{Address, Details, Event, Kind, MessageId, Moment, NewMessage, Timestamp};
@@ -83,6 +84,15 @@ pub fn message(mut details: Details, content: Content<'_>, now: Moment) -> NewMe
 /// A time that cannot be used, as text where it is one value.
 fn as_given(value: &Value) -> Value {
     as_scalar(value).map_or_else(|| value.clone(), Value::String)
+}
+
+/// Somebody at a channel that does not write phone numbers: the channel is the tag. One that Postroom does not know stands before
+/// the id instead, since tags are a closed set.
+pub fn address_of_channel(channel: &str, id: &str) -> Address {
+    match TAGS.contains(&channel) {
+        true => Address::tagged(channel, id),
+        false => Address::tagged("channel", &format!("{channel}:{id}")),
+    }
 }
 
 /// A provider's time: seconds or milliseconds since 1970 as number or text, or a date and time (RFC 3339).

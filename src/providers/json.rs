@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use memchr::memmem;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::encoding;
 
@@ -176,6 +176,25 @@ pub fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null())
 }
 
+/// The members of an object that say something and are not among those that were read.
+pub fn others(value: &Value, read: &[&str]) -> Map<String, Value> {
+    members(value)
+        .filter(|(name, value)| !read.contains(&name.as_str()) && !is_empty(value))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// Whether a value says nothing.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,6 +287,9 @@ mod tests {
         assert_eq!(scalar(&value, "n").as_deref(), Some("9007199254740993"), "no digit is lost");
         assert_eq!((list(&value, "list").len(), list(&value, "a").len(), list(&value, "none").len()), (1, 0, 0));
         assert_eq!(members(&value).count(), 4);
+        assert_eq!(Value::Object(others(&value, &["a", "n", "list"])), json!({}));
+        let value = json!({"zero": 0, "no": false, "list": [], "object": {}, "null": null, "text": "", "read": 1});
+        assert_eq!(Value::Object(others(&value, &["read"])), json!({"zero": 0, "no": false}));
     }
 
     proptest::proptest! {

@@ -14,6 +14,7 @@ pub mod key;
 pub mod rule;
 pub mod signature;
 
+mod bird;
 mod evolution;
 pub mod fuzz;
 pub mod generic;
@@ -153,7 +154,7 @@ pub static SCHEMES: &[Scheme] = &[
     presets::DIALOG360,
     vonage::SCHEME,
     messagebird::SCHEME,
-    presets::BIRD,
+    bird::SCHEME,
     line::SCHEME,
     slack::SCHEME,
     telnyx::SCHEME,

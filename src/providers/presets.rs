@@ -6,7 +6,6 @@ use super::algorithm::Algorithm;
 use super::element;
 use super::encoding::Encoding;
 use super::fields::{Fields, is_form};
-use super::generic::{Mapping, NOTHING_MAPPED, parse_mapped};
 use super::header::{TOLERANCE_SECONDS, TimeUnit};
 use super::json::{read, text as text_of};
 use super::rule::{List, Part, Proof, Time, TimePlace};
@@ -77,36 +76,6 @@ pub const STRIPE: Scheme = Scheme {
         id_header: None,
     }),
     parse: Parse::Bytes(|source, body, now| Ok(events(source, body.as_bytes(), None, None, now))),
-    ..Scheme::BASE
-};
-
-const BIRD_TEMPLATE: &[Part] =
-    &[Part::Timestamp, Part::Text(text("\n")), Part::Url, Part::Text(text("\n")), Part::BodySha256];
-const BIRD_MAPPING: Mapping = Mapping {
-    id: Some(text("/payload/id")),
-    from: Some(text("/payload/sender/contact/identifierValue")),
-    to: Some(text("/payload/receiver/connector/identifierValue")),
-    time: Some(text("/payload/createdAt")),
-    text: Some(text("/payload/body/text/text")),
-    kind: Some(text("/payload/body/type")),
-    account: Some(text("/payload/channelId")),
-    profile_name: Some(text("/payload/sender/contact/annotations/name")),
-    ..NOTHING_MAPPED
-};
-
-/// Bird signs time, URL and a digest of the body.
-pub const BIRD: Scheme = Scheme {
-    kind: "bird",
-    title: "Bird (channels)",
-    rule: Some(Rule::with_time(
-        ("messagebird-signature", ""),
-        Algorithm::HmacSha256,
-        Encoding::Base64,
-        BIRD_TEMPLATE,
-        "messagebird-request-timestamp",
-    )),
-    needs_url: true,
-    parse: Parse::Bytes(|source, body, now| Ok(parse_mapped(source, &BIRD_MAPPING, body, now))),
     ..Scheme::BASE
 };
 

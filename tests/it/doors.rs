@@ -5,6 +5,7 @@ mod hostile;
 mod reload;
 pub mod samples;
 mod settings;
+mod platforms;
 mod shapes;
 mod tools;
 mod trust;

@@ -3,23 +3,29 @@
 use serde_json::Value;
 
 use crate::domain::{Details, Kind, Media};
-use crate::providers::json::{list, owned, text};
+use crate::providers::json::{others, owned, text};
 
 /// The sort of message that a type is.
 pub fn kind(provider_kind: &str) -> Kind {
     match provider_kind {
         "contact" => Kind::Contacts,
         "voice" => Kind::Audio,
-        "unknown" => Kind::Unsupported,
+        // Of a file of the past, what it was comes later, or never.
+        "unknown" | "media_placeholder" => Kind::Unsupported,
         "request_welcome" => Kind::System,
         other => Kind::named(other).unwrap_or(Kind::Unknown),
     }
 }
 
+/// What of a message is read into fields of its own; `type` names the member that holds the content. The rest is kept as it is.
+const READ: &[&str] =
+    &["id", "from", "to", "to_user_id", "timestamp", "type", "from_user_id", "group_id", "context", "history_context"];
+
 /// Notes in `details` what the message holds; answers its text.
 pub fn read(part: &Value, provider_kind: &str, details: &mut Details) -> Option<String> {
     let own = part.get(provider_kind).unwrap_or(&Value::Null);
-    read_context(part, details);
+    read_context(&part["context"], details);
+    details.extra.extend(others(part, &[READ, &[provider_kind]].concat()));
     let keep = |details: &mut Details, name: &str| {
         if !own.is_null() {
             details.extra.insert(name.to_owned(), own.clone());
@@ -62,7 +68,11 @@ pub fn read(part: &Value, provider_kind: &str, details: &mut Details) -> Option<
         Kind::Edit => {
             keep(details, "edit");
             let message = &own["message"];
-            owned(&message["text"], "body").or_else(|| owned(&message[text(message, "type")?], "caption"))
+            let of_file = &message[text(message, "type")?];
+            if of_file["id"].is_string() || of_file["url"].is_string() {
+                details.media.push(media(of_file));
+            }
+            owned(&message["text"], "body").or_else(|| owned(of_file, "caption"))
         }
         Kind::Unsupported => {
             keep(details, "unsupported");
@@ -75,20 +85,19 @@ pub fn read(part: &Value, provider_kind: &str, details: &mut Details) -> Option<
     }
 }
 
-/// What the message answers, where it came from, and what the platform says of it.
-fn read_context(part: &Value, details: &mut Details) {
-    let context = &part["context"];
+/// What the message answers, and how it came to be.
+fn read_context(context: &Value, details: &mut Details) {
+    const FLAGS: [&str; 2] = ["forwarded", "frequently_forwarded"];
     details.reply_to = owned(context, "id");
-    for flag in ["forwarded", "frequently_forwarded"].into_iter().filter(|flag| context[*flag] == true) {
+    for flag in FLAGS.into_iter().filter(|flag| context[*flag] == true) {
         details.extra.insert(flag.to_owned(), true.into());
     }
-    for (holder, name) in [(context, "referred_product"), (part, "referral"), (part, "identity")] {
-        if let Some(value) = holder.get(name).filter(|value| !value.is_null()) {
-            details.extra.insert(name.to_owned(), value.clone());
-        }
+    let mut rest = others(context, &["id", FLAGS[0], FLAGS[1]]);
+    if let Some(product) = rest.remove("referred_product") {
+        details.extra.insert("referred_product".to_owned(), product);
     }
-    if !list(part, "errors").is_empty() {
-        details.extra.insert("errors".to_owned(), part["errors"].clone());
+    if !rest.is_empty() {
+        details.extra.insert("context".to_owned(), rest.into());
     }
 }
 
