@@ -1,10 +1,10 @@
 //! The doors of providers: what each sample becomes, who is believed, and that everything is stored once.
 
 mod hostile;
+mod platforms;
 mod reload;
 pub mod samples;
 mod settings;
-mod shapes;
 mod tools;
 mod trust;
 
