@@ -2,10 +2,10 @@
 
 mod content;
 mod hostile;
+mod platforms;
 mod reload;
 pub mod samples;
 mod settings;
-mod platforms;
 mod shapes;
 mod tools;
 mod trust;

@@ -67,6 +67,7 @@ pub fn read(part: &Value, provider_kind: &str, details: &mut Details) -> Option<
         }
         Kind::Edit => {
             keep(details, "edit");
+            note_original(own, "edited", details);
             let message = &own["message"];
             let of_file = &message[text(message, "type")?];
             if of_file["id"].is_string() || of_file["url"].is_string() {
@@ -78,10 +79,22 @@ pub fn read(part: &Value, provider_kind: &str, details: &mut Details) -> Option<
             keep(details, "unsupported");
             None
         }
-        Kind::Location | Kind::Contacts | Kind::Revoke | Kind::Poll | Kind::Unknown => {
+        Kind::Revoke => {
+            keep(details, "revoke");
+            note_original(own, "revoked", details);
+            None
+        }
+        Kind::Location | Kind::Contacts | Kind::Poll | Kind::Unknown => {
             keep(details, details.kind.name());
             None
         }
+    }
+}
+
+/// The message that was changed or taken back.
+fn note_original(own: &Value, name: &str, details: &mut Details) {
+    if let Some(original) = text(own, "original_message_id") {
+        details.extra.insert(name.to_owned(), original.into());
     }
 }
 

@@ -54,7 +54,7 @@ impl Page {
         if !reader.has_room() {
             return;
         }
-        let (message, edit) = (&item["message"], &item["message_edit"]);
+        let message = &item["message"];
         if message.is_object() {
             match self.message(reader, item) {
                 None => reader.unreadable("a message without an id or a sender", item),
@@ -62,9 +62,10 @@ impl Page {
                 gone if message["is_deleted"] == true => reader.event_with_message("message_deletions", gone, item),
                 Some(message) => reader.parsed.messages.push(message),
             }
-        } else if edit.is_object() {
-            reader.event_with_message("message_edits", self.edit(reader, item, edit), item);
-        } else if let Some(message) = self.postback(reader, item).or_else(|| self.reaction(reader, item)) {
+            return;
+        }
+        let ways = [Self::edit, Self::postback, Self::reaction];
+        if let Some(message) = ways.iter().find_map(|read| read(self, reader, item)) {
             reader.parsed.messages.push(message);
         } else {
             let what = members(item).map(|(name, _)| name.as_str()).find(|name| !BESIDE.contains(name));
@@ -152,16 +153,18 @@ impl Page {
         let is_deleted = message["is_deleted"] == true;
         let key_id = if is_deleted { format!("{id}#deleted") } else { id.clone() };
         if is_deleted {
-            details.extra.insert("original_message_id".to_owned(), id.into());
+            details.extra.insert("revoked".to_owned(), id.into());
         }
         self.build(reader, item, &key_id, details, said)
     }
 
-    fn edit(&self, reader: &Reader<'_>, item: &Value, edit: &Value) -> Option<NewMessage> {
+    /// Another text for a message. The id stays that of the message, so the number of the edit belongs into the key.
+    fn edit(&self, reader: &Reader<'_>, item: &Value) -> Option<NewMessage> {
+        let edit = item.get("message_edit").filter(|edit| edit.is_object())?;
         let id = scalar(edit, "mid")?;
         let mut details = self.details(reader, &id, Kind::Edit, "message_edit");
         details.extra = others(edit, &["mid", "text"]);
-        details.extra.insert("original_message_id".to_owned(), id.clone().into());
+        details.extra.insert("edited".to_owned(), id.clone().into());
         let key_id = format!("{id}#{}", scalar(edit, "num_edit").unwrap_or_default());
         self.build(reader, item, &key_id, details, owned(edit, "text"))
     }
