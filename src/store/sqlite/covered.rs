@@ -6,6 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 use thiserror::Error;
 
+use super::damage::{Columns, Damage, Sampled, is_unreadable};
 use crate::store::index::folder::Sample;
 use crate::store::index::key::{self, Value};
 use crate::store::index::senders::{Changes, count};
@@ -20,6 +21,9 @@ pub(super) enum Failure {
     /// The index.
     #[error("the index cannot be used")]
     Index(#[from] io::Error),
+    /// A row is not what the index took in.
+    #[error(transparent)]
+    Damage(#[from] Damage),
 }
 
 /// How far a snapshot of the database reaches.
@@ -129,32 +133,31 @@ fn gone(row: &Row<'_>) -> rusqlite::Result<Option<Gone>> {
     }))
 }
 
-/// A hash of what the index knows of a row; none if the row is not there, or has a note that the state does not cover.
+/// A hash of all that a row says; none if the row is not there or cannot be read, or has a note that the state does not cover.
 pub(super) fn row_hash(connection: &Connection, state: &State, row: i64) -> rusqlite::Result<Option<u32>> {
-    let sql = "SELECT ts, message_id, from_msisdn, text FROM messages WHERE rowid = ?1
+    let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at FROM messages WHERE rowid = ?1
                    AND NOT EXISTS (SELECT 1 FROM postroom_changes WHERE change > ?2 AND row = ?1)";
-    let hash = connection.prepare_cached(sql)?.query_row([row, state.note], |row| {
-        let mut all = Vec::new();
-        for column in 0..4 {
-            key::put(value(row.get_ref(column)?), &mut all);
-        }
-        Ok(crc32fast::hash(&all))
-    });
+    let hash = connection.prepare_cached(sql)?.query_row([row, state.note], |row| Columns::TAKEN_IN.hash(row));
     hash.optional()
 }
 
-/// Whether each row still is what it was when its sample was taken, or has a note that tells otherwise.
-pub(super) fn samples_are_true(connection: &Connection, state: &State, samples: &[Sample]) -> rusqlite::Result<bool> {
+/// Which rows are not what they were when their samples were taken, and have no note that tells otherwise. What cannot be read
+/// tells nothing.
+pub(super) fn compare_samples(connection: &Connection, state: &State, samples: &[Sample]) -> rusqlite::Result<Sampled> {
     let sql = "SELECT EXISTS (SELECT 1 FROM postroom_changes WHERE change > ?1 AND row = ?2)";
     let mut is_noted = connection.prepare_cached(sql)?;
+    let mut sampled = Sampled::default();
     for sample in samples {
-        let is_true = match row_hash(connection, state, sample.row)? {
-            Some(hash) => hash == sample.hash,
-            None => is_noted.query_row([state.note, sample.row], |row| row.get(0))?,
+        let is_true = match row_hash(connection, state, sample.row) {
+            Ok(Some(hash)) => hash == sample.hash,
+            Ok(None) => is_noted.query_row([state.note, sample.row], |row| row.get(0))?,
+            Err(error) if is_unreadable(&error) => continue,
+            Err(error) => return Err(error),
         };
+        sampled.rows += 1;
         if !is_true {
-            return Ok(false);
+            sampled.differing.push(sample.row);
         }
     }
-    Ok(true)
+    Ok(sampled)
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::batch::{Batch, message, tail};
-use super::covered::{Extent, Failure, dead_by_notes, row_hash, samples_are_true};
+use super::covered::{Extent, Failure, compare_samples, dead_by_notes, row_hash};
+use super::damage::{is_unreadable, report};
 use super::merger::Merger;
 use super::reader::Reader;
 use super::schema::OpenError;
@@ -21,6 +22,7 @@ use crate::store::index::Index;
 use crate::store::index::folder::{Folder, Sample};
 use crate::store::index::state::State;
 use crate::telemetry::log;
+use crate::telemetry::metrics::DamageKind;
 use crate::telemetry::process::give_back_memory;
 
 /// How often the thread looks whether there is something to do.
@@ -342,17 +344,29 @@ impl Keeper {
         database: (u64, u64),
         distrusted: bool,
     ) -> Result<State, Failure> {
-        let loaded = if distrusted { None } else { Folder::load(&self.folder_path).ok() };
-        if let Some((mut state, samples)) = loaded {
-            state.database = database;
-            if extent.suits(&state, database) && samples_are_true(connection, &state, &samples)? {
-                self.saved_note = state.note;
-                self.index.publish(Some(state.clone()));
-                return Ok(state);
+        let loaded = if distrusted { None } else { Some(Folder::load(&self.folder_path)) };
+        match loaded {
+            Some(Ok((mut state, samples))) => {
+                state.database = database;
+                if self.is_of_this_database(connection, extent, &state, &samples)? {
+                    self.saved_note = state.note;
+                    self.index.publish(Some(state.clone()));
+                    return Ok(state);
+                }
+                log::warning("the index is not of this database as it is, and is built anew").emit();
             }
-            log::warning("the index is not of this database as it is, and is built anew").emit();
-        } else if distrusted {
-            log::error("the index was wrong, and is built anew").emit();
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Some(Err(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                log::info("the index is of another version, and is built anew").emit();
+            }
+            Some(Err(error)) => {
+                self.count_damage();
+                log::error("the index on disk is damaged, and is built anew").cause(&error).emit();
+            }
+            None => {
+                self.count_damage();
+                log::error("the index was wrong, and is built anew").emit();
+            }
         }
         if let Some(folder) = lock(&self.control.folder).as_mut() {
             folder.clear()?;
@@ -363,12 +377,38 @@ impl Keeper {
         Ok(state)
     }
 
+    /// Whether what was loaded is of this database. Where it is and a row is not what it was, that row is damaged: the index knows
+    /// better, and is kept.
+    fn is_of_this_database(
+        &self,
+        connection: &Connection,
+        extent: &Extent,
+        state: &State,
+        samples: &[Sample],
+    ) -> Result<bool, Failure> {
+        if !extent.suits(state, state.database) {
+            return Ok(false);
+        }
+        let sampled = compare_samples(connection, state, samples)?;
+        if !sampled.is_of_this_database() {
+            return Ok(false);
+        }
+        sampled.differing.iter().for_each(|row| report(connection, state, &self.index, *row));
+        Ok(true)
+    }
+
+    fn count_damage(&self) {
+        if let Some(shared) = &self.shared {
+            shared.metrics.damaged(DamageKind::Index);
+        }
+    }
+
     /// Takes what notes tell of into account: what was covered is dead, and each row is looked at again.
     fn apply_notes(&self, connection: &Connection, state: &mut State) -> Result<(), Failure> {
         let (dead, changes) = dead_by_notes(connection, state)?;
         state.members = state.without(&dead);
         state.senders.apply(&changes)?;
-        let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text FROM messages
+        let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at FROM messages
                    WHERE rowid IN (SELECT row FROM postroom_changes WHERE change > ?1 AND row <= ?2)";
         let mut statement = connection.prepare_cached(sql)?;
         let mut rows = statement.query([state.note, state.row])?;
@@ -444,9 +484,15 @@ fn samples(connection: &Connection, state: &State) -> Result<Vec<Sample>, Failur
             wanted.push(rows.row(rank)?);
         }
     }
+    wanted.sort_unstable();
+    wanted.dedup();
     for row in wanted {
-        if let Some(hash) = row_hash(connection, state, row)? {
-            samples.push(Sample { row, hash });
+        match row_hash(connection, state, row) {
+            Ok(Some(hash)) => samples.push(Sample { row, hash }),
+            Ok(None) => {}
+            // What cannot be read now is no sample; the rest of the index is as good as before.
+            Err(error) if is_unreadable(&error) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(samples)

@@ -69,6 +69,9 @@ pub enum OpenError {
     /// Another file was put in the place of ours, and our log left beside it.
     #[error("the log beside the database belongs to another file; remove it")]
     StrayLog,
+    /// The log is damaged, and it would be gone by the opening.
+    #[error(transparent)]
+    DamagedLog(#[from] super::log_scan::NoCopy),
     /// The system has no more threads.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -110,7 +113,7 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
     // FULL, not NORMAL: a Receipt promises that the message survives power loss, and NORMAL may lose the last commits.
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 67108864;
-         PRAGMA cache_size = -16384;",
+         PRAGMA cache_size = -16384; PRAGMA cell_size_check = 1;",
     )?;
     // A process that was killed between its write and its fsync leaves rows that can be read but are not on disk yet; so does
     // a failed fsync. A duplicate of such a row is answered 200 without a write of its own, so they are made durable here.
@@ -140,7 +143,7 @@ pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(1))?;
     // What is hot is in the system's cache.
-    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -2048;")?;
+    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -2048; PRAGMA cell_size_check = 1;")?;
     connection.set_prepared_statement_cache_capacity(64);
     super::queries::add_functions(&connection)?;
     Ok(connection)

@@ -1,5 +1,6 @@
 //! The database file as something that others use too: their writes, their locks, and what they do to the file itself.
 
+mod damage;
 mod file_trouble;
 mod foreign_writers;
 mod log_growth;
