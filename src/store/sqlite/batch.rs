@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row as SqlRow};
 
 use super::covered::value;
-use super::damage::Columns;
+use super::damage::{Columns, Damage};
 use super::indexer::Pace;
 use super::queries::shown;
 use crate::store::index::build::Row;
@@ -34,14 +34,19 @@ impl Batch {
 /// The next rows behind a row.
 pub(super) fn tail(connection: &Connection, row: i64, pace: Pace) -> rusqlite::Result<Batch> {
     let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at FROM messages
-               WHERE rowid > ?1 ORDER BY rowid LIMIT ?2";
+               WHERE rowid > ?1 AND +rowid > ?1 ORDER BY rowid LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([row, pace.batch as i64])?;
     let mut found = Batch::new(pace);
     while !found.is_full()
         && let Some(row) = rows.next()?
     {
-        found.push(message(row)?);
+        let message = message(row)?;
+        if found.rows.last().is_some_and(|last| last.row >= message.row) {
+            // The pages that lead to the rows are damaged: what is in between would never be taken in.
+            return Err(Damage::of_row(message.row).into());
+        }
+        found.push(message);
     }
     Ok(found)
 }

@@ -296,6 +296,10 @@ impl Scan {
         }
         let known = known.filter(|(salts, _)| *salts == scan.salts).map_or(0, |(_, frames)| u64::from(frames));
         let is_certain = scan.went_on || known > scan.committed;
+        if scan.is_read {
+            // All that is there is whole.
+            scan.bad_frame = scan.seen + 1;
+        }
         let Self { bad_frame, frames, transactions, salts, .. } = scan;
         let is_finding = is_certain || transactions > 0;
         Ok(is_finding.then_some(LogFinding { bad_frame, frames, transactions, is_certain, salts }))
@@ -378,5 +382,113 @@ fn read_whole(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 512;
+    const SALTS: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+    const FORM: Form = Form { page_bytes: PAGE, is_big_endian: true };
+
+    /// A log of frames of one page each; a true one ends a transaction.
+    fn log(frames: &[bool]) -> Vec<u8> {
+        let mut log = [MAGIC | 1, FORMAT, PAGE as u32, 0].map(u32::to_be_bytes).concat();
+        log.extend(SALTS);
+        let mut sum = Checksum::default().with(&log, true);
+        put(sum, &mut log);
+        for (at, ends) in frames.iter().enumerate() {
+            let head = [1 + at as u32 % 3, u32::from(*ends) * 9].map(u32::to_be_bytes).concat();
+            let page: Vec<u8> = (0..PAGE).map(|byte| (at * 7 + byte) as u8).collect();
+            sum = sum.with(&head, true).with(&page, true);
+            log.extend(head);
+            log.extend(SALTS);
+            put(sum, &mut log);
+            log.extend(page);
+        }
+        log
+    }
+
+    fn put(Checksum(one, other): Checksum, log: &mut Vec<u8>) {
+        log.extend([one, other].map(u32::to_be_bytes).concat());
+    }
+
+    fn frame(number: usize) -> usize {
+        HEADER_BYTES + (number - 1) * (FRAME_HEADER_BYTES + PAGE)
+    }
+
+    /// Bad frame, frames, transactions, and whether it is certain.
+    fn told(log: &[u8], known: Option<u32>) -> Option<(u64, u64, u64, bool)> {
+        let found = Scan::of(log, known.map(|frames| (SALTS, frames))).unwrap();
+        found.map(|found| (found.bad_frame, found.frames, found.transactions, found.is_certain))
+    }
+
+    /// Transactions of two, three and one frames.
+    const FRAMES: [bool; 6] = [false, true, false, false, true, true];
+
+    #[test]
+    fn a_whole_log_and_one_that_was_not_finished_are_nothing() {
+        for frames in [&FRAMES[..], &[], &[false], &[true, false]] {
+            assert_eq!(told(&log(frames), Some(0)), None, "{frames:?}");
+        }
+        assert_eq!(told(&[], None), None);
+        assert_eq!(told(&[0; 40], None), None);
+        let whole = log(&FRAMES);
+        for end in 0..whole.len() {
+            assert_eq!(told(&whole[..end], None), None, "cut at {end}");
+        }
+        assert_eq!(told(&whole[..frame(5)], Some(6)), Some((5, 0, 0, true)), "frames that were synced are missing");
+    }
+
+    #[test]
+    fn whichever_byte_of_an_earlier_transaction_changes_it_is_certain() {
+        let whole = log(&FRAMES);
+        for at in (0..frame(6)).filter(|at| *at < frame(1) || *at >= frame(3)) {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x10;
+            let (bad, _, transactions, is_certain) = told(&changed, None).unwrap_or_else(|| panic!("byte {at}"));
+            let expected = if at < frame(1) { [1, 1] } else { [3, 5] };
+            assert!((expected[0]..=expected[1]).contains(&bad) && is_certain, "byte {at}: frame {bad}");
+            assert!(transactions >= 1, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_of_the_last_transaction_may_be_a_power_cut_unless_it_was_synced() {
+        let whole = log(&FRAMES);
+        for at in frame(6)..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x10;
+            assert_eq!(told(&changed, None), Some((6, 1, 1, false)), "byte {at}");
+            assert_eq!(told(&changed, Some(6)), Some((6, 1, 1, true)), "byte {at}");
+            assert_eq!(told(&changed, Some(5)), Some((6, 1, 1, false)), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn what_a_power_cut_leaves_of_a_transaction_is_told_from_damage() {
+        // Three frames that were being written: the second never came, or the last.
+        let mut torn = log(&[false, true, false, false, true]);
+        torn[frame(4)..frame(5)].fill(0);
+        assert_eq!(told(&torn, Some(2)), Some((4, 1, 1, false)));
+        torn[frame(5)..].fill(0);
+        assert_eq!(told(&torn, Some(2)), None);
+    }
+
+    #[test]
+    fn frames_of_an_older_log_are_nothing() {
+        let mut begun_again = log(&FRAMES);
+        begun_again[frame(3)..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        assert_eq!(told(&begun_again, Some(2)), None);
+    }
+
+    #[test]
+    fn checksums_are_those_of_both_orders_of_bytes() {
+        let bytes = [0, 0, 0, 1, 0, 0, 0, 2];
+        assert_eq!(Checksum::default().with(&bytes, true), Checksum(1, 3));
+        assert_eq!(Checksum::default().with(&bytes, false), Checksum(1 << 24, 3 << 24));
+        assert!(Frame(&log(&FRAMES)[frame(1)..frame(2)]).follows(Checksum::of(&log(&[])[24..]), FORM));
     }
 }
