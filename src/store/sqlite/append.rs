@@ -107,11 +107,7 @@ pub(super) fn append(
 
 /// Whether messages would be taken now: has the database take one with everything that a provider may bring, and one under each of
 /// `ids`, which it refused before; and takes all of it back. To be called outside a transaction.
-pub(super) fn try_out(
-    connection: &Connection,
-    mut rows: Rows,
-    ids: impl IntoIterator<Item = MessageId>,
-) -> rusqlite::Result<()> {
+pub(super) fn try_out(connection: &Connection, ids: impl IntoIterator<Item = MessageId>) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let tried = (|| {
         let mut insert_next = connection.prepare_cached(INSERT_NEXT)?;
@@ -128,8 +124,7 @@ pub(super) fn try_out(
                 accepted_at: now,
                 details: None,
             };
-            insert(connection, &mut insert_next, &mut rows, &message)?;
-            rows = Rows::look(connection)?;
+            insert(connection, &mut insert_next, &mut Rows::look(connection)?, &message)?;
         }
         details::try_out(connection, &key)
     })();

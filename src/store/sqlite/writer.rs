@@ -306,8 +306,8 @@ impl Writer {
 
     /// Whether messages would be taken: what a probe alone does not touch may refuse them all the same.
     fn try_out(&mut self) -> Result<(), Failure> {
-        let Some(Open { connection, rows: Some(rows), .. }) = &self.open else { return Ok(()) };
-        try_out(connection, *rows, self.suspects.iter().cloned()).map_err(|error| match is_refusal(&error) {
+        let Some(Open { connection, .. }) = &self.open else { return Ok(()) };
+        try_out(connection, self.suspects.iter().cloned()).map_err(|error| match is_refusal(&error) {
             true => Failure::Refusing(error),
             false => Failure::of(error, connection),
         })
