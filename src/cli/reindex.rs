@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::ServeArguments;
 use crate::config::{Config, Database, Inputs, PostgresConfig};
 use crate::store::postgres;
-use crate::store::sqlite::{Rebuilding, rebuild, remove_leftovers};
+use crate::store::sqlite::{Rebuilding, keep_damaged_log, rebuild, remove_leftovers};
 
 /// How often progress is told where there is no terminal.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
@@ -48,6 +48,9 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> 
             }
         }
     };
+    if let Some(finding) = keep_damaged_log(path).with_context(|| format!("database {}", path.display()))? {
+        tell!("{finding}");
+    }
     let leftovers = remove_leftovers(path, &config.store).with_context(|| format!("database {}", path.display()))?;
     let (messages, built) =
         rebuild(path, &config.store, tell).with_context(|| format!("database {}", path.display()))?;

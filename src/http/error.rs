@@ -117,6 +117,7 @@ impl ApiError {
             Self::Store(StoreError::QueueFull) => Refusal::QueueFull,
             Self::Store(StoreError::DiskFull) => Refusal::DiskFull,
             Self::Store(StoreError::Unavailable(_)) => Refusal::DatabaseUnavailable,
+            Self::Store(StoreError::Damaged(_)) => Refusal::DataDamaged,
             Self::Store(StoreError::QueryDeadline) => Refusal::QueryDeadline,
             Self::Panic => Refusal::Panic,
         })
@@ -126,7 +127,7 @@ impl ApiError {
     pub fn detail_for_log(&self) -> Option<&str> {
         match self {
             Self::Malformed(why) => Some(why),
-            Self::Store(StoreError::Unavailable(why)) => Some(why),
+            Self::Store(StoreError::Unavailable(why) | StoreError::Damaged(why)) => Some(why),
             Self::BadHandshake(BadHandshake::NoToken) => Some(NO_VERIFY_TOKEN),
             _ => None,
         }

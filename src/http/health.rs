@@ -27,7 +27,7 @@ pub async fn ready(app: &AppState) -> Answer {
             Health::Ready => return ok(&HealthView { status: "ready", reason: None }),
             Health::DiskFull => "disk full",
             Health::LogFull => "log full",
-            Health::Broken => "database not ready",
+            Health::Broken | Health::Refusing => "database not ready",
         }
     };
     let mut answer = ok(&HealthView { status: "not ready", reason: Some(reason) });

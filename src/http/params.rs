@@ -10,7 +10,9 @@ use crate::domain::event::EventRequest;
 use crate::domain::invalid::Place;
 use crate::domain::query::{LIMIT_DEFAULT, LIMIT_MAX, SEARCH_BYTES_MAX};
 use crate::domain::status::StatusRecord;
-use crate::domain::{FieldError, Filter, Invalid, Kind, Needle, Order, PageRequest, Position, Room, Start, State, Timestamp};
+use crate::domain::{
+    FieldError, Filter, Invalid, Kind, Needle, Order, PageRequest, Position, Room, Start, State, Timestamp,
+};
 
 /// Reads a query string (without the question mark).
 pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {

@@ -69,17 +69,23 @@ fn pack(payload: Payload) -> PackedPayload {
     let Payload { source, provider, bytes, headers, .. } = payload;
     let headers: serde_json::Map<_, _> = headers.into_iter().map(|(name, value)| (name, value.into())).collect();
     let headers = serde_json::Value::Object(headers).to_string();
-    let mut digest = Sha256::new();
-    for part in [source.as_bytes(), provider.as_bytes(), headers.as_bytes()] {
-        digest.update((part.len() as u64).to_be_bytes());
-        digest.update(part);
-    }
-    digest.update(&bytes);
+    let digest = digest(&source, provider, &headers, &bytes);
     let mut encoder = DeflateEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::fast());
     let packed = encoder.write_all(&bytes).and_then(|()| encoder.finish()).expect("a Vec takes everything");
     let length = bytes.len();
     let (encoding, body) = if packed.len() < length { ("deflate", packed.into()) } else { ("identity", bytes) };
-    PackedPayload { digest: digest.finalize().into(), source, provider, headers, encoding, bytes: length, body }
+    PackedPayload { digest, source, provider, headers, encoding, bytes: length, body }
+}
+
+/// What tells deliveries apart, and a stored one from a damaged one.
+pub fn digest(source: &str, provider: &str, headers: &str, bytes: &[u8]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for part in [source, provider, headers] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    digest.update(bytes);
+    digest.finalize().into()
 }
 
 /// The bytes as they came. None if they are not what `pack` made.

@@ -84,6 +84,9 @@ pub enum StoreError {
     /// The database does not answer as it should; the text is for the log.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// What was to be read is not what was stored; the text is for the log.
+    #[error("something stored is damaged: {0}")]
+    Damaged(String),
     /// A read was given up because it took too long.
     #[error("the query took too long")]
     QueryDeadline,
@@ -111,6 +114,8 @@ pub enum Health {
     LogFull,
     /// The database, its file or its table is gone or broken.
     Broken,
+    /// The database itself refuses messages, whoever sends them: a constraint or a trigger of another program.
+    Refusing,
 }
 
 /// A store of either kind; both keep the same promises and pass the same contract suite.

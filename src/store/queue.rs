@@ -127,6 +127,7 @@ mod tests {
             ts: Timestamp::parse("2025-01-15T10:00:00Z").unwrap(),
             text: None,
             accepted_at: Moment::from_microseconds(0),
+            former_id: None,
             details: None,
         };
         Job { messages: (0..messages).map(message).collect(), extras: None, reply: oneshot::channel().0 }

@@ -146,6 +146,8 @@ labels! {
         ShuttingDown = "shutting_down",
         /// 503: the database does not answer as it should.
         DatabaseUnavailable = "database_unavailable",
+        /// 503: what was to be read is not what was stored.
+        DataDamaged = "data_damaged",
         /// 503: a read took too long.
         QueryDeadline = "query_deadline",
         /// 503: a request took too long.
@@ -156,6 +158,20 @@ labels! {
         DiskFull = "disk_full",
         /// 500
         Panic = "panic",
+    }
+}
+
+labels! {
+    /// What was found damaged.
+    DamageKind {
+        /// Something stored that is not what was written: a read was refused.
+        Row = "row",
+        /// A page of the database that cannot be read: a read, or a batch of messages, failed.
+        Page = "page",
+        /// A write-ahead log with frames that SQLite does not get to: found by a start.
+        Log = "log",
+        /// A file of the index: it is built anew.
+        Index = "index",
     }
 }
 
@@ -186,6 +202,7 @@ pub struct Metrics {
     sync_seconds: Histogram,
     checkpoint_seconds: Histogram,
     last_commit_seconds: AtomicI64,
+    damage: [AtomicU64; DamageKind::ALL.len()],
     connections: AtomicU64,
     connections_limit: u64,
 }
@@ -209,6 +226,7 @@ impl Metrics {
             sync_seconds: Histogram::new(COMMIT_SECONDS),
             checkpoint_seconds: Histogram::new(COMMIT_SECONDS),
             last_commit_seconds: AtomicI64::new(0),
+            damage: Default::default(),
             connections: AtomicU64::new(0),
             connections_limit: connections_limit as u64,
         }
@@ -275,6 +293,11 @@ impl Metrics {
     /// The write-ahead log was moved into the database file.
     pub fn checkpointed(&self, duration: Duration) {
         self.checkpoint_seconds.observe(duration.as_secs_f64());
+    }
+
+    /// Something was found damaged.
+    pub fn damaged(&self, kind: DamageKind) {
+        self.damage[kind as usize].fetch_add(1, Relaxed);
     }
 
     /// A connection was accepted; it is counted until the guard goes.
@@ -375,6 +398,15 @@ impl Metrics {
             "When a batch was last committed; 0: never.",
             last_commit,
         );
+        out.family(
+            "postroom_damage_total",
+            "counter",
+            "Times that something stored was found damaged, by what it was.",
+        );
+        for kind in DamageKind::ALL {
+            let count = self.damage[*kind as usize].load(Relaxed);
+            out.sample("postroom_damage_total", &[("kind", kind.label())], count);
+        }
         gauges.encode_store(out);
     }
 

@@ -36,11 +36,20 @@ pub enum From<'a> {
     Arrivals(u64),
 }
 
+/// A message of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hit {
+    /// It.
+    pub message: Loose,
+    /// The hash of all that its row said when it was taken in; none of a loose one.
+    pub hash: Option<u32>,
+}
+
 /// Part of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Part {
     /// Messages in order, as many as were wanted if there are so many.
-    pub messages: Vec<Loose>,
+    pub messages: Vec<Hit>,
     /// How many there are in all.
     pub total: u64,
     /// Whether there may be more.
@@ -121,7 +130,7 @@ impl View<'_> {
             }
             passed += 1;
             if passed > skip {
-                part.messages.push(found.message);
+                part.messages.push(Hit { message: found.message, hash: found.hash });
             }
         }
         part.total = part.total.max(passed);
@@ -153,11 +162,14 @@ impl View<'_> {
                     skip -= 1;
                     continue;
                 }
-                let place = match run {
-                    Some(run) => self.members[run].segment.entries().at(rank as u64)?.0.to_vec(),
-                    None => self.loose[rank].place.clone(),
+                let (place, hash) = match run {
+                    Some(run) => {
+                        let segment = &self.members[run].segment;
+                        (segment.entries().at(rank as u64)?.0.to_vec(), Some(segment.rows().entry(rank as u32)?.1))
+                    }
+                    None => (self.loose[rank].place.clone(), None),
                 };
-                part.messages.push(Loose { place, row });
+                part.messages.push(Hit { message: Loose { place, row }, hash });
                 if part.messages.len() == count {
                     break;
                 }
@@ -255,7 +267,20 @@ mod tests {
             sender: single(Value::Text(&[message.from + b'0'])),
             recipient: single(Value::Text(if message.from < 2 { b"+1" } else { b"+2" })),
             text: message.text.clone(),
+            hash: hash(number as i64 + 1),
         }
+    }
+
+    fn hash(row: i64) -> u32 {
+        (row as u32).wrapping_mul(0x9e37_79b9)
+    }
+
+    /// The messages of a part; the hash of each is that of its row.
+    fn listed(part: &Part) -> Vec<Loose> {
+        for Hit { message, hash: found } in &part.messages {
+            assert!(found.is_none_or(|found| found == hash(message.row)));
+        }
+        part.messages.iter().map(|hit| hit.message.clone()).collect()
     }
 
     fn segment(rows: Vec<Row>) -> Segment {
@@ -333,18 +358,18 @@ mod tests {
             let looks = Looks { needle: filter.search.as_ref(), is_enough: &|| impatient, go_on: &|| Ok(()) };
             let part = view.part(&question, From::Offset(offset), count, &looks).unwrap();
             let page: Vec<_> = expected.iter().skip(offset as usize).take(count).cloned().collect();
-            prop_assert_eq!(&part.messages, &page);
+            prop_assert_eq!(&listed(&part), &page);
             prop_assert!(part.total_is_bound && part.total <= expected.len() as u64 || part.total == expected.len() as u64);
             prop_assert!(part.total >= (offset + page.len() as u64).min(expected.len() as u64) || !part.total_is_bound);
             if let Some(last) = page.last() {
                 let part = view.part(&question, From::Place(&last.place), count, &looks).unwrap();
                 let next: Vec<_> = expected.iter().skip(offset as usize + page.len()).take(count).cloned().collect();
-                prop_assert_eq!(&part.messages, &next);
+                prop_assert_eq!(&listed(&part), &next);
             }
             arrived.retain(|message| message.row > offset as i64);
             arrived.truncate(count);
             let part = view.part(&question, From::Row(offset as i64), count, &looks).unwrap();
-            prop_assert_eq!(&part.messages, &arrived);
+            prop_assert_eq!(&listed(&part), &arrived);
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Row {
     pub recipient: Vec<u8>,
     /// What it says.
     pub text: Option<String>,
+    /// A hash of all that the row says, as it is stored.
+    pub hash: u32,
 }
 
 /// Builds a segment of messages, which need not be in order yet.
@@ -34,7 +36,7 @@ pub fn build<W: Write>(mut rows: Vec<Row>, to: W) -> io::Result<W> {
     for row in &rows {
         folded.clear();
         fold_into(row.text.as_deref().unwrap_or_default(), &mut folded);
-        let rank = writer.message(&row.place, row.row, row.text.as_ref().map(|_| folded.as_bytes()))?;
+        let rank = writer.message(&row.place, (row.row, row.hash), row.text.as_ref().map(|_| folded.as_bytes()))?;
         senders.add(row.sender.as_slice(), rank);
         recipients.add(row.recipient.as_slice(), rank);
         grams::of_text(&folded, |gram| grams.add(gram, rank));

@@ -1,5 +1,6 @@
 //! The index on disk: a folder beside the database with a file per segment, and a manifest that names those that count. A
-//! crash leaves the manifest of before or after a change, and files that nobody names, which are removed.
+//! crash leaves the manifest of before or after a change, and files that nobody names, which are removed. Every byte is
+//! under a checksum: of the manifest in its last line, of the files part by part. A damaged one is noticed when it is read.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -18,8 +19,8 @@ use super::state::State;
 use crate::domain::fold::UNICODE_VERSION;
 
 const MANIFEST: &str = "manifest.json";
-/// The form of the manifest; another one is not read.
-const VERSION: u32 = 2;
+/// The form of the manifest; another one is not read, and the index is built anew.
+const VERSION: u32 = 3;
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 /// Bytes between two syncs of a file that is being written.
 const SYNC_BYTES: usize = 4 << 20;
@@ -60,13 +61,23 @@ struct Manifest {
     row: i64,
     note: i64,
     senders: u64,
+    /// The checksum of the senders' file, which tells it from one of another time under the same number.
+    senders_checksum: u32,
     segments: Vec<Listed>,
     samples: Vec<Sample>,
+}
+
+/// What every form of the manifest begins with.
+#[derive(Debug, Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Listed {
     file: u64,
+    /// As that of the senders.
+    checksum: u32,
     dead: Vec<u32>,
 }
 
@@ -112,20 +123,28 @@ impl Folder {
         }
     }
 
-    /// What the manifest names, with its samples. An error if there is none, or anything named is absent or damaged.
+    /// What the manifest names, with its samples. An error if there is none (`NotFound`), it is of another version
+    /// (`Unsupported`), or anything is absent or damaged (`InvalidData`).
     pub fn load(path: &Path) -> io::Result<(State, Vec<Sample>)> {
-        let manifest: Manifest = serde_json::from_slice(&fs::read(path.join(MANIFEST))?)?;
-        if (manifest.version, manifest.unicode) != (VERSION, UNICODE_VERSION) {
-            return Err(damaged("the manifest is of another version"));
-        }
-        let open = |file: u64| File::open(file_path(path, file)).map(Source::File);
+        let manifest = read_manifest(&fs::read(path.join(MANIFEST))?)?;
+        let open = |file: u64| match File::open(file_path(path, file)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(damaged("a file is absent")),
+            opened => opened.map(Source::File),
+        };
         let mut members = Vec::new();
         for listed in &manifest.segments {
             let segment = Segment::open(open(listed.file)?)?;
+            if segment.checksum() != listed.checksum {
+                return Err(damaged("a file is not the one that the manifest names"));
+            }
             if !listed.dead.is_sorted() || listed.dead.last().is_some_and(|last| *last >= segment.count()) {
                 return Err(damaged("the manifest names what a segment does not have"));
             }
             members.push(Member { segment: Arc::new(segment), dead: Arc::new(listed.dead.clone()) });
+        }
+        let senders = CountTable::open(open(manifest.senders)?)?;
+        if senders.checksum() != manifest.senders_checksum {
+            return Err(damaged("a file is not the one that the manifest names"));
         }
         let state = State {
             epoch: manifest.epoch,
@@ -138,7 +157,7 @@ impl Folder {
             note: manifest.note,
             files: manifest.segments.iter().map(|listed| listed.file).collect(),
             members,
-            senders: Senders::new(CountTable::open(open(manifest.senders)?)?),
+            senders: Senders::new(senders),
         };
         Ok((state, manifest.samples))
     }
@@ -163,7 +182,9 @@ impl Folder {
         let senders = self.reserve();
         let written = senders.write(|to| state.senders.write(to));
         let Ok(source) = written else { return Err(self.give_up(senders.number, written)) };
-        saved.senders = Senders::new(CountTable::open(source)?);
+        let table = CountTable::open(source)?;
+        let senders_checksum = table.checksum();
+        saved.senders = Senders::new(table);
         match tie() {
             Ok(name) => saved.tie = name,
             Err(error) => {
@@ -185,7 +206,8 @@ impl Folder {
             row: saved.row,
             note: saved.note,
             senders: senders.number,
-            segments: segments.map(|(file, member)| Listed { file: *file, dead: member.dead.to_vec() }).collect(),
+            senders_checksum,
+            segments: segments.map(|(file, member)| Listed::new(*file, member)).collect(),
             samples,
         };
         self.write_manifest(&manifest)?;
@@ -198,7 +220,7 @@ impl Folder {
     fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
         let new = self.path.join("manifest.new");
         let mut file = new_file(&new)?;
-        file.write_all(&serde_json::to_vec(manifest)?)?;
+        file.write_all(&with_checksum(serde_json::to_vec(manifest)?))?;
         file.sync_all()?;
         fs::rename(new, self.path.join(MANIFEST))?;
         File::open(&self.path)?.sync_all()
@@ -248,6 +270,39 @@ impl Folder {
         }
         self.sweep(&BTreeSet::new())
     }
+}
+
+impl Listed {
+    fn new(file: u64, member: &Member) -> Self {
+        Self { file, checksum: member.segment.checksum(), dead: member.dead.to_vec() }
+    }
+}
+
+/// A line of text, and a line with its checksum.
+fn with_checksum(mut text: Vec<u8>) -> Vec<u8> {
+    let checksum = crc32fast::hash(&text);
+    text.extend_from_slice(format!("\n{checksum:08x}\n").as_bytes());
+    text
+}
+
+/// Reads what `with_checksum` made of a manifest. What has no second line is of the first version, which had no checksum.
+fn read_manifest(bytes: &[u8]) -> io::Result<Manifest> {
+    let other_version = || io::Error::new(io::ErrorKind::Unsupported, "the manifest is of another version");
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if line.len() == bytes.len() && serde_json::from_slice::<Versioned>(bytes).is_ok_and(|it| it.version < VERSION) {
+        return Err(other_version());
+    }
+    if with_checksum(line.to_vec()) != bytes {
+        return Err(damaged("the checksum of the manifest does not fit"));
+    }
+    if serde_json::from_slice::<Versioned>(line)?.version != VERSION {
+        return Err(other_version());
+    }
+    let manifest: Manifest = serde_json::from_slice(line)?;
+    if manifest.unicode != UNICODE_VERSION {
+        return Err(other_version());
+    }
+    Ok(manifest)
 }
 
 /// A file that is to be written.
@@ -300,4 +355,87 @@ const SUFFIX: &str = ".part";
 
 fn file_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:08}{SUFFIX}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::index::build::Row;
+    use crate::store::index::key::{Value, place, single};
+    use crate::store::index::state::Home;
+
+    fn row(number: i64) -> Row {
+        let text = |text: String| single(Value::Text(text.as_bytes()));
+        let id = format!("m{number}");
+        Row {
+            row: number,
+            place: place(Value::Text(b"2025-01-15T10:00:00Z"), Value::Text(id.as_bytes())),
+            sender: text(format!("+{}", number % 3)),
+            recipient: text("+9".to_owned()),
+            text: Some(format!("Number {number}")),
+            hash: number as u32,
+        }
+    }
+
+    fn home() -> Home {
+        let (epoch, tie) = ("epoch".to_owned(), "name".to_owned());
+        Home { epoch, tie, schema_version: 1, database: (0, 0), log: (0, 0) }
+    }
+
+    fn name() -> io::Result<String> {
+        Ok("name".to_owned())
+    }
+
+    /// A folder with two segments, in one of which a message is dead.
+    fn saved(path: &Path) {
+        let mut folder = Folder::take(path.to_owned()).unwrap().expect("nobody else has it");
+        let mut state = State::empty(home(), 3);
+        for rows in [1..6, 6..9] {
+            state.row = rows.end - 1;
+            state.add(rows.map(row).collect()).unwrap();
+            state = folder.save(&state, vec![Sample { row: 8, hash: 8 }], name).unwrap();
+        }
+        state.members[0].dead = Arc::new(vec![1]);
+        folder.save(&state, vec![Sample { row: 8, hash: 8 }], name).unwrap();
+    }
+
+    #[test]
+    fn a_manifest_with_any_byte_changed_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        saved(folder.path());
+        let path = folder.path().join(MANIFEST);
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(read_manifest(&bytes).unwrap().segments[0].dead, [1]);
+        for at in 0..bytes.len() {
+            for flip in [1, 2, 4, 0x20, 0x80, 0xff] {
+                let mut changed = bytes.clone();
+                changed[at] ^= flip;
+                assert!(read_manifest(&changed).is_err(), "byte {at} by {flip:#x}");
+            }
+            assert!(read_manifest(&bytes[..at]).is_err(), "cut to {at}");
+        }
+        assert!(read_manifest(&[bytes.as_slice(), b"\n"].concat()).is_err());
+    }
+
+    #[test]
+    fn a_manifest_of_the_first_version_is_not_read_and_not_called_damaged() {
+        let old =
+            br#"{"version":1,"unicode":[16,0,0],"epoch":"e","row":1,"note":0,"senders":2,"segments":[],"samples":[]}"#;
+        assert_eq!(read_manifest(old).unwrap_err().kind(), io::ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn a_file_of_another_time_under_the_same_number_is_not_taken_for_the_one_that_is_named() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        saved(folder.path());
+        let mut rest = Folder::take(other.path().to_owned()).unwrap().unwrap();
+        let mut state = State::empty(home(), 3);
+        state.add((1..4).map(row).collect()).unwrap();
+        rest.save(&state, Vec::new(), name).unwrap();
+        let (state, _) = Folder::load(folder.path()).unwrap();
+        fs::copy(file_path(other.path(), 1), file_path(folder.path(), state.files[0])).unwrap();
+        assert_eq!(Folder::load(folder.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        fs::remove_file(file_path(folder.path(), state.files[0])).unwrap();
+        assert_eq!(Folder::load(folder.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
 }

@@ -69,6 +69,25 @@ pub fn single(value: Value<'_>) -> Vec<u8> {
     key
 }
 
+/// How many bytes the value at the front of a key takes; all of them, where it is cut off.
+pub fn length_of_first(key: &[u8]) -> usize {
+    match key.first() {
+        Some(&TEXT | &BLOB) => {
+            let mut at = 1;
+            while let Some(zero) = key.get(at..).and_then(|rest| memchr::memchr(0, rest)) {
+                at += zero + 1;
+                if key.get(at) != Some(&0xff) {
+                    return at;
+                }
+                at += 1;
+            }
+            key.len()
+        }
+        Some(&NUMBER) => key.len().min(9),
+        _ => key.len().min(1),
+    }
+}
+
 /// The bytes of the text or blob at the front of a key, if it is one.
 pub fn text_of(key: &[u8]) -> Option<Vec<u8>> {
     let (&tag, rest) = key.split_first()?;
@@ -142,6 +161,7 @@ mod tests {
             let expected = compare(values[0], values[2]).then(compare(values[1], values[3]));
             prop_assert_eq!(place(values[0], values[1]).cmp(&place(values[2], values[3])), expected);
             prop_assert!(single(values[0]) < place(values[0], values[1]));
+            prop_assert_eq!(length_of_first(&place(values[0], values[1])), single(values[0]).len());
         }
 
         #[test]

@@ -60,8 +60,8 @@ fn merge_messages<W: Write>(members: &[Member], writer: &mut SegmentWriter<W>) -
             if dead[least].next_if(|next| **next == rank).is_some() {
                 ranks[least].push(NO_RANK);
             } else {
-                let row = rows[least].row(rank)?;
-                ranks[least].push(writer.message(&head.key, row, texts[least].text(rank)?)?);
+                let entry = rows[least].entry(rank)?;
+                ranks[least].push(writer.message(&head.key, entry, texts[least].text(rank)?)?);
             }
             if !head.advance()? || limit.as_ref().is_some_and(|limit| head.key > *limit) {
                 break;

@@ -17,6 +17,7 @@ pub mod state;
 pub mod table;
 pub mod verify;
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,7 +34,12 @@ pub struct Index {
     /// Held while that is waited for: who has just made one, and goes on, comes after who waits.
     turn: Mutex<()>,
     distrusted: AtomicBool,
+    /// Rows that differ from what was taken in, as far as that was logged.
+    reported: Mutex<HashSet<i64>>,
 }
+
+/// So many rows that differ are logged, one by one.
+const REPORTED_MAX: usize = 1_000;
 
 impl Index {
     /// The current state; none while nothing is known.
@@ -54,7 +60,13 @@ impl Index {
         drop(before);
     }
 
-    /// Something read from it was not what the table has, or was damaged: it has to be built anew.
+    /// Whether a row that differs from what was taken in was not reported yet, and is to be.
+    pub fn is_news(&self, row: i64) -> bool {
+        let mut reported = lock(&self.reported);
+        reported.len() < REPORTED_MAX && reported.insert(row)
+    }
+
+    /// Something read from it was damaged: it has to be built anew.
     pub fn distrust(&self) {
         self.distrusted.store(true, Ordering::Relaxed);
         *lock(&self.current) = None;

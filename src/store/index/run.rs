@@ -116,14 +116,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The message at a place in the run, and its rank in the segment.
-    fn message(&mut self, at: usize) -> io::Result<(Loose, u32)> {
+    /// The message at a place in the run, the hash of its row, and its rank in the segment.
+    fn message(&mut self, at: usize) -> io::Result<(Loose, Option<u32>, u32)> {
         match self {
             Self::Segment { entries, rows, ranks } => {
                 let rank = ranks.at(at);
-                Ok((Loose { place: entries.at(rank.into())?.0.to_vec(), row: rows.row(rank)? }, rank))
+                let (row, hash) = rows.entry(rank)?;
+                Ok((Loose { place: entries.at(rank.into())?.0.to_vec(), row }, Some(hash), rank))
             }
-            Self::Loose(messages) => Ok((messages[at].clone(), 0)),
+            Self::Loose(messages) => Ok((messages[at].clone(), None, 0)),
         }
     }
 
@@ -143,6 +144,8 @@ impl<'a> Run<'a> {
 pub struct Found {
     /// It.
     pub message: Loose,
+    /// The hash of all that its row said when it was taken in; none of a loose one.
+    pub hash: Option<u32>,
     /// The number of its run.
     pub run: usize,
     /// Its rank, if that is a segment's.
@@ -240,7 +243,7 @@ impl<'a> Runs<'a> {
         let Some(run) = self.least()? else { return Ok(None) };
         let at = self.at[run];
         self.at[run] += 1;
-        let (message, rank) = self.runs[run].message(at)?;
-        Ok(Some(Found { message, run, rank }))
+        let (message, hash, rank) = self.runs[run].message(at)?;
+        Ok(Some(Found { message, hash, run, rank }))
     }
 }

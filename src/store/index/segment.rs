@@ -10,9 +10,13 @@ use super::source::{CHECKSUM_BYTES, Form, Sink, Source, damaged, put_number, rea
 use super::table::{Fences, Table, TableWriter};
 
 /// The form of the bytes; a segment of another form is built anew.
-const FORM: Form = *b"pr-seg\0\x03";
+const FORM: Form = *b"pr-seg\0\x04";
 /// Row numbers in a part.
 const ROWS_IN_PART: usize = 1024;
+/// Bytes of a row number and the hash behind it.
+const ROW_BYTES: usize = 8 + 4;
+/// Bytes of lists that are read at a time where all are read.
+const READ_AHEAD: usize = 64 << 10;
 /// Texts in a part: few, since looking at one reads all of them.
 const TEXTS_IN_PART: usize = 32;
 
@@ -33,7 +37,7 @@ pub struct SegmentWriter<W> {
     sink: Sink<W>,
     entries: TableWriter,
     lists: [TableWriter; Section::ALL.len()],
-    rows: Vec<i64>,
+    rows: Vec<(i64, u32)>,
     row_parts: Vec<u64>,
     texts: Vec<u8>,
     text_parts: Vec<(u64, u32)>,
@@ -66,12 +70,13 @@ impl<W: Write> SegmentWriter<W> {
         }
     }
 
-    /// Adds a message by its place in the order, its row number and its folded text. Answers its rank.
-    pub fn message(&mut self, place: &[u8], row: i64, text: Option<&[u8]>) -> io::Result<u32> {
+    /// Adds a message by its place in the order, its row number with the hash of all that the row says, and its folded text.
+    /// Returns its rank.
+    pub fn message(&mut self, place: &[u8], (row, hash): (i64, u32), text: Option<&[u8]>) -> io::Result<u32> {
         self.entries.push(place, &[], &mut self.sink)?;
         put_number(text.map_or(0, |text| text.len() as u64 + 1), &mut self.texts);
         self.texts.extend_from_slice(text.unwrap_or_default());
-        self.rows.push(row);
+        self.rows.push((row, hash));
         (self.least_row, self.greatest_row) = (self.least_row.min(row), self.greatest_row.max(row));
         if self.rows.len() == ROWS_IN_PART {
             self.end_row_part()?;
@@ -94,7 +99,10 @@ impl<W: Write> SegmentWriter<W> {
     fn end_row_part(&mut self) -> io::Result<()> {
         self.row_parts.push(self.sink.offset());
         self.packed.clear();
-        self.rows.drain(..).for_each(|row| self.packed.extend(row.to_le_bytes()));
+        for (row, hash) in self.rows.drain(..) {
+            self.packed.extend(row.to_le_bytes());
+            self.packed.extend(hash.to_le_bytes());
+        }
         self.sink.write_checked(&self.packed).map(drop)
     }
 
@@ -146,6 +154,7 @@ pub struct Segment {
     row_parts: Vec<u64>,
     text_parts: Vec<(u64, u32)>,
     row_range: RangeInclusive<i64>,
+    checksum: u32,
 }
 
 impl Segment {
@@ -170,7 +179,8 @@ impl Segment {
         });
         let text_parts = text_parts.collect::<io::Result<_>>()?;
         let mut row = || take_bytes(&mut rest, 8).map(|row| i64::from_le_bytes(row.try_into().expect("eight bytes")));
-        Ok(Self { row_range: row()?..=row()?, source, entries, lists, row_parts, text_parts })
+        let checksum = crc32fast::hash(&end);
+        Ok(Self { row_range: row()?..=row()?, checksum, source, entries, lists, row_parts, text_parts })
     }
 
     /// How long it is.
@@ -178,9 +188,19 @@ impl Segment {
         self.source.length()
     }
 
+    /// Tells it from every other segment: a checksum of what leads to its parts.
+    pub fn checksum(&self) -> u32 {
+        self.checksum
+    }
+
     /// How many messages it holds, dead ones included.
     pub fn count(&self) -> u32 {
         self.entries.keys() as u32
+    }
+
+    /// From the least to the greatest of its rows.
+    pub fn row_range(&self) -> &RangeInclusive<i64> {
+        &self.row_range
     }
 
     /// No message in it has a greater row.
@@ -240,6 +260,36 @@ impl Segment {
     }
 }
 
+impl Segment {
+    /// The rank of a row that is `alive`, found by looking at all of them.
+    pub fn rank_of_row(&self, row: i64, alive: impl Fn(u32) -> bool) -> io::Result<Option<u32>> {
+        if !self.row_range.contains(&row) {
+            return Ok(None);
+        }
+        let mut rows = self.rows();
+        for rank in 0..self.count() {
+            if rows.row(rank)? == row && alive(rank) {
+                return Ok(Some(rank));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The key of the list of a section that a rank is in, found by looking at all of them.
+    pub fn key_of(&self, section: Section, rank: u32) -> io::Result<Option<Vec<u8>>> {
+        let (mut lists, mut reader, mut ranks) = (self.lists(section), ListReader::ahead(READ_AHEAD), Vec::new());
+        for place in 0..lists.len() {
+            let (key, numbers) = lists.at(place)?;
+            ranks.clear();
+            self.read_list(numbers, &mut reader, &mut ranks)?;
+            if ranks.binary_search(&rank).is_ok() {
+                return Ok(Some(key.to_vec()));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// Reads the row numbers of ranks; neighbours cost nothing.
 #[derive(Debug)]
 pub struct Rows<'a> {
@@ -251,16 +301,23 @@ pub struct Rows<'a> {
 impl Rows<'_> {
     /// The row number of a rank.
     pub fn row(&mut self, rank: u32) -> io::Result<i64> {
+        Ok(self.entry(rank)?.0)
+    }
+
+    /// The row number of a rank, and the hash of all that the row said when it was taken in.
+    pub fn entry(&mut self, rank: u32) -> io::Result<(i64, u32)> {
         let (part, at) = (rank as usize / ROWS_IN_PART, rank as usize % ROWS_IN_PART);
         if self.part != Some(part) {
             self.part = None;
             let count = (self.segment.count() as usize).saturating_sub(part * ROWS_IN_PART).min(ROWS_IN_PART);
             let offset = *self.segment.row_parts.get(part).ok_or_else(|| damaged("a rank is beyond the end"))?;
-            self.segment.source.read_checked(offset, count * 8 + CHECKSUM_BYTES, &mut self.bytes)?;
+            self.segment.source.read_checked(offset, count * ROW_BYTES + CHECKSUM_BYTES, &mut self.bytes)?;
             self.part = Some(part);
         }
-        let bytes = self.bytes.get(at * 8..at * 8 + 8).ok_or_else(|| damaged("a rank is beyond the end"))?;
-        Ok(i64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+        let bytes = self.bytes.get(at * ROW_BYTES..(at + 1) * ROW_BYTES);
+        let (row, hash) = bytes.ok_or_else(|| damaged("a rank is beyond the end"))?.split_at(8);
+        let row = i64::from_le_bytes(row.try_into().expect("eight bytes"));
+        Ok((row, u32::from_le_bytes(hash.try_into().expect("four bytes"))))
     }
 }
 

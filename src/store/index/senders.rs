@@ -26,12 +26,13 @@ pub struct CountTable {
     source: Source,
     fences: Fences,
     top: Vec<Count>,
+    checksum: u32,
 }
 
 impl CountTable {
     /// Of no messages.
     pub fn empty() -> Self {
-        Self { source: Source::Memory(Vec::new()), fences: Fences::default(), top: Vec::new() }
+        Self { source: Source::Memory(Vec::new()), fences: Fences::default(), top: Vec::new(), checksum: 0 }
     }
 
     /// Reads what leads to the rest.
@@ -44,7 +45,12 @@ impl CountTable {
             let (count, length) = (take_number(&mut rest)?, take_number(&mut rest)?);
             top.push((Reverse(count), take_bytes(&mut rest, length as usize)?.into()));
         }
-        Ok(Self { source, fences, top })
+        Ok(Self { source, fences, top, checksum: crc32fast::hash(&end) })
+    }
+
+    /// Tells it from every other table: a checksum of what leads to its parts.
+    pub fn checksum(&self) -> u32 {
+        self.checksum
     }
 
     fn table(&self) -> Table<'_> {

@@ -29,7 +29,10 @@ impl Source {
                     return Err(damaged("a length is too large"));
                 }
                 buffer.resize(length, 0);
-                file.read_exact_at(buffer, offset)
+                file.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => damaged("it ends too early"),
+                    _ => error,
+                })
             }
         }
     }

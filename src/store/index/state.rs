@@ -125,10 +125,25 @@ impl State {
 
     /// Finds something gone among the segments: its member and rank. None if it was never covered, or is dead already.
     pub fn find(&self, gone: &Gone) -> io::Result<Option<(usize, u32)>> {
+        self.locate(&gone.place, gone.row)
+    }
+
+    /// The member and rank of the message with this place and row, unless it is dead.
+    pub fn locate(&self, place: &[u8], row: i64) -> io::Result<Option<(usize, u32)>> {
         for (at, member) in self.members.iter().enumerate() {
-            if let Some(rank) = member.segment.rank_of(&gone.place, gone.row)?
+            if let Some(rank) = member.segment.rank_of(place, row)?
                 && member.dead.binary_search(&rank).is_err()
             {
+                return Ok(Some((at, rank)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same by the row alone. Reads all row numbers of every segment that may have it.
+    pub fn locate_row(&self, row: i64) -> io::Result<Option<(usize, u32)>> {
+        for (at, member) in self.members.iter().enumerate() {
+            if let Some(rank) = member.segment.rank_of_row(row, |rank| member.dead.binary_search(&rank).is_err())? {
                 return Ok(Some((at, rank)));
             }
         }
@@ -223,8 +238,14 @@ mod tests {
     #[test]
     fn where_more_have_come_than_one_segment_may_hold_as_many_as_fit_become_one() {
         let segment = |rows: i64| {
-            let row =
-                |row| Row { row, place: row.to_be_bytes().to_vec(), sender: vec![1], recipient: vec![2], text: None };
+            let row = |row| Row {
+                row,
+                place: row.to_be_bytes().to_vec(),
+                sender: vec![1],
+                recipient: vec![2],
+                text: None,
+                hash: 0,
+            };
             in_memory(build((1..=rows).map(row).collect(), Vec::new()).unwrap()).unwrap()
         };
         let due = |sizes: &[i64]| {

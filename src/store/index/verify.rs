@@ -12,22 +12,42 @@ use crate::domain::fold::fold_into;
 /// Bytes of lists that are read at a time.
 const READ_AHEAD: usize = 64 << 10;
 
-/// Compares a segment with the messages that `row` gives by their numbers. Answers how many messages are absent, lie at
-/// another place or have another text, and whether the lists are those of the others.
+/// Rows that are named, of those that differ.
+const NAMED_MAX: usize = 10;
+
+/// How a segment stands to the messages.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Messages that are absent, lie at another place, or do not say what they said when they were taken in.
+    pub differing: u64,
+    /// The rows of the first of them.
+    pub named: Vec<i64>,
+    /// Messages whose row is what it was, but whose text the segment has otherwise.
+    pub wrong_texts: u64,
+    /// Whether the lists are those of the messages that do not differ.
+    pub lists_agree: bool,
+}
+
+/// Compares a segment with the messages that `row` gives by their numbers.
 pub fn compare<E: From<io::Error>>(
     member: &Member,
     mut row: impl FnMut(i64) -> Result<Option<Row>, E>,
-) -> Result<(u64, bool), E> {
+) -> Result<Compared, E> {
     let (mut entries, mut rows) = (member.segment.entries(), member.segment.rows());
-    let (mut texts, mut wrong, mut expected) = (member.segment.texts(), 0, Sum::default());
+    let (mut texts, mut compared, mut expected) = (member.segment.texts(), Compared::default(), Sum::default());
     let (mut folded, mut of_text) = (String::new(), Vec::new());
     for rank in 0..member.segment.count() {
         let place = entries.at(rank.into())?.0;
         if member.dead.binary_search(&rank).is_ok() {
             continue;
         }
-        let Some(message) = row(rows.row(rank)?)?.filter(|message| message.place == place) else {
-            wrong += 1;
+        let (number, hash) = rows.entry(rank)?;
+        let same = |message: &Row| message.place == place && message.hash == hash;
+        let Some(message) = row(number)?.filter(same) else {
+            compared.differing += 1;
+            if compared.named.len() < NAMED_MAX {
+                compared.named.push(number);
+            }
             continue;
         };
         expected.add(Section::Senders, &message.sender, rank);
@@ -35,7 +55,7 @@ pub fn compare<E: From<io::Error>>(
         folded.clear();
         fold_into(message.text.as_deref().unwrap_or_default(), &mut folded);
         if texts.text(rank)? != message.text.as_ref().map(|_| folded.as_bytes()) {
-            wrong += 1;
+            compared.wrong_texts += 1;
         }
         of_text.clear();
         grams::of_text(&folded, |gram| of_text.push(gram));
@@ -55,8 +75,9 @@ pub fn compare<E: From<io::Error>>(
             alive.for_each(|rank| found.add(section, key, *rank));
         }
     }
-    // A message that is wrong has no part in what is expected, so the lists differ by it; that was told already.
-    Ok((wrong, wrong > 0 || found == expected))
+    // A message that differs has no part in what is expected, so the lists differ by it; that is told already.
+    compared.lists_agree = compared.differing > 0 || found == expected;
+    Ok(compared)
 }
 
 /// What all entries of all lists amount to, in whatever order they come.

@@ -14,7 +14,7 @@ use super::query::{Query, Value};
 use super::runs::{self, Looked};
 use super::statistics::{self, State};
 use super::{places, sql};
-use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, Start, Stored, Timestamp};
+use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, Room, Start, Stored, Timestamp};
 
 /// Rows that are skipped one by one; from there on the counters tell where to begin.
 const SKIPPED_MAX: u64 = if cfg!(test) { 2 } else { 1_000 };
@@ -105,7 +105,8 @@ pub(super) async fn probe(client: &Client) -> Result<(), Failure> {
         let search = q.map(Needle::new);
         let filter = Filter { from: from.map(str::to_owned), since: never.clone(), search, ..Filter::default() };
         let start = Start::Offset(0);
-        page(client, &PageRequest { filter, limit: 1, start, order: Order::Time, bounded_total: false }).await?;
+        let room = Room::default();
+        page(client, &PageRequest { filter, limit: 1, start, order: Order::Time, bounded_total: false, room }).await?;
     }
     let mut query = Query::default();
     let (join, matches) = matching(&mut query, &State { is_stale: true, ..state }, &Filter::default(), None);
@@ -457,7 +458,6 @@ pub(super) fn message(row: Row) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Room;
     use proptest::prelude::*;
 
     proptest! {

@@ -4,11 +4,14 @@
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, params};
 
 use super::details;
-use crate::domain::{NewMessage, Timestamp};
+use crate::domain::{Address, MessageId, Moment, NewMessage, Timestamp};
 use crate::store::queue::Job;
 use crate::store::{Receipt, StoreError};
 use crate::telemetry::log;
 use crate::telemetry::metrics::Outcome;
+
+const INSERT_NEXT: &str = "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (message_id) DO NOTHING";
 
 /// Where the next row goes. What SQLite gives by itself, one more than the greatest rowid, would give the rowid of a deleted
 /// row a second time, unseen by everybody who remembers the first.
@@ -95,10 +98,7 @@ pub(super) fn append(
 ) -> rusqlite::Result<Vec<Result<Receipt, StoreError>>> {
     let mut results = Vec::with_capacity(jobs.len());
     // Looked up once per batch; what is rarer is looked up when it is needed.
-    let mut insert_next = connection.prepare_cached(
-        "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (message_id) DO NOTHING",
-    )?;
+    let mut insert_next = connection.prepare_cached(INSERT_NEXT)?;
     for job in jobs {
         let mut outcomes = Vec::with_capacity(job.messages.len());
         let mut refused = None;
@@ -130,8 +130,38 @@ pub(super) fn append(
     Ok(results)
 }
 
+/// Whether messages would be taken now: has the database take one with everything that a provider may bring, and one under each of
+/// `ids`, which it refused before; and takes all of it back. To be called outside a transaction.
+pub(super) fn try_out(connection: &Connection, ids: impl IntoIterator<Item = MessageId>) -> rusqlite::Result<()> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let tried = (|| {
+        let mut insert_next = connection.prepare_cached(INSERT_NEXT)?;
+        let now = Moment::now();
+        let key = format!("postroom-trial-{}", now.to_iso_micros());
+        for id in ids.into_iter().chain(MessageId::parse(&key)) {
+            let address = Address::tagged("postroom", "trial");
+            let message = NewMessage {
+                id,
+                from: address.clone(),
+                to: address,
+                ts: now.to_timestamp(),
+                text: Some("trial".to_owned()),
+                accepted_at: now,
+                details: None,
+                former_id: None,
+            };
+            insert(connection, &mut insert_next, &mut Rows::look(connection)?, &message)?;
+        }
+        details::try_out(connection, &key)
+    })();
+    if !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK")?;
+    }
+    tried
+}
+
 /// Whether an insert was refused or swallowed (`RAISE(IGNORE)`), rather than failed.
-fn is_refusal(error: &rusqlite::Error) -> bool {
+pub(super) fn is_refusal(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) || *error == rusqlite::Error::QueryReturnedNoRows
 }
 

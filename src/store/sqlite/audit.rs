@@ -6,11 +6,13 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::batch::message;
-use super::covered::{Extent, Failure, dead_by_notes, samples_are_true, value};
+use super::covered::{Extent, Failure, compare_samples, dead_by_notes, value};
+use super::damage::Difference;
+use super::details;
 use super::file::{is_in_wal_mode, is_mounted_alone, locate, wal_path};
-use super::leftover;
 use super::reading::{open_for_reading, open_immutable};
 use super::schema::{SCHEMA_VERSION, is_ours, object_exists, sort_beside};
+use super::{leftover, log_scan};
 use crate::store::Leftovers;
 use crate::store::index::build::Row;
 use crate::store::index::folder::Folder;
@@ -33,6 +35,9 @@ pub struct Audit {
     pub findings: Vec<String>,
 }
 
+/// Rows that differ are named one by one, up to so many.
+const NAMED_MAX: usize = 10;
+
 /// What was found of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IndexAudit {
@@ -46,7 +51,9 @@ pub enum IndexAudit {
 /// index against the table.
 pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     let path = &locate(path).unwrap_or_else(|_| path.to_owned());
-    let connection = open_untouched(path)?;
+    // Before it is opened: whoever has it open may write to it.
+    let log = log_scan::scan(path).ok().flatten().filter(|finding| finding.is_certain);
+    let connection = open_untouched(path, log.is_some())?;
     // A copy may lie where nobody may write; then SQLite looks for another place. Either way its files are gone at once.
     drop(sort_beside(&connection, path));
     let schema_version =
@@ -67,6 +74,10 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
                 .to_owned(),
         );
     }
+    if let Some(finding) = log {
+        let what = "the next start keeps a copy of it; everything else here is told of the file without its log";
+        audit.findings.push(format!("{finding}: {what}"));
+    }
     if object_exists(&connection, "messages")? {
         audit.messages = Some(connection.query_row("SELECT count(*) FROM messages", [], |row| row.get(0))?);
     }
@@ -75,6 +86,10 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     } else if audit.messages.is_some() && schema_version == SCHEMA_VERSION {
         audit_index(path, &connection, thorough, &mut audit)?;
         if thorough {
+            match details::audit(&connection) {
+                Ok(findings) => audit.findings.extend(findings),
+                Err(error) => audit.findings.push(format!("what providers sent cannot be read: {error}")),
+            }
             audit.leftovers = leftover::count(&connection)?;
         }
     }
@@ -83,20 +98,27 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
 
 /// Looks at the index that lies beside the file.
 fn audit_index(path: &Path, connection: &Connection, thorough: bool, audit: &mut Audit) -> rusqlite::Result<()> {
-    let Ok((mut state, samples)) = Folder::load(&Folder::path_of(path)) else { return Ok(()) };
+    let (mut state, samples) = match Folder::load(&Folder::path_of(path)) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            if thorough && error.kind() == std::io::ErrorKind::InvalidData {
+                audit.findings.push(format!("the index on disk is damaged ({error}); the next start builds it anew"));
+            }
+            return Ok(());
+        }
+    };
     // One moment for all that is compared.
     let _snapshot = connection.unchecked_transaction()?;
     let Some(extent) = Extent::read(connection)? else { return Ok(()) };
     (state.database, state.schema_version) = (file_numbers(path), extent.schema_version);
-    if !extent.suits(&state, state.database) || !samples_are_true(connection, &state, &samples)? {
+    if !extent.suits(&state, state.database) || !compare_samples(connection, &state, &samples)?.is_of_this_database() {
         return Ok(());
     }
     audit.index = IndexAudit::Covers(state.live());
     if thorough {
         match compare(connection, &state) {
-            Ok(None) => {}
-            Ok(Some(finding)) => audit.findings.push(format!("{finding}; `postroom reindex` builds it anew")),
-            Err(Failure::Sqlite(error)) => return Err(error),
+            Ok(findings) => audit.findings.extend(findings),
+            Err(Failure::Sqlite(error)) => audit.findings.push(format!("the table cannot be read: {error}")),
             Err(failure) => {
                 let error = anyhow::Error::new(failure);
                 audit.findings.push(format!("{error:#}; `postroom reindex` builds the index anew"));
@@ -110,25 +132,52 @@ fn file_numbers(path: &Path) -> (u64, u64) {
     std::fs::metadata(path).map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// What is wrong with an index, if anything is.
-fn compare(connection: &Connection, state: &State) -> Result<Option<String>, Failure> {
-    let (dead, changes) = dead_by_notes(connection, state)?;
+/// What a person can do about rows that differ.
+const ACCEPT: &str =
+    "restore these rows, or the file, from a backup; `postroom reindex` accepts what the table has now";
+
+/// What is wrong with an index, or with the rows that it covers.
+fn compare(connection: &Connection, state: &State) -> Result<Vec<String>, Failure> {
+    let mut found = differing_rows(connection, state)?;
+    if found.is_empty() {
+        let of_index = compare_totals(connection, state)?;
+        found.extend(of_index.map(|finding| format!("{finding}; `postroom reindex` builds it anew")));
+    }
+    Ok(found)
+}
+
+/// Rows that are not what was taken in; and, where there are none, lists that are not of these rows.
+fn differing_rows(connection: &Connection, state: &State) -> Result<Vec<String>, Failure> {
+    let (dead, _) = dead_by_notes(connection, state)?;
     let members = state.without(&dead);
-    let mut statement = connection
-        .prepare("SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text FROM messages WHERE rowid = ?1")?;
+    let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at FROM messages WHERE rowid = ?1";
+    let mut statement = connection.prepare(sql)?;
     let mut row = |number: i64| -> Result<Option<Row>, Failure> {
         let mut rows = statement.query([number])?;
         Ok(rows.next()?.map(message).transpose()?)
     };
+    let (mut found, mut differing) = (Vec::new(), 0);
     for member in &members {
-        let (wrong, lists_agree) = verify::compare(member, &mut row)?;
-        if wrong > 0 {
-            return Ok(Some(format!("the index has {wrong} messages that the table has not, or elsewhere")));
+        let compared = verify::compare(member, &mut row)?;
+        differing += compared.differing;
+        for row in compared.named.into_iter().take(NAMED_MAX.saturating_sub(found.len())) {
+            found.push(Difference::find(connection, state, row)?.to_string());
         }
-        if !lists_agree {
-            return Ok(Some("the lists of the index differ from the messages".to_owned()));
+        if compared.wrong_texts > 0 || !compared.lists_agree {
+            let what = "the texts or lists of the index differ from the messages";
+            return Ok(vec![format!("{what}; `postroom reindex` builds it anew")]);
         }
     }
+    if differing > 0 {
+        found.push(format!("{differing} messages are not what was stored, or are gone without a note: {ACCEPT}"));
+    }
+    Ok(found)
+}
+
+/// What is wrong with the totals and the counts of senders, if anything is.
+fn compare_totals(connection: &Connection, state: &State) -> Result<Option<String>, Failure> {
+    let (dead, changes) = dead_by_notes(connection, state)?;
+    let members = state.without(&dead);
     let sql = "SELECT count(*) FROM messages WHERE rowid <= ?1
                    AND rowid NOT IN (SELECT row FROM postroom_changes WHERE change > ?2)";
     let expected: u64 = connection.query_row(sql, [state.row, state.note], |row| row.get(0))?;
@@ -154,8 +203,10 @@ fn compare(connection: &Connection, state: &State) -> Result<Option<String>, Fai
 
 /// A connection that leaves nothing behind. Reading a file in WAL mode makes a log beside it, owned by whoever reads; where
 /// nobody has the file open there is no log, and the file cannot change while it is only looked at.
-fn open_untouched(path: &Path) -> rusqlite::Result<Connection> {
-    if wal_path(path).exists() || !is_in_wal_mode(path) {
+/// With `without_log` the log is left out of it: SQLite would note beside it how much of it can be read, and what is known of the rest
+/// would be gone.
+fn open_untouched(path: &Path, without_log: bool) -> rusqlite::Result<Connection> {
+    if !without_log && (wal_path(path).exists() || !is_in_wal_mode(path)) {
         return open_for_reading(path);
     }
     open_immutable(path)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Row as SqlRow};
 
 use super::covered::value;
+use super::damage::{Columns, Damage};
 use super::queries::shown;
 use crate::store::index::build::Row;
 use crate::store::index::key;
@@ -61,19 +62,25 @@ impl Batch {
 
 /// The next rows behind a row.
 pub(super) fn tail(connection: &Connection, row: i64, pace: Pace) -> rusqlite::Result<Batch> {
-    let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text FROM messages WHERE rowid > ?1 ORDER BY rowid LIMIT ?2";
+    let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at FROM messages
+               WHERE rowid > ?1 AND +rowid > ?1 ORDER BY rowid LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([row, pace.batch as i64])?;
     let mut found = Batch::new(pace);
     while !found.is_full()
         && let Some(row) = rows.next()?
     {
-        found.push(message(row)?);
+        let message = message(row)?;
+        if found.rows.last().is_some_and(|last| last.row >= message.row) {
+            // The pages that lead to the rows are damaged: what is in between would never be taken in.
+            return Err(Damage::of_row(message.row).into());
+        }
+        found.push(message);
     }
     Ok(found)
 }
 
-/// A message: columns row, ts, message_id, from_msisdn, to_msisdn, text.
+/// A message: columns as `Columns::TAKEN_IN` says.
 pub(super) fn message(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let get = |column: usize| row.get_ref(column);
     Ok(Row {
@@ -82,5 +89,6 @@ pub(super) fn message(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         sender: key::single(value(get(3)?)),
         recipient: key::single(value(get(4)?)),
         text: shown(get(5)?).map(|text| text.into_owned()),
+        hash: Columns::TAKEN_IN.hash(row)?,
     })
 }

@@ -6,6 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 use thiserror::Error;
 
+use super::damage::{Columns, Damage, Sampled, is_unreadable};
 use super::schema;
 use crate::store::index::folder::Sample;
 use crate::store::index::key::{self, Value};
@@ -24,6 +25,9 @@ pub(super) enum Failure {
     /// The index.
     #[error("the index cannot be used")]
     Index(#[from] io::Error),
+    /// A row is not what the index took in.
+    #[error(transparent)]
+    Damage(#[from] Damage),
 }
 
 /// How far a snapshot of the database reaches.
@@ -157,27 +161,75 @@ pub(super) fn by_notes(connection: &Connection, state: &State) -> Result<ByNotes
     Ok(found)
 }
 
-/// Why a state that suits is not of these rows all the same, if it is not: rows may have changed without notes. Reads the whole
-/// table.
-pub(super) fn difference(connection: &Connection, state: &State) -> Result<Option<String>, Failure> {
+/// What became of the rows that a state covers.
+pub(super) enum Compared {
+    /// They are what they were, as far as they can be read.
+    Same,
+    /// These few are not what was taken in: they are damaged.
+    Damaged(Vec<i64>),
+    /// It is another table; why.
+    Other(String),
+}
+
+impl From<Sampled> for Compared {
+    fn from(sampled: Sampled) -> Self {
+        match (sampled.differing.is_empty(), sampled.is_of_this_database()) {
+            (true, _) => Self::Same,
+            (false, true) => Self::Damaged(sampled.differing),
+            (false, false) => Self::Other("it has other messages than the table".to_owned()),
+        }
+    }
+}
+
+/// Compares a state that suits with all rows that it covers: they may have changed without notes. Reads the whole table. Pages that
+/// cannot be read tell nothing; reads that need them report them.
+pub(super) fn compare(connection: &Connection, state: &State) -> Result<Compared, Failure> {
+    match compare_all(connection, state) {
+        Err(Failure::Sqlite(error)) if is_unreadable(&error) => Ok(Compared::Same),
+        compared => compared,
+    }
+}
+
+/// The rows that a state covers and no note tells of.
+const COVERED_ROWS: &str = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at FROM messages
+    WHERE rowid <= ?1 AND rowid NOT IN (SELECT row FROM postroom_changes WHERE change > ?2)";
+
+fn compare_all(connection: &Connection, state: &State) -> Result<Compared, Failure> {
     let gone = by_notes(connection, state)?;
     let (expected, expected_digest) = (state.live() - gone.messages, state.digest.wrapping_sub(gone.digest));
-    let sql = "SELECT rowid, ts, message_id, from_msisdn FROM messages
-               WHERE rowid <= ?1 AND rowid NOT IN (SELECT row FROM postroom_changes WHERE change > ?2)";
-    let mut statement = connection.prepare_cached(sql)?;
+    let mut statement = connection.prepare_cached(COVERED_ROWS)?;
     let mut rows = statement.query([state.row, state.note])?;
     let (mut found, mut found_digest) = (0, 0_u64);
     while let Some(row) = rows.next()? {
-        let place = key::place(value(row.get_ref(1)?), value(row.get_ref(2)?));
+        let place = Columns::TAKEN_IN.place(row)?;
         let sender = key::single(value(row.get_ref(3)?));
         found += 1;
         found_digest = found_digest.wrapping_add(digest(row.get(0)?, &place, &sender));
     }
     Ok(match (found == expected, found_digest == expected_digest) {
-        (false, _) => Some(format!("it has {expected} messages where the table has {found}")),
-        (_, false) => Some("it has other messages than the table".to_owned()),
-        _ => None,
+        (false, _) => Compared::Other(format!("it has {expected} messages where the table has {found}")),
+        (true, false) => differing_rows(connection, state)?.into(),
+        (true, true) => Compared::Same,
     })
+}
+
+/// Which rows are not what was taken in.
+fn differing_rows(connection: &Connection, state: &State) -> Result<Sampled, Failure> {
+    let mut statement = connection.prepare_cached(COVERED_ROWS)?;
+    let mut rows = statement.query([state.row, state.note])?;
+    let mut sampled = Sampled::default();
+    while let Some(row) = rows.next()? {
+        let number: i64 = row.get(0)?;
+        let known = match state.locate(&Columns::TAKEN_IN.place(row)?, number)? {
+            Some((member, rank)) => Some(state.members[member].segment.rows().entry(rank)?.1),
+            None => None,
+        };
+        sampled.rows += 1;
+        if known != Some(Columns::TAKEN_IN.hash(row)?) {
+            sampled.differing.push(number);
+        }
+    }
+    Ok(sampled)
 }
 
 /// What a note says was there before; none where there was nothing.
@@ -193,17 +245,11 @@ fn gone(row: &Row<'_>) -> rusqlite::Result<Option<Gone>> {
     }))
 }
 
-/// A hash of what the index knows of a row; none if the row is not there, or has a note that the state does not cover.
+/// A hash of all that a row says; none if the row is not there or cannot be read, or has a note that the state does not cover.
 pub(super) fn row_hash(connection: &Connection, state: &State, row: i64) -> rusqlite::Result<Option<u32>> {
-    let sql = "SELECT ts, message_id, from_msisdn, text FROM messages WHERE rowid = ?1
+    let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at FROM messages WHERE rowid = ?1
                    AND NOT EXISTS (SELECT 1 FROM postroom_changes WHERE change > ?2 AND row = ?1)";
-    let hash = connection.prepare_cached(sql)?.query_row([row, state.note], |row| {
-        let mut all = Vec::new();
-        for column in 0..4 {
-            key::put(value(row.get_ref(column)?), &mut all);
-        }
-        Ok(crc32fast::hash(&all))
-    });
+    let hash = connection.prepare_cached(sql)?.query_row([row, state.note], |row| Columns::TAKEN_IN.hash(row));
     hash.optional()
 }
 
@@ -218,26 +264,37 @@ pub(super) fn samples(connection: &Connection, state: &State) -> Result<Vec<Samp
             wanted.push(rows.row(rank)?);
         }
     }
+    wanted.sort_unstable();
+    wanted.dedup();
     for row in wanted {
-        if let Some(hash) = row_hash(connection, state, row)? {
-            samples.push(Sample { row, hash });
+        match row_hash(connection, state, row) {
+            Ok(Some(hash)) => samples.push(Sample { row, hash }),
+            Ok(None) => {}
+            // What cannot be read now is no sample; the rest of the index is as good as before.
+            Err(error) if is_unreadable(&error) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(samples)
 }
 
-/// Whether each row still is what it was when its sample was taken, or has a note that tells otherwise.
-pub(super) fn samples_are_true(connection: &Connection, state: &State, samples: &[Sample]) -> rusqlite::Result<bool> {
+/// Which rows are not what they were when their samples were taken, and have no note that tells otherwise. What cannot be read
+/// tells nothing.
+pub(super) fn compare_samples(connection: &Connection, state: &State, samples: &[Sample]) -> rusqlite::Result<Sampled> {
     let sql = "SELECT EXISTS (SELECT 1 FROM postroom_changes WHERE change > ?1 AND row = ?2)";
     let mut is_noted = connection.prepare_cached(sql)?;
+    let mut sampled = Sampled::default();
     for sample in samples {
-        let is_true = match row_hash(connection, state, sample.row)? {
-            Some(hash) => hash == sample.hash,
-            None => is_noted.query_row([state.note, sample.row], |row| row.get(0))?,
+        let is_true = match row_hash(connection, state, sample.row) {
+            Ok(Some(hash)) => hash == sample.hash,
+            Ok(None) => is_noted.query_row([state.note, sample.row], |row| row.get(0))?,
+            Err(error) if is_unreadable(&error) => continue,
+            Err(error) => return Err(error),
         };
+        sampled.rows += 1;
         if !is_true {
-            return Ok(false);
+            sampled.differing.push(sample.row);
         }
     }
-    Ok(true)
+    Ok(sampled)
 }

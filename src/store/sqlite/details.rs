@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::SqliteStore;
+use super::damage::{Columns, Damage, Verifier};
+use super::{SqliteStore, listing};
 use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
 use crate::domain::status::{MessageStatus, StatusRecord};
 use crate::domain::{Event, Message, NewMessage, State, StatusUpdate};
-use crate::store::extras::{Extras, PackedPayload, read_headers, unpack};
+use crate::store::extras::{Extras, PackedPayload, digest, read_headers, unpack};
 use crate::store::{Lookup, Receipt, StoreError};
 use crate::telemetry::metrics::Outcome;
 
+/// Findings that are told, at most.
+const FINDINGS_MAX: usize = 20;
 /// Keys that an ambiguous id is answered with, at most.
 const CANDIDATES_MAX: i64 = 10;
 
@@ -151,6 +154,23 @@ fn write_payload(connection: &Connection, payload: &PackedPayload, received_at: 
     connection.prepare_cached(sql)?.query_row(values, |row| Ok((row.get(0)?, true)))
 }
 
+/// Writes a row of each kind under a key that nothing has. For a transaction that is rolled back.
+pub(super) fn try_out(connection: &Connection, key: &str) -> rusqlite::Result<()> {
+    for sql in [
+        "INSERT INTO postroom_payloads (digest, source, provider, headers, encoding, bytes, body, received_at)
+             VALUES (CAST(?1 AS BLOB), '', '', '{}', 'identity', 0, x'', '')",
+        "INSERT INTO postroom_details (message_id, provider_id, source, kind, fields) VALUES (?1, ?1, '', '', '{}')",
+        "INSERT INTO postroom_statuses (message_id, recipient, state, at, provider_id, source, received_at)
+             VALUES (?1, '', '', '', ?1, '', '')",
+        "INSERT INTO postroom_states (message_id, recipient, state) VALUES (?1, '', '')",
+        "INSERT INTO postroom_state_counts (state, messages) VALUES (?1, 0)",
+        "INSERT INTO postroom_events (event_key, source, provider, kind, received_at) VALUES (?1, '', '', '', '')",
+    ] {
+        connection.prepare_cached(sql)?.execute([key])?;
+    }
+    Ok(())
+}
+
 fn write_details(connection: &Connection, message: &NewMessage, payload: Option<i64>) -> rusqlite::Result<()> {
     let Some(details) = &message.details else { return Ok(()) };
     // Another program may have deleted the message before; then the details of its first life are in the way.
@@ -204,7 +224,11 @@ impl SqliteStore {
         let sql = "SELECT message_id FROM postroom_details AS details WHERE provider_id = ?1
                        AND EXISTS (SELECT 1 FROM messages WHERE messages.message_id = details.message_id)
                    ORDER BY message_id LIMIT ?2";
-        self.read(move |snapshot| look_up(snapshot.connection, &id, sql, full_message)).await
+        self.read(move |snapshot| {
+            let verifier = listing::verifier(snapshot)?;
+            look_up(snapshot.connection, &id, sql, |connection, key| full_message(connection, key, verifier.as_ref()))
+        })
+        .await
     }
 
     /// See `Store::statuses`.
@@ -295,6 +319,9 @@ impl SqliteStore {
             let mut statement = connection.prepare_cached("SELECT state, messages FROM postroom_state_counts")?;
             let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))?;
             let counted: Vec<(String, u64)> = rows.collect::<Result<_, _>>()?;
+            if let Some((name, _)) = counted.iter().find(|(name, _)| State::named(name).is_none()) {
+                return Err(Damage(format!("a count is of a state that there is not: {name:?}")).into());
+            }
             let count_of = |state: State| counted.iter().find(|(name, _)| name == state.name()).map_or(0, |(_, n)| *n);
             Ok(State::ALL.iter().map(|state| (*state, count_of(*state))).collect())
         })
@@ -322,13 +349,22 @@ fn look_up<T>(
     }
 }
 
-fn full_message(connection: &Connection, key: &str) -> rusqlite::Result<Option<FullMessage>> {
-    let sql = "SELECT m.message_id, m.from_msisdn, m.to_msisdn, m.ts, m.text, m.created_at, d.fields, d.payload_id
+pub(super) fn full_message(
+    connection: &Connection,
+    key: &str,
+    verifier: Option<&Verifier<'_>>,
+) -> rusqlite::Result<Option<FullMessage>> {
+    let sql =
+        "SELECT m.message_id, m.from_msisdn, m.to_msisdn, m.ts, m.text, m.created_at, d.fields, d.payload_id, m.rowid
                FROM messages AS m LEFT JOIN postroom_details AS d ON d.message_id = m.message_id
                WHERE m.message_id = ?1";
     let read = |row: &Row<'_>| {
+        if let Some(verifier) = verifier {
+            verifier.check_row(row, Columns::FULL)?;
+        }
         let required = |column| shown(row, column).map(Option::unwrap_or_default);
         let fields: Option<String> = row.get(6)?;
+        let unreadable = |_| Damage(format!("the details of message {key} cannot be read"));
         Ok(FullMessage {
             message: Message {
                 id: required(0)?,
@@ -338,7 +374,7 @@ fn full_message(connection: &Connection, key: &str) -> rusqlite::Result<Option<F
                 text: shown(row, 4)?,
             },
             created_at: required(5)?,
-            details: fields.and_then(|fields| serde_json::from_str(&fields).ok()),
+            details: fields.map(|fields| serde_json::from_str(&fields).map_err(unreadable)).transpose()?,
             payload: row.get(7)?,
         })
     };
@@ -358,14 +394,17 @@ fn message_status(connection: &Connection, key: &str) -> rusqlite::Result<Option
     let mut rows = statement.query([key])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
-        let Some(state) = State::named(&row.get::<_, String>(1)?) else { continue };
+        let name: String = row.get(1)?;
+        let unknown = || Damage(format!("a status of message {key} is one that there is not: {name:?}"));
         let extra: Option<String> = row.get(4)?;
+        let unreadable = |_| Damage(format!("a status of message {key} has an unreadable part"));
+        let extra = extra.map(|extra| serde_json::from_str(&extra).map_err(unreadable)).transpose()?;
         records.push(StatusRecord {
             recipient: row.get(0)?,
-            state,
+            state: State::named(&name).ok_or_else(unknown)?,
             at: row.get(2)?,
             error: row.get(3)?,
-            extra: extra.and_then(|extra| serde_json::from_str(&extra).ok()).unwrap_or_default(),
+            extra: extra.unwrap_or_default(),
             payload: row.get(5)?,
         });
     }
@@ -389,17 +428,62 @@ fn read_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     })
 }
 
-const PAYLOAD_COLUMNS: &str = "payload_id, source, provider, headers, encoding, bytes, body, received_at";
+const PAYLOAD_COLUMNS: &str = "payload_id, source, provider, headers, encoding, bytes, body, received_at, digest";
 
 fn read_payload(row: &Row<'_>) -> rusqlite::Result<StoredPayload> {
     let (encoding, bytes, body): (String, i64, Vec<u8>) = (row.get(4)?, row.get(5)?, row.get(6)?);
+    let (number, source, provider): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let (headers, stored): (String, Vec<u8>) = (row.get(3)?, row.get(8)?);
     let bytes = usize::try_from(bytes).ok().and_then(|bytes| unpack(&encoding, body, bytes));
+    let bytes = bytes.filter(|bytes| digest(&source, &provider, &headers, bytes).as_slice() == stored);
+    let damaged = || Damage(format!("raw body {number} is not what was stored"));
     Ok(StoredPayload {
-        number: row.get(0)?,
-        source: row.get(1)?,
-        provider: row.get(2)?,
-        headers: read_headers(&row.get::<_, String>(3)?),
-        bytes: bytes.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, 0))?,
+        number,
+        source,
+        provider,
+        headers: read_headers(&headers),
+        bytes: bytes.ok_or_else(damaged)?,
         received_at: row.get(7)?,
     })
+}
+
+/// Looks at everything that can be told of what providers sent; one sentence for each finding, some at most.
+pub(super) fn audit(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut findings = Vec::new();
+    let sql = format!("SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads");
+    let mut statement = connection.prepare(&sql)?;
+    for payload in statement.query_map([], |row| Ok(read_payload(row).err()))? {
+        findings.extend(payload?.map(|error| error.to_string()));
+    }
+    let sql = "SELECT 'the details of message ' || message_id || ' cannot be read' FROM postroom_details
+                   WHERE NOT json_valid(fields)
+               UNION ALL
+               SELECT 'the count of messages in state ' || ifnull(counted.state, counts.state) || ' is wrong'
+                   FROM (SELECT state, count(*) AS messages FROM postroom_states GROUP BY state) AS counted
+                   FULL JOIN postroom_state_counts AS counts ON counts.state = counted.state
+                   WHERE ifnull(counted.messages, 0) <> ifnull(counts.messages, 0)
+               LIMIT ?1";
+    let mut statement = connection.prepare(sql)?;
+    let told = statement.query_map([FINDINGS_MAX as i64], |row| row.get(0))?;
+    findings.extend(told.collect::<rusqlite::Result<Vec<String>>>()?);
+    findings.truncate(FINDINGS_MAX);
+    Ok(findings)
+}
+
+/// Reads as requests do: the first and the last message by their keys, and a row of each of the other tables.
+pub(super) fn read_some(connection: &Connection) -> rusqlite::Result<()> {
+    for order in ["ASC", "DESC"] {
+        let sql = format!("SELECT message_id FROM messages ORDER BY rowid {order} LIMIT 1");
+        let key = connection.prepare_cached(&sql)?.query_row([], |row| shown(row, 0)).optional()?;
+        // Lengths, for which the values have to be read.
+        let sql =
+            "SELECT length(m.text) + length(d.fields), EXISTS (SELECT 1 FROM postroom_statuses WHERE message_id = ?1)
+                   FROM messages AS m LEFT JOIN postroom_details AS d ON d.message_id = m.message_id
+                   WHERE m.message_id = ?1";
+        connection.prepare_cached(sql)?.exists([key.flatten()])?;
+    }
+    for table in ["postroom_events", "postroom_payloads", "postroom_state_counts"] {
+        connection.prepare_cached(&format!("SELECT 1 FROM {table} LIMIT 1"))?.exists([])?;
+    }
+    Ok(())
 }

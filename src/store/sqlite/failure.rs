@@ -3,6 +3,7 @@
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
+use super::damage::is_unreadable;
 use super::schema::OpenError;
 use crate::store::StoreError;
 
@@ -21,6 +22,9 @@ pub(super) enum Failure {
     /// A trigger that another program made rolled the transaction back. Nothing is broken.
     #[error("a trigger of another program rolled the transaction back")]
     RolledBack(#[source] rusqlite::Error),
+    /// The database refuses messages whoever sends them: a constraint or a trigger of another program. Nothing is broken.
+    #[error("the database refuses messages")]
+    Refusing(#[source] rusqlite::Error),
     /// Anything else: the connection is given up and opened anew.
     #[error("the database failed")]
     Broken(#[source] rusqlite::Error),
@@ -70,6 +74,16 @@ impl Failure {
     pub fn may_have_lost_pages(&self) -> bool {
         let is_io = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
         matches!(self, Self::Checkpoint(_)) || matches!(self, Self::Open(OpenError::Sqlite(error)) if is_io(error))
+    }
+
+    /// Whether a page could not be read, or is none.
+    pub fn is_of_a_page(&self) -> bool {
+        match self {
+            Self::Broken(error) | Self::Checkpoint(error) | Self::Open(OpenError::Sqlite(error)) => {
+                is_unreadable(error)
+            }
+            _ => false,
+        }
     }
 
     /// What the requests of the batch are told.

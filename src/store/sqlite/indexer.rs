@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::batch::{Batch, Pace, message, tail};
-use super::covered::{Extent, Failure, by_notes, difference, samples, samples_are_true};
+use super::covered::{Compared, Extent, Failure, by_notes, compare, compare_samples, samples};
+use super::damage::report;
 use super::file::FileIdentity;
 use super::merger::Merger;
 use super::reader::Reader;
@@ -23,6 +24,7 @@ use crate::store::index::Index;
 use crate::store::index::folder::{Folder, Sample};
 use crate::store::index::state::{Home, State};
 use crate::telemetry::log;
+use crate::telemetry::metrics::DamageKind;
 use crate::telemetry::process::give_back_memory;
 
 /// How often the thread looks whether there is something to do.
@@ -285,7 +287,8 @@ impl Keeper {
             None => self.begin(connection, &extent, database, distrusted)?,
         };
         if self.compare {
-            if let Some(reason) = difference(connection, &state)? {
+            let compared = compare(connection, &state)?;
+            if let Some(reason) = self.other_rows(connection, &state, compared) {
                 state = self.begin_anew(&extent, database, &reason)?;
             }
             self.compare = false;
@@ -350,12 +353,18 @@ impl Keeper {
         distrusted: bool,
     ) -> Result<State, Failure> {
         let found = self.found.take();
-        let loaded = if distrusted { None } else { Folder::load(&self.folder_path).ok() };
-        let Some((mut state, samples)) = loaded else {
-            if distrusted {
-                log::error("the index was wrong, and is built anew").emit();
+        let loaded = if distrusted { None } else { Some(Folder::load(&self.folder_path)) };
+        let (mut state, samples) = match loaded {
+            Some(Ok(loaded)) => loaded,
+            Some(Err(error)) => {
+                self.tell_of_unusable(&error);
+                return self.begin_empty(extent, database);
             }
-            return self.begin_empty(extent, database);
+            None => {
+                self.count_damage();
+                log::error("the index was wrong, and is built anew").emit();
+                return self.begin_empty(extent, database);
+            }
         };
         let continues = found.is_some_and(|found| found.continues(&state)) && extent.suits(&state, database);
         let Home { schema_version, database, log, .. } = self.home(extent, database);
@@ -363,12 +372,13 @@ impl Keeper {
         if !extent.suits(&state, database) {
             return self.begin_anew(extent, database, "it is of another time, or of another copy of the file");
         }
-        if !samples_are_true(connection, &state, &samples)? {
-            return self.begin_anew(extent, database, "it has other messages than the table");
+        let sampled = compare_samples(connection, &state, &samples)?;
+        if let Some(reason) = self.other_rows(connection, &state, sampled.into()) {
+            return self.begin_anew(extent, database, &reason);
         }
         self.compare = continues && state.live() > COMPARED_FIRST;
         if !self.compare
-            && let Some(reason) = difference(connection, &state)?
+            && let Some(reason) = self.other_rows(connection, &state, compare(connection, &state)?)
         {
             return self.begin_anew(extent, database, &reason);
         }
@@ -402,13 +412,43 @@ impl Keeper {
         Home { epoch, tie, schema_version: extent.schema_version, database, log }
     }
 
+    /// Why the table has other rows than a state covers, if it has. Where few rows are not what they were, they are damaged: the index
+    /// knows better, and is kept.
+    fn other_rows(&self, connection: &Connection, state: &State, compared: Compared) -> Option<String> {
+        match compared {
+            Compared::Same => None,
+            Compared::Damaged(rows) => {
+                rows.iter().for_each(|row| report(connection, state, &self.index, *row));
+                None
+            }
+            Compared::Other(reason) => Some(reason),
+        }
+    }
+
+    fn tell_of_unusable(&self, error: &io::Error) {
+        match error.kind() {
+            io::ErrorKind::NotFound => {}
+            io::ErrorKind::Unsupported => log::info("the index is of another version, and is built anew").emit(),
+            _ => {
+                self.count_damage();
+                log::error("the index on disk is damaged, and is built anew").cause(error).emit();
+            }
+        }
+    }
+
+    fn count_damage(&self) {
+        if let Some(shared) = &self.shared {
+            shared.metrics.damaged(DamageKind::Index);
+        }
+    }
+
     /// Takes what notes tell of into account: what was covered is dead, and each row is looked at again.
     fn apply_notes(&self, connection: &Connection, state: &mut State) -> Result<(), Failure> {
         let gone = by_notes(connection, state)?;
         state.members = state.without(&gone.dead);
         state.senders.apply(&gone.changes)?;
         state.digest = state.digest.wrapping_sub(gone.digest);
-        let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text FROM messages
+        let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at FROM messages
                    WHERE rowid IN (SELECT row FROM postroom_changes WHERE change > ?1 AND row <= ?2)";
         let mut statement = connection.prepare_cached(sql)?;
         let mut rows = statement.query([state.note, state.row])?;

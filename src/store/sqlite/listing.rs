@@ -4,25 +4,29 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::Value as SqlValue;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
+use rusqlite::{CachedStatement, Connection, Row, params_from_iter};
 
 use super::covered::{Extent, Failure, dead_by_notes, value};
+use super::damage::{Columns, Damage, Verifier, report};
 use super::queries::{self, condition, message, position};
 use super::reader::Snapshot;
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{Filter, Order, Page, PageRequest, Position, SenderCount, Start, Stats, Stored};
-use crate::store::index::answer::{From as Begin, Looks, Part, View};
+use crate::store::index::answer::{From as Begin, Hit, Looks, Part, View};
 use crate::store::index::key;
 use crate::store::index::merge::Member;
 use crate::store::index::run::{Loose, Ranks, Run, Runs};
 use crate::store::index::search::Question;
 use crate::store::index::senders::{Changes, count};
-use crate::store::index::source::damaged;
 use crate::store::index::state::State;
 
 /// With more rows than this that the index does not cover, the table is read alone: as long as the index is being built, that
 /// is the shorter way.
 const TAIL_MAX: i64 = 262_144;
+/// Looks at the row number itself: where pages that lead to the rows are damaged, SQLite begins at another one than it was asked for.
+const NO_SEEK: &str = "+rowid > ?";
+/// In so many row numbers of the index missing messages are looked for.
+const LOOKED_UP_MAX: u64 = 262_144;
 /// How long counting may take where a lower bound will do.
 const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(10);
 
@@ -30,12 +34,24 @@ const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(10);
 pub(super) fn page(snapshot: &Snapshot<'_>, request: &PageRequest, patience: Duration) -> rusqlite::Result<Page> {
     // What the index does not know: doors and kinds.
     if request.filter.asks_details() {
-        return queries::page(snapshot.connection, request, patience);
+        let verifier = verifier(snapshot)?;
+        return queries::page(snapshot.connection, request, patience, |row| match &verifier {
+            Some(verifier) => verifier.check_row(row, Columns::LISTED),
+            None => Ok(()),
+        });
     }
     match by_index(snapshot, |covered| covered.page(request))? {
         Some(page) => Ok(page),
-        None => queries::page(snapshot.connection, request, patience),
+        None => queries::page(snapshot.connection, request, patience, |_| Ok(())),
     }
+}
+
+/// What looks at rows that were found without the index; none while there is no index that fits.
+pub(super) fn verifier<'a>(snapshot: &'a Snapshot<'_>) -> rusqlite::Result<Option<Verifier<'a>>> {
+    let Some(state) = snapshot.state.as_deref() else { return Ok(None) };
+    let extent = Extent::read(snapshot.connection)?;
+    let suits = extent.is_some_and(|extent| extent.suits(state, snapshot.database));
+    Ok(suits.then(|| Verifier::new(snapshot, state)))
 }
 
 /// The inbox in a few numbers, likewise.
@@ -59,6 +75,7 @@ fn by_index<T>(
     match read(&covered) {
         Ok(answer) => Ok(Some(answer)),
         Err(Failure::Sqlite(error)) => Err(error),
+        Err(Failure::Damage(damage)) => Err(damage.into()),
         Err(Failure::Index(error)) if error.kind() == io::ErrorKind::TimedOut => Err(interrupted()),
         Err(Failure::Index(error)) => {
             snapshot.index_is_wrong(&error);
@@ -89,13 +106,13 @@ impl Covered<'_> {
     /// Selects from the rows that the index does not cover: what came since, and what was changed since.
     fn uncovered(&self, columns: &str, condition: &str, values: Vec<SqlValue>) -> Result<Uncovered<'_>, Failure> {
         let sql = format!(
-            "SELECT {columns} FROM messages WHERE rowid > ? AND {condition}
+            "SELECT {columns} FROM messages WHERE rowid > ? AND {NO_SEEK} AND {condition}
              UNION ALL
              SELECT {columns} FROM messages WHERE rowid IN (
                  SELECT row FROM postroom_changes WHERE change > ? AND row <= ?
              ) AND {condition}"
         );
-        let mut all = vec![self.state.row.into()];
+        let mut all = vec![self.state.row.into(), self.state.row.into()];
         all.extend(values.iter().cloned());
         all.extend([self.state.note.into(), self.state.row.into()]);
         all.extend(values);
@@ -128,14 +145,21 @@ impl Covered<'_> {
             (Start::Offset(offset), Order::Time) => Begin::Offset(*offset),
             (Start::Offset(offset), Order::Arrival) => Begin::Arrivals(*offset),
         };
-        let Filter { from, to, search, .. } = &request.filter;
+        let Filter { from, to, search, since, until, .. } = &request.filter;
         if request.order == Order::Arrival && from.is_none() && to.is_none() && search.is_none() {
             // The table lies in this order, and needs no index but for the total.
             let part = self.part(&view, request, Begin::Offset(0), 0)?;
             let mut page = Page { total: part.total, ..Page::default() };
             let offset = if let Start::Offset(offset) = request.start { offset } else { 0 };
             if offset < page.total {
-                queries::list(self.connection, request, offset, &mut page)?;
+                let (verifier, mut rows) = (Verifier::new(self.snapshot, self.state), Vec::new());
+                queries::list(self.connection, request, offset, &mut page, |row| {
+                    rows.push(row.get(5)?);
+                    verifier.check_row(row, Columns::LISTED)
+                })?;
+                if since.is_none() && until.is_none() && !page.is_too_large {
+                    self.check_gaps(&members, request, &rows)?;
+                }
             }
             return Ok(page);
         }
@@ -143,6 +167,50 @@ impl Covered<'_> {
         let wanted = request.limit as usize + 1;
         let part = self.part(&view, request, begin, wanted)?;
         self.shown(request, part)
+    }
+
+    /// An error if the index has a message between two that the table listed one behind the other in the order of arrival. Rows
+    /// follow each other closely unless some were deleted, so there is seldom anything to look up; and not where that would
+    /// take longer than the listing.
+    fn check_gaps(&self, members: &[Member], request: &PageRequest, rows: &[i64]) -> Result<(), Failure> {
+        let before = match &request.start {
+            Start::Behind(Position::Arrival(row)) => Some(*row),
+            Start::Offset(0) => Some(i64::MIN),
+            _ => None,
+        };
+        // What is not full ends with the table.
+        let behind = (rows.len() < request.limit as usize).then_some(i64::MAX);
+        let edges: Vec<i64> = before.into_iter().chain(rows.iter().copied()).chain(behind).collect();
+        if let Some(pair) = edges.windows(2).find(|pair| pair[0] >= pair[1] && pair[1] != i64::MAX) {
+            return Err(self.missing(pair[1]));
+        }
+        let is_gap = |pair: &&[i64]| pair[1].saturating_sub(pair[0]) > 1;
+        let gaps: Vec<&[i64]> = edges.windows(2).filter(is_gap).collect();
+        let may_have = |member: &&Member| {
+            let rows = member.segment.row_range();
+            gaps.iter().any(|gap| *rows.start() < gap[1] && *rows.end() > gap[0])
+        };
+        let members: Vec<&Member> = members.iter().filter(may_have).collect();
+        if members.iter().map(|member| u64::from(member.segment.count())).sum::<u64>() > LOOKED_UP_MAX {
+            return Ok(());
+        }
+        for member in members {
+            let mut numbers = member.segment.rows();
+            for rank in 0..member.segment.count() {
+                let row = numbers.row(rank)?;
+                let gap = gaps.partition_point(|gap| gap[1] <= row);
+                if gaps.get(gap).is_some_and(|gap| gap[0] < row) && member.dead.binary_search(&rank).is_err() {
+                    return Err(self.missing(row));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A row is not what was taken in, or is not there.
+    fn missing(&self, row: i64) -> Failure {
+        report(self.connection, self.state, self.snapshot.index, row);
+        Damage::of_row(row).into()
     }
 
     fn part(&self, view: &View<'_>, request: &PageRequest, begin: Begin<'_>, wanted: usize) -> Result<Part, Failure> {
@@ -155,25 +223,38 @@ impl Covered<'_> {
 
     /// The messages of a part, as they lie in the table.
     fn shown(&self, request: &PageRequest, part: Part) -> Result<Page, Failure> {
-        let sql = "SELECT message_id, from_msisdn, to_msisdn, ts, text, rowid FROM messages WHERE rowid = ?1";
-        let mut statement = self.connection.prepare_cached(sql)?;
         let mut page = Page { total: part.total, total_is_bound: part.total_is_bound, ..Page::default() };
         for found in &part.messages {
             if page.is_full(request.limit) {
                 return Ok(page);
             }
-            let mut rows = statement.query([found.row])?;
-            let row = rows.next()?.ok_or_else(|| damaged("the index has a row that the table has not"))?;
-            if key::place(value(row.get_ref(3)?), value(row.get_ref(0)?)) != found.place {
-                return Err(damaged("the index has a row at another place than the table").into());
-            }
-            page.push(message(row)?, position(row, request.order)?, &request.room);
+            self.fetch(found, |row| {
+                page.push(message(row)?, position(row, request.order)?, &request.room);
+                Ok(())
+            })?;
         }
         if request.order == Order::Time {
             // Nothing was left over: this is the last page.
             page.next = None;
         }
         Ok(page)
+    }
+
+    /// Reads the row of a hit, which must be what was taken in; one of no segment was found in the same snapshot.
+    fn fetch<T>(&self, hit: &Hit, read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>) -> Result<T, Failure> {
+        let sql =
+            "SELECT message_id, from_msisdn, to_msisdn, ts, text, rowid, created_at FROM messages WHERE rowid = ?1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([hit.message.row])?;
+        let columns = Columns::LISTED;
+        if let Some(row) = rows.next()?
+            && columns.place(row)? == hit.message.place
+            && hit.hash.is_none_or(|hash| columns.hash(row) == Ok(hash))
+        {
+            return Ok(read(row)?);
+        }
+        drop(rows);
+        Err(self.missing(hit.message.row))
     }
 
     /// None, where the most frequent senders cannot be told without a count.
@@ -205,13 +286,7 @@ impl Covered<'_> {
 
     fn ts_of_next(&self, runs: &mut Runs<'_>) -> Result<Option<String>, Failure> {
         let Some(next) = runs.next()? else { return Ok(None) };
-        let sql = "SELECT ts FROM messages WHERE rowid = ?1";
-        let ts = self
-            .connection
-            .prepare_cached(sql)?
-            .query_row([next.message.row], |row| queries::text(row, 0))
-            .optional()?;
-        Ok(ts.ok_or_else(|| damaged("the index has a row that the table has not"))?)
+        self.fetch(&Hit { message: next.message, hash: next.hash }, |row| queries::text(row, 3))
     }
 }
 

@@ -63,6 +63,9 @@ fn attend(waiting: &Receiver<Vec<Member>>, index: &Index, control: &Control) {
             && !control.stop.load(Ordering::Relaxed)
         {
             log::error("segments of the index could not be merged").cause(&error).emit();
+            if error.kind() == io::ErrorKind::InvalidData {
+                index.distrust();
+            }
         }
         drop(members);
         give_back_memory();

@@ -5,6 +5,7 @@ mod audit;
 mod batch;
 mod checkpoints;
 mod covered;
+mod damage;
 pub(in crate::store) mod details;
 mod failure;
 mod file;
@@ -13,6 +14,7 @@ mod history;
 mod indexer;
 mod leftover;
 mod listing;
+mod log_scan;
 mod merger;
 mod queries;
 mod queue;
@@ -24,7 +26,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -37,7 +39,7 @@ use super::{Health, Receipt, StoreError};
 use crate::config::StoreConfig;
 use crate::domain::{Page, PageRequest, Stats};
 use crate::providers::Parsed;
-use crate::telemetry::metrics::Gauges;
+use crate::telemetry::metrics::{DamageKind, Gauges};
 use crate::telemetry::{Metrics, log};
 pub use audit::{Audit, IndexAudit, audit};
 use covered::Extent;
@@ -45,6 +47,7 @@ use file::FileIdentity;
 pub(super) use file::locate;
 use indexer::Indexer;
 pub use leftover::remove_leftovers;
+use log_scan::InUse;
 use queue::Queue;
 use reader::{ReadAccess, Readers, Snapshot};
 use schema::OpenError;
@@ -65,6 +68,28 @@ pub struct SqliteStore {
     writer: JoinHandle<Writer>,
     readers: Readers,
     health_reader: Readers,
+    /// A read that failed, for readiness to try again: what it needs may be read by nothing else.
+    failed_read: FailedReads,
+    _in_use: InUse,
+}
+
+/// A read without its result.
+type FailedRead = dyn Fn(&Snapshot<'_>) -> rusqlite::Result<()> + Send + Sync;
+
+/// The last read that failed, if it is not known to succeed again.
+#[derive(Default)]
+struct FailedReads(Mutex<Option<Arc<FailedRead>>>);
+
+impl FailedReads {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<FailedRead>>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl std::fmt::Debug for FailedReads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("FailedReads").field(&self.lock().is_some()).finish()
+    }
 }
 
 /// What requests and the writer share.
@@ -122,6 +147,7 @@ impl Shared {
             0 => Health::Ready,
             1 => Health::DiskFull,
             2 => Health::LogFull,
+            4 => Health::Refusing,
             _ => Health::Broken,
         }
     }
@@ -144,6 +170,8 @@ impl SqliteStore {
     /// See `Store::open`.
     pub fn open(path: &Path, config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let path = locate(path).map_err(OpenError::Folder)?;
+        log_scan::look(&path, &metrics)?;
+        let in_use = InUse::new(&path);
         let queue = Queue::new(config.queue_max);
         let shared = Arc::new(Shared {
             queue,
@@ -159,13 +187,24 @@ impl SqliteStore {
         let (answers, answered) = mpsc::unbounded_channel();
         let writer = Writer::open(Arc::clone(&shared), config.clone(), path.clone(), answers)?;
         let index = Arc::new(Index::default());
-        let readers = Readers::start(path.clone(), Arc::clone(&index), &shared.access, config.readers, "reader")?;
-        let health_reader = Readers::start(path.clone(), Arc::default(), &shared.access, 1, "health")?;
+        let readers = Readers::start(path.clone(), Arc::clone(&index), &shared, config.readers, "reader")?;
+        let health_reader = Readers::start(path.clone(), Arc::default(), &shared, 1, "health")?;
         let indexer = Indexer::start(path.clone(), Arc::clone(&shared), Arc::clone(&index), found)?;
         let run = move || writer.run();
         let writer = std::thread::Builder::new().name("writer".to_owned()).spawn(run).map_err(OpenError::Thread)?;
         tokio::spawn(deliver(answered));
-        Ok(Self { path, query_timeout: config.query_timeout, shared, index, indexer, writer, readers, health_reader })
+        Ok(Self {
+            path,
+            query_timeout: config.query_timeout,
+            shared,
+            index,
+            indexer,
+            writer,
+            readers,
+            health_reader,
+            failed_read: FailedReads::default(),
+            _in_use: in_use,
+        })
     }
 
     /// See `Store::has_room`.
@@ -191,24 +230,58 @@ impl SqliteStore {
 
     async fn read<T: Send + 'static>(
         &self,
-        read: impl Fn(&Snapshot<'_>) -> rusqlite::Result<T> + Clone + Send + 'static,
+        read: impl Fn(&Snapshot<'_>) -> rusqlite::Result<T> + Clone + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
         let result = self.readers.read(self.query_timeout, read.clone()).await;
+        if matches!(result, Err(StoreError::Damaged(_))) {
+            self.shared.metrics.damaged(DamageKind::Row);
+        }
         if !matches!(result, Err(StoreError::Unavailable(_))) {
             return result;
         }
         // Perhaps something of ours is missing, since somebody changed the schema. The writer looks, and puts it back; then
         // the answer is worth another try.
         self.shared.set_health(Health::Broken);
-        match self.health().await {
+        let again = match self.look().await {
             Health::Broken => result,
-            _ => self.readers.read(self.query_timeout, read).await,
+            _ => self.readers.read(self.query_timeout, read.clone()).await,
+        };
+        if let Err(StoreError::Unavailable(why)) = &again {
+            let failed: Arc<FailedRead> = Arc::new(move |snapshot: &Snapshot<'_>| read(snapshot).map(drop));
+            if self.failed_read.lock().replace(failed).is_none() {
+                log::error("a read fails; readiness tries it again").text("error", why).emit();
+            }
         }
+        again
     }
 
-    /// See `Store::health`.
+    /// See `Store::health`. Ready, if the writer and a reader are, and the last read that failed would not fail again.
     pub async fn health(&self) -> Health {
-        let has_table = |snapshot: &Snapshot<'_>| schema::object_exists(snapshot.connection, "messages");
+        let health = self.look().await;
+        let failed = self.failed_read.lock().clone();
+        let Some(failed) = failed.filter(|_| health == Health::Ready) else { return health };
+        let again = Arc::clone(&failed);
+        // By the threads that requests read by. What takes long is not refused for what it was refused for.
+        let result = self.readers.read(HEALTH_PATIENCE, move |snapshot| again(snapshot)).await;
+        if let Err(StoreError::Unavailable(_) | StoreError::QueueFull | StoreError::Closed) = result {
+            return Health::Broken;
+        }
+        if self.failed_read.lock().take_if(|now| Arc::ptr_eq(now, &failed)).is_some() {
+            log::info("a read that failed succeeds again").emit();
+        }
+        health
+    }
+
+    /// Asks the writer, and reads as requests do.
+    async fn look(&self) -> Health {
+        let has_table = |snapshot: &Snapshot<'_>| {
+            let has_table = schema::object_exists(snapshot.connection, "messages")?;
+            if has_table {
+                Extent::read(snapshot.connection)?;
+                details::read_some(snapshot.connection)?;
+            }
+            Ok(has_table)
+        };
         let mut table = self.health_reader.read(HEALTH_PATIENCE, has_table).await;
         if table.is_err() || self.shared.has_lost(&self.path) {
             self.shared.set_health(Health::Broken);
@@ -263,6 +336,15 @@ impl SqliteStore {
                 .emit();
         }
     }
+}
+
+/// Before a command opens a database for writing: keeps a copy of its log if SQLite would not read all of it, and says so in a
+/// sentence.
+pub fn keep_damaged_log(path: &Path) -> anyhow::Result<Option<String>> {
+    let path = locate(path)?;
+    let Some(finding) = log_scan::scan(&path)? else { return Ok(None) };
+    let copy = finding.keep_copy(&path)?;
+    Ok(Some(format!("{finding}; a copy is kept at {}", copy.display())))
 }
 
 /// A stage of building everything derived anew.

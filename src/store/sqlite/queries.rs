@@ -25,7 +25,13 @@ pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// A page and its total. `patience` is how long counting may take where the request is content with a lower bound.
-pub(super) fn page(connection: &Connection, request: &PageRequest, patience: Duration) -> rusqlite::Result<Page> {
+/// `check` looks at each row of the page before it is shown; its columns are `Columns::LISTED`.
+pub(super) fn page(
+    connection: &Connection,
+    request: &PageRequest,
+    patience: Duration,
+    check: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Page> {
     let counted = if request.bounded_total && request.filter.search.is_some() && request.filter.from.is_none() {
         total_within(connection, &request.filter, patience)?
     } else {
@@ -39,16 +45,17 @@ pub(super) fn page(connection: &Connection, request: &PageRequest, patience: Dur
     if counted.complete && offset >= counted.total {
         return Ok(page);
     }
-    list(connection, request, offset, &mut page)?;
+    list(connection, request, offset, &mut page, check)?;
     Ok(page)
 }
 
-/// Fills a page with its messages, in one pass over the table.
+/// Fills a page with its messages, in one pass over the table. `check` is that of `page`.
 pub(super) fn list(
     connection: &Connection,
     request: &PageRequest,
     offset: u64,
     page: &mut Page,
+    mut check: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     let (mut condition, mut values) = condition(&request.filter);
     if let Start::Behind(position) = &request.start {
@@ -62,7 +69,7 @@ pub(super) fn list(
     };
     // One row more tells whether there is a next page.
     let sql = format!(
-        "SELECT message_id, from_msisdn, to_msisdn, ts, text, rowid FROM messages WHERE rowid IN (
+        "SELECT message_id, from_msisdn, to_msisdn, ts, text, rowid, created_at FROM messages WHERE rowid IN (
              SELECT rowid FROM messages NOT INDEXED WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?
          ) ORDER BY {order}"
     );
@@ -74,6 +81,7 @@ pub(super) fn list(
         if page.is_full(request.limit) {
             return Ok(());
         }
+        check(row)?;
         page.push(message(row)?, position(row, request.order)?, &request.room);
     }
     if request.order == Order::Time {

@@ -12,14 +12,17 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
+use super::Shared;
+use super::damage::{damage_of, is_unreadable};
 use super::file::FileIdentity;
 use super::reading::open_to_read;
 use super::schema::{self, OpenError};
 use crate::store::StoreError;
 use crate::store::index::Index;
 use crate::store::index::state::State;
-use crate::telemetry::log;
+use crate::telemetry::metrics::DamageKind;
 use crate::telemetry::process::give_back_memory;
+use crate::telemetry::{Metrics, log};
 
 /// Reads that may wait for a thread; more are refused at once.
 const WAITING_MAX: usize = 256;
@@ -74,6 +77,8 @@ pub(super) struct Reader {
     path: PathBuf,
     index: Arc<Index>,
     access: Arc<ReadAccess>,
+    /// Where damage is counted; none outside the service.
+    metrics: Option<Arc<Metrics>>,
     slot: Slot,
 }
 
@@ -85,7 +90,8 @@ pub(super) struct Snapshot<'a> {
     pub database: (u64, u64),
     /// None, while the index knows nothing.
     pub state: Option<Arc<State>>,
-    index: &'a Index,
+    /// What the state was taken from.
+    pub index: &'a Index,
     over: &'a dyn Fn() -> bool,
 }
 
@@ -95,7 +101,7 @@ impl Snapshot<'_> {
         (self.over)()
     }
 
-    /// The index said something that the table does not bear out.
+    /// The index cannot be read, or contradicts itself.
     pub fn index_is_wrong(&self, error: &std::io::Error) {
         log::error("the index is wrong").cause(error).emit();
         self.index.distrust();
@@ -115,7 +121,7 @@ impl Readers {
     pub fn start(
         path: PathBuf,
         index: Arc<Index>,
-        access: &Arc<ReadAccess>,
+        shared: &Shared,
         count: usize,
         name: &str,
     ) -> Result<Self, OpenError> {
@@ -124,8 +130,9 @@ impl Readers {
         let mut threads = Vec::new();
         for at in 0..count {
             let (waiting, mut reader) = (Arc::clone(&waiting), Reader::new(path.clone(), Arc::clone(&index)));
-            reader.access = Arc::clone(access);
-            lock(&access.slots).push(Arc::clone(&reader.slot));
+            reader.access = Arc::clone(&shared.access);
+            reader.metrics = Some(Arc::clone(&shared.metrics));
+            lock(&shared.access.slots).push(Arc::clone(&reader.slot));
             let run = move || {
                 while let Some(work) = next(&waiting) {
                     let started = Instant::now();
@@ -195,7 +202,7 @@ fn next(waiting: &Mutex<Receiver<Work>>) -> Option<Work> {
 impl Reader {
     /// Opens nothing yet.
     pub fn new(path: PathBuf, index: Arc<Index>) -> Self {
-        Self { path, index, access: Arc::default(), slot: Slot::default() }
+        Self { path, index, access: Arc::default(), metrics: None, slot: Slot::default() }
     }
 
     /// Lets go of the database, until the next read.
@@ -242,7 +249,18 @@ impl Reader {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
                 return Err(StoreError::QueryDeadline);
             }
-            Err(error) => Err(unavailable(error)),
+            Err(error) => {
+                if let Some(damage) = damage_of(&error) {
+                    // The connection is as good as before; what is damaged is not served.
+                    return Err(StoreError::Damaged(damage.to_string()));
+                }
+                if is_unreadable(&error)
+                    && let Some(metrics) = &self.metrics
+                {
+                    metrics.damaged(DamageKind::Page);
+                }
+                Err(unavailable(error))
+            }
             Ok(answer) => answer.ok_or_else(changed),
         };
         if result.is_err() {

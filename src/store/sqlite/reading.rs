@@ -52,7 +52,7 @@ pub(super) fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
 fn prepare_to_read(connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(Duration::from_secs(1))?;
     // What is hot is in the system's cache.
-    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -2048;")?;
+    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -2048; PRAGMA cell_size_check = 1;")?;
     connection.set_prepared_statement_cache_capacity(64);
     add_functions(&connection)?;
     Ok(connection)

@@ -100,6 +100,9 @@ pub enum OpenError {
     /// Another file was put in the place of ours, and our log left beside it.
     #[error("the log beside the database belongs to another file; remove it")]
     StrayLog,
+    /// The log is damaged, and it would be gone by the opening.
+    #[error(transparent)]
+    DamagedLog(#[from] super::log_scan::NoCopy),
     /// The system has no more threads.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -214,7 +217,7 @@ fn prepare(
     // FULL, not NORMAL: a Receipt promises that the message survives power loss, and NORMAL may lose the last commits.
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 67108864;
-         PRAGMA cache_size = -16384;",
+         PRAGMA cache_size = -16384; PRAGMA cell_size_check = 1;",
     )?;
     // A process that was killed between its write and its fsync leaves rows that can be read but are not on disk yet; so does
     // a failed fsync. A duplicate of such a row is answered 200 without a write of its own, so they are made durable here.
@@ -400,7 +403,7 @@ fn lacks_object(connection: &Connection) -> rusqlite::Result<bool> {
         }
     }
     let has_rows = "SELECT 1 FROM postroom_index, postroom_tie";
-    Ok(version != SCHEMA_VERSION || !connection.prepare(has_rows)?.exists([])?)
+    Ok(!connection.prepare(has_rows)?.exists([])?)
 }
 
 fn lacks_column(connection: &Connection) -> rusqlite::Result<bool> {

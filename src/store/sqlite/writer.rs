@@ -12,7 +12,7 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
-use super::append::{Reach, Rows, append};
+use super::append::{Reach, Rows, append, is_refusal, try_out};
 use super::checkpoints::{Checkpoints, close_as_it_is};
 use super::failure::Failure;
 use super::file::{FileIdentity, StrayLog};
@@ -22,9 +22,11 @@ use super::schema::{self, Missing, OpenError, checkpoint, move_whole_log, open_f
 use super::tie;
 use super::{Forget, Shared};
 use crate::config::StoreConfig;
+use crate::domain::MessageId;
 use crate::store::queue::{Answers, Job};
 use crate::store::{Health, Receipt, StoreError};
 use crate::telemetry::log;
+use crate::telemetry::metrics::DamageKind;
 use crate::telemetry::process::give_back_memory;
 
 /// How often a writer in trouble looks whether the trouble is over.
@@ -40,6 +42,9 @@ const LOG_PATIENCE: Duration = Duration::from_millis(100);
 /// Notes that are deleted in one transaction: a message that comes meanwhile waits for a millisecond or so.
 const FORGET_AT_ONCE: i64 = 1_000;
 
+/// Ids of refused messages that are tried again before the trouble counts as over.
+const SUSPECTS_MAX: usize = 64;
+
 /// Everything that the writer's thread owns.
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -53,6 +58,12 @@ pub(super) struct Writer {
     log_is_needed: bool,
     /// How far the table had come when it was last looked at, in whatever file.
     reach: Option<Reach>,
+    /// Messages whose batch failed: only when the database would take them is it well again.
+    suspects: Vec<MessageId>,
+    /// It was logged that messages are not taken.
+    is_in_trouble: bool,
+    /// When it was last tried whether the trouble is over.
+    probed: Instant,
     /// A whole batch of answers at a time: one wake-up of the runtime, which then wakes the requests itself.
     answers: mpsc::UnboundedSender<Answers>,
 }
@@ -83,8 +94,19 @@ impl Writer {
         path: PathBuf,
         answers: mpsc::UnboundedSender<Answers>,
     ) -> Result<Self, OpenError> {
-        let (open, stray_log, reach) = (None, None, None);
-        let mut writer = Self { shared, config, path, open, stray_log, log_is_needed: false, reach, answers };
+        let mut writer = Self {
+            shared,
+            config,
+            path,
+            open: None,
+            stray_log: None,
+            log_is_needed: false,
+            reach: None,
+            suspects: Vec::new(),
+            is_in_trouble: false,
+            probed: Instant::now(),
+            answers,
+        };
         match writer.open_connection(Missing::Create) {
             Ok(open) => writer.open = Some(open),
             // What is there can be read, and messages are refused until there is space.
@@ -131,6 +153,10 @@ impl Writer {
             let more_to_do = match self.shared.queue.take(self.config.batch_max, patience) {
                 Taken::Jobs(jobs) => {
                     self.file(jobs);
+                    // Where somebody always waits, too.
+                    if self.shared.health() != Health::Ready && self.probed.elapsed() >= PROBE_INTERVAL {
+                        self.file(Vec::new());
+                    }
                     false
                 }
                 Taken::Nothing if self.shared.health() == Health::Ready => {
@@ -180,18 +206,33 @@ impl Writer {
 
     /// Commits a batch and answers everyone in it.
     fn file(&mut self, jobs: Vec<Job>) {
-        let written = catch_unwind(AssertUnwindSafe(|| self.write(&jobs))).unwrap_or(Err(Failure::Panic));
+        let messages = count_messages(&jobs);
+        let mut written = catch_unwind(AssertUnwindSafe(|| self.write(&jobs))).unwrap_or(Err(Failure::Panic));
+        if messages == 0 && written.is_ok() && self.shared.health() != Health::Ready {
+            let tried = catch_unwind(AssertUnwindSafe(|| self.try_out())).unwrap_or(Err(Failure::Panic));
+            written = tried.and(written);
+            self.probed = Instant::now();
+        }
         let answers: Answers = match written {
             Ok(results) => {
                 // Copies of what is stored are answered without a write, and prove nothing about the next one.
-                if count_messages(&jobs) == 0 || results.iter().flatten().any(Receipt::has_created) {
+                let has_created = results.iter().flatten().any(Receipt::has_created);
+                if messages == 0 || has_created && self.suspects.is_empty() {
                     self.recovered();
+                }
+                // Whether it is these messages or all that are refused is found out by a trial.
+                if results.iter().any(Result::is_err) && self.shared.health() == Health::Ready {
+                    self.shared.set_health(Health::Refusing);
                 }
                 jobs.into_iter().map(|job| job.reply).zip(results).collect()
             }
             Err(failure) => {
                 let error = failure.to_store_error();
-                self.failed(failure, count_messages(&jobs));
+                if messages > 0 {
+                    let ids = jobs.iter().flat_map(|job| &job.messages).map(|message| message.id.clone());
+                    self.suspects = ids.take(SUSPECTS_MAX).collect();
+                }
+                self.failed(failure, messages);
                 jobs.into_iter().map(|job| (job.reply, Err(error.clone()))).collect()
             }
         };
@@ -295,6 +336,15 @@ impl Writer {
         Ok(results)
     }
 
+    /// Whether messages would be taken: what a probe alone does not touch may refuse them all the same.
+    fn try_out(&mut self) -> Result<(), Failure> {
+        let Some(Open { connection, .. }) = &self.open else { return Ok(()) };
+        try_out(connection, self.suspects.iter().cloned()).map_err(|error| match is_refusal(&error) {
+            true => Failure::Refusing(error),
+            false => Failure::of(error, connection),
+        })
+    }
+
     /// Deletes notes that the index has taken in, some at a time. Answers whether there are more.
     fn forget(&mut self) -> bool {
         let Some(Open { connection, .. }) = &self.open else { return false };
@@ -321,12 +371,15 @@ impl Writer {
         give_back_memory();
     }
 
-    fn recovered(&self) {
-        if self.shared.set_health(Health::Ready) != Health::Ready {
-            if let Some(Open { connection, .. }) = &self.open {
-                // If this fails, the next write tells.
-                let _ = execute(connection, PROBE_DONE);
-            }
+    fn recovered(&mut self) {
+        self.suspects.clear();
+        if self.shared.set_health(Health::Ready) != Health::Ready
+            && let Some(Open { connection, .. }) = &self.open
+        {
+            // If this fails, the next write tells.
+            let _ = execute(connection, PROBE_DONE);
+        }
+        if std::mem::take(&mut self.is_in_trouble) {
             log::info("the database takes writes again").emit();
         }
     }
@@ -337,7 +390,9 @@ impl Writer {
             Failure::DiskFull(_) | Failure::Open(OpenError::NoSpace(_)) => Health::DiskFull,
             Failure::LogFull => Health::LogFull,
             // Somebody else is at work; nothing of ours is wrong.
-            Failure::Locked(_) | Failure::RolledBack(_) => self.shared.health(),
+            Failure::Locked(_) => self.shared.health(),
+            // Nothing of ours either; whether it is so for all messages is found out by a trial.
+            Failure::RolledBack(_) | Failure::Refusing(_) => Health::Refusing,
             _ => Health::Broken,
         };
         if health == Health::Broken {
@@ -347,8 +402,16 @@ impl Writer {
             self.shared.writes_to(None);
         }
         self.log_is_needed |= failure.may_have_lost_pages();
+        if failure.is_of_a_page() {
+            self.shared.metrics.damaged(DamageKind::Page);
+        }
+        if health != Health::Broken {
+            self.suspects.clear();
+        }
         let before = self.shared.set_health(health);
-        if before != health || messages > 0 {
+        let was_in_trouble = self.is_in_trouble;
+        self.is_in_trouble |= health != Health::Ready;
+        if before != health || self.is_in_trouble && !was_in_trouble || messages > 0 {
             log::error("the database does not take writes").value("messages", messages).cause(&failure).emit();
         }
     }

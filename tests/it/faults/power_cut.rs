@@ -72,6 +72,8 @@ fn checked_ids(folder: &Arc<TempDir>, number: usize, may_be_new: bool) -> BTreeS
     if number % 12 == 5 {
         let server = Setup::in_folder(Arc::clone(folder)).start();
         wait_until("it is ready", || (server.get("/health/ready").status == 200).then_some(()));
+        let alarm = server.lines().into_iter().find(|line| line["level"] == "ERROR" && !line["bad_frame"].is_null());
+        assert_eq!(alarm, None, "what nobody was told of is not called damage");
         let connection = database::open(&path);
         database::assert_sound(&connection);
         return database::ids(&connection);

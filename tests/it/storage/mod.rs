@@ -2,6 +2,7 @@
 
 mod backup;
 mod beginning;
+mod damage;
 mod exchanged;
 mod file_trouble;
 mod foreign_writers;
