@@ -136,6 +136,14 @@ impl Address {
         stored == self.0 || is_vague() && read().without_form() == self.without_form()
     }
 
+    /// The forms in which this address, or an earlier version's writing of it, may stand as the recipient of a status: this one
+    /// first.
+    pub fn recipient_forms(&self) -> [String; 6] {
+        let id = self.without_form();
+        let jid = |server: &str| format!("{id}@{server}");
+        [self.0.clone(), id.to_owned(), format!("+{id}"), jid("c.us"), jid("s.whatsapp.net"), jid("lid")]
+    }
+
     /// What is left without tag and `+`.
     fn without_form(&self) -> &str {
         let id = self.0.split_once(':').filter(|(tag, _)| TAGS.contains(tag)).map_or(self.0.as_str(), |(_, id)| id);

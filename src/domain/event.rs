@@ -21,6 +21,13 @@ pub struct Event {
     pub accepted_at: Moment,
 }
 
+impl Event {
+    /// The message that it is about, as it is stored: a JSON object.
+    pub fn message_text(&self) -> Option<String> {
+        Some(serde_json::Value::Object(self.message.as_ref()?.to_fields()).to_string())
+    }
+}
+
 /// The kind of an event that stands for a body, or a part of one, that could not be read. `postroom reparse` tries again.
 pub const UNREADABLE: &str = "unreadable";
 
@@ -37,10 +44,19 @@ pub struct StoredEvent {
     pub kind: String,
     /// The part of the body that says it.
     pub body: Option<String>,
+    /// The message that it is about, as a JSON object.
+    pub message: Option<String>,
     /// When it came.
     pub received_at: String,
     /// The stored payload that brought it.
     pub payload: Option<i64>,
+}
+
+impl StoredEvent {
+    /// How many bytes of other people's words are in it.
+    pub fn bytes(&self) -> usize {
+        [&self.body, &self.message].into_iter().flatten().map(String::len).sum()
+    }
 }
 
 /// A page ends before the bodies of its events are longer than this together, but not before the first: account events of some

@@ -1,5 +1,7 @@
 //! A message, before it is stored (`NewMessage`, valid by construction) and after (`Message`, served as it lies in the file).
 
+use serde_json::{Map, Value};
+
 use super::{Address, Details, Invalid, Moment, Timestamp};
 
 /// Most bytes of UTF-8 in a message id.
@@ -60,6 +62,31 @@ impl NewMessage {
     pub fn compared_ts(&self) -> Option<Timestamp> {
         let given = self.details.as_ref().is_none_or(|details| details.provider_ts.is_some());
         given.then_some(self.ts)
+    }
+
+    /// Whether a row with this sender and recipient may be a copy of it. Other sources than the original wrote some addresses in
+    /// another form once.
+    pub fn is_between(&self, from: &str, to: &str) -> bool {
+        match self.details {
+            None => self.from.as_str() == from && self.to.as_str() == to,
+            Some(_) => self.from.was_stored_as(from) && self.to.was_stored_as(to),
+        }
+    }
+
+    /// Its parts as a JSON object, in the form that clients see a message in.
+    pub fn to_fields(&self) -> Map<String, Value> {
+        let mut fields = Map::new();
+        let parts = [
+            ("message_id", Some(self.id.as_str())),
+            ("from", Some(self.from.as_str())),
+            ("to", Some(self.to.as_str())),
+            ("ts", Some(self.ts.as_str())),
+            ("text", self.text.as_deref()),
+        ];
+        fields.extend(parts.into_iter().map(|(name, value)| (name.to_owned(), value.into())));
+        let details = self.details.as_ref().map_or(Value::Null, |details| Value::Object(details.to_fields()));
+        fields.insert("details".to_owned(), details);
+        fields
     }
 }
 

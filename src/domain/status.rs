@@ -50,6 +50,11 @@ impl StatusUpdate {
     pub fn recipient(&self) -> &str {
         self.recipient.as_ref().map_or("", Address::as_str)
     }
+
+    /// What else the provider said, as it is stored: a JSON object, or nothing.
+    pub fn extra_text(&self) -> Option<String> {
+        (!self.extra.is_empty()).then(|| Value::Object(self.extra.clone()).to_string())
+    }
 }
 
 /// A stored status record.

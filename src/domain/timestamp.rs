@@ -34,6 +34,38 @@ impl Timestamp {
         Ok(Self(bytes))
     }
 
+    /// The first whole second that is not before a time as people and programs write it (RFC 3339): with `Z` or an offset, with or
+    /// without a fraction. The blank that an unescaped `+` becomes in a URL is a `+`, and the colon of an offset may be absent.
+    ///
+    /// Stored times are whole seconds. So for both ends of a range the next one is right: from it on, or before it. Beyond the
+    /// years 1 to 9999 the nearest end counts.
+    pub fn at_or_after(raw: &str) -> Result<Self, Invalid> {
+        const FORM: Invalid =
+            Invalid::Rule("timestamp must be a date and time with Z or an offset, such as 2025-01-15T10:00:00Z");
+        let (whole, rest) = raw.split_at_checked(19).ok_or(FORM)?;
+        let (fraction, zone) = match rest.strip_prefix('.') {
+            Some(rest) => rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count()),
+            None => ("0", rest),
+        };
+        let offset_seconds = if zone == "Z" { Some(0) } else { offset_seconds(zone) };
+        let (Some(offset_seconds), false) = (offset_seconds, fraction.is_empty()) else { return Err(FORM) };
+        let second = Self::parse(&format!("{whole}Z")).map_err(|error| match error {
+            Invalid::Rule(rule) if rule.contains("real") => error,
+            _ => FORM,
+        })?;
+        let rest = i64::from(fraction.bytes().any(|digit| digit != b'0'));
+        Ok(second.plus(rest - offset_seconds))
+    }
+
+    /// So many seconds later, or the end of what there is.
+    fn plus(self, seconds: i64) -> Self {
+        let (first, last) = (*b"0001-01-01T00:00:00Z", *b"9999-12-31T23:59:59Z");
+        let local = self.as_str().trim_end_matches('Z').parse::<jiff::civil::DateTime>().expect("it was parsed before");
+        let end = if seconds < 0 { first } else { last };
+        let moved = local.saturating_add(jiff::SignedDuration::from_secs(seconds));
+        Self::parse(&format!("{moved}Z")).unwrap_or(Self(end))
+    }
+
     /// The second that lies so many seconds after 1970. None outside the years 1 to 9999.
     pub fn from_unix_seconds(seconds: i64) -> Option<Self> {
         let text = jiff::Timestamp::from_second(seconds).ok()?.to_string();
@@ -44,6 +76,25 @@ impl Timestamp {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("only ASCII was let in")
     }
+}
+
+/// How many seconds a local time is ahead of UTC, by an offset such as `+02:00`.
+fn offset_seconds(zone: &str) -> Option<i64> {
+    let (sign, digits) = match zone.as_bytes().first()? {
+        b'+' | b' ' => (1, &zone[1..]),
+        b'-' => (-1, &zone[1..]),
+        _ => return None,
+    };
+    let (hours, minutes) = match digits.len() {
+        5 => digits.split_once(':').filter(|(hours, _)| hours.len() == 2)?,
+        4 => digits.split_at_checked(2)?,
+        _ => return None,
+    };
+    let number = |digits: &str, most: i64| {
+        let number: i64 = digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())??;
+        (number <= most).then_some(number)
+    };
+    Some(sign * (number(hours, 23)? * 3600 + number(minutes, 59)? * 60))
 }
 
 impl std::fmt::Debug for Timestamp {
@@ -144,6 +195,54 @@ mod tests {
             "0000-01-01T00:00:00Z",
         ] {
             assert_eq!(rule(bad), "timestamp must be a real date and time", "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_in_questions_have_fractions_and_offsets() {
+        let cases = [
+            ("2025-01-15T10:00:00Z", "2025-01-15T10:00:00Z"),
+            ("2025-01-15T10:00:00.000Z", "2025-01-15T10:00:00Z"),
+            ("2025-01-15T10:00:00.001Z", "2025-01-15T10:00:01Z"),
+            ("2025-12-31T23:59:59.9999999Z", "2026-01-01T00:00:00Z"),
+            ("2025-01-15T12:00:00+02:00", "2025-01-15T10:00:00Z"),
+            ("2025-01-15T12:00:00 02:00", "2025-01-15T10:00:00Z"),
+            ("2025-01-15T12:00:00+0200", "2025-01-15T10:00:00Z"),
+            ("2025-01-15T04:30:00.5-05:30", "2025-01-15T10:00:01Z"),
+            ("2025-01-15T10:00:00-00:00", "2025-01-15T10:00:00Z"),
+            ("2025-01-01T00:30:00+01:00", "2024-12-31T23:30:00Z"),
+            ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59Z"),
+            ("9999-12-31T23:59:59-10:00", "9999-12-31T23:59:59Z"),
+            ("0001-01-01T00:00:00+01:00", "0001-01-01T00:00:00Z"),
+        ];
+        for (raw, expected) in cases {
+            assert_eq!(
+                Timestamp::at_or_after(raw).map(|time| time.as_str().to_owned()).as_deref(),
+                Ok(expected),
+                "{raw}"
+            );
+        }
+        for bad in [
+            "",
+            "yesterday",
+            "2025-01-15",
+            "2025-01-15T10:00:00",
+            "2025-01-15T10:00:00.Z",
+            "2025-01-15T10:00:00.5",
+            "2025-01-15T10:00:00,5Z",
+            "2025-01-15t10:00:00Z",
+            "2025-01-15 10:00:00Z",
+            "2025-01-15T10:00:00z",
+            "2025-01-15T10:00:00+2:00",
+            "2025-01-15T10:00:00+24:00",
+            "2025-01-15T10:00:00+02:60",
+            "2025-01-15T10:00:00+02:00Z",
+            "2025-01-15T10:00:00+0é0",
+            "2025-01-15T10:00:00é",
+            " 2025-01-15T10:00:00Z",
+            "2025-02-30T10:00:00+01:00",
+        ] {
+            assert!(matches!(Timestamp::at_or_after(bad), Err(Invalid::Rule(_))), "{bad:?}");
         }
     }
 

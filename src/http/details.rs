@@ -32,8 +32,12 @@ pub async fn message(app: &AppState, path: &str, query: &str) -> Result<Answer, 
     if !params::flag(query, "raw") {
         return Ok(ok(&FullMessageView::new(&found)));
     }
-    let number = found.payload.ok_or(ApiError::NotFound)?;
-    let payload = app.store.payload(number).await?.ok_or(ApiError::NotFound)?;
+    raw_body(app, found.payload).await
+}
+
+/// A stored body, byte for byte.
+async fn raw_body(app: &AppState, number: Option<i64>) -> Result<Answer, ApiError> {
+    let payload = app.store.payload(number.ok_or(ApiError::NotFound)?).await?.ok_or(ApiError::NotFound)?;
     // Somebody else wrote these bytes: no browser shall make anything of them.
     let mut answer = with_type(payload.bytes.into(), HeaderValue::from_static("application/octet-stream"));
     answer.headers_mut().insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"payload\""));
@@ -44,20 +48,32 @@ pub async fn message(app: &AppState, path: &str, query: &str) -> Result<Answer, 
 /// How far a sent message came.
 #[utoipa::path(get, path = "/messages/{id}/statuses", tag = "messages", operation_id = "statuses",
     description = "The greatest state that was ever told of a message, and all records. What was sent is not in the inbox, so \
-        the message itself need not be there.",
-    params(("id" = String, Path, description = "The message's key, or the provider's id, as for the message")),
+        the message itself need not be there. raw=1 returns the body that brought the latest record, or the latest of a state and \
+        of a recipient.",
+    params(
+        ("id" = String, Path, description = "The message's key, or the provider's id, as for the message"),
+        ("raw" = Option<String>, Query, description = "1: the raw body instead", pattern = "^[01]?$"),
+        ("status" = Option<String>, Query, description = "With raw: of a record of this state",
+            pattern = "^(queued|sent|delivered|read|played|failed)?$"),
+        ("recipient" = Option<String>, Query, description = "With raw: of a record of exactly this recipient"),
+    ),
     responses(
         (status = 200, description = "Its statuses", body = StatusView),
         (status = 401, description = "Reading wants a token", body = DetailView),
-        (status = 404, description = "No status of it is known", body = DetailView),
+        (status = 404, description = "No status of it is known, or no raw body of it", body = DetailView),
         (status = 409, description = "Several messages have this id; ask by key", body = AmbiguousView),
+        (status = 422, description = "A parameter breaks its rule", body = InvalidView),
         (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]
-pub async fn statuses(app: &AppState, path: &str) -> Result<Answer, ApiError> {
+pub async fn statuses(app: &AppState, path: &str, query: &str) -> Result<Answer, ApiError> {
     let id = params::path_id(path, "/statuses").ok_or(ApiError::NotFound)?;
-    Ok(ok(&StatusView::new(&one(app.store.statuses(id).await?)?)))
+    let wanted = params::record_request(query).map_err(ApiError::Invalid)?;
+    let found = one(app.store.statuses(id).await?)?;
+    let Some(wanted) = wanted else { return Ok(ok(&StatusView::new(&found))) };
+    let latest = found.records.iter().rev().find(|record| record.payload.is_some() && wanted.fits(record));
+    raw_body(app, latest.and_then(|record| record.payload)).await
 }
 
 fn one<T>(found: Lookup<T>) -> Result<T, ApiError> {
@@ -71,7 +87,8 @@ fn one<T>(found: Lookup<T>) -> Result<T, ApiError> {
 /// What came through the doors and is neither message nor status.
 #[utoipa::path(get, path = "/events", tag = "messages", operation_id = "events",
     description = "Account events, unknown types, bodies that could not be read (kind unreadable), and copies that differ from \
-        what is stored (kind conflict). The newest first; before goes on to older ones.",
+        what is stored (kind conflict); messages of our own, edits and deletions, with message as their parts. The newest first; \
+        before goes on to older ones.",
     params(
         ("limit" = Option<i64>, Query, description = "How many at most", minimum = 1, maximum = 100),
         ("before" = Option<i64>, Query, description = "Only those with a lesser number", minimum = 0),
@@ -91,4 +108,29 @@ pub async fn events(app: &AppState, query: &str) -> Result<Answer, ApiError> {
     let events = app.store.events(request).await?;
     let next_before = events.last().map(|event| event.number);
     Ok(ok(&EventsView { data: events.iter().map(EventView::new).collect(), next_before }))
+}
+
+/// One event.
+#[utoipa::path(get, path = "/events/{id}", tag = "messages", operation_id = "event",
+    description = "An event by its number, as the listing shows it. raw=1 returns the body that brought it, exactly as it came \
+        (but for secrets in it).",
+    params(
+        ("id" = i64, Path, description = "Its number: event_id"),
+        ("raw" = Option<String>, Query, description = "1: the raw body instead", pattern = "^[01]?$"),
+    ),
+    responses(
+        (status = 200, description = "The event", body = EventView),
+        (status = 401, description = "Reading wants a token", body = DetailView),
+        (status = 404, description = "There is none, or no raw body of it", body = DetailView),
+        (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
+        (status = 503, description = "The database is not available", body = DetailView),
+    ),
+    security((), ("token" = [])))]
+pub async fn event(app: &AppState, path: &str, query: &str) -> Result<Answer, ApiError> {
+    let number = params::path_number(path, "/events/").ok_or(ApiError::NotFound)?;
+    let event = app.store.event(number).await?.ok_or(ApiError::NotFound)?;
+    match params::flag(query, "raw") {
+        true => raw_body(app, event.payload).await,
+        false => Ok(ok(&EventView::new(&event))),
+    }
 }

@@ -154,8 +154,9 @@ async fn dispatch(
         Endpoint::Webhook | Endpoint::Door => Err(ApiError::NotFound),
         Endpoint::Messages => Box::pin(messages::list(app, query)).await,
         Endpoint::Message => Box::pin(details::message(app, path, query)).await,
-        Endpoint::Statuses => Box::pin(details::statuses(app, path)).await,
+        Endpoint::Statuses => Box::pin(details::statuses(app, path, query)).await,
         Endpoint::Events => Box::pin(details::events(app, query)).await,
+        Endpoint::Event => Box::pin(details::event(app, path, query)).await,
         Endpoint::Stats => Box::pin(stats::summarize(app, query)).await,
         Endpoint::Live => Ok(health::live()),
         Endpoint::Ready => Ok(Box::pin(health::ready(app)).await),
@@ -251,7 +252,8 @@ fn head_fault(headers: &HeaderMap, version: Version) -> Option<&'static str> {
 /// Whether something stored is read. The pages that hold no data, the health probes and the doors ask for no token.
 fn is_guarded(app: &AppState, endpoint: Endpoint) -> bool {
     match endpoint {
-        Endpoint::Messages | Endpoint::Stats | Endpoint::Message | Endpoint::Statuses | Endpoint::Events => true,
+        Endpoint::Messages | Endpoint::Message | Endpoint::Statuses => true,
+        Endpoint::Events | Endpoint::Event | Endpoint::Stats => true,
         Endpoint::Metrics => !app.access().metrics_public,
         Endpoint::Webhook | Endpoint::Door | Endpoint::Live | Endpoint::Ready => false,
         Endpoint::Index | Endpoint::OpenApi | Endpoint::Docs => false,
@@ -260,7 +262,8 @@ fn is_guarded(app: &AppState, endpoint: Endpoint) -> bool {
 
 /// Whether an answer may be as large as what others have sent; the rest are small, or lie in the memory anyway.
 fn reads_pages(endpoint: Endpoint) -> bool {
-    matches!(endpoint, Endpoint::Messages | Endpoint::Message | Endpoint::Statuses | Endpoint::Events)
+    use Endpoint::{Event, Events, Message, Messages, Statuses};
+    matches!(endpoint, Messages | Message | Statuses | Events | Event)
 }
 
 /// Reading wants a token, if there are tokens.

@@ -15,14 +15,14 @@ use crate::domain::{Position, Start};
         ("limit" = Option<i64>, Query, description = "How many at most", minimum = 1, maximum = 100),
         ("offset" = Option<i64>, Query, description = "How many to skip", minimum = 0),
         ("from" = Option<String>, Query, description = "Exactly this sender", example = "+919876543210"),
-        ("since" = Option<String>, Query, description = "At this time or later: YYYY-MM-DDTHH:MM:SSZ",
-            pattern = r"^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?$",
+        ("since" = Option<String>, Query, description = "At this time or later: a date and time with Z or an offset (RFC 3339)",
+            pattern = r"^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))?$",
             example = "2025-01-15T09:30:00Z"),
         ("q" = Option<String>, Query, description = "Text that contains this, whatever the case; every character is literal; \
             at most 1,024 bytes", max_length = 1024),
         ("to" = Option<String>, Query, description = "Exactly this recipient"),
-        ("until" = Option<String>, Query, description = "Before this time, which is not included: YYYY-MM-DDTHH:MM:SSZ",
-            pattern = r"^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?$"),
+        ("until" = Option<String>, Query, description = "Before this time, which is not included: in the same form",
+            pattern = r"^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))?$"),
         ("source" = Option<String>, Query, description = "Of the door of this name; postroom is the original one"),
         ("kind" = Option<String>, Query, description = "Of this sort; messages of the original door are texts",
             pattern = "^(text|image|video|audio|document|sticker|location|contacts|interactive|button|reaction|order|system\

@@ -123,6 +123,8 @@ pub enum Endpoint {
     Statuses,
     /// What is neither message nor status.
     Events,
+    /// One of these.
+    Event,
     /// The inbox in a few numbers.
     Stats,
     /// Whether the process runs.
@@ -157,6 +159,7 @@ const fn route(method: Method, path: &'static str, endpoint: Endpoint, label: Pa
 const DOOR: &str = "/webhook/{source}";
 const MESSAGE: &str = "/messages/{id}";
 const STATUSES: &str = "/messages/{id}/statuses";
+const EVENT: &str = "/events/{id}";
 
 /// Every path that answers something other than 404.
 pub const ROUTES: &[Route] = &[
@@ -166,6 +169,7 @@ pub const ROUTES: &[Route] = &[
     route(Method::GET, MESSAGE, Endpoint::Message, PathLabel::Message),
     route(Method::GET, STATUSES, Endpoint::Statuses, PathLabel::Statuses),
     route(Method::GET, "/events", Endpoint::Events, PathLabel::Events),
+    route(Method::GET, EVENT, Endpoint::Event, PathLabel::Event),
     route(Method::GET, "/stats", Endpoint::Stats, PathLabel::Stats),
     route(Method::GET, "/health/live", Endpoint::Live, PathLabel::Live),
     route(Method::GET, "/health/ready", Endpoint::Ready, PathLabel::Ready),
@@ -193,12 +197,13 @@ pub fn find_route(path: &str) -> Option<&'static Route> {
 /// The path as the table has it, with braces for what may be anything. A message's id may hold slashes.
 fn pattern_of(path: &str) -> &str {
     let below = |parent: &str| path.strip_prefix(parent).filter(|rest| !rest.is_empty() && !rest.starts_with('/'));
-    match (below("/webhook/"), below("/messages/")) {
-        (Some(_), _) => DOOR,
-        (_, Some(id)) if id.ends_with("/statuses") => STATUSES,
-        (_, Some(_)) => MESSAGE,
-        (None, None) if path.contains('{') => "",
-        (None, None) => path,
+    match (below("/webhook/"), below("/messages/"), below("/events/")) {
+        (Some(_), ..) => DOOR,
+        (_, Some(id), _) if id.ends_with("/statuses") => STATUSES,
+        (_, Some(_), _) => MESSAGE,
+        (.., Some(_)) => EVENT,
+        (None, None, None) if path.contains('{') => "",
+        (None, None, None) => path,
     }
 }
 
@@ -219,6 +224,8 @@ mod tests {
         assert_eq!(endpoint("/webhook/meta/"), Some(Endpoint::Door));
         assert_eq!(endpoint("/messages/a/b%2Fc"), Some(Endpoint::Message));
         assert_eq!(endpoint("/messages/a/statuses/"), Some(Endpoint::Statuses));
+        assert_eq!(endpoint("/events/"), Some(Endpoint::Events));
+        assert_eq!(endpoint("/events/7/"), Some(Endpoint::Event));
         assert_eq!(endpoint("/messages/{id}"), Some(Endpoint::Message));
     }
 }

@@ -14,7 +14,7 @@ use super::{details, docs, health, index, messages, metrics, receive, stats, vie
         license(name = "MIT", identifier = "MIT"),
     ),
     paths(
-        receive::receive, receive::receive_at_door, messages::list, details::message, details::statuses, details::events, stats::summarize, health::live, health::ready, metrics::expose, index::greet,
+        receive::receive, receive::receive_at_door, messages::list, details::message, details::statuses, details::events, details::event, stats::summarize, health::live, health::ready, metrics::expose, index::greet,
         docs::openapi, docs::page,
     ),
     components(schemas(views::DetailView, views::InvalidView, views::StatusCountsView)),

@@ -9,7 +9,8 @@ use super::cursor;
 use crate::domain::event::EventRequest;
 use crate::domain::invalid::Place;
 use crate::domain::query::{LIMIT_DEFAULT, LIMIT_MAX, SEARCH_BYTES_MAX};
-use crate::domain::{FieldError, Filter, Invalid, Kind, Needle, Order, PageRequest, Position, Start, Timestamp};
+use crate::domain::status::StatusRecord;
+use crate::domain::{FieldError, Filter, Invalid, Kind, Needle, Order, PageRequest, Position, Start, State, Timestamp};
 
 /// Reads a query string (without the question mark).
 pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
@@ -35,7 +36,7 @@ pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
     let limit =
         given.limit.as_deref().map_or(Ok(i64::from(LIMIT_DEFAULT)), |text| integer(text, 1, i64::from(LIMIT_MAX)));
     let offset = given.offset.as_deref().map_or(Ok(0), |text| integer(text, 0, i64::MAX));
-    let since = given.since.as_deref().filter(|text| !text.is_empty()).map(Timestamp::parse).transpose();
+    let since = given.since.as_deref().filter(|text| !text.is_empty()).map(Timestamp::at_or_after).transpose();
     let search = given.q.as_deref().filter(|text| !text.is_empty()).map(needle).transpose();
     let order = given.order.as_deref().map_or(Ok(Order::Time), order);
     let start = match (&given.cursor, &offset, &order) {
@@ -47,7 +48,7 @@ pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
         (_, Err(_), _) => Ok(Start::Offset(0)),
     };
     let bounded = given.total.as_deref().map_or(Ok(false), bounded);
-    let until = Given::text(&given.until).map(Timestamp::parse).transpose();
+    let until = Given::text(&given.until).map(Timestamp::at_or_after).transpose();
     let kind = Given::text(&given.kind).map(kind).transpose();
     match (limit, offset, (since, until), search, (order, kind), start, bounded) {
         (Ok(limit), Ok(_), (Ok(since), Ok(until)), Ok(search), (Ok(order), Ok(kind)), Ok(start), Ok(bounded_total)) => {
@@ -191,6 +192,34 @@ pub fn event_request(query: &str) -> Result<EventRequest, Vec<FieldError>> {
     }
 }
 
+/// Which record of a message's statuses is meant.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RecordRequest {
+    state: Option<State>,
+    recipient: Option<String>,
+}
+
+impl RecordRequest {
+    /// Whether a record is one of these.
+    pub fn fits(&self, record: &StatusRecord) -> bool {
+        self.state.is_none_or(|state| record.state == state)
+            && self.recipient.as_ref().is_none_or(|recipient| record.recipient == *recipient)
+    }
+}
+
+/// Reads the query string of a message's statuses: whose raw body is asked for, if one is.
+pub fn record_request(query: &str) -> Result<Option<RecordRequest>, Vec<FieldError>> {
+    let given = last_value(query, "status");
+    let state = given.as_deref().map(State::named);
+    if state == Some(None) {
+        let rule = Invalid::Rule("status must be queued, sent, delivered, read, played or failed");
+        let input = Value::String(given.unwrap_or_default());
+        return Err(vec![FieldError { place: Place::QueryParameter("status"), invalid: rule, input }]);
+    }
+    let recipient = last_value(query, "recipient").as_deref().map(sender);
+    Ok(flag(query, "raw").then_some(RecordRequest { state: state.flatten(), recipient }))
+}
+
 /// Reads the query string of `/stats`: whether sent messages are to be counted by their state.
 pub fn by_status(query: &str) -> Result<bool, Vec<FieldError>> {
     match last_value(query, "by") {
@@ -218,6 +247,12 @@ pub fn last_value(query: &str, name: &str) -> Option<String> {
 pub fn path_id(path: &str, suffix: &str) -> Option<String> {
     let id = path.strip_suffix('/').unwrap_or(path).strip_prefix("/messages/")?.strip_suffix(suffix)?;
     percent_encoding::percent_decode_str(id).decode_utf8().ok().map(Cow::into_owned).filter(|id| !id.is_empty())
+}
+
+/// The number in a path behind `prefix`.
+pub fn path_number(path: &str, prefix: &str) -> Option<i64> {
+    let digits = path.strip_suffix('/').unwrap_or(path).strip_prefix(prefix)?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 fn needle(text: &str) -> Result<Needle, Invalid> {
@@ -298,6 +333,28 @@ mod tests {
         for bad in ["/messages/", "/messages/%ff", "/messages//statuses"] {
             assert_eq!(path_id(bad, if bad.ends_with('s') { "/statuses" } else { "" }), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_time_may_have_a_fraction_and_an_offset() {
+        let filter = |query: &str| page_request(query).unwrap().filter;
+        for time in ["2025-01-15T09:30:00.000Z", "2025-01-15T11:30:00+02:00", "2025-01-15T11:30:00%2B02:00"] {
+            let range = filter(&format!("since={time}&until={time}"));
+            for end in [range.since, range.until] {
+                assert_eq!(end.unwrap().as_str(), "2025-01-15T09:30:00Z", "{time}");
+            }
+        }
+        assert_eq!(filter("until=2025-01-15T09:30:00.5Z").until.unwrap().as_str(), "2025-01-15T09:30:01Z");
+    }
+
+    #[test]
+    fn a_record_is_asked_for_by_state_and_recipient() {
+        assert_eq!(record_request("status=read"), Ok(None));
+        let wanted = record_request("raw=1&status=read&recipient=+1650").unwrap().unwrap();
+        assert_eq!((wanted.state, wanted.recipient.as_deref()), (Some(State::Read), Some("+1650")));
+        assert_eq!(record_request("raw=1&status=Read").unwrap_err()[0].place, Place::QueryParameter("status"));
+        assert_eq!((path_number("/events/17/", "/events/"), path_number("/events/1x", "/events/")), (Some(17), None));
+        assert_eq!(path_number(&format!("/events/{}", "9".repeat(30)), "/events/"), None);
     }
 
     #[test]

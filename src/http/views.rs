@@ -131,6 +131,11 @@ pub struct StatusRecordView<'a> {
     /// Why it failed, or null.
     #[schema(required)]
     pub error: Option<&'a str>,
+    /// What else the provider said: price, conversation, callback data, details of the error.
+    #[schema(value_type = Object)]
+    pub extra: &'a serde_json::Map<String, Value>,
+    /// Whether `?raw=1` has the raw body.
+    pub has_raw: bool,
 }
 
 impl<'a> StatusView<'a> {
@@ -141,6 +146,8 @@ impl<'a> StatusView<'a> {
             ts: &record.at,
             recipient: &record.recipient,
             error: record.error.as_deref(),
+            extra: &record.extra,
+            has_raw: record.payload.is_some(),
         });
         Self { message_id: &status.message, status: status.state.name(), statuses: records.collect() }
     }
@@ -173,6 +180,11 @@ pub struct EventView<'a> {
     /// What it says.
     #[schema(required)]
     pub body: Option<Value>,
+    /// The message that it is about, in the form of a message with its details: one of our own, an edit, a deletion. Absent where
+    /// it is about none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub message: Option<Value>,
     /// When it came.
     pub received_at: &'a str,
     /// The number of the stored body that brought it, or null.
@@ -183,13 +195,14 @@ pub struct EventView<'a> {
 impl<'a> EventView<'a> {
     /// The event as clients see it.
     pub fn new(event: &'a StoredEvent) -> Self {
-        let body = event.body.as_ref();
+        let read = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
         Self {
             event_id: event.number,
             source: &event.source,
             provider: &event.provider,
             kind: &event.kind,
-            body: body.map(|text| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()))),
+            body: event.body.as_ref().map(read),
+            message: event.message.as_ref().map(read),
             received_at: &event.received_at,
             payload_id: event.payload,
         }

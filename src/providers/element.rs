@@ -63,10 +63,10 @@ pub struct Content<'a> {
 /// A message of its parts. Without a time that can be used, it is dated by when it came.
 pub fn message(mut details: Details, content: Content<'_>, now: Moment) -> NewMessage {
     let ts = content.time.and_then(timestamp);
-    match (&ts, content.time.and_then(as_scalar)) {
-        (Some(_), given) => details.provider_ts = given,
+    match (&ts, content.time.filter(|time| !time.is_null())) {
+        (Some(_), given) => details.provider_ts = given.and_then(as_scalar),
         // Not comparable, so not a time; but not forgotten either.
-        (None, Some(given)) => drop(details.extra.insert("unusable_ts".to_owned(), given.into())),
+        (None, Some(given)) => drop(details.extra.insert("unusable_ts".to_owned(), as_given(given))),
         (None, None) => {}
     }
     NewMessage {
@@ -88,6 +88,11 @@ pub fn address_of_channel(channel: &str, id: &str) -> Address {
         true => Address::tagged(channel, id),
         false => Address::tagged("channel", &format!("{channel}:{id}")),
     }
+}
+
+/// A time that cannot be used, as text where it is one value.
+fn as_given(value: &Value) -> Value {
+    as_scalar(value).map_or_else(|| value.clone(), Value::String)
 }
 
 /// A provider's time: seconds or milliseconds since 1970 as number or text, or a date and time (RFC 3339).
@@ -180,6 +185,37 @@ mod tests {
         let (one, other) = (message_key("x", "a", &"é".repeat(600)), message_key("x", "b", &"é".repeat(600)));
         assert!(one != other && one.as_str().starts_with("x:sha256:"), "{one:?}");
         assert_eq!(message_key("x", "", "a\0b").as_str(), "x::a\u{fffd}b");
+    }
+
+    #[test]
+    fn a_copy_of_an_event_has_its_key_and_another_one_does_not() {
+        let source = Source::new("s", &crate::providers::generic::SCHEME, Vec::new());
+        let now = Moment::from_microseconds(0);
+        let message = |id: &str, text: &str, time: Option<i64>, now| {
+            let (from, to, time) = (Address::read("+4915112345"), Address::read("+1"), time.map(Value::from));
+            let content = Content { key_id: id, from, to, time: time.as_ref(), text: Some(text.to_owned()) };
+            message(details(&source, "a", id, Kind::Edit, "edit"), content, now)
+        };
+        let key = |kind: &str, message, now| event_with_message(&source, kind, message, &json!({"at": 1}), now).key;
+        let later = Moment::from_microseconds(9_000_000);
+        let first = key("edit", message("1", "x", None, now), now);
+        assert_eq!(first, key("edit", message("1", "x", None, later), later), "when it came does not count");
+        let timed = |time| key("edit", message("1", "x", Some(time), now), now);
+        assert_eq!(timed(1_736_935_200), timed(1_736_935_200));
+        let others = [
+            key("edit", message("1", "y", None, now), now),
+            key("edit", message("2", "x", None, now), now),
+            key("revoke", message("1", "x", None, now), now),
+            timed(1_736_935_200),
+            timed(1_736_935_201),
+        ];
+        for other in &others {
+            assert_ne!(&first, other);
+        }
+        let error = |id, occurred| occurrence_event(&source, "errors", id, occurred, &json!({"code": 1}), now).key;
+        assert_eq!(error(None, "1736935200"), error(None, "1736935200"));
+        assert_ne!(error(None, "1736935200"), error(None, "1737021600"), "the same error tomorrow");
+        assert_ne!(error(Some("1"), "1736935200"), error(Some("2"), "1736935200"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::element::{self, Content, ELEMENTS_MAX};
 use super::header::form;
-use super::json::{as_scalar, text};
+use super::json::{as_scalar, scalar_text, text};
 use super::rule::Text;
 use super::twilio::kind_of_media;
 use super::{InvalidBody, Parse, Parsed, Scheme, Source, VerifiedBody};
@@ -116,14 +116,14 @@ fn event_kind(part: &Value) -> &str {
 fn read_part(source: &Source, mapping: &Mapping, whole: &Value, part: &Value, now: Moment) -> Option<NewMessage> {
     let at = |pointer: &Option<Text>| part.pointer(pointer.as_ref()?).filter(|value| !value.is_null());
     let scalar = |pointer: &Option<Text>| at(pointer).and_then(as_scalar);
-    if mapping.when.is_some() && scalar(&mapping.when).as_deref() != mapping.equals.as_deref() {
+    if mapping.when.is_some() && at(&mapping.when).and_then(scalar_text).as_deref() != mapping.equals.as_deref() {
         return None;
     }
     let (id, from) = (scalar(&mapping.id)?, scalar(&mapping.from)?);
     let account = mapping.account.as_ref().and_then(|pointer| whole.pointer(pointer)).and_then(as_scalar);
     let provider_kind = scalar(&mapping.kind).unwrap_or_default();
     let media: Vec<Media> = media(at(&mapping.media_url), at(&mapping.media_type));
-    let said = at(&mapping.text).and_then(Value::as_str).map(str::to_owned);
+    let said = at(&mapping.text).and_then(scalar_text);
     let kind = match (Kind::named(&provider_kind), media.first()) {
         (Some(kind), _) => kind,
         (None, Some(first)) => kind_of_media(first.mime_type.as_deref().unwrap_or_default()),
@@ -136,6 +136,20 @@ fn read_part(source: &Source, mapping: &Mapping, whole: &Value, part: &Value, no
     details.reply_to = scalar(&mapping.reply_to);
     details.profile_name = scalar(&mapping.profile_name);
     details.group = scalar(&mapping.group);
+    // What has parts where one value was expected is kept whole.
+    let places = [
+        ("to", &mapping.to),
+        ("text", &mapping.text),
+        ("kind", &mapping.kind),
+        ("reply_to", &mapping.reply_to),
+        ("profile_name", &mapping.profile_name),
+        ("group", &mapping.group),
+    ];
+    for (name, pointer) in places {
+        if let Some(value) = at(pointer).filter(|value| value.is_array() || value.is_object()) {
+            details.extra.insert(name.to_owned(), value.clone());
+        }
+    }
     let to = scalar(&mapping.to)
         .or_else(|| whole.pointer(mapping.to.as_ref()?).and_then(as_scalar))
         .map(|to| Address::read(&to))

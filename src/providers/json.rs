@@ -14,12 +14,54 @@ pub fn read(bytes: &[u8]) -> Result<Value, String> {
         Cow::Owned(text) => Cow::Owned(mend_escapes(text.as_bytes()).into_owned()),
     };
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let text = &*quote_long_numbers(text);
     let error = match serde_json::from_slice(text) {
         Ok(value) => return Ok(value),
         Err(error) => error.to_string(),
     };
     // One part that is nested too deeply must not cost its neighbours.
     without_depths(text).and_then(|text| serde_json::from_slice(&text).ok()).ok_or(error)
+}
+
+/// Digits that every whole number of 64 bits may have.
+const DIGITS_SAFE: usize = 18;
+
+/// Puts whole numbers of more than 64 bits into quotes, since a reader would not keep all their digits: two ids that differ in the
+/// last one would be the same. Numbers and texts are read alike wherever a text is wanted.
+fn quote_long_numbers(text: &[u8]) -> Cow<'_, [u8]> {
+    let (mut out, mut copied) = (Vec::new(), 0);
+    let (mut at, mut in_text) = (0, false);
+    while at < text.len() {
+        match text[at] {
+            b'\\' if in_text => at += 1,
+            b'"' => in_text = !in_text,
+            b'-' | b'0'..=b'9' if !in_text => {
+                let is_of_number = |byte: &&u8| matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E' | b'0'..=b'9');
+                let number = &text[at..at + text[at..].iter().take_while(is_of_number).count()];
+                let digits = number.strip_prefix(b"-").unwrap_or(number);
+                // Anything but a number as JSON has it stays what it is, which is an error.
+                let is_whole = digits.iter().all(u8::is_ascii_digit) && digits.first() != Some(&b'0');
+                if is_whole && digits.len() > DIGITS_SAFE && !fits(number) {
+                    out.extend_from_slice(&text[copied..at]);
+                    out.extend([b"\"", number, b"\""].concat());
+                    copied = at + number.len();
+                }
+                at += number.len() - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if copied == 0 {
+        return text.into();
+    }
+    out.extend_from_slice(&text[copied..]);
+    out.into()
+}
+
+/// Whether a whole number has at most 64 bits.
+fn fits(number: &[u8]) -> bool {
+    std::str::from_utf8(number).is_ok_and(|number| number.parse::<u64>().is_ok() || number.parse::<i64>().is_ok())
 }
 
 /// Deepest nesting that is read, of what the reader allows (128): stored parts are put into other objects later.
@@ -110,6 +152,17 @@ pub fn as_scalar(value: &Value) -> Option<String> {
     }
 }
 
+/// What a value says, as text: a text as it is, be it empty; a number with all its digits; `true` or `false`. None if it is
+/// nothing, or has parts of its own.
+pub fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(word) => Some(word.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
 /// The elements of a member that is a list; none if it is anything else.
 pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
@@ -185,6 +238,42 @@ mod tests {
                 .map_err(|_| String::new())
         );
         assert!(read("[".repeat(1000).as_bytes()).unwrap_err().contains("recursion"), "it never ends");
+    }
+
+    #[test]
+    fn no_digit_of_a_number_is_lost() {
+        let long = "123456789012345678901234567890";
+        let cases = [
+            (format!("[{long},-99999999999999999999]"), json!([long, "-99999999999999999999"])),
+            (r#"{"1":18446744073709551616}"#.to_owned(), json!({"1": "18446744073709551616"})),
+            (format!("[{},-1,0,1.5,1e3]", u64::MAX), json!([u64::MAX, -1, 0, 1.5, 1000.0])),
+            (format!("[{}]", i64::MIN), json!([i64::MIN])),
+            (format!(r#""a\\\"{long}""#), json!(format!("a\\\"{long}"))),
+            (format!(r#"["\\",{long}]"#), json!(["\\", long])),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read(text.as_bytes()), Ok(expected), "{text}");
+        }
+        for bad in ["01234567890123456789012", "[12345678901234567890-1]", "-", "12345678901234567890x"] {
+            assert!(read(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_scalar_is_a_text_whatever_its_type() {
+        let cases = [
+            (json!("a"), Some("a")),
+            (json!(""), Some("")),
+            (json!(123_456), Some("123456")),
+            (json!(-1.5), Some("-1.5")),
+            (json!(true), Some("true")),
+            (json!(null), None),
+            (json!([1]), None),
+            (json!({}), None),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(scalar_text(&value).as_deref(), expected, "{value}");
+        }
     }
 
     #[test]

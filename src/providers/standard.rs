@@ -9,7 +9,7 @@ use super::algorithm::Algorithm;
 use super::element::{self, Content};
 use super::encoding::Encoding;
 use super::header::{TOLERANCE_SECONDS, TimeUnit};
-use super::json::{as_scalar, others, read, scalar, text};
+use super::json::{others, read, scalar, scalar_text, text};
 use super::rule::{List, Part, Proof, Time, TimePlace};
 use super::signature::BadSignature;
 use super::{InvalidBody, Key, Parse, Parsed, Request, Role, Rule, Scheme, SecretForm, Source, VerifiedBody};
@@ -135,21 +135,23 @@ const READ: &[&str] = &["message_id", "from", "to", "text", "ts", "timestamp", "
 /// A message, if `data` (or the whole) has the fields of the original contract.
 fn message(source: &Source, value: &Value, delivery: Option<&str>, now: Moment) -> Option<NewMessage> {
     let data = value.get("data").filter(|data| data.is_object()).unwrap_or(value);
-    let from = scalar(data, "from").map(|from| Address::read(&from))?;
+    let from = Address::read(&scalar(data, "from")?);
     let to = scalar(data, "to").map(|to| Address::read(&to)).or_else(|| source.options.to.clone())?;
     let id = scalar(data, "message_id").or_else(|| delivery.map(str::to_owned))?;
     let provider_kind = text(value, "type").unwrap_or_default();
-    // Libraries of some languages write a text of digits as a number.
-    let said = match &data["text"] {
-        Value::String(text) => Some(text.clone()),
-        number => as_scalar(number),
-    };
+    let said = data.get("text").and_then(scalar_text);
     let kind = if said.is_some() { Kind::Text } else { Kind::Unknown };
     let mut details = element::details(source, source.account(), &id, kind, provider_kind);
     details.reply_to = scalar(data, "reply_to");
     details.extra = others(data, READ);
     if std::ptr::eq(data, value) {
         details.extra.remove("type");
+    }
+    // What has parts where one value was expected is kept whole.
+    for name in ["text", "reply_to"] {
+        if let Some(value) = data.get(name).filter(|value| value.is_array() || value.is_object()) {
+            details.extra.insert(name.to_owned(), value.clone());
+        }
     }
     let time = data.get("ts").or_else(|| data.get("timestamp")).or_else(|| value.get("timestamp"));
     let content = Content { key_id: &id, from, to, time, text: said };

@@ -204,6 +204,14 @@ impl Store {
         }
     }
 
+    /// An event by its number.
+    pub async fn event(&self, number: i64) -> Result<Option<StoredEvent>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.event(number).await,
+            Self::Postgres(store) => store.event(number).await,
+        }
+    }
+
     /// A raw body.
     pub async fn payload(&self, number: i64) -> Result<Option<StoredPayload>, StoreError> {
         match self {

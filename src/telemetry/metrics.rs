@@ -48,6 +48,8 @@ labels! {
         Statuses = "/messages/{id}/statuses",
         /// `/events`
         Events = "/events",
+        /// `/events/` and a number
+        Event = "/events/{id}",
         /// `/stats`
         Stats = "/stats",
         /// `/health/live`

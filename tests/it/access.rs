@@ -16,9 +16,16 @@ fn a_token_may_be_given_as_its_digest() {
         |token: &str| ask(&server, "GET", "/messages", &[("Authorization", &format!("Bearer {token}"))]).status;
     assert_eq!((status("plain-token"), status("hidden-token")), (200, 200));
     assert_eq!(status(&format!("sha256:{digest}")), 401, "the digest is no token");
-    for path in
-        ["/messages", "/messages/x", "/messages/x/statuses", "/events", "/stats", "/stats?by=status", "/metrics"]
-    {
+    for path in [
+        "/messages",
+        "/messages/x",
+        "/messages/x/statuses",
+        "/events",
+        "/events/1",
+        "/stats",
+        "/stats?by=status",
+        "/metrics",
+    ] {
         assert_eq!(ask(&server, "GET", path, &[]).status, 401, "{path}");
     }
     let none = ask(&server, "GET", "/messages", &[]);
@@ -134,7 +141,9 @@ fn reads_are_limited_by_address_if_asked_and_doors_are_not_touched() {
 fn what_can_be_limited_is_documented_as_such() {
     let document = Server::start().get("/openapi.json").json();
     let limited = |path: &str, method: &str| document["paths"][path][method]["responses"]["429"].is_object();
-    for path in ["/messages", "/messages/{id}", "/messages/{id}/statuses", "/events", "/stats", "/metrics"] {
+    for path in
+        ["/messages", "/messages/{id}", "/messages/{id}/statuses", "/events", "/events/{id}", "/stats", "/metrics"]
+    {
         assert!(limited(path, "get"), "{path}");
     }
     assert!(limited("/webhook", "post") && limited("/webhook/{source}", "post"));

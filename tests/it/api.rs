@@ -218,7 +218,7 @@ fn every_documented_operation_answers_as_documented() {
     open.store(&message("m1"));
     let guarded = Setup::new().env("API_TOKEN", "token").start();
     let paths = document.0["paths"].as_object().unwrap();
-    assert_eq!(paths.keys().map(String::as_str).collect::<BTreeSet<_>>().len(), READ_PATHS.len() + 5);
+    assert_eq!(paths.keys().map(String::as_str).collect::<BTreeSet<_>>().len(), READ_PATHS.len() + 6);
     for (path, operations) in paths {
         for method in operations.as_object().unwrap().keys().map(|method| method.to_ascii_uppercase()) {
             for server in [&open, &guarded] {

@@ -1,5 +1,6 @@
 //! The doors of providers: what each sample becomes, who is believed, and that everything is stored once.
 
+mod content;
 mod hostile;
 mod platforms;
 mod reload;

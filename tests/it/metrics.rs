@@ -172,6 +172,7 @@ fn hostile_paths_and_methods_neither_add_series_nor_break_the_exposition() {
         "/",
         "/docs",
         "/events",
+        "/events/{id}",
         "/health/live",
         "/health/ready",
         "/messages",

@@ -84,6 +84,62 @@ fn the_file_of_version_0_1_0_opens_with_all_its_messages_and_without_its_indices
     database::assert_sound(&connection);
 }
 
+/// A file of the build before the columns `extra` and `message`, with a status and an event.
+fn without_added_columns() -> String {
+    let notes = include_str!("../../src/store/sqlite/migrations/0002_notes.sql");
+    let details = include_str!("../../src/store/sqlite/migrations/0003_details.sql");
+    original(&format!(
+        "{notes}; {details};
+         INSERT INTO messages VALUES ('m1', '+1', '+2', '2025-01-15T10:00:00Z', 'before', '2025-01-15T10:00:00Z');
+         INSERT INTO postroom_statuses VALUES
+             ('k:s', '1650', 'sent', '2025-01-15T10:00:00Z', NULL, 's', 'meta', '2025-01-15T10:00:00Z', NULL);
+         INSERT INTO postroom_states VALUES ('k:s', '1650', 'sent');
+         INSERT INTO postroom_state_counts VALUES ('sent', 1);
+         INSERT INTO postroom_events VALUES (1, 'e', 'meta', 'whatsapp', 'odd', NULL, '2025-01-15T10:00:00Z', NULL);
+         PRAGMA user_version = 3"
+    ))
+}
+
+#[test]
+fn a_file_of_an_earlier_build_is_given_two_columns_which_that_build_need_not_know() {
+    let setup = made_by(&without_added_columns());
+    let epoch = |path: &Path| {
+        let sql = "SELECT epoch FROM postroom_index";
+        database::open(path).query_row(sql, [], |row| row.get::<_, String>(0)).expect("an epoch")
+    };
+    let before = epoch(&setup.database());
+    // As it is, it can be copied.
+    let target = format!("sqlite:///{}", setup.path().join("target.db").display());
+    let source = format!("sqlite:///{}", setup.database().display());
+    let copy = Setup::new().arg("copy").arg("--json").arg("--from").arg(&source).arg("--to").arg(&target);
+    let (status, stdout, stderr) = copy.run();
+    assert!(status.success() && stdout.contains("\"equal\":true"), "{stdout}{stderr}");
+    let server = setup.start();
+    assert_eq!(epoch(&server.database()), before);
+    let record = server.get("/messages/k:s/statuses").json()["statuses"][0].clone();
+    assert_eq!(
+        (&record["recipient"], &record["extra"], &record["has_raw"]),
+        (&json!("1650"), &json!({}), &json!(false))
+    );
+    assert_eq!(server.get("/events/1").json()["kind"], "odd");
+    assert_eq!(server.get("/messages/k:s/statuses?raw=1").status, 404);
+    server.store(&message("m2"));
+    assert_eq!(listed(&server, "/messages?limit=1").1, 2);
+    let columns = "SELECT count(extra) + count(message) FROM postroom_statuses, postroom_events";
+    assert_eq!(database::open(&server.database()).query_row(columns, [], |row| row.get::<_, i64>(0)), Ok(0));
+    // What that build looks at, and how it writes.
+    let connection = database::open(&server.database());
+    assert_eq!(connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)), Ok(3));
+    connection
+        .execute_batch(
+            "INSERT INTO postroom_events (event_key, source, provider, kind, body, received_at, payload_id)
+             VALUES ('e2', 'meta', 'whatsapp', 'odd', NULL, '2025-01-15T10:00:00Z', NULL)",
+        )
+        .expect("it goes on writing");
+    assert_eq!(server.get("/events").json()["data"].as_array().map(Vec::len), Some(2));
+    database::assert_sound(&connection);
+}
+
 #[test]
 fn values_of_any_type_and_length_are_served_and_counted() {
     let long = "x".repeat(5_000);

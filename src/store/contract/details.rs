@@ -1,6 +1,7 @@
 //! What a store must do with what providers tell beyond the six columns.
 
 use bytes::Bytes;
+use serde_json::{Map, Value, json};
 
 use super::{on_both_engines, *};
 use crate::domain::event::{EVENT_PAGE_BYTES_MAX, UNREADABLE};
@@ -17,6 +18,11 @@ on_both_engines!(
     listings_are_filtered_by_source_and_kind,
     any_text_comes_back_even_with_nul,
     long_names_are_kept,
+    what_is_said_beside_a_state_is_kept_with_its_raw_body,
+    an_event_is_found_by_its_number_with_the_message_that_it_is_about,
+    a_message_under_a_former_key_is_not_stored_again,
+    an_earlier_form_of_an_address_is_no_other_content,
+    a_message_whose_statuses_began_with_another_form_is_counted_once,
     a_body_that_brings_nothing_new_is_not_kept_twice,
     copies_in_flight_at_once_are_each_stored_once,
 );
@@ -347,5 +353,120 @@ fn long_names_are_kept(engine: Engine) {
         assert!(matches!(found, Lookup::Found(found) if found.message.id == key));
         let found = store.statuses(long).await.unwrap();
         assert!(matches!(found, Lookup::Found(found) if found.message == key && found.records.len() == 1));
+    });
+}
+
+fn what_is_said_beside_a_state_is_kept_with_its_raw_body(engine: Engine) {
+    with_store(engine, async |store: &Store| {
+        let extra = Map::from_iter([("pricing".to_owned(), json!({"billable": true, "odd": "a\0b\u{ffff}"}))]);
+        let mut sent = status("k:s", "r", State::Sent, 1);
+        sent.extra = extra.clone();
+        let first = Parsed { statuses: vec![sent.clone()], payload: payload(b"1"), ..Parsed::default() };
+        store.append(first).await.unwrap();
+        let read = Parsed {
+            statuses: vec![sent, status("k:s", "r", State::Read, 2)],
+            payload: payload(b"2"),
+            ..Parsed::default()
+        };
+        assert_eq!(store.append(read).await.unwrap().statuses(), [Outcome::Duplicate, Outcome::Created]);
+        let Lookup::Found(found) = store.statuses("k:s".to_owned()).await.unwrap() else { panic!("it is there") };
+        assert_eq!(found.records.iter().map(|record| &record.extra).collect::<Vec<_>>(), [&extra, &Map::new()]);
+        for (record, bytes) in found.records.iter().zip([b"1", b"2"]) {
+            let stored = store.payload(record.payload.unwrap()).await.unwrap().unwrap();
+            assert_eq!(stored.bytes, bytes);
+        }
+    });
+}
+
+fn an_event_is_found_by_its_number_with_the_message_that_it_is_about(engine: Engine) {
+    with_store(engine, async |store: &Store| {
+        let own = with_details("k:own", "own", Kind::Image);
+        let echo = Event { message: Some(Box::new(own.clone())), ..event("k:own#echo", "echo") };
+        let parsed = Parsed { events: vec![echo, event("e", "odd")], payload: payload(b"both"), ..Parsed::default() };
+        assert_eq!(store.append(parsed.clone()).await.unwrap().events(), [Outcome::Created; 2]);
+        assert_eq!(store.append(parsed).await.unwrap().events(), [Outcome::Duplicate; 2]);
+        let listed = store.events(events_of("echo")).await.unwrap();
+        let shown: Value = serde_json::from_str(listed[0].message.as_ref().unwrap()).unwrap();
+        assert_eq!(shown, Value::Object(own.to_fields()));
+        assert_eq!(
+            (shown["message_id"].as_str(), shown["from"].as_str(), shown["details"]["kind"].as_str()),
+            (Some("k:own"), Some("+1"), Some("image"))
+        );
+        assert_eq!(store.event(listed[0].number).await.unwrap().as_ref(), Some(&listed[0]));
+        let odd = store.events(events_of("odd")).await.unwrap();
+        assert_eq!(store.event(odd[0].number).await.unwrap().unwrap().message, None);
+        assert_eq!(store.event(i64::MAX).await.unwrap(), None);
+        assert_eq!(store.message("k:own".to_owned()).await.unwrap(), Lookup::Absent, "it is no message of the inbox");
+        assert_eq!(store.page(all(1)).await.unwrap().total, 0);
+    });
+}
+
+fn a_message_under_a_former_key_is_not_stored_again(engine: Engine) {
+    with_store(engine, async |store: &Store| {
+        let old = with_details("telegram:7:1", "1", Kind::Text);
+        assert_eq!(file(store, vec![old.clone()]).await, [Outcome::Created]);
+        let now = |id: &str, text: &str| {
+            let mut message = with_details(id, "1", Kind::Text);
+            message.text = Some(text.to_owned());
+            message.former_id = Some(Box::new(old.id.clone()));
+            message
+        };
+        // The same again, another of that id, and one whose former key is nobody's.
+        let mut fresh = now("telegram:7:c:2", "x");
+        fresh.former_id = Some(Box::new(MessageId::parse("telegram:7:2").unwrap()));
+        let copies = vec![now("telegram:7:a:1", "x"), now("telegram:7:b:1", "y"), fresh.clone()];
+        assert_eq!(file(store, copies.clone()).await, [Outcome::Duplicate, Outcome::Created, Outcome::Created]);
+        assert_eq!(file(store, copies).await, [Outcome::Duplicate; 3]);
+        assert_eq!(store.message("telegram:7:a:1".to_owned()).await.unwrap(), Lookup::Absent);
+        let mut later = now("telegram:7:a:1", "x");
+        later.ts = Timestamp::parse("2025-01-15T12:00:09Z").unwrap();
+        assert_eq!(file(store, vec![later]).await, [Outcome::Created], "at another time it is another message");
+        let mut by_another = now("telegram:7:d:1", "x");
+        by_another.from = Address::tagged("telegram", "2");
+        assert_eq!(file(store, vec![by_another]).await, [Outcome::Created]);
+        assert_eq!(store.page(all(1)).await.unwrap().total, 5);
+    });
+}
+
+fn an_earlier_form_of_an_address_is_no_other_content(engine: Engine) {
+    with_store(engine, async |store: &Store| {
+        let forms = [
+            (Address::phone("+68849").unwrap(), Address::read("68849")),
+            (Address::tagged("id", " +49170123456 "), Address::read(" +49170123456 ")),
+            (Address::phone("+0049170123456").unwrap(), Address::read("0049170123456")),
+            (Address::tagged("id", "MyBank"), Address::read("MyBank")),
+            (Address::phone("+1234567890").unwrap(), Address::tagged("messenger", "1234567890")),
+        ];
+        for (number, (old, new)) in forms.into_iter().enumerate() {
+            let with = |from: &Address, to: &Address| NewMessage {
+                from: from.clone(),
+                to: to.clone(),
+                ..with_details(&format!("k:{number}"), "x", Kind::Text)
+            };
+            assert_eq!(file(store, vec![with(&old, &old)]).await, [Outcome::Created]);
+            assert_eq!(file(store, vec![with(&new, &new)]).await, [Outcome::Duplicate], "{old:?} {new:?}");
+            let other = Address::phone("+4917012345678").unwrap();
+            assert_eq!(file(store, vec![with(&other, &new)]).await, [Outcome::Conflict]);
+            assert_eq!(file(store, vec![with(&new, &other)]).await, [Outcome::Conflict]);
+        }
+        // The original source's rule is the contract's.
+        let original = |from: &str| message("plain", from, NOON, None);
+        assert_eq!(file(store, vec![original("+49170123456")]).await, [Outcome::Created]);
+        assert_eq!(file(store, vec![original("+0049170123456")]).await, [Outcome::Conflict]);
+    });
+}
+
+fn a_message_whose_statuses_began_with_another_form_is_counted_once(engine: Engine) {
+    with_store(engine, async |store: &Store| {
+        let to = |recipient: Address, state| StatusUpdate { recipient: Some(recipient), ..status("k:s", "", state, 1) };
+        let of = |statuses| Parsed { statuses, ..Parsed::default() };
+        let (old, new) = (Address::phone("+68849").unwrap(), Address::read("68849"));
+        store.append(of(vec![to(old.clone(), State::Sent)])).await.unwrap();
+        let again = of(vec![to(new.clone(), State::Sent), to(new.clone(), State::Read)]);
+        assert_eq!(store.append(again).await.unwrap().statuses(), [Outcome::Duplicate, Outcome::Created]);
+        let counts = store.status_counts().await.unwrap();
+        assert!(counts.contains(&(State::Sent, 0)) && counts.contains(&(State::Read, 1)), "{counts:?}");
+        let Lookup::Found(found) = store.statuses("k:s".to_owned()).await.unwrap() else { panic!("it is there") };
+        assert!(found.records.iter().all(|record| record.recipient == old.as_str()), "{found:?}");
     });
 }

@@ -97,6 +97,7 @@ impl Sort {
                 ("provider_id", Text),
                 ("source", Text),
                 ("received_at", Text),
+                ("extra", Text),
             ],
             Self::Events => &[
                 ("event_key", Text),
@@ -105,7 +106,17 @@ impl Sort {
                 ("kind", Text),
                 ("body", Text),
                 ("received_at", Text),
+                ("message", Text),
             ],
+        }
+    }
+
+    /// The column that a source of an earlier version lacks.
+    pub(super) fn added(self) -> Option<&'static str> {
+        match self {
+            Self::Payloads | Self::Details => None,
+            Self::Statuses => Some("extra"),
+            Self::Events => Some("message"),
         }
     }
 
@@ -128,9 +139,13 @@ impl Sort {
         }
     }
 
-    /// The columns for a SELECT from the table under the name `t`: those of a thing, the digest, and its place.
-    pub(super) fn selected(self) -> String {
-        let columns = self.columns().iter().map(|(name, _)| format!("t.{name}"));
+    /// The columns for a SELECT from the table under the name `t`: those of a thing, the digest, and its place. An added column
+    /// that the table lacks is null.
+    pub(super) fn selected(self, has_added: bool) -> String {
+        let columns = self.columns().iter().map(|(name, _)| match self.added() {
+            Some(added) if added == *name && !has_added => "CAST(NULL AS TEXT)".to_owned(),
+            _ => format!("t.{name}"),
+        });
         let digest = "(SELECT p.digest FROM postroom_payloads p WHERE p.payload_id = t.payload_id)".to_owned();
         let digest = self.has_payload().then_some(digest);
         let place = self.order().iter().map(|(name, _)| format!("t.{name}"));

@@ -123,13 +123,21 @@ impl PostgresEnd {
         };
         let sql = format!(
             "SELECT {} FROM {} t WHERE {condition} ORDER BY {order} LIMIT {}",
-            sort.selected(),
+            sort.selected(self.has_added(sort).await?),
             sort.table(),
             sort.limit()
         );
         let parameters: Vec<_> = columns.iter().filter(|_| behind.is_some()).map(Column::typed).collect();
         let rows = self.session.client.query_typed(&sql, &parameters).await?;
         Ok(rows.iter().map(|row| thing_of(sort, row)).collect())
+    }
+
+    /// Whether the table has the column that a source of an earlier version lacks.
+    async fn has_added(&self, sort: Sort) -> Result<bool, CopyError> {
+        let Some(column) = sort.added() else { return Ok(true) };
+        let sql = "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped";
+        let parameters = [(&sort.table() as _, Type::TEXT), (&column as _, Type::TEXT)];
+        Ok(self.session.client.query_typed_opt(sql, &parameters).await?.is_some())
     }
 
     pub async fn write_things(&self, sort: Sort, things: &[Thing]) -> Result<u64, CopyError> {
@@ -141,6 +149,7 @@ impl PostgresEnd {
         if sort.has_payload() {
             parameters.push((&payloads, Type::BYTEA_ARRAY));
         }
+        let no_forms: Vec<&str> = Vec::new();
         let states: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
         let created = match sort {
             Sort::Payloads => {
@@ -149,7 +158,9 @@ impl PostgresEnd {
             }
             Sort::Details => client.execute_typed(details_sql::COPY_DETAILS, &parameters).await?,
             Sort::Statuses => {
+                // As they stand: no form is looked for.
                 parameters.extend([(&None::<i64> as _, Type::INT8), (&states as _, Type::TEXT_ARRAY)]);
+                parameters.push((&no_forms, Type::TEXT_ARRAY));
                 client.query_typed(details_sql::BRING_STATUSES, &parameters).await?.len() as u64
             }
             Sort::Events => {
@@ -169,7 +180,7 @@ impl PostgresEnd {
         let joined: Vec<_> = names.iter().map(|name| format!("t.{name} = g.{name}")).collect();
         let sql = format!(
             "SELECT {} FROM unnest({}) AS g ({}) JOIN {} t ON {}",
-            sort.selected(),
+            sort.selected(true),
             given.join(", "),
             names.join(", "),
             sort.table(),

@@ -12,6 +12,7 @@ use super::beside::{Cell, Holds, Sort, Thing};
 use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, CopyError, Row};
 use crate::domain::State;
 use crate::store::sqlite::details;
+use crate::store::sqlite::schema::has_column;
 
 const COLUMNS: &str = "message_id, from_msisdn, to_msisdn, ts, text, created_at";
 
@@ -116,6 +117,10 @@ impl SqliteEnd {
         if !self.has_table(sort)? {
             return Ok(Vec::new());
         }
+        let has_added = match sort.added() {
+            Some(column) => has_column(&self.connection, sort.table(), column)?,
+            None => true,
+        };
         let order = names(sort.order()).join(", ");
         let condition = match behind {
             Some(place) => format!("({order}) > ({})", vec!["?"; place.len()].join(", ")),
@@ -123,7 +128,7 @@ impl SqliteEnd {
         };
         let sql = format!(
             "SELECT {} FROM {} AS t WHERE {condition} ORDER BY {order} LIMIT {}",
-            sort.selected(),
+            sort.selected(has_added),
             sort.table(),
             sort.limit()
         );
@@ -167,7 +172,7 @@ impl SqliteEnd {
     pub fn find_things(&self, sort: Sort, things: &[Thing]) -> Result<Vec<Thing>, CopyError> {
         let keys = names(&sort.columns()[..sort.key_columns()]);
         let condition = keys.iter().map(|name| format!("t.{name} = ?")).collect::<Vec<_>>().join(" AND ");
-        let sql = format!("SELECT {} FROM {} AS t WHERE {condition}", sort.selected(), sort.table());
+        let sql = format!("SELECT {} FROM {} AS t WHERE {condition}", sort.selected(true), sort.table());
         let mut find = self.connection.prepare_cached(&sql)?;
         let mut found = Vec::with_capacity(things.len());
         for thing in things {

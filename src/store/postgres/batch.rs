@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use tokio_postgres::Row;
+
 use crate::domain::NewMessage;
 use crate::store::queue::{Answers, Job};
 use crate::store::{Receipt, StoreError};
@@ -46,9 +48,14 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    fn is_copied_by(&self, message: &NewMessage) -> bool {
-        self.from == message.from.as_str()
-            && self.to == message.to.as_str()
+    /// Of a row that `sql::STORED` finds.
+    pub fn of(row: &Row) -> Self {
+        Self { from: row.get(1), to: row.get(2), ts: row.get(3), text: exact(row.get(4), row.get(5)) }
+    }
+
+    /// Whether a message has the same content.
+    pub fn is_copied_by(&self, message: &NewMessage) -> bool {
+        message.is_between(&self.from, &self.to)
             && message.compared_ts().is_none_or(|ts| self.ts == ts.as_str())
             && self.text == message.text
     }
@@ -112,6 +119,12 @@ impl Batch {
     /// The ids of which nothing is known yet.
     pub fn open(&self) -> Vec<usize> {
         (0..self.len()).filter(|at| matches!(self.known[*at], Known::Open)).collect()
+    }
+
+    /// The places of messages that an earlier version may have stored under another key, and that key.
+    pub fn former(&self) -> Vec<(usize, String)> {
+        let former = |at: usize| Some((at, self.message(at).former_id.as_ref()?.as_str().to_owned()));
+        (0..self.len()).filter_map(former).collect()
     }
 
     /// The place of an id, if it is in the batch.

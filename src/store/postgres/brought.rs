@@ -10,9 +10,10 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::batch::{Batch, Known, held};
+use super::batch::{self, Batch, Known, held};
 use super::details_sql as sql;
 use super::failure::Failure;
+use super::sql::STORED;
 use super::writer::{Attempt, insert_messages, read_back};
 use crate::domain::event::UNREADABLE;
 use crate::domain::{Event, NewMessage, State, StatusUpdate};
@@ -21,6 +22,9 @@ use crate::telemetry::metrics::Outcome;
 
 /// Longest recipient of a status that stands in its key as it is.
 const RECIPIENT_BYTES_MAX: usize = 400;
+
+/// Stands between the forms of a recipient.
+const FORM_END: &str = "\u{1f}";
 
 /// Where something stands: its job, and its place there.
 type Place = (usize, usize);
@@ -52,6 +56,7 @@ struct NewEvent<'a> {
     provider: &'a str,
     kind: &'a str,
     body: Option<Cow<'a, str>>,
+    message: Option<String>,
     received_at: String,
     payload: Option<&'a [u8]>,
     place: Option<Place>,
@@ -75,12 +80,13 @@ pub(super) async fn write(
 }
 
 async fn transact(client: &Client, batch: &mut Batch, ingest_id: i64, attempt: Attempt) -> Result<usize, Failure> {
+    find_former(client, batch).await?;
     let beside = Beside::of(batch);
     let begin = format!("{}'{}'", sql::BEGIN, attempt.commit);
     // Sent one behind the other, and answered in one round trip.
     let (begun, created, stored) = join3(
         client.batch_execute(&begin),
-        insert_messages(client, batch, 0..batch.len(), ingest_id, attempt.commit),
+        insert_messages(client, batch, &batch.open(), ingest_id, attempt.commit),
         beside.look(client, batch),
     )
     .await;
@@ -137,6 +143,24 @@ async fn transact(client: &Client, batch: &mut Batch, ingest_id: i64, attempt: A
         batch.know_beside(job, beside);
     }
     Ok(all)
+}
+
+/// Finds messages that an earlier version stored under another key. They are not stored again.
+async fn find_former(client: &Client, batch: &mut Batch) -> Result<(), Failure> {
+    let former = batch.former();
+    if former.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<_> = former.iter().map(|(_, id)| id.as_str()).collect();
+    let rows = client.query_typed(STORED, &[(&ids, Type::TEXT_ARRAY)]).await?;
+    let stored: HashMap<String, batch::Stored> =
+        rows.into_iter().map(|row| (row.get(0), batch::Stored::of(&row))).collect();
+    for (at, id) in &former {
+        if let Some(stored) = stored.get(id).filter(|stored| stored.is_copied_by(batch.message(*at))) {
+            batch.know(*at, Known::Stored(stored.clone()));
+        }
+    }
+    Ok(())
 }
 
 fn extras(batch: &Batch, job: usize) -> Option<&Extras> {
@@ -260,10 +284,13 @@ impl Beside {
         let errors: Vec<_> = rows.iter().map(|row| row.error.as_deref().map(held)).collect();
         let provider_ids: Vec<_> = rows.iter().map(|row| held(&row.provider_id)).collect();
         let sources: Vec<_> = rows.iter().map(|row| held(&row.source)).collect();
+        let extras: Vec<_> = rows.iter().map(|row| row.extra_text().map(|extra| held(&extra).into_owned())).collect();
+        let forms: Vec<_> =
+            rows.iter().map(|row| Some(row.recipient.as_ref()?.recipient_forms().join(FORM_END))).collect();
         let received: Vec<_> = self.statuses.iter().map(|(job, _)| received_at(batch, *job)).collect();
         let digests: Vec<_> = self.statuses.iter().map(|(job, _)| digest(batch, *job)).collect();
         let in_order: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
-        let parameters: [(&(dyn ToSql + Sync), Type); 11] = [
+        let parameters: [(&(dyn ToSql + Sync), Type); 13] = [
             (&messages, Type::TEXT_ARRAY),
             (&recipients, Type::TEXT_ARRAY),
             (&states, Type::TEXT_ARRAY),
@@ -272,9 +299,11 @@ impl Beside {
             (&provider_ids, Type::TEXT_ARRAY),
             (&sources, Type::TEXT_ARRAY),
             (&received, Type::TEXT_ARRAY),
+            (&extras, Type::TEXT_ARRAY),
             (&digests, Type::BYTEA_ARRAY),
             (&ingest_id, Type::INT8),
             (&in_order, Type::TEXT_ARRAY),
+            (&forms, Type::TEXT_ARRAY),
         ];
         let created = client.query_typed(sql::BRING_STATUSES, &parameters).await?;
         Ok(created.iter().map(|row| self.statuses[row.get::<_, i64>(0) as usize - 1]).collect())
@@ -293,6 +322,7 @@ impl Beside {
                     provider,
                     kind,
                     body: body.as_deref().map(held),
+                    message: event(batch, *place).message_text().map(|text| held(&text).into_owned()),
                     received_at: received_at(batch, job),
                     payload: digest(batch, job),
                     place: Some(*place),
@@ -393,6 +423,7 @@ fn conflict<'a>(message: &'a NewMessage, payload: Option<&'a [u8]>, received_at:
         provider: details.provider,
         kind: "conflict",
         body: Some(body.to_string().into()),
+        message: None,
         received_at,
         payload,
         place: None,
@@ -410,14 +441,16 @@ async fn write_events(client: &Client, events: &[NewEvent<'_>], ingest_id: i64) 
     let kinds: Vec<_> = events.iter().map(|event| held(event.kind)).collect();
     let bodies: Vec<_> = events.iter().map(|event| event.body.as_deref()).collect();
     let received: Vec<_> = events.iter().map(|event| event.received_at.as_str()).collect();
+    let messages: Vec<_> = events.iter().map(|event| event.message.as_deref()).collect();
     let digests: Vec<_> = events.iter().map(|event| event.payload).collect();
-    let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
+    let parameters: [(&(dyn ToSql + Sync), Type); 9] = [
         (&keys, Type::TEXT_ARRAY),
         (&sources, Type::TEXT_ARRAY),
         (&providers, Type::TEXT_ARRAY),
         (&kinds, Type::TEXT_ARRAY),
         (&bodies, Type::TEXT_ARRAY),
         (&received, Type::TEXT_ARRAY),
+        (&messages, Type::TEXT_ARRAY),
         (&digests, Type::BYTEA_ARRAY),
         (&ingest_id, Type::INT8),
     ];

@@ -1,6 +1,5 @@
 //! What providers tell beyond the six columns, read by key. `brought.rs` writes it.
 
-use serde_json::Map;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
@@ -56,23 +55,21 @@ pub(super) async fn events(client: &Client, request: &EventRequest) -> Result<Ve
     }
     let limit = query.bind(Value::Number(request.limit.into()));
     query.text = format!(
-        "SELECT event_id, source, provider, kind, body, received_at, payload_id FROM (
-             SELECT page.*, sum(octet_length(coalesce(body, ''))) OVER newest AS bytes, row_number() OVER newest AS place
+        "SELECT {EVENT_COLUMNS} FROM (
+             SELECT page.*, sum(octet_length(coalesce(body, '')) + octet_length(coalesce(message, ''))) OVER newest AS bytes,
+                    row_number() OVER newest AS place
              FROM (SELECT * FROM postroom_events WHERE {condition} ORDER BY event_id DESC LIMIT {limit}) page
              WINDOW newest AS (ORDER BY event_id DESC)
          ) counted
          WHERE bytes <= {EVENT_PAGE_BYTES_MAX} OR place = 1 ORDER BY event_id DESC"
     );
-    let event = |row: &Row| StoredEvent {
-        number: row.get(0),
-        source: released(row.get(1)),
-        provider: row.get(2),
-        kind: released(row.get(3)),
-        body: row.get::<_, Option<String>>(4).map(released),
-        received_at: row.get(5),
-        payload: row.get(6),
-    };
-    Ok(query.rows(client).await?.iter().map(event).collect())
+    Ok(query.rows(client).await?.iter().map(read_event).collect())
+}
+
+/// See `Store::event`.
+pub(super) async fn event(client: &Client, number: i64) -> Result<Option<StoredEvent>, Failure> {
+    let sql = format!("SELECT {EVENT_COLUMNS} FROM postroom_events WHERE event_id = $1");
+    Ok(client.query_typed_opt(&sql, &[(&number, Type::INT8)]).await?.as_ref().map(read_event))
 }
 
 /// See `Store::payload`.
@@ -144,17 +141,34 @@ async fn message_status(client: &Client, key: &str) -> Result<Option<MessageStat
     if is_no_key(key) {
         return Ok(None);
     }
-    let sql = "SELECT recipient, state, at, error FROM postroom_statuses WHERE message_id = $1";
+    let sql = "SELECT recipient, state, at, error, extra, payload_id FROM postroom_statuses WHERE message_id = $1";
     let mut records = Vec::new();
     for row in client.query_typed(sql, &[(&key, Type::TEXT)]).await? {
         let Some(state) = State::named(row.get(1)) else { continue };
         let error = row.get::<_, Option<String>>(3).map(released);
+        let extra = row.get::<_, Option<String>>(4).map(released);
+        let extra = extra.and_then(|extra| serde_json::from_str(&extra).ok()).unwrap_or_default();
         let recipient = released(row.get(0));
-        records.push(StatusRecord { recipient, state, at: row.get(2), error, extra: Map::new(), payload: None });
+        records.push(StatusRecord { recipient, state, at: row.get(2), error, extra, payload: row.get(5) });
     }
     records.sort_by(|a, b| (&a.at, a.state, &a.recipient).cmp(&(&b.at, b.state, &b.recipient)));
     let state = records.iter().map(|record| record.state).max();
     Ok(state.map(|state| MessageStatus { message: key.to_owned(), state, records }))
+}
+
+const EVENT_COLUMNS: &str = "event_id, source, provider, kind, body, received_at, payload_id, message";
+
+fn read_event(row: &Row) -> StoredEvent {
+    StoredEvent {
+        number: row.get(0),
+        source: released(row.get(1)),
+        provider: row.get(2),
+        kind: released(row.get(3)),
+        body: row.get::<_, Option<String>>(4).map(released),
+        message: row.get::<_, Option<String>>(7).map(released),
+        received_at: row.get(5),
+        payload: row.get(6),
+    }
 }
 
 const PAYLOAD_COLUMNS: &str = "payload_id, source, provider, headers, encoding, bytes, body, received_at";

@@ -18,9 +18,9 @@ pub(in crate::store) const BRING_PAYLOADS: &str = "SELECT postroom_bring_payload
 pub(super) const BRING_DETAILS: &str = "SELECT postroom_bring_details($1, $2, $3, $4, $5, $6)";
 /// Answers the places of the new records.
 pub(in crate::store) const BRING_STATUSES: &str =
-    "SELECT postroom_bring_statuses($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    "SELECT postroom_bring_statuses($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 /// Answers the places of the new events.
-pub(in crate::store) const BRING_EVENTS: &str = "SELECT postroom_bring_events($1, $2, $3, $4, $5, $6, $7, $8)";
+pub(in crate::store) const BRING_EVENTS: &str = "SELECT postroom_bring_events($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 /// As `copy` does: what is there stays.
 pub(in crate::store) const COPY_DETAILS: &str = "\

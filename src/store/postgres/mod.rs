@@ -238,6 +238,11 @@ impl PostgresStore {
         self.ask(|reply| Question::Events(request, reply)).await
     }
 
+    /// See `Store::event`.
+    pub async fn event(&self, number: i64) -> Result<Option<StoredEvent>, StoreError> {
+        self.ask(|reply| Question::Event(number, reply)).await
+    }
+
     /// See `Store::payload`.
     pub async fn payload(&self, number: i64) -> Result<Option<StoredPayload>, StoreError> {
         self.ask(|reply| Question::Payload(number, reply)).await

@@ -38,6 +38,7 @@ pub(super) enum Question {
     Statuses(String, Reply<Lookup<MessageStatus>>),
     StatusCounts(Reply<Vec<(State, u64)>>),
     Events(EventRequest, Reply<Vec<StoredEvent>>),
+    Event(i64, Reply<Option<StoredEvent>>),
     Payload(i64, Reply<Option<StoredPayload>>),
     Payloads { after: i64, all: bool, limit: u32, reply: Reply<Vec<StoredPayload>> },
 }
@@ -70,6 +71,9 @@ impl Reader {
                 Question::StatusCounts(reply) => self.answer(deadline, reply, details::status_counts).await,
                 Question::Events(request, reply) => {
                     self.answer(deadline, reply, async |client: &Client| details::events(client, &request).await).await;
+                }
+                Question::Event(number, reply) => {
+                    self.answer(deadline, reply, async |client: &Client| details::event(client, number).await).await;
                 }
                 Question::Payload(number, reply) => {
                     self.answer(deadline, reply, async |client: &Client| details::payload(client, number).await).await;

@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0005_file.sql"),
     include_str!("migrations/0006_bring.sql"),
     NOTES,
+    include_str!("migrations/0008_content.sql"),
 ];
 /// The triggers that note what other programs delete and change, and their tables; may be run again on what it made.
 pub(super) const NOTES: &str = include_str!("migrations/0007_gone.sql");

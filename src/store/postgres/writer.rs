@@ -2,7 +2,6 @@
 //! which is one transaction, then answers everyone in it. Several are in flight, on a connection each.
 
 use std::hash::{BuildHasher, RandomState};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::Shared;
-use super::batch::{Batch, Known, Stored, exact, storable};
+use super::batch::{Batch, Known, Stored, storable};
 use super::failure::Failure;
 use super::session::{Connector, Session};
 use super::{brought, sql};
@@ -148,7 +147,7 @@ impl Writer {
         while let Some(range) = ranges.pop().filter(|range| !range.is_empty()) {
             statements += 1;
             let insert = async |client: &Client, attempt: Attempt| {
-                insert_messages(client, batch, range.clone(), ingest_id, attempt.commit).await
+                insert_messages(client, batch, &range.clone().collect::<Vec<_>>(), ingest_id, attempt.commit).await
             };
             match self.insist(insert).await {
                 Ok(places) => {
@@ -252,18 +251,18 @@ impl Writer {
     }
 }
 
-/// Writes the distinct messages of `range`; answers which of them were not there before.
+/// Writes the messages at these places of a batch; answers which of them were not there before.
 pub(super) async fn insert_messages(
     client: &Client,
     batch: &Batch,
-    range: Range<usize>,
+    places: &[usize],
     ingest_id: i64,
     commit: &'static str,
 ) -> Result<Vec<usize>, Failure> {
-    if range.is_empty() {
+    if places.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<_> = range.clone().map(|at| batch.message(at)).collect();
+    let rows: Vec<_> = places.iter().map(|at| batch.message(*at)).collect();
     let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref().map(storable)).collect();
     let ids: Vec<_> = rows.iter().map(|row| row.id.as_str()).collect();
     let senders: Vec<_> = rows.iter().map(|row| row.from.as_str()).collect();
@@ -284,7 +283,7 @@ pub(super) async fn insert_messages(
         (&commit, Type::TEXT),
     ];
     let rows = client.query_typed(sql::INSERT, &parameters).await?;
-    let place = |arrival: i64| range.start + (arrival & ((1 << sql::ARRIVAL_BITS) - 1)) as usize;
+    let place = |arrival: i64| places[(arrival & ((1 << sql::ARRIVAL_BITS) - 1)) as usize];
     Ok(rows.iter().map(|row| place(row.get(0))).collect())
 }
 
@@ -297,8 +296,7 @@ pub(super) async fn read_back(client: &Client, batch: &Batch, ingest_id: i64) ->
         if row.get::<_, Option<i64>>(6) == Some(ingest_id) {
             return Some((at, Known::Created));
         }
-        let text = exact(row.get(4), row.get(5));
-        Some((at, Known::Stored(Stored { from: row.get(1), to: row.get(2), ts: row.get(3), text })))
+        Some((at, Known::Stored(Stored::of(&row))))
     };
     Ok(rows.into_iter().filter_map(known).collect())
 }

@@ -1,7 +1,7 @@
 //! What a batch does inside its transaction: it appends rows, each beyond every rowid that was ever used, and touches nothing
 //! but the table and its primary key. So an index that knows all rows up to one of them finds the rest behind it.
 
-use rusqlite::{Connection, ErrorCode, Statement, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, params};
 
 use super::details;
 use crate::domain::{NewMessage, Timestamp};
@@ -117,6 +117,11 @@ fn insert(
     rows: &mut Rows,
     message: &NewMessage,
 ) -> rusqlite::Result<Outcome> {
+    if let Some(former) = &message.former_id
+        && is_copy_of(connection, message, former.as_str())? == Some(true)
+    {
+        return Ok(Outcome::Duplicate);
+    }
     let (id, from, to, ts) = (message.id.as_str(), message.from.as_str(), message.to.as_str(), message.ts.as_str());
     let (text, created_at) = (&message.text, message.accepted_at.to_iso_micros());
     let created = match rows.next {
@@ -133,12 +138,26 @@ fn insert(
         rows.appended(connection)?;
         return Ok(Outcome::Created);
     }
-    let mut compare = connection.prepare_cached(
-        "SELECT from_msisdn IS ?2 AND to_msisdn IS ?3 AND (?4 IS NULL OR ts IS ?4) AND text IS ?5
-         FROM messages WHERE message_id = ?1",
+    match is_copy_of(connection, message, id)? {
+        Some(true) => Ok(Outcome::Duplicate),
+        Some(false) => Ok(Outcome::Conflict),
+        // Neither there nor let in: a trigger swallowed it.
+        None => Err(rusqlite::Error::QueryReturnedNoRows),
+    }
+}
+
+/// Whether the row of this key has the same content; none if there is none.
+fn is_copy_of(connection: &Connection, message: &NewMessage, key: &str) -> rusqlite::Result<Option<bool>> {
+    let mut find = connection.prepare_cached(
+        "SELECT from_msisdn, to_msisdn, (?2 IS NULL OR ts IS ?2) AND text IS ?3 FROM messages WHERE message_id = ?1",
     )?;
     let ts = message.compared_ts();
     let ts = ts.as_ref().map(Timestamp::as_str);
-    let same: bool = compare.query_row(params![id, from, to, ts, message.text], |row| row.get(0))?;
-    Ok(if same { Outcome::Duplicate } else { Outcome::Conflict })
+    let compare = |row: &Row<'_>| {
+        // Another program may have stored what is no text.
+        let (from, to) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str());
+        let is_between = from.is_ok_and(|from| to.is_ok_and(|to| message.is_between(from, to)));
+        Ok(row.get(2)? && is_between)
+    };
+    find.query_row(params![key, ts, message.text], compare).optional()
 }

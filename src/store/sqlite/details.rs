@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde_json::Map;
 
 use super::SqliteStore;
 use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
 use crate::domain::status::{MessageStatus, StatusRecord};
-use crate::domain::{Message, NewMessage, State, StatusUpdate};
+use crate::domain::{Event, Message, NewMessage, State, StatusUpdate};
 use crate::store::extras::{Extras, PackedPayload, read_headers, unpack};
 use crate::store::{Lookup, Receipt, StoreError};
 use crate::telemetry::metrics::Outcome;
@@ -35,9 +34,12 @@ pub(super) fn write(
     }
     add_counts(connection, counts)?;
     for event in &extras.events {
-        let sql = "INSERT INTO postroom_events (event_key, source, provider, kind, body, received_at, payload_id)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_key) DO NOTHING";
-        let values = params![event.key, event.source, event.provider, event.kind, event.body, received_at, payload];
+        let sql =
+            "INSERT INTO postroom_events (event_key, source, provider, kind, body, received_at, payload_id, message)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (event_key) DO NOTHING";
+        let Event { key, source, provider, kind, body, .. } = event;
+        let message = event.message_text();
+        let values = params![key, source, provider, kind, body, received_at, payload, message];
         receipt.events.push(created(connection.prepare_cached(sql)?.execute(values)?));
     }
     for (message, outcome) in messages.iter().zip(&receipt.outcomes) {
@@ -71,18 +73,31 @@ fn write_status(
     payload: Option<i64>,
     counts: &mut BTreeMap<State, i64>,
 ) -> rusqlite::Result<Outcome> {
-    let (message, recipient, state) = (status.message.as_str(), status.recipient(), status.state);
+    let (message, state) = (status.message.as_str(), status.state);
+    let recipient = &stored_recipient(connection, status)?;
     let sql = "INSERT INTO postroom_statuses
-                   (message_id, recipient, state, at, error, provider_id, source, received_at, payload_id)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (message_id, recipient, state) DO NOTHING";
+                   (message_id, recipient, state, at, error, provider_id, source, received_at, payload_id, extra)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (message_id, recipient, state) DO NOTHING";
     let StatusUpdate { at, error, provider_id, source, .. } = status;
-    let values =
-        params![message, recipient, state.name(), at.as_str(), error, provider_id, source, received_at, payload];
+    let (at, extra) = (at.as_str(), status.extra_text());
+    let values = params![message, recipient, state.name(), at, error, provider_id, source, received_at, payload, extra];
     if connection.prepare_cached(sql)?.execute(values)? == 0 {
         return Ok(Outcome::Duplicate);
     }
     raise(connection, message, recipient, state, counts)?;
     Ok(Outcome::Created)
+}
+
+/// The recipient in the form that this message's statuses have it in already: an earlier version may have begun with another one.
+fn stored_recipient(connection: &Connection, status: &StatusUpdate) -> rusqlite::Result<String> {
+    let Some(recipient) = &status.recipient else { return Ok(String::new()) };
+    let forms = recipient.recipient_forms();
+    let sql = "SELECT recipient FROM postroom_states WHERE message_id = ?1 AND recipient IN (?2, ?3, ?4, ?5, ?6, ?7)
+               ORDER BY recipient = ?2 DESC LIMIT 1";
+    let values = std::iter::once(status.message.as_str()).chain(forms.iter().map(String::as_str));
+    let mut find = connection.prepare_cached(sql)?;
+    let known = find.query_row(rusqlite::params_from_iter(values), |row| row.get(0)).optional()?;
+    Ok(known.unwrap_or_else(|| recipient.as_str().to_owned()))
 }
 
 /// Raises the state of a message and recipient if that is a greater one, and notes what it changes in the counts.
@@ -245,29 +260,30 @@ impl SqliteStore {
             }
             values.push(i64::from(request.limit).into());
             let sql = format!(
-                "SELECT event_id, source, provider, kind, body, received_at, payload_id FROM postroom_events
+                "SELECT {EVENT_COLUMNS} FROM postroom_events
                  WHERE {condition} ORDER BY event_id DESC LIMIT ?"
             );
             let mut statement = connection.prepare_cached(&sql)?;
             let mut rows = statement.query(rusqlite::params_from_iter(values))?;
             let (mut events, mut bytes) = (Vec::new(), 0);
             while let Some(row) = rows.next()? {
-                let event = StoredEvent {
-                    number: row.get(0)?,
-                    source: row.get(1)?,
-                    provider: row.get(2)?,
-                    kind: row.get(3)?,
-                    body: row.get(4)?,
-                    received_at: row.get(5)?,
-                    payload: row.get(6)?,
-                };
-                bytes += event.body.as_ref().map_or(0, String::len);
+                let event = read_event(row)?;
+                bytes += event.bytes();
                 if bytes > EVENT_PAGE_BYTES_MAX && !events.is_empty() {
                     break;
                 }
                 events.push(event);
             }
             Ok(events)
+        })
+        .await
+    }
+
+    /// See `Store::event`.
+    pub async fn event(&self, number: i64) -> Result<Option<StoredEvent>, StoreError> {
+        self.read(move |snapshot| {
+            let sql = format!("SELECT {EVENT_COLUMNS} FROM postroom_events WHERE event_id = ?1");
+            snapshot.connection.prepare_cached(&sql)?.query_row([number], read_event).optional()
         })
         .await
     }
@@ -337,20 +353,40 @@ fn shown(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
 }
 
 fn message_status(connection: &Connection, key: &str) -> rusqlite::Result<Option<MessageStatus>> {
-    let sql = "SELECT recipient, state, at, error FROM postroom_statuses WHERE message_id = ?1";
+    let sql = "SELECT recipient, state, at, error, extra, payload_id FROM postroom_statuses WHERE message_id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows =
-        statement.query_map([key], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?)))?;
+    let mut rows = statement.query([key])?;
     let mut records = Vec::new();
-    for row in rows {
-        let (recipient, state, at, error) = row?;
-        if let Some(state) = State::named(&state) {
-            records.push(StatusRecord { recipient, state, at, error, extra: Map::new(), payload: None });
-        }
+    while let Some(row) = rows.next()? {
+        let Some(state) = State::named(&row.get::<_, String>(1)?) else { continue };
+        let extra: Option<String> = row.get(4)?;
+        records.push(StatusRecord {
+            recipient: row.get(0)?,
+            state,
+            at: row.get(2)?,
+            error: row.get(3)?,
+            extra: extra.and_then(|extra| serde_json::from_str(&extra).ok()).unwrap_or_default(),
+            payload: row.get(5)?,
+        });
     }
     records.sort_by(|a, b| (&a.at, a.state, &a.recipient).cmp(&(&b.at, b.state, &b.recipient)));
     let state = records.iter().map(|record| record.state).max();
     Ok(state.map(|state| MessageStatus { message: key.to_owned(), state, records }))
+}
+
+const EVENT_COLUMNS: &str = "event_id, source, provider, kind, body, received_at, payload_id, message";
+
+fn read_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+    Ok(StoredEvent {
+        number: row.get(0)?,
+        source: row.get(1)?,
+        provider: row.get(2)?,
+        kind: row.get(3)?,
+        body: row.get(4)?,
+        message: row.get(7)?,
+        received_at: row.get(5)?,
+        payload: row.get(6)?,
+    })
 }
 
 const PAYLOAD_COLUMNS: &str = "payload_id, source, provider, headers, encoding, bytes, body, received_at";

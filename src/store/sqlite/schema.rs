@@ -23,6 +23,9 @@ const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRI
 const NOTES: &str = include_str!("migrations/0002_notes.sql");
 /// What is not derived from the table: made where it is absent, never dropped.
 const DETAILS: &str = include_str!("migrations/0003_details.sql");
+/// Columns of ours that came later. Each may be null, and a build that does not know it need not write it; so the version stays, and
+/// such a build goes on working beside this one.
+const ADDED: [(&str, &str); 2] = [("postroom_statuses", "extra"), ("postroom_events", "message")];
 /// One of these is in every file that we opened, whichever version of ours did.
 const OURS: [&str; 2] = ["postroom_index", "postroom_totals"];
 /// One of our objects that goes when the table goes.
@@ -256,7 +259,14 @@ fn has_foreign_triggers(connection: &Connection) -> rusqlite::Result<bool> {
 /// Whether one of our objects is absent, or a trigger of ours hangs on another table: then somebody may have written without
 /// leaving notes.
 fn needs_upgrade(connection: &Connection) -> rusqlite::Result<bool> {
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok(user_version(connection)? != SCHEMA_VERSION || lacks_object(connection)? || lacks_column(connection)?)
+}
+
+fn user_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+fn lacks_object(connection: &Connection) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare(
         "SELECT 1 FROM sqlite_master
          WHERE name = ?1 AND (type <> 'trigger' OR lower(tbl_name) IN ('messages', 'postroom_changes'))",
@@ -266,7 +276,22 @@ fn needs_upgrade(connection: &Connection) -> rusqlite::Result<bool> {
             return Ok(true);
         }
     }
-    Ok(version != SCHEMA_VERSION || !connection.prepare("SELECT 1 FROM postroom_index")?.exists([])?)
+    Ok(!connection.prepare("SELECT 1 FROM postroom_index")?.exists([])?)
+}
+
+fn lacks_column(connection: &Connection) -> rusqlite::Result<bool> {
+    for (table, column) in ADDED {
+        if !has_column(connection, table, column)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a table has a column.
+pub(in crate::store) fn has_column(connection: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2")?;
+    statement.exists([table, column])
 }
 
 /// The names of everything that the migration creates, read off its text.
@@ -292,9 +317,11 @@ fn upgrade(connection: &mut Connection) -> Result<(), OpenError> {
     connection.progress_handler(STEPS_PER_LOOK, Some(keep_going(tell)))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have done it while we waited for the lock.
-    if needs_upgrade(&transaction)? {
+    if user_version(&transaction)? != SCHEMA_VERSION || lacks_object(&transaction)? {
         build(&transaction)?;
     }
+    // Nothing of it is derived, so what is derived stays.
+    add_columns(&transaction)?;
     transaction.commit()?;
     connection.progress_handler(0, None::<fn() -> bool>)?;
     let seconds = format!("{:.3}", started.elapsed().as_secs_f64());
@@ -330,7 +357,17 @@ fn build(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
              epoch = lower(hex(randomblob(16))),
              high_row = CASE high_row WHEN 9223372036854775807 THEN 0 ELSE high_row END;",
     )?;
+    add_columns(transaction)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
+}
+
+fn add_columns(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    for (table, column) in ADDED {
+        if !has_column(transaction, table, column)? {
+            transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} TEXT"))?;
+        }
+    }
+    Ok(())
 }
 
 /// A progress handler that only looks.

@@ -40,13 +40,17 @@ impl Seen {
         let ids: Vec<String> = ids.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         let new_ids: Vec<_> = ids.into_iter().filter(|id| self.messages.insert(id.clone())).collect();
         let messages: Vec<Value> = new_ids.iter().map(|id| shown_message(server, id)).collect();
-        let sql_of_statuses = "SELECT message_id, recipient, state, at, error FROM postroom_statuses";
+        let sql_of_statuses = "SELECT message_id, recipient, state, at, error, extra FROM postroom_statuses";
         let mut rows = sql.prepare(sql_of_statuses).unwrap();
         let rows = rows.query_map([], |row| {
             let at: String = row.get(3)?;
             let at = if at.starts_with("2025") { at } else { "(now)".to_owned() };
-            Ok(json!({"message_id": row.get::<_, String>(0)?, "recipient": row.get::<_, String>(1)?,
-                "state": row.get::<_, String>(2)?, "at": at, "error": row.get::<_, Option<String>>(4)?}))
+            let mut status = json!({"message_id": row.get::<_, String>(0)?, "recipient": row.get::<_, String>(1)?,
+                "state": row.get::<_, String>(2)?, "at": at, "error": row.get::<_, Option<String>>(4)?});
+            if let Some(extra) = row.get::<_, Option<String>>(5)? {
+                status["extra"] = serde_json::from_str(&extra).unwrap();
+            }
+            Ok(status)
         });
         let mut statuses: Vec<Value> = rows.unwrap().map(Result::unwrap).collect();
         statuses.retain(|status| self.statuses.insert(status.to_string()));
@@ -56,7 +60,14 @@ impl Seen {
         events.reverse();
         let events = events.iter().map(|event| {
             assert!(event["payload_id"].is_i64(), "the raw body is kept: {event}");
-            json!({"kind": event["kind"], "body": event["body"]})
+            let mut shown = json!({"kind": event["kind"], "body": event["body"]});
+            if let Some(message) = event.get("message") {
+                shown["message"] = message.clone();
+                if message["details"]["provider_ts"].is_null() {
+                    shown["message"]["ts"] = "(now)".into();
+                }
+            }
+            shown
         });
         let parts = [("messages", messages), ("statuses", statuses), ("events", events.collect())];
         parts

@@ -62,7 +62,12 @@ fn what_providers_told_goes_there_and_back() {
     for state in ["sent", "read", "delivered"] {
         door.post(&file, &status_envelope("out", state), "1");
     }
+    file.stored().execute(
+        "UPDATE postroom_statuses SET extra = '{\"pricing\":{\"billable\":true}}' WHERE state = 'read';
+         UPDATE postroom_events SET message = '{\"message_id\":\"own\"}' WHERE event_id = 1",
+    );
     let expected = told(&file);
+    assert!(expected.iter().any(|told| told.contains("billable")) && expected[0].contains("own"));
     let database = cluster.database();
     for created in [true, false] {
         let (code, report) = copy(&url_of(&file), &database, &[]);

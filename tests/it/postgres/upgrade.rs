@@ -80,3 +80,51 @@ fn a_fresh_database_has_no_index_of_an_earlier_build() {
     assert_eq!(found(&server), 1);
     assert_eq!(cluster::sql(&url, "SELECT to_regclass('postroom_texts') IS NULL"), "t");
 }
+
+/// The schema of the build before this one.
+const BEFORE: [&str; 7] = [
+    include_str!("../../../src/store/postgres/migrations/0001_inbox.sql"),
+    include_str!("../../../src/store/postgres/migrations/0002_details.sql"),
+    include_str!("../../../src/store/postgres/migrations/0003_runs.sql"),
+    include_str!("../../../src/store/postgres/migrations/0004_places.sql"),
+    include_str!("../../../src/store/postgres/migrations/0005_file.sql"),
+    include_str!("../../../src/store/postgres/migrations/0006_bring.sql"),
+    include_str!("../../../src/store/postgres/migrations/0007_gone.sql"),
+];
+/// A status as that build files it.
+const BRING: &str = "SELECT count(*) FROM postroom_bring_statuses(ARRAY['k:s'], ARRAY['1650'], ARRAY['STATE'],
+     ARRAY['2025-01-15T10:00:00Z'], ARRAY[NULL], ARRAY['s'], ARRAY['meta'], ARRAY['2025-01-15T10:00:00Z'], ARRAY[NULL]::bytea[],
+     7, ARRAY['queued', 'sent', 'delivered', 'read', 'played', 'failed'])";
+/// An event likewise.
+const BRING_EVENT: &str =
+    "SELECT count(*) FROM postroom_bring_events(ARRAY['KEY'], ARRAY['meta'], ARRAY['whatsapp'], ARRAY['odd'],
+     ARRAY[NULL], ARRAY['2025-01-15T10:00:00Z'], ARRAY[NULL]::bytea[], 7)";
+
+#[test]
+fn statuses_and_events_of_a_build_before_this_one_are_filed_and_read_beside_it() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = cluster.database();
+    let version = FORMER_VERSION.replace("VALUES (1, 2)", "VALUES (1, 7)");
+    BEFORE.iter().chain([&version.as_str()]).for_each(|sql| drop(cluster::sql(&url, sql)));
+    let bring = |state: &str| cluster::sql(&url, &BRING.replace("STATE", state));
+    let event = |key: &str| cluster::sql(&url, &BRING_EVENT.replace("KEY", key));
+    assert_eq!((bring("sent"), event("before")), ("1".to_owned(), "1".to_owned()));
+    // As it is, it can be copied.
+    let folder = tempfile::tempdir().unwrap();
+    let file = format!("sqlite:///{}", folder.path().join("copy.db").display());
+    let copy = crate::harness::Setup::new().without("DATABASE_URL").arg("copy").arg("--json");
+    let (status, stdout, stderr) = copy.arg("--from").arg(&url).arg("--to").arg(&file).run();
+    assert!(status.success() && stdout.contains("\"equal\":true"), "{stdout}{stderr}");
+    let server = on(&url).start();
+    assert_eq!(
+        (bring("read"), event("beside")),
+        ("1".to_owned(), "1".to_owned()),
+        "the earlier functions are there still"
+    );
+    let found = server.get("/messages/k:s/statuses").json();
+    assert_eq!((found["status"].as_str(), found["statuses"].as_array().map(Vec::len)), (Some("read"), Some(2)));
+    assert_eq!(found["statuses"][0]["extra"], serde_json::json!({}));
+    assert_eq!(server.get("/events").json()["data"].as_array().map(Vec::len), Some(2));
+    let (status, stdout, stderr) = on(&url).arg("check").arg("--data").run();
+    assert!(status.success(), "{stdout}{stderr}");
+}
