@@ -135,7 +135,7 @@ const READ: &[&str] = &["message_id", "from", "to", "text", "ts", "timestamp", "
 /// A message, if `data` (or the whole) has the fields of the original contract.
 fn message(source: &Source, value: &Value, delivery: Option<&str>, now: Moment) -> Option<NewMessage> {
     let data = value.get("data").filter(|data| data.is_object()).unwrap_or(value);
-    let from = scalar(data, "from").map(|from| Address::read(&from))?;
+    let from = Address::read(&scalar(data, "from")?);
     let to = scalar(data, "to").map(|to| Address::read(&to)).or_else(|| source.options.to.clone())?;
     let id = scalar(data, "message_id").or_else(|| delivery.map(str::to_owned))?;
     let provider_kind = text(value, "type").unwrap_or_default();
