@@ -44,7 +44,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Overload> {
     let at_most = Pace { seconds_max: Some(seconds), ..Pace::default() };
     let files = process::raise_open_file_limit().unwrap_or(u64::MAX).saturating_sub(FILES_RESERVED);
     let files = usize::try_from(files).unwrap_or(usize::MAX);
-    let mut load = Load::open(server.address(), CONNECTIONS_OF_CAPACITY.min(files)).await?;
+    let mut load = Load::open_used(server.address(), CONNECTIONS_OF_CAPACITY.min(files)).await?;
     let capacity = stored_per_second(&load.send(&Arc::new(bench.endless()), 0..usize::MAX, at_most).await?);
     drop(load);
     server.wait_until_caught_up().await?;
