@@ -387,7 +387,7 @@ impl Keeper {
         Ok(state)
     }
 
-    /// Tells why the index is of no use, and begins with an empty one.
+    /// Logs why the index cannot be used, and begins with an empty one.
     fn begin_anew(&mut self, extent: &Extent, database: (u64, u64), reason: &str) -> Result<State, Failure> {
         log::warning("the index is not of this database as it is, and is built anew").text("reason", reason).emit();
         self.begin_empty(extent, database)

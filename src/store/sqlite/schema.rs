@@ -138,7 +138,7 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
     Ok(connection)
 }
 
-/// Makes the file where there is none, for its owner alone. Answers whether it is a new one, which an empty file is too.
+/// Makes the file where there is none, for its owner alone. Returns whether it is a new one, which an empty file is too.
 fn begin_file(path: &Path) -> Result<bool, OpenError> {
     if is_mounted_alone(path) {
         return Err(OpenError::MountedAlone(path.to_owned()));
@@ -164,7 +164,7 @@ fn begin_file(path: &Path) -> Result<bool, OpenError> {
 fn explained(path: &Path, error: rusqlite::Error) -> OpenError {
     let may_be_a_right = matches!(
         error.sqlite_error_code(),
-        // The last is what it says of a folder in which nothing can be sorted.
+        // The last is reported for a folder in which nothing can be sorted.
         Some(
             ErrorCode::CannotOpen
                 | ErrorCode::ReadOnly
@@ -192,7 +192,7 @@ fn is_for_want_of_space(error: &rusqlite::Error, connection: &Connection) -> boo
     }
 }
 
-/// Makes a connection one for writing. Answers whether the table had to be made.
+/// Makes a connection one for writing. Returns whether the table had to be made.
 fn prepare(
     connection: &mut Connection,
     path: &Path,
@@ -287,7 +287,7 @@ pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(object_exists(connection, OURS[0])? || object_exists(connection, OURS[1])?)
 }
 
-/// Whether the table can be served. It is made where there was never one; answers whether it was.
+/// Whether the table can be served. It is made where there was never one; returns whether it was.
 fn check_table(connection: &Connection, missing: Missing) -> Result<bool, OpenError> {
     let is_missing = !object_exists(connection, "messages")?;
     if is_missing {
@@ -339,7 +339,7 @@ fn check_collations(connection: &Connection) -> Result<(), OpenError> {
     for column in COLUMNS {
         // No pragma has a column's collation; the program of a comparison names it.
         let comparison = format!("EXPLAIN SELECT \"{column}\" = ?1 FROM messages");
-        // No such column: that is told next.
+        // A missing column is reported next.
         let Ok(mut statement) = connection.prepare(&comparison) else { continue };
         let mut steps = statement.query([""])?;
         while let Some(step) = steps.next()? {
