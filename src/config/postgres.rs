@@ -25,7 +25,8 @@ pub struct PostgresConfig {
     pub synchronous_commit: Option<SynchronousCommit>,
     /// Whether readiness needs a synchronous standby.
     pub require_sync_standby: bool,
-    /// How to try again where the first way is refused for being encrypted or not, as libpq does for `prefer` and `allow`.
+    /// How to try again where the first way is refused for being encrypted or not, as libpq does for `prefer` and
+    /// `allow`.
     pub other_way: Option<SslMode>,
     /// What is read again for each connection.
     sources: Sources,
@@ -137,8 +138,8 @@ impl PostgresConfig {
         })
     }
 
-    /// How to connect now: what came from files is read again, so that a rotated password or a token that holds for minutes is never the
-    /// one of the start. The error shows nothing of them.
+    /// How to connect now: what came from files is read again, so that a rotated password or a token that holds for
+    /// minutes is never the one of the start. The error shows nothing of them.
     pub fn current(&self) -> Result<tokio_postgres::Config, String> {
         let Sources { url, password, passfile } = &self.sources;
         let mut connection = self.connection.clone();
@@ -208,7 +209,8 @@ impl Way {
     }
 }
 
-/// A server that vanished without a word must not hold a connection for hours. What the URL says of that counts; 0 is the system's own.
+/// A server that vanished without a word must not hold a connection for hours. What the URL says of that counts; 0 is
+/// the system's own.
 fn keep_alive(connection: &mut tokio_postgres::Config, rest: &str, own: &Own) -> Result<(), String> {
     let query = rest.split_once('?').map_or("", |(_, query)| query);
     let is_given = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
@@ -293,8 +295,9 @@ fn decoded(value: &str) -> Option<String> {
     })
 }
 
-/// Libpq's rules: a root certificate that is named has to vouch for the server wherever the connection is encrypted, and
-/// `sslrootcert=system` proves the host. `prefer` goes on without encryption where the server will not have it so, and `allow` with it.
+/// Libpq's rules: a root certificate that is named has to vouch for the server wherever the connection is encrypted,
+/// and `sslrootcert=system` proves the host. `prefer` goes on without encryption where the server will not have it so,
+/// and `allow` with it.
 fn trust(connection: &mut tokio_postgres::Config, own: &Own) -> Result<(Trust, Option<SslMode>), String> {
     let roots = match own.sslrootcert.as_str() {
         "" | "system" => Roots::System,

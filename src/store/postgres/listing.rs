@@ -94,7 +94,8 @@ pub(super) async fn page(client: &Client, request: &PageRequest) -> Result<Page,
     Ok(page)
 }
 
-/// Asks for a little of all that listings, searches and statistics ask for, by ways that stay short however much there is.
+/// Asks for a little of all that listings, searches and statistics ask for, by ways that stay short however much there
+/// is.
 pub(super) async fn probe(client: &Client) -> Result<(), Failure> {
     let state = State::read(client).await?;
     for order in ["m.ts, m.message_id", "m.arrival"] {

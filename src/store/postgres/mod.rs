@@ -154,7 +154,8 @@ impl Shared {
         }
     }
 
-    /// A batch was written. Whether all is well is for the watch to say, which asks everybody; what comes is taken at once.
+    /// A batch was written. Whether all is well is for the watch to say, which asks everybody; what comes is taken at
+    /// once.
     fn wrote(&self) {
         self.well.fetch_add(1, Ordering::Relaxed);
         if self.health() != Health::Ready {

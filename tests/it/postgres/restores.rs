@@ -1,5 +1,5 @@
-//! Rows that come by restores, replication and other programs, with numbers of arrival of their own or none: totals, searches and
-//! whoever follows arrivals see every one of them, and a log line says what happened.
+//! Rows that come by restores, replication and other programs, with numbers of arrival of their own or none: totals,
+//! searches and whoever follows arrivals see every one of them, and a log line says what happened.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
