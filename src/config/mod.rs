@@ -4,6 +4,7 @@ mod access;
 mod inputs;
 mod network;
 mod postgres;
+mod postgres_url;
 mod rules;
 pub mod settings;
 pub mod sources;

@@ -347,7 +347,8 @@ async fn work(
             tasks.spawn_local(Writer::new(Arc::clone(&shared), task, asks, connector, answers.clone()).run());
         } else {
             let questions = Arc::clone(&questions);
-            tasks.spawn_local(Reader { task, asks, connector, questions, session: None }.run());
+            let patience = shared.config.query_timeout;
+            tasks.spawn_local(Reader { task, asks, patience, connector, questions, session: None }.run());
         }
     }
     drop(answers);
