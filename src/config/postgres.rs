@@ -157,10 +157,10 @@ impl PostgresConfig {
         } else if let Some(path) = passfile {
             connection
                 .password(password_of_file(path, &connection).map_err(|problem| format!("DATABASE_URL {problem}"))?);
-        } else if url.is_some() && connection.get_password().is_none() {
-            if let Some(password) = self.connection.get_password() {
-                connection.password(password);
-            }
+        } else if let Some(password) = self.connection.get_password()
+            && connection.get_password().is_none()
+        {
+            connection.password(password);
         }
         Ok(connection)
     }
