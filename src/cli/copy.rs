@@ -24,8 +24,8 @@ const DAYS_TOLD_MAX: usize = 20;
 /// through each time. Exits 1 if anything differs or could not be copied.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where to read: a URL as for DATABASE_URL [default: POSTROOM_COPY_FROM, or the file that POSTROOM_COPY_FROM_FILE names, which keep a
-    /// password out of the list of processes]
+    /// Where to read: a URL as for DATABASE_URL [default: POSTROOM_COPY_FROM, or the file that POSTROOM_COPY_FROM_FILE
+    /// names, which keep a password out of the list of processes]
     #[arg(long, value_name = "URL")]
     from: Option<String>,
     /// Where to write [default: POSTROOM_COPY_TO, or the file that POSTROOM_COPY_TO_FILE names]

@@ -5,6 +5,7 @@ pub mod host;
 mod inputs;
 mod network;
 mod postgres;
+mod postgres_url;
 mod rules;
 pub mod settings;
 pub mod sources;

@@ -44,8 +44,8 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     pub server: Option<PathBuf>,
     /// Measure replicas on this PostgreSQL server instead: ingest beside pgbench, and reads. Its role must be able to make
-    /// databases, which are dropped afterwards. POSTROOM_BENCH_DATABASE_URL, or the file that POSTROOM_BENCH_DATABASE_URL_FILE names,
-    /// does the same and keeps a password out of the list of processes
+    /// databases, which are dropped afterwards. POSTROOM_BENCH_DATABASE_URL, or the file that
+    /// POSTROOM_BENCH_DATABASE_URL_FILE names, does the same and keeps a password out of the list of processes
     #[arg(long, value_name = "URL", conflicts_with = "folder")]
     pub database_url: Option<String>,
     /// With --database-url: numbers of replicas

@@ -1,4 +1,5 @@
-//! As much of an X.509 certificate as trust in it needs, of any version: version 1 has no extensions, which the library for TLS insists on.
+//! As much of an X.509 certificate as trust in it needs, of any version: version 1 has no extensions, which the library
+//! for TLS insists on.
 //!
 //! Source: RFC 5280, 4.1; ITU-T X.690.
 

@@ -139,8 +139,8 @@ struct Guard {
 }
 
 impl Guard {
-    /// Looks whether this is the cluster that gave the last numbers, gives numbers to rows that wait for one, and compares where
-    /// anything may have happened meanwhile.
+    /// Looks whether this is the cluster that gave the last numbers, gives numbers to rows that wait for one, and
+    /// compares where anything may have happened meanwhile.
     async fn round(&self, client: &Client, is_fresh: bool) -> Result<Round, Failure> {
         let base: i64 = client.query_typed_one(sql::SETTLE, &[(&self.seen.get(), Type::INT8)]).await?.get(0);
         if self.base.replace(Some(base)).is_some_and(|before| before != base) {

@@ -94,7 +94,8 @@ pub(super) async fn page(client: &Client, request: &PageRequest) -> Result<Page,
     Ok(page)
 }
 
-/// Asks for a little of all that listings, searches and statistics ask for, by ways that stay short however much there is.
+/// Asks for a little of all that listings, searches and statistics ask for, by ways that stay short however much there
+/// is.
 pub(super) async fn probe(client: &Client) -> Result<(), Failure> {
     let state = State::read(client).await?;
     for order in ["m.ts, m.message_id", "m.arrival"] {
@@ -103,7 +104,7 @@ pub(super) async fn probe(client: &Client) -> Result<(), Failure> {
     let never = Timestamp::parse("9999-12-31T23:59:59Z").ok();
     for (from, q) in [(None, None), (Some("+0"), None), (Some("+0"), Some("\u{e000}\u{e001}\u{e002}"))] {
         let search = q.map(Needle::new);
-        let filter = Filter { from: from.map(str::to_owned), since: never.clone(), search, ..Filter::default() };
+        let filter = Filter { from: from.map(str::to_owned), since: never, search, ..Filter::default() };
         let start = Start::Offset(0);
         let room = Room::default();
         page(client, &PageRequest { filter, limit: 1, start, order: Order::Time, bounded_total: false, room }).await?;

@@ -154,7 +154,8 @@ impl Shared {
         }
     }
 
-    /// A batch was written. Whether all is well is for the watch to say, which asks everybody; what comes is taken at once.
+    /// A batch was written. Whether all is well is for the watch to say, which asks everybody; what comes is taken at
+    /// once.
     fn wrote(&self) {
         self.well.fetch_add(1, Ordering::Relaxed);
         if self.health() != Health::Ready {
@@ -351,7 +352,8 @@ async fn work(
             tasks.spawn_local(Writer::new(Arc::clone(&shared), task, asks, connector, answers.clone()).run());
         } else {
             let questions = Arc::clone(&questions);
-            tasks.spawn_local(Reader { task, asks, connector, questions, session: None }.run());
+            let patience = shared.config.query_timeout;
+            tasks.spawn_local(Reader { task, asks, patience, connector, questions, session: None }.run());
         }
     }
     drop(answers);

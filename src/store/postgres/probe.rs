@@ -1,5 +1,6 @@
-//! Whether each task can do its work: asked by readiness, on the connection that the task uses and by the statements that requests take.
-//! A role's limit of connections, a pooler, rights, columns and functions that are missing show there, and nowhere else.
+//! Whether each task can do its work: asked by readiness, on the connection that the task uses and by the statements
+//! that requests take. A role's limit of connections, a pooler, rights, columns and functions that are missing show
+//! there, and nowhere else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,9 +108,9 @@ pub(super) fn fault(tasks: &[Arc<Task>]) -> Option<Failure> {
     (!faults.is_empty()).then(|| faults.swap_remove(worst))
 }
 
-/// Everything that a batch may send, of nothing, and undone: rights, columns and functions are looked at all the same. With
-/// `is_whole` a message too, like the last one that is stored, since the server refused some: by a constraint or a trigger it may refuse
-/// all.
+/// Everything that a batch may send, of nothing, and undone: rights, columns and functions are looked at all the same.
+/// With `is_whole` a message too, like the last one that is stored, since the server refused some: by a constraint or a
+/// trigger it may refuse all.
 pub(super) fn write(commit: &str, is_whole: bool) -> String {
     let statements = [
         sql::INSERT,

@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_postgres::Client;
 
 use super::failure::Failure;
-use super::probe::{Ask, PATIENCE, Task};
+use super::probe::{Ask, Task};
 use super::session::{Connector, Session};
 use super::{details, listing, statistics};
 use crate::domain::event::{EventRequest, StoredEvent};
@@ -48,6 +48,8 @@ pub(super) enum Question {
 pub(super) struct Reader {
     pub task: Arc<Task>,
     pub asks: mpsc::Receiver<Ask>,
+    /// How long a read may take.
+    pub patience: Duration,
     pub connector: Connector,
     pub questions: Arc<Mutex<mpsc::Receiver<Read>>>,
     pub session: Option<Session>,
@@ -102,7 +104,12 @@ impl Reader {
             listing::probe(client).await?;
             details::probe(client).await
         };
-        match self.read(Instant::now() + PATIENCE, read).await {
+        // As long as any other: a server that is slow is not silent, though who asked has its answer by then.
+        match self.read(Instant::now() + self.patience, read).await {
+            Ok(()) => {
+                self.task.works();
+                Ok(())
+            }
             // Here nobody's content is at fault.
             Err(Failure::Refused(why)) => Err(Failure::Broken(why)),
             result => result,

@@ -41,7 +41,8 @@ pub(super) fn uncounted(counted: &str) -> String {
     )
 }
 
-/// Sees to it that the next numbers of arrival are above all that were given, and not below one that is known. Returns what they begin at.
+/// Sees to it that the next numbers of arrival are above all that were given, and not below one that is known. Returns
+/// what they begin at.
 pub(super) const SETTLE: &str = "SELECT postroom_settle(postroom_cluster(), $1 - 1)";
 /// Whether nobody can have done anything to the messages unnoticed, as far as the triggers tell.
 pub(super) const WATCHED: &str = "SELECT postroom_watched()";
@@ -49,8 +50,8 @@ pub(super) const WATCHED: &str = "SELECT postroom_watched()";
 pub(super) const WATCH: &str = "SET LOCAL lock_timeout = '200ms'; SELECT postroom_watch()";
 /// Gives numbers of arrival to rows that wait for them.
 pub(super) const ADMIT: &str = "SELECT postroom_admit($1)";
-/// Whether counters and search index are of these messages: the number of rows that the counters hold, in each of their tables, and a sample
-/// of the index from both sides. Rows that came in below a watermark unnoticed are seen by it.
+/// Whether counters and search index are of these messages: the number of rows that the counters hold, in each of their
+/// tables, and a sample of the index from both sides. Rows that came in below a watermark unnoticed are seen by it.
 pub(super) const AGREES: &str = "\
     SELECT s.messages = (SELECT count(*) FROM messages WHERE arrival <= s.counted)
                         + (SELECT count(*) FROM postroom_gone WHERE arrival <= s.counted)

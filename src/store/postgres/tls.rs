@@ -92,8 +92,8 @@ impl Verifier {
         &self.provider.signature_verification_algorithms
     }
 
-    /// Whether the certificate is itself one of those that are trusted, or is of the first version and was signed by one of them: what
-    /// the library does not take for a server's. Nobody in between is believed here.
+    /// Whether the certificate is itself one of those that are trusted, or is of the first version and was signed by
+    /// one of them: what the library does not take for a server's. Nobody in between is believed here.
     fn is_vouched_for(&self, server: &CertificateDer<'_>, now: UnixTime) -> bool {
         let Some(certificate) = Certificate::read(server).filter(|certificate| certificate.holds_at(now)) else {
             return false;

@@ -116,7 +116,8 @@ impl Watch {
         self.shared.health()
     }
 
-    /// Asks those who work for requests, each on its connection and by its statements. Messages are taken while any of them can write.
+    /// Asks those who work for requests, each on its connection and by its statements. Messages are taken while any of
+    /// them can write.
     async fn ask_others(&mut self) {
         let is_due = self.probed.is_none_or(|at| at.elapsed() >= PROBE_INTERVAL);
         if is_due || self.shared.health() != Health::Ready || probe::fault(&self.shared.tasks).is_some() {

@@ -81,7 +81,8 @@ impl Writer {
         }
     }
 
-    /// Whether it is known that this task cannot write, and others can. It finds out whether that is over when it is asked.
+    /// Whether it is known that this task cannot write, and others can. It finds out whether that is over when it is
+    /// asked.
     fn leaves_it_to_others(&self) -> bool {
         self.task.fault().is_some() && self.shared.can_write() && !self.shared.stops.load(Ordering::Relaxed)
     }

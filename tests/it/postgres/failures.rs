@@ -367,7 +367,8 @@ fn too_few_connections_for_all_tasks_are_not_readiness() {
     let server = on(&as_user(&url, &format!("{role}:hunter22"))).start();
     server.store(&message("m1"));
     let own = format!("pg_stat_activity WHERE usename = '{role}' AND datname = '{name}'");
-    // Two write, two read, two count and index, and one looks: whatever these are enough for, one of the first four or the last goes without.
+    // Two write, two read, two count and index, and one looks: whatever these are enough for, one of the first four or
+    // the last goes without.
     for limit in [1, 3, 4] {
         sql(&url, &format!("ALTER ROLE {role} CONNECTION LIMIT {limit}"));
         sql(&url, &format!("SELECT count(pg_terminate_backend(pid)) FROM {own}"));

@@ -1,5 +1,5 @@
-//! Rows that come by restores, replication and other programs, with numbers of arrival of their own or none: totals, searches and
-//! whoever follows arrivals see every one of them, and a log line says what happened.
+//! Rows that come by restores, replication and other programs, with numbers of arrival of their own or none: totals,
+//! searches and whoever follows arrivals see every one of them, and a log line says what happened.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -175,7 +175,8 @@ fn what_came_while_triggers_were_off_is_counted_by_the_service_itself() {
     for at in 0..40 {
         server.store(&message_of(&format!("m{at}")));
     }
-    let texts = |server: &Server| server.get("/messages?q=hello").json()["total"].to_string() == sql(&url, TEXTS);
+    let found = |server: &Server| server.get("/messages?q=hello").json()["total"].to_string();
+    let texts = |server: &Server| found(server) == sql(&url, TEXTS);
     let counted = |server: &Server, total: usize| server.get("/messages").json()["total"] == total && texts(server);
     let mut follower = Follower::new();
     assert_seen(&server, &url, &mut follower);
