@@ -288,7 +288,7 @@ impl Keeper {
         };
         if self.compare {
             let compared = compare(connection, &state)?;
-            if let Some(reason) = self.other_rows(connection, &state, compared) {
+            if let Some(reason) = self.other_rows(connection, &state, compared, true) {
                 state = self.begin_anew(&extent, database, &reason)?;
             }
             self.compare = false;
@@ -373,12 +373,12 @@ impl Keeper {
             return self.begin_anew(extent, database, "it is of another time, or of another copy of the file");
         }
         let sampled = compare_samples(connection, &state, &samples)?;
-        if let Some(reason) = self.other_rows(connection, &state, sampled.into()) {
+        if let Some(reason) = self.other_rows(connection, &state, sampled.into(), continues) {
             return self.begin_anew(extent, database, &reason);
         }
         self.compare = continues && state.live() > COMPARED_FIRST;
         if !self.compare
-            && let Some(reason) = self.other_rows(connection, &state, compare(connection, &state)?)
+            && let Some(reason) = self.other_rows(connection, &state, compare(connection, &state)?, continues)
         {
             return self.begin_anew(extent, database, &reason);
         }
@@ -412,15 +412,16 @@ impl Keeper {
         Home { epoch, tie, schema_version: extent.schema_version, database, log }
     }
 
-    /// Why the table has other rows than a state covers, if it has. Where few rows are not what they were, they are damaged: the index
-    /// knows better, and is kept.
-    fn other_rows(&self, connection: &Connection, state: &State, compared: Compared) -> Option<String> {
+    /// Why the table has other rows than a state covers, if it has. In the very file that the index was saved for, rows that are not
+    /// what they were are damaged: the index knows better, and is kept. Anywhere else somebody may have changed them.
+    fn other_rows(&self, connection: &Connection, state: &State, compared: Compared, same_file: bool) -> Option<String> {
         match compared {
             Compared::Same => None,
-            Compared::Damaged(rows) => {
+            Compared::Differing(rows) if same_file => {
                 rows.iter().for_each(|row| report(connection, state, &self.index, *row));
                 None
             }
+            Compared::Differing(_) => Some("it has other messages than the table".to_owned()),
             Compared::Other(reason) => Some(reason),
         }
     }
