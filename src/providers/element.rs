@@ -183,6 +183,37 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_of_an_event_has_its_key_and_another_one_does_not() {
+        let source = Source::new("s", &crate::providers::generic::SCHEME, Vec::new());
+        let now = Moment::from_microseconds(0);
+        let message = |id: &str, text: &str, time: Option<i64>, now| {
+            let (from, to, time) = (Address::read("+4915112345"), Address::read("+1"), time.map(Value::from));
+            let content = Content { key_id: id, from, to, time: time.as_ref(), text: Some(text.to_owned()) };
+            message(details(&source, "a", id, Kind::Edit, "edit"), content, now)
+        };
+        let key = |kind: &str, message, now| event_with_message(&source, kind, message, &json!({"at": 1}), now).key;
+        let later = Moment::from_microseconds(9_000_000);
+        let first = key("edit", message("1", "x", None, now), now);
+        assert_eq!(first, key("edit", message("1", "x", None, later), later), "when it came does not count");
+        let timed = |time| key("edit", message("1", "x", Some(time), now), now);
+        assert_eq!(timed(1_736_935_200), timed(1_736_935_200));
+        let others = [
+            key("edit", message("1", "y", None, now), now),
+            key("edit", message("2", "x", None, now), now),
+            key("revoke", message("1", "x", None, now), now),
+            timed(1_736_935_200),
+            timed(1_736_935_201),
+        ];
+        for other in &others {
+            assert_ne!(&first, other);
+        }
+        let error = |id, occurred| occurrence_event(&source, "errors", id, occurred, &json!({"code": 1}), now).key;
+        assert_eq!(error(None, "1736935200"), error(None, "1736935200"));
+        assert_ne!(error(None, "1736935200"), error(None, "1737021600"), "the same error tomorrow");
+        assert_ne!(error(Some("1"), "1736935200"), error(Some("2"), "1736935200"));
+    }
+
+    #[test]
     fn times_come_in_several_forms() {
         let noon = "2025-01-15T12:00:00Z";
         let forms = [

@@ -15,7 +15,7 @@ use crate::config::StoreConfig;
 use crate::telemetry::log;
 
 /// The version of our objects that this program makes and understands.
-pub const SCHEMA_VERSION: i64 = 4;
+pub const SCHEMA_VERSION: i64 = 3;
 
 const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
@@ -23,10 +23,9 @@ const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRI
 const NOTES: &str = include_str!("migrations/0002_notes.sql");
 /// What is not derived from the table: made where it is absent, never dropped.
 const DETAILS: &str = include_str!("migrations/0003_details.sql");
-/// Columns of ours that version 4 added: each may be null, and whoever does not know it need not write it.
+/// Columns of ours that came later. Each may be null, and a build that does not know it need not write it; so the version stays, and
+/// such a build goes on working beside this one.
 const ADDED: [(&str, &str); 2] = [("postroom_statuses", "extra"), ("postroom_events", "message")];
-/// The version whose files lack nothing but these.
-const WITHOUT_ADDED: i64 = 3;
 /// One of these is in every file that we opened, whichever version of ours did.
 const OURS: [&str; 2] = ["postroom_index", "postroom_totals"];
 /// One of our objects that goes when the table goes.
@@ -318,12 +317,11 @@ fn upgrade(connection: &mut Connection) -> Result<(), OpenError> {
     connection.progress_handler(STEPS_PER_LOOK, Some(keep_going(tell)))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have done it while we waited for the lock.
-    if user_version(&transaction)? == WITHOUT_ADDED && !lacks_object(&transaction)? {
-        // Nothing of it is derived, so everything that is stays.
-        add_columns(&transaction)?;
-    } else if needs_upgrade(&transaction)? {
+    if user_version(&transaction)? != SCHEMA_VERSION || lacks_object(&transaction)? {
         build(&transaction)?;
     }
+    // Nothing of it is derived, so what is derived stays.
+    add_columns(&transaction)?;
     transaction.commit()?;
     connection.progress_handler(0, None::<fn() -> bool>)?;
     let seconds = format!("{:.3}", started.elapsed().as_secs_f64());
@@ -359,17 +357,17 @@ fn build(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
              epoch = lower(hex(randomblob(16))),
              high_row = CASE high_row WHEN 9223372036854775807 THEN 0 ELSE high_row END;",
     )?;
-    add_columns(transaction)
+    add_columns(transaction)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
 }
 
-/// The last step of an upgrade.
 fn add_columns(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     for (table, column) in ADDED {
         if !has_column(transaction, table, column)? {
             transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} TEXT"))?;
         }
     }
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
+    Ok(())
 }
 
 /// A progress handler that only looks.

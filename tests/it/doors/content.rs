@@ -105,6 +105,19 @@ fn ids_that_differ_in_their_last_digit_are_two_messages() {
 }
 
 #[test]
+fn what_has_parts_at_a_standard_source_is_kept_whole() {
+    let setup = all_doors(Setup::new());
+    let door = Door::of(&setup, "standard");
+    let server = setup.start();
+    let body = br#"{"type":"sms","data":{"message_id":1,"from":68849,"to":"+1","text":["a"],"reply_to":{"id":7}}}"#;
+    assert_eq!(door.post(&server, body, "1").status, 200);
+    let message = server.get("/messages/standard:standard:1").json();
+    assert_eq!((&message["text"], &message["from"]), (&Value::Null, &json!("short:68849")));
+    let extra = &message["details"]["extra"];
+    assert_eq!((&extra["text"], &extra["reply_to"]), (&json!(["a"]), &json!({"id": 7})));
+}
+
+#[test]
 fn one_person_has_one_address() {
     let crm = Crm::start();
     let (server, post) = (&crm.server, |parts| crm.post(parts));
