@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use divan::{Bencher, black_box};
 use hyper::HeaderMap;
-use postroom::domain::{Message, Moment, Needle, Page, Secret, Timestamp, fold};
+use postroom::domain::{Message, Moment, Needle, Secret, Timestamp, fold};
 use postroom::http::head::RequestScan;
 use postroom::http::views::{PageView, json};
 use postroom::providers::original::SIGNATURE_HEADER;

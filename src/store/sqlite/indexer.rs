@@ -414,7 +414,13 @@ impl Keeper {
 
     /// Why the table has other rows than a state covers, if it has. In the very file that the index was saved for, rows that are not
     /// what they were are damaged: the index knows better, and is kept. Anywhere else somebody may have changed them.
-    fn other_rows(&self, connection: &Connection, state: &State, compared: Compared, same_file: bool) -> Option<String> {
+    fn other_rows(
+        &self,
+        connection: &Connection,
+        state: &State,
+        compared: Compared,
+        same_file: bool,
+    ) -> Option<String> {
         match compared {
             Compared::Same => None,
             Compared::Differing(rows) if same_file => {
