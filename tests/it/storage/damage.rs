@@ -187,16 +187,20 @@ fn copies(folder: &Arc<TempDir>) -> Vec<PathBuf> {
 
 #[test]
 fn a_changed_byte_of_the_log_is_told_counted_and_a_copy_is_kept() {
-    let frame = |number: u64| 32 + (number - 1) * (24 + 4096);
+    fn frame(number: u64) -> u64 {
+        32 + (number - 1) * (24 + 4096)
+    }
+    /// By the length of the log.
+    type Place = fn(u64) -> u64;
     // In a page, a salt, a checksum, the header, its checksum; and in the very last frame, of which the other file tells.
-    let places: [(&str, &dyn Fn(u64) -> u64, bool); 7] = [
-        ("a page", &|_| frame(60) + 1_000, true),
-        ("a salt", &|_| frame(60) + 9, false),
-        ("a checksum", &|_| frame(60) + 17, false),
-        ("the header", &|_| 9, true),
-        ("the header's salt", &|_| 17, false),
-        ("the header's checksum", &|_| 30, false),
-        ("the last page", &|length| length - 100, true),
+    let places: [(&str, Place, bool); 7] = [
+        ("a page", |_| frame(60) + 1_000, true),
+        ("a salt", |_| frame(60) + 9, false),
+        ("a checksum", |_| frame(60) + 17, false),
+        ("the header", |_| 9, true),
+        ("the header's salt", |_| 17, false),
+        ("the header's checksum", |_| 30, false),
+        ("the last page", |length| length - 100, true),
     ];
     for (what, place, with_others) in places {
         let folder = killed_with_a_log();
