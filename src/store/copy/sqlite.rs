@@ -12,7 +12,7 @@ use super::beside::{Cell, Holds, Sort, Thing};
 use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, CopyError, Row};
 use crate::domain::State;
 use crate::store::sqlite::details;
-use crate::store::sqlite::schema::has_column;
+use crate::store::sqlite::upgrade::has_column;
 
 const COLUMNS: &str = "message_id, from_msisdn, to_msisdn, ts, text, created_at";
 

@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::batch::{Batch, Pace, message, tail};
-use super::covered::{Compared, Extent, Failure, by_notes, compare, compare_samples, samples};
-use super::damage::report;
-use super::file::FileIdentity;
+use super::covered::{Extent, Failure, by_notes, compare, samples};
 use super::merger::Merger;
 use super::reader::Reader;
 use super::schema::OpenError;
@@ -22,9 +20,8 @@ use super::{Forget, Shared};
 use crate::store::Health;
 use crate::store::index::Index;
 use crate::store::index::folder::{Folder, Sample};
-use crate::store::index::state::{Home, State};
+use crate::store::index::state::State;
 use crate::telemetry::log;
-use crate::telemetry::metrics::DamageKind;
 use crate::telemetry::process::give_back_memory;
 
 /// How often the thread looks whether there is something to do.
@@ -40,9 +37,6 @@ const SAVE_AT_NOTES: i64 = 10_000;
 const RESTING_PART: f64 = 1.0 / 8.0;
 /// Where nothing can be written to a file, the index waits after so many times the messages that a file begins with.
 const IN_MEMORY_FACTOR: u64 = 4;
-/// An index of no more messages is compared with the table before it is used; a larger one too, unless its files are known to be those
-/// that it was saved for.
-const COMPARED_FIRST: u64 = if cfg!(test) { 100 } else { 65_536 };
 /// With more messages than this to go, progress is told.
 const LAG_TOLD: i64 = 2 * LAG_POLITE;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
@@ -122,20 +116,20 @@ pub(super) fn give_way() {
 /// Keeps an index, step by step.
 pub(super) struct Keeper {
     /// The writer that it keeps out of the way of, if there is one.
-    shared: Option<Arc<Shared>>,
-    index: Arc<Index>,
+    pub(super) shared: Option<Arc<Shared>>,
+    pub(super) index: Arc<Index>,
     pace: Pace,
-    control: Arc<Control>,
+    pub(super) control: Arc<Control>,
     reader: Reader,
-    path: PathBuf,
-    folder_path: PathBuf,
+    pub(super) path: PathBuf,
+    pub(super) folder_path: PathBuf,
     merger: Merger,
     /// What the start found, until the index is first loaded.
     pub(super) found: Option<Found>,
     /// The index is used, and has yet to be compared with the table.
-    compare: bool,
+    pub(super) compare: bool,
     /// The last note that the files cover.
-    saved_note: i64,
+    pub(super) saved_note: i64,
     /// When messages were last added; none once that is long ago.
     added: Option<Instant>,
     /// The greatest row that the writer had committed at the last look.
@@ -342,111 +336,6 @@ impl Keeper {
         let committed = shared.committed_row.load(Ordering::Relaxed);
         let since = committed.saturating_sub(std::mem::replace(&mut self.committed_row, committed));
         since > BUSY
-    }
-
-    /// The state to begin with: that of the files, if they are of this database, or an empty one.
-    fn begin(
-        &mut self,
-        connection: &Connection,
-        extent: &Extent,
-        database: (u64, u64),
-        distrusted: bool,
-    ) -> Result<State, Failure> {
-        let found = self.found.take();
-        let loaded = if distrusted { None } else { Some(Folder::load(&self.folder_path)) };
-        let (mut state, samples) = match loaded {
-            Some(Ok(loaded)) => loaded,
-            Some(Err(error)) => {
-                self.tell_of_unusable(&error);
-                return self.begin_empty(extent, database);
-            }
-            None => {
-                self.count_damage();
-                log::error("the index was wrong, and is built anew").emit();
-                return self.begin_empty(extent, database);
-            }
-        };
-        let continues = found.is_some_and(|found| found.continues(&state)) && extent.suits(&state, database);
-        let Home { schema_version, database, log, .. } = self.home(extent, database);
-        (state.schema_version, state.database, state.log) = (schema_version, database, log);
-        if !extent.suits(&state, database) {
-            return self.begin_anew(extent, database, "it is of another time, or of another copy of the file");
-        }
-        let sampled = compare_samples(connection, &state, &samples)?;
-        if let Some(reason) = self.other_rows(connection, &state, sampled.into(), continues) {
-            return self.begin_anew(extent, database, &reason);
-        }
-        self.compare = continues && state.live() > COMPARED_FIRST;
-        if !self.compare
-            && let Some(reason) = self.other_rows(connection, &state, compare(connection, &state)?, continues)
-        {
-            return self.begin_anew(extent, database, &reason);
-        }
-        self.saved_note = state.note;
-        self.index.publish(Some(state.clone()));
-        Ok(state)
-    }
-
-    /// Logs why the index cannot be used, and begins with an empty one.
-    fn begin_anew(&mut self, extent: &Extent, database: (u64, u64), reason: &str) -> Result<State, Failure> {
-        log::warning("the index is not of this database as it is, and is built anew").text("reason", reason).emit();
-        self.begin_empty(extent, database)
-    }
-
-    fn begin_empty(&mut self, extent: &Extent, database: (u64, u64)) -> Result<State, Failure> {
-        self.compare = false;
-        self.index.publish(None);
-        if let Some(folder) = lock(&self.control.folder).as_mut() {
-            folder.clear()?;
-        }
-        let state = State::empty(self.home(extent, database), extent.last_note);
-        self.saved_note = state.note;
-        self.index.publish(Some(state.clone()));
-        Ok(state)
-    }
-
-    /// What a state belongs to that begins now.
-    fn home(&self, extent: &Extent, database: (u64, u64)) -> Home {
-        let log = FileIdentity::of(&self.path).map_or((0, 0), |files| files.numbers().1);
-        let (epoch, tie) = (extent.epoch.clone(), extent.tie().to_owned());
-        Home { epoch, tie, schema_version: extent.schema_version, database, log }
-    }
-
-    /// Why the table has other rows than a state covers, if it has. In the very file that the index was saved for, rows that are not
-    /// what they were are damaged: the index knows better, and is kept. Anywhere else somebody may have changed them.
-    fn other_rows(
-        &self,
-        connection: &Connection,
-        state: &State,
-        compared: Compared,
-        same_file: bool,
-    ) -> Option<String> {
-        match compared {
-            Compared::Same => None,
-            Compared::Differing(rows) if same_file => {
-                rows.iter().for_each(|row| report(connection, state, &self.index, *row));
-                None
-            }
-            Compared::Differing(_) => Some("it has other messages than the table".to_owned()),
-            Compared::Other(reason) => Some(reason),
-        }
-    }
-
-    fn tell_of_unusable(&self, error: &io::Error) {
-        match error.kind() {
-            io::ErrorKind::NotFound => {}
-            io::ErrorKind::Unsupported => log::info("the index is of another version, and is built anew").emit(),
-            _ => {
-                self.count_damage();
-                log::error("the index on disk is damaged, and is built anew").cause(error).emit();
-            }
-        }
-    }
-
-    fn count_damage(&self) {
-        if let Some(shared) = &self.shared {
-            shared.metrics.damaged(DamageKind::Index);
-        }
     }
 
     /// Takes what notes tell of into account: what was covered is dead, and each row is looked at again.

@@ -3,6 +3,7 @@
 mod append;
 mod audit;
 mod batch;
+mod begin;
 mod checkpoints;
 mod covered;
 mod damage;
@@ -22,6 +23,7 @@ mod reader;
 mod reading;
 pub mod schema;
 mod tie;
+pub(in crate::store) mod upgrade;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -6,41 +6,27 @@
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, TransactionBehavior};
 use thiserror::Error;
 
 use super::failure::is_out_of_space;
 use super::file::{NoRight, is_mounted_alone, trace_of_messages, wal_path};
+pub use super::upgrade::SCHEMA_VERSION;
+use super::upgrade::{STEPS_PER_LOOK, build, keep_going, needs_upgrade, upgrade};
 use crate::config::StoreConfig;
 use crate::store::index::folder::{OWNER_ONLY, make_folder};
 use crate::telemetry::log;
 
-/// The version of our objects that this program makes and understands.
-pub const SCHEMA_VERSION: i64 = 4;
-
 const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
-/// Makes what version 2 has of any file, whatever came before.
-const NOTES: &str = include_str!("migrations/0002_notes.sql");
-/// What is not derived from the table: made where it is absent, never dropped.
-const DETAILS: &str = include_str!("migrations/0003_details.sql");
-/// What ties the index beside the file to it.
-const TIE: &str = include_str!("migrations/0004_tie.sql");
-/// Columns of ours that came later. Each may be null, and a build that does not know it need not write it; so the version stays, and
-/// such a build goes on working beside this one.
-const ADDED: [(&str, &str); 2] = [("postroom_statuses", "extra"), ("postroom_events", "message")];
 /// One of these is in every file that we opened, whichever version of ours did.
 const OURS: [&str; 2] = ["postroom_index", "postroom_totals"];
 /// One of our objects that goes when the table goes.
 pub(super) const FIRST_TO_GO: &str = "postroom_note_insert";
 const COLUMNS: [&str; 6] = ["message_id", "from_msisdn", "to_msisdn", "ts", "text", "created_at"];
-/// How often an upgrade that takes long says that it is still at work.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-/// Steps of SQLite's virtual machine between two looks at the clock while something long is done.
-const STEPS_PER_LOOK: i32 = 100_000;
 
 /// Why a database cannot be served.
 #[derive(Debug, Error)]
@@ -382,80 +368,6 @@ fn has_foreign_triggers(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row(sql, [], |row| row.get(0))
 }
 
-/// Whether one of our objects is absent, or a trigger of ours hangs on another table: then somebody may have written without
-/// leaving notes.
-fn needs_upgrade(connection: &Connection) -> rusqlite::Result<bool> {
-    Ok(user_version(connection)? != SCHEMA_VERSION || lacks_object(connection)? || lacks_column(connection)?)
-}
-
-fn user_version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
-}
-
-fn lacks_object(connection: &Connection) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare(
-        "SELECT 1 FROM sqlite_master
-         WHERE name = ?1 AND (type <> 'trigger' OR lower(tbl_name) IN ('messages', 'postroom_changes'))",
-    )?;
-    for name in created_names() {
-        if !statement.exists([name])? {
-            return Ok(true);
-        }
-    }
-    let has_rows = "SELECT 1 FROM postroom_index, postroom_tie";
-    Ok(!connection.prepare(has_rows)?.exists([])?)
-}
-
-fn lacks_column(connection: &Connection) -> rusqlite::Result<bool> {
-    for (table, column) in ADDED {
-        if !has_column(connection, table, column)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Whether a table has a column.
-pub(in crate::store) fn has_column(connection: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare_cached("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2")?;
-    statement.exists([table, column])
-}
-
-/// The names of everything that the migration creates, read off its text.
-fn created_names() -> Vec<&'static str> {
-    [NOTES, DETAILS, TIE]
-        .into_iter()
-        .flat_map(str::lines)
-        .filter(|line| line.starts_with("CREATE "))
-        .filter_map(|line| line.split_once("IF NOT EXISTS ")?.1.split_ascii_whitespace().next())
-        .collect()
-}
-
-/// Adds what is missing, in one transaction: a crash leaves the file as it was.
-fn upgrade(connection: &mut Connection) -> Result<(), OpenError> {
-    let started = Instant::now();
-    let mut told = started;
-    let tell = move || {
-        if told.elapsed() >= PROGRESS_INTERVAL {
-            told = Instant::now();
-            log::info("preparing the database").value("elapsed_seconds", started.elapsed().as_secs()).emit();
-        }
-    };
-    connection.progress_handler(STEPS_PER_LOOK, Some(keep_going(tell)))?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have done it while we waited for the lock.
-    if user_version(&transaction)? != SCHEMA_VERSION || lacks_object(&transaction)? {
-        build(&transaction)?;
-    }
-    // Nothing of it is derived, so what is derived stays.
-    add_columns(&transaction)?;
-    transaction.commit()?;
-    connection.progress_handler(0, None::<fn() -> bool>)?;
-    let seconds = format!("{:.3}", started.elapsed().as_secs_f64());
-    log::info("prepared the database").value("elapsed_seconds", seconds).emit();
-    Ok(())
-}
-
 /// Builds the primary key's index anew, and takes away the meaning of all that is derived. `tell` is called now and then
 /// meanwhile. Answers how many messages there are.
 pub(super) fn rebuild_key(
@@ -471,45 +383,4 @@ pub(super) fn rebuild_key(
     let messages = transaction.query_row("SELECT count(*) FROM messages", [], |row| row.get(0))?;
     transaction.commit()?;
     Ok(messages)
-}
-
-/// Puts every object of ours in place. With the new epoch the old notes say nothing any more; and a greatest possible rowid,
-/// which a row once had that is gone, need not be avoided any longer.
-fn build(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    transaction.execute_batch(NOTES)?;
-    transaction.execute_batch(DETAILS)?;
-    transaction.execute_batch(TIE)?;
-    begin_epoch(transaction)?;
-    transaction.execute_batch(
-        "UPDATE postroom_index SET high_row = CASE high_row WHEN 9223372036854775807 THEN 0 ELSE high_row END;",
-    )?;
-    add_columns(transaction)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
-}
-
-/// Takes away the meaning of all that was derived before, the notes among it.
-pub(super) fn begin_epoch(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(
-        "DELETE FROM postroom_changes;
-         UPDATE postroom_index SET epoch = lower(hex(randomblob(16)));
-         DELETE FROM postroom_tie;
-         INSERT INTO postroom_tie (only_row, names) VALUES (1, lower(hex(randomblob(16))) || ' ');",
-    )
-}
-
-fn add_columns(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    for (table, column) in ADDED {
-        if !has_column(transaction, table, column)? {
-            transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} TEXT"))?;
-        }
-    }
-    Ok(())
-}
-
-/// A progress handler that only looks.
-fn keep_going(mut look: impl FnMut() + Send + 'static) -> impl FnMut() -> bool + Send + 'static {
-    move || {
-        look();
-        false
-    }
 }

@@ -20,6 +20,7 @@ use super::queue::Taken;
 use super::reading::open_to_read;
 use super::schema::{self, Missing, OpenError, checkpoint, move_whole_log, open_for_writing};
 use super::tie;
+use super::upgrade;
 use super::{Forget, Shared};
 use crate::config::StoreConfig;
 use crate::domain::MessageId;
@@ -297,7 +298,7 @@ impl Writer {
                     let committed = self.shared.committed_row.load(Ordering::Relaxed);
                     if self.reach.replace(reach.clone()).is_some_and(|before| reach.fell_behind(&before, committed)) {
                         // Nobody deletes rows or notes so that nothing is left of it, unless triggers are off or other rows were put here.
-                        schema::begin_epoch(connection)?;
+                        upgrade::begin_epoch(connection)?;
                         self.reach = None;
                         log::warning("rows went without a trace: all that is derived is built anew").emit();
                     }

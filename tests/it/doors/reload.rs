@@ -111,7 +111,7 @@ fn settings_that_cannot_be_used_change_nothing_at_all() {
         (format!("{TOKEN}{BERLIN}{PARIS}colour = \"red\"\n"), "colour is no setting"),
         (format!("{TOKEN}{BERLIN}{}", PARIS.replace("paris-secret", "nowhere")), "cannot be read"),
         (format!("{TOKEN}{PARIS}[source.a]\nprovider = \"nobody\"\n"), "is no provider"),
-        (format!("{}{PARIS}", TOKEN.replace("\"token\"", "\"/dev/null\"")), "must not be empty"),
+        (format!("{}{PARIS}", TOKEN.replace("\"token\"", "\"/dev/null\"")), "must not hold an empty token"),
         ("[api".to_owned(), "is not TOML"),
     ];
     for (settings, why) in bad {

@@ -2,7 +2,7 @@
 //! rest is served on.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +36,17 @@ fn wait_until_indexed(server: &Server) {
 
 fn damage_total(server: &Server, kind: &str) -> f64 {
     server.metric(&format!("postroom_damage_total{{kind=\"{kind}\"}}")).expect("it is counted")
+}
+
+/// Changes bytes as a disk does that forgets: nothing shows that the file was touched.
+fn rot(path: &Path, from: &[u8], to: &[u8]) {
+    change(path, from, to);
+    let seal = beside(path, "-index").join("closed.json");
+    let mut sealed: Value = serde_json::from_slice(&fs::read(&seal).expect("it was stopped cleanly")).unwrap();
+    let file = fs::metadata(path).unwrap();
+    sealed["modified"] = json!([file.mtime(), file.mtime_nsec()]);
+    sealed["changed"] = json!([file.ctime(), file.ctime_nsec()]);
+    fs::write(seal, sealed.to_string()).unwrap();
 }
 
 /// Changes bytes in the place of others that are in the file once.
@@ -92,7 +103,7 @@ fn a_changed_byte_of_a_row_is_503_told_with_both_values_and_never_taken_into_the
     assert!(server.stop().0.success());
     let path = folder.path().join("app.db");
     // A letter in another case is the same to a search.
-    change(&path, b"Number 77.", b"NuMber 77.");
+    rot(&path, b"Number 77.", b"NuMber 77.");
     let (is_well, told) = check_data(&folder);
     assert!(!is_well && told.contains("m77") && told.contains("text") && !told.contains("integrity ok"), "{told}");
     assert!(!told.contains("Number 77") && !told.contains("NuMber"), "no text is told: {told}");
@@ -132,8 +143,8 @@ fn a_changed_byte_of_a_row_is_503_told_with_both_values_and_never_taken_into_the
     assert_eq!(Setup::in_folder(folder).start().get("/messages/m77").json()["text"], "NuMber 77.");
 }
 
-#[test]
-fn a_changed_sender_recipient_or_time_is_told_by_name() {
+/// A file, stopped cleanly, with three messages that no other has the addresses of.
+fn with_three_of_their_own() -> Arc<TempDir> {
     let server = Server::start();
     for (id, from, to) in
         [("a1", "+4911111111", "+4922222222"), ("b1", "+4933333333", "+4944444444"), ("c1", "+49555", "+49666")]
@@ -142,14 +153,19 @@ fn a_changed_sender_recipient_or_time_is_told_by_name() {
         (one["from"], one["to"], one["ts"]) = (json!(from), json!(to), json!("2025-03-04T05:06:07Z"));
         server.store(&one);
     }
-    // Where most rows differ, it is another database.
     store(&server, 0..20);
     wait_until_indexed(&server);
     let folder = server.folder();
     assert!(server.stop().0.success());
+    folder
+}
+
+#[test]
+fn a_changed_sender_recipient_or_time_is_told_by_name() {
+    let folder = with_three_of_their_own();
     let path = folder.path().join("app.db");
-    change(&path, b"+4911111111", b"+4911111119");
-    change(&path, b"+4944444444", b"+4944444449");
+    rot(&path, b"+4911111111", b"+4911111119");
+    rot(&path, b"+4944444444", b"+4944444449");
     let (_, told) = check_data(&folder);
     assert!(
         told.contains("(from)") && told.contains("from +4911111119") && told.contains("from +4911111111"),
@@ -161,6 +177,19 @@ fn a_changed_sender_recipient_or_time_is_told_by_name() {
     assert_eq!(server.get("/messages?from=%2B4911111111").status, 503, "the index knows whose it was");
     assert_eq!(server.get("/messages?from=%2B4911111119").json()["total"], 0);
     assert_eq!(server.get("/messages?from=%2B49555").json()["total"], 1);
+}
+
+#[test]
+fn what_differs_in_a_file_that_somebody_touched_is_logged_with_both_values_before_the_table_counts() {
+    let folder = with_three_of_their_own();
+    change(&folder.path().join("app.db"), b"+4911111111", b"+4911111119");
+    let server = Setup::in_folder(folder).start();
+    let line = server.wait_for_line(|line| line["index_from"] == "+4911111111");
+    assert_eq!((&line["level"], &line["table_from"]), (&json!("ERROR"), &json!("+4911111119")));
+    server.wait_for_line(|line| line["message"].as_str().is_some_and(|text| text.contains("is built anew")));
+    wait_until_indexed(&server);
+    assert_eq!(server.get("/messages?from=%2B4911111119").json()["total"], 1);
+    assert_eq!(server.get("/messages?from=%2B4911111111").json()["total"], 0);
 }
 
 /// 300 acknowledged messages, most of them only in the log, after `kill -9`.
