@@ -25,9 +25,12 @@ use super::pulse::{Phase, Pulse};
 use super::{AppState, Face, Stage};
 use crate::telemetry::log;
 use crate::telemetry::metrics::Refusal;
+use crate::telemetry::process::give_back_memory;
 
 /// Most bytes of the rest of a request that are read and thrown away after an early answer; then the connection is closed.
 const LINGER_BYTES_MAX: usize = 8 << 20;
+/// Connections that have memory worth giving back, together.
+const CROWD_CONNECTIONS: usize = 256;
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -36,29 +39,34 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: Face, mut st
     let signal = stop.clone();
     let places = Places::new(app.limits.connections_max);
     let mut connections = JoinSet::new();
+    let mut crowd = Crowd::default();
     let mut stopping = pin!(async { stop.wait_for(|stage| *stage == Stage::Stopping).await.is_ok() });
-    loop {
+    'accepting: loop {
         // One connection beyond the most is accepted; only then is it known that someone waits.
-        let accepted = async {
+        let mut accepted = pin!(async {
             let (stream, peer) = listener.accept().await?;
             io::Result::Ok((stream, peer.ip(), places.take().await))
+        });
+        let accepted = loop {
+            tokio::select! {
+                biased;
+                _ = &mut stopping => break 'accepting,
+                accepted = accepted.as_mut() => break accepted,
+                // A task keeps its memory until it is joined, so that does not wait for the next connection.
+                Some(_) = connections.join_next() => crowd.is_now(connections.len()),
+            }
         };
-        let (stream, peer, place) = tokio::select! {
-            biased;
-            _ = &mut stopping => break,
-            accepted = accepted => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    log::error("cannot accept a connection").cause(&error).emit();
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
+        let (stream, peer, place) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                log::error("cannot accept a connection").cause(&error).emit();
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
         let (app, signal) = (Arc::clone(&app), signal.clone());
         connections.spawn(async move { attend(&app, stream, (face, peer), place, signal).await });
-        // Those that ended meanwhile are forgotten.
-        while connections.try_join_next().is_some() {}
+        crowd.is_now(connections.len());
     }
     drop(listener);
     let all_gone = async { while connections.join_next().await.is_some() {} };
@@ -67,6 +75,23 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: Face, mut st
             .value("connections", connections.len())
             .emit();
         connections.shutdown().await;
+    }
+}
+
+/// Notices that many connections have gone, and gives back the memory that the allocator would keep for their like.
+#[derive(Debug, Default)]
+struct Crowd {
+    most: usize,
+}
+
+impl Crowd {
+    /// So many connections are open now.
+    fn is_now(&mut self, connections: usize) {
+        self.most = self.most.max(connections);
+        if self.most >= CROWD_CONNECTIONS && connections <= self.most / 4 {
+            self.most = connections;
+            give_back_memory();
+        }
     }
 }
 

@@ -146,6 +146,34 @@ fn a_crowd_that_reads_the_largest_pages_at_once_shares_the_room_for_answers() {
     assert_eq!(server.get("/messages?limit=50").status, 200, "fewer fit");
 }
 
+/// Memory of its own in RAM, in MiB. Asked of the system, since a question to the server would be one more connection.
+fn resident(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("it has memory");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") >> 10
+}
+
+#[test]
+fn when_a_crowd_has_gone_its_memory_is_given_back() {
+    const CROWD: usize = 1_000;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");
+    if limit.maximum.is_some_and(|files| files < 2_500) {
+        return println!("skipped: a crowd needs more open files than the limit of {:?}", limit.maximum);
+    }
+    let server = Server::start();
+    server.store(&message("before"));
+    let before = resident(&server);
+    let head = format!("GET /messages HTTP/1.1\r\nHost: test\r\nX-Long: {}\r\n\r\n", "x".repeat(12_000));
+    let crowd: Vec<Raw> = (0..CROWD).map(|_| Raw::sending(&server, head.as_bytes())).collect();
+    let answered = r#"http_requests_total{path="/messages",status="200"}"#;
+    wait_until("all are answered", || server.metric(answered).filter(|count| *count >= CROWD as f64));
+    let most = resident(&server);
+    drop(crowd);
+    wait_until("most of it is back", || (resident(&server) < before + (most - before) / 3).then_some(()));
+}
+
 #[test]
 fn a_thousand_idle_and_slow_connections_do_not_stop_a_healthy_client() {
     const EACH: usize = 500;
