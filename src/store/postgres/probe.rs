@@ -127,13 +127,14 @@ pub(super) fn write(commit: &str, is_whole: bool) -> String {
     format!("{}'{commit}'; {of_nothing}; {message} ROLLBACK", details_sql::BEGIN)
 }
 
-/// A message like the last one, under an id that no sender has.
+/// A message like the last one, under an id that no sender has, and what is put off to the commit.
 const WHOLE: &str = "\
     SELECT f.* FROM (
         (SELECT from_msisdn, to_msisdn, ts, text, text_exact, created_at FROM messages ORDER BY arrival DESC LIMIT 1)
         UNION ALL SELECT '+10', '+10', '2025-01-15T10:00:00Z', 'probe', NULL, '2025-01-15T10:00:00Z' LIMIT 1
     ) m, LATERAL postroom_file(ARRAY['postroom-probe-' || md5(random()::text)], ARRAY[m.from_msisdn], ARRAY[m.to_msisdn], ARRAY[m.ts],
-        ARRAY[m.text], ARRAY[m.text_exact], ARRAY[m.created_at], 0, $1) f;";
+        ARRAY[m.text], ARRAY[m.text_exact], ARRAY[m.created_at], 0, $1) f;
+    SET CONSTRAINTS ALL IMMEDIATE;";
 
 /// A statement with nothing for each of its values.
 fn of_nothing(statement: &str) -> String {

@@ -305,9 +305,7 @@ impl Writer {
                 session.cancel().await;
                 Err(Failure::Broken(format!("no commit within {} s", patience.as_secs())))
             }
-            Ok(_) if session.warnings() > warnings => {
-                Err(Failure::Broken(GAVE_UP_WAITING.to_owned()))
-            }
+            Ok(_) if session.warnings() > warnings => Err(Failure::Broken(GAVE_UP_WAITING.to_owned())),
             Ok(Ok(answer)) => {
                 self.session = Some(session);
                 Ok(answer)
