@@ -196,7 +196,10 @@ impl PostgresStore {
             failures: AtomicU64::new(0),
             stops: AtomicBool::new(false),
             tasks: (0..postgres.writers + config.readers)
-                .map(|at| Arc::new(Task::new(at < postgres.writers)))
+                .map(|at| match at < postgres.writers {
+                    true => Arc::new(Task::new(true, postgres.write_timeout)),
+                    false => Arc::new(Task::new(false, config.query_timeout)),
+                })
                 .collect(),
             refuses: AtomicBool::new(false),
             stored: watching::Sender::new(0),
