@@ -89,6 +89,8 @@ pub(in crate::store) struct Shared {
     health: AtomicU8,
     /// How often the server was found well.
     well: AtomicU64,
+    /// How often something failed that says the server is not well.
+    failures: AtomicU64,
     stops: AtomicBool,
     /// The tasks that work for requests: those that write, then those that read.
     tasks: Vec<Arc<Task>>,
@@ -123,6 +125,7 @@ impl Shared {
     /// Notes a failure, and tells it where it changes the health or costs somebody an answer.
     fn trouble(&self, failure: &Failure, messages: usize) {
         let changed = failure.health().is_some_and(|health| {
+            self.failures.fetch_add(1, Ordering::Relaxed);
             self.queue.failed();
             self.set_health(health) != health
         });
@@ -145,10 +148,11 @@ impl Shared {
         }
     }
 
-    /// The server was found well, and every task works.
-    fn recovered(&self) {
+    /// The server was found well, and every task works: by somebody who began to look after so many failures. What failed
+    /// meanwhile is not refuted by it.
+    fn recovered(&self, failures: u64) {
         self.well.fetch_add(1, Ordering::Relaxed);
-        if self.set_health(Health::Ready) != Health::Ready {
+        if self.failures.load(Ordering::Relaxed) == failures && self.set_health(Health::Ready) != Health::Ready {
             self.queue.reopen();
             log::info("the database works again").emit();
         }
@@ -189,9 +193,13 @@ impl PostgresStore {
             config: config.clone(),
             health: AtomicU8::new(Health::Ready as u8),
             well: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             stops: AtomicBool::new(false),
             tasks: (0..postgres.writers + config.readers)
-                .map(|at| Arc::new(Task::new(at < postgres.writers)))
+                .map(|at| match at < postgres.writers {
+                    true => Arc::new(Task::new(true, postgres.write_timeout)),
+                    false => Arc::new(Task::new(false, config.query_timeout)),
+                })
                 .collect(),
             refuses: AtomicBool::new(false),
             stored: watching::Sender::new(0),

@@ -15,10 +15,10 @@ use super::{Shared, details_sql, sql};
 
 /// How long a task may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// How often in a row a task may leave that unanswered, and do nothing else either.
+/// How often in a row a task may leave that unanswered, and do nothing else either, once its work could have ended.
 const SILENCES_MAX: u32 = 3;
 
-/// How a task is asked.
+/// Where a task says what it found.
 pub(super) type Ask = oneshot::Sender<Result<(), Failure>>;
 
 /// What is known of a task.
@@ -26,6 +26,8 @@ pub(super) type Ask = oneshot::Sender<Result<(), Failure>>;
 pub(super) struct Task {
     /// Whether it is one of those that write.
     pub writes: bool,
+    /// How long its work may take: until then somebody's lock may keep it, and it says itself when that was too long.
+    patience: Duration,
     /// How much it did.
     done: AtomicU64,
     /// What keeps it from its work.
@@ -33,8 +35,8 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub fn new(writes: bool) -> Self {
-        Self { writes, ..Self::default() }
+    pub fn new(writes: bool, patience: Duration) -> Self {
+        Self { writes, patience, ..Self::default() }
     }
 
     /// It did something.
@@ -54,27 +56,41 @@ impl Task {
 /// All tasks that work for requests, to be asked.
 #[derive(Default)]
 pub(super) struct Probes {
-    /// How each is asked, what it had done by the last time, and how often it has been silent since.
-    ways: Vec<(mpsc::Sender<Ask>, u64, u32)>,
+    ways: Vec<Way>,
+}
+
+/// How a task is asked.
+struct Way {
+    ask: mpsc::Sender<Ask>,
+    /// What it had done by the last time.
+    seen: u64,
+    /// How often it has been silent since, and when it was heard last.
+    silences: u32,
+    heard: Instant,
 }
 
 impl Probes {
     /// The way to the next task.
     pub fn add(&mut self) -> mpsc::Receiver<Ask> {
         let (ask, asked) = mpsc::channel(1);
-        self.ways.push((ask, 0, 0));
+        self.ways.push(Way { ask, seen: 0, silences: 0, heard: Instant::now() });
         asked
     }
 
     /// Asks all of them at once, and notes what they say.
     pub async fn ask(&mut self, shared: &Shared) {
-        let asked = self.ways.iter().map(|(ask, ..)| {
+        let asked = self.ways.iter_mut().map(|way| {
+            if way.silences == 0 {
+                way.heard = Instant::now();
+            }
             let (reply, answer) = oneshot::channel();
             // One that is busy still has the last question.
-            ask.try_send(reply).is_ok().then_some(answer)
+            way.ask.try_send(reply).is_ok().then_some(answer)
         });
         let (asked, end): (Vec<_>, _) = (asked.collect(), Instant::now() + PATIENCE);
-        for ((asked, task), (_, seen, silences)) in asked.into_iter().zip(&shared.tasks).zip(&mut self.ways) {
+        for ((asked, task), Way { seen, silences, heard, .. }) in
+            asked.into_iter().zip(&shared.tasks).zip(&mut self.ways)
+        {
             let answer = match asked {
                 Some(answer) => tokio::time::timeout_at(end, answer).await.ok().and_then(Result::ok),
                 None => None,
@@ -90,7 +106,7 @@ impl Probes {
                 _ if is_busy => *silences = 0,
                 _ => {
                     *silences += 1;
-                    if *silences >= SILENCES_MAX {
+                    if *silences >= SILENCES_MAX && heard.elapsed() >= task.patience {
                         let what = if task.writes { "writes" } else { "reads" };
                         let why = format!("what {what} gets no answer within {} s", PATIENCE.as_secs());
                         task.set_fault(Some(Failure::Lost(why)));
@@ -127,13 +143,14 @@ pub(super) fn write(commit: &str, is_whole: bool) -> String {
     format!("{}'{commit}'; {of_nothing}; {message} ROLLBACK", details_sql::BEGIN)
 }
 
-/// A message like the last one, under an id that no sender has.
+/// A message like the last one, under an id that no sender has, and what is put off to the commit.
 const WHOLE: &str = "\
     SELECT f.* FROM (
         (SELECT from_msisdn, to_msisdn, ts, text, text_exact, created_at FROM messages ORDER BY arrival DESC LIMIT 1)
         UNION ALL SELECT '+10', '+10', '2025-01-15T10:00:00Z', 'probe', NULL, '2025-01-15T10:00:00Z' LIMIT 1
     ) m, LATERAL postroom_file(ARRAY['postroom-probe-' || md5(random()::text)], ARRAY[m.from_msisdn], ARRAY[m.to_msisdn], ARRAY[m.ts],
-        ARRAY[m.text], ARRAY[m.text_exact], ARRAY[m.created_at], 0, $1) f;";
+        ARRAY[m.text], ARRAY[m.text_exact], ARRAY[m.created_at], 0, $1) f;
+    SET CONSTRAINTS ALL IMMEDIATE;";
 
 /// A statement with nothing for each of its values.
 fn of_nothing(statement: &str) -> String {
@@ -157,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_only_where_nothing_is_worse() {
-        let tasks: Vec<_> = (0..3).map(|_| Arc::new(Task::new(true))).collect();
+        let tasks: Vec<_> = (0..3).map(|_| Arc::new(Task::new(true, PATIENCE))).collect();
         assert_eq!(fault(&tasks), None);
         tasks[0].set_fault(Some(Failure::DiskFull("full".to_owned())));
         assert_eq!(fault(&tasks), Some(Failure::DiskFull("full".to_owned())));

@@ -16,6 +16,9 @@ use crate::config::{PostgresConfig, Roots, SynchronousCommit, Trust};
 /// How long a request to cancel a statement may take.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 
+/// What is wrong where a commit ended with a warning.
+pub(super) const GAVE_UP_WAITING: &str = "the wait for a synchronous standby was given up";
+
 /// How to connect.
 #[derive(Clone)]
 pub(in crate::store) struct Connector {

@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 use super::Shared;
 use super::failure::Failure;
 use super::probe::{self, PATIENCE, Probes};
-use super::session::{Connector, Session};
+use super::session::{Connector, GAVE_UP_WAITING, Session};
 use super::{derive, schema, sql, tables};
 use crate::store::Health;
 use crate::telemetry::metrics::{Commits, Gauges};
@@ -79,13 +79,14 @@ impl Watch {
     /// Asks the database, and has it write something if the last write failed.
     async fn look(&mut self) -> Health {
         let well = self.shared.well.load(Ordering::Relaxed);
+        let failures = self.shared.failures.load(Ordering::Relaxed);
         match tokio::time::timeout(PATIENCE, self.try_look()).await {
             Ok(Ok(())) => {
                 if self.silent.take() == Some(well) {
                     // A new way to it works, and nobody got anything by the old ones since: they are dead without having been closed.
                     self.connector.drop_all_but(self.session.as_ref());
                 }
-                self.ask_others().await;
+                self.ask_others(failures).await;
             }
             Ok(Err(failure)) => {
                 self.session = None;
@@ -98,7 +99,11 @@ impl Watch {
                 }
             }
             Err(_) => {
-                self.session = None;
+                if let Some(session) = self.session.take() {
+                    // What waits for a standby or a lock would go on waiting there, one more for each look. Whoever asks does not
+                    // wait for this.
+                    tokio::task::spawn_local(session.cancel());
+                }
                 let failure = Failure::Lost(format!("no answer within {} s", PATIENCE.as_secs()));
                 if self.shared.well.load(Ordering::Relaxed) != well {
                     // Others get their answers.
@@ -118,14 +123,14 @@ impl Watch {
 
     /// Asks those who work for requests, each on its connection and by its statements. Messages are taken while any of
     /// them can write.
-    async fn ask_others(&mut self) {
+    async fn ask_others(&mut self, failures: u64) {
         let is_due = self.probed.is_none_or(|at| at.elapsed() >= PROBE_INTERVAL);
         if is_due || self.shared.health() != Health::Ready || probe::fault(&self.shared.tasks).is_some() {
             self.probes.ask(&self.shared).await;
             self.probed = Some(Instant::now());
         }
         match probe::fault(&self.shared.tasks) {
-            None => self.shared.recovered(),
+            None => self.shared.recovered(failures),
             Some(fault) => {
                 if self.shared.can_write() {
                     self.shared.queue.reopen();
@@ -172,8 +177,12 @@ impl Watch {
                 return Err(Failure::Broken(why));
             }
             let commit = session.server.effective_commit(&config).name();
+            let warnings = session.warnings();
             // Waits for the commit, as `execute_typed` would not.
             session.client.query_typed(sql::PROBE, &[(&commit, Type::TEXT)]).await?;
+            if session.warnings() > warnings {
+                return Err(Failure::Broken(GAVE_UP_WAITING.to_owned()));
+            }
         }
         Ok(())
     }

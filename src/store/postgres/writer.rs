@@ -14,7 +14,7 @@ use super::Shared;
 use super::batch::{Batch, Known, Stored, storable};
 use super::failure::Failure;
 use super::probe::{Ask, Task};
-use super::session::{Connector, Session};
+use super::session::{Connector, GAVE_UP_WAITING, Session};
 use super::{brought, probe, sql};
 use crate::store::StoreError;
 use crate::store::queue::{Answers, Job};
@@ -305,9 +305,7 @@ impl Writer {
                 session.cancel().await;
                 Err(Failure::Broken(format!("no commit within {} s", patience.as_secs())))
             }
-            Ok(_) if session.warnings() > warnings => {
-                Err(Failure::Broken("the wait for a synchronous standby was given up".to_owned()))
-            }
+            Ok(_) if session.warnings() > warnings => Err(Failure::Broken(GAVE_UP_WAITING.to_owned())),
             Ok(Ok(answer)) => {
                 self.session = Some(session);
                 Ok(answer)

@@ -410,6 +410,9 @@ fn whatever_refuses_every_message_or_read_turns_readiness_red_and_back() {
     };
     let of_file = "(text[], text[], text[], text[], text[], bytea[], text[], bigint, text)";
     let of_look = "(bytea[], text[], text[], text[], text[])";
+    let of_statuses =
+        "(text[], text[], text[], text[], text[], text[], text[], text[], text[], bytea[], bigint, text[], text[])";
+    let of_events = "(text[], text[], text[], text[], text[], text[], text[], bytea[], bigint)";
     // Nobody sends or reads anything meanwhile: it shows before it costs somebody an answer.
     let before = [
         revoke("INSERT ON messages"),
@@ -426,8 +429,13 @@ fn whatever_refuses_every_message_or_read_turns_readiness_red_and_back() {
         column("postroom_details", "fields"),
         column("postroom_places", "places"),
         column("postroom_statuses", "error"),
+        column("postroom_statuses", "extra"),
+        column("postroom_events", "message"),
+        column("postroom_state", "cluster"),
         function(of_file, "postroom_file"),
         function(of_look, "postroom_look"),
+        function(of_statuses, "postroom_bring_statuses"),
+        function(of_events, "postroom_bring_events"),
         function("()", "postroom_first_arrival"),
         (
             "ALTER TABLE postroom_run_losses RENAME TO gone".to_owned(),
@@ -459,6 +467,11 @@ fn whatever_refuses_every_message_or_read_turns_readiness_red_and_back() {
             "CREATE TRIGGER theirs BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION theirs()",
             "DROP TRIGGER theirs ON messages",
         ),
+        (
+            "CREATE CONSTRAINT TRIGGER theirs AFTER INSERT ON messages DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION theirs()",
+            "DROP TRIGGER theirs ON messages",
+        ),
     ];
     sql(&url, raises);
     for (at, (harm, healing)) in shown.into_iter().enumerate() {
@@ -471,8 +484,8 @@ fn whatever_refuses_every_message_or_read_turns_readiness_red_and_back() {
         wait_until(healing, || (server.get("/health/ready").status == 200).then_some(()));
         wait_for_status(&server, &id, 200);
     }
-    assert_eq!(super::ids(&url).len(), 4, "nothing that was tried is there");
-    assert_eq!(server.get("/messages").json()["total"], 4);
+    assert_eq!(super::ids(&url).len(), 5, "nothing that was tried is there");
+    assert_eq!(server.get("/messages").json()["total"], 5);
 }
 
 #[test]
@@ -526,6 +539,10 @@ fn a_given_up_wait_for_a_standby_is_heard_whatever_the_server_hides() {
         for (what, send) in ways {
             set_standbys("nobody");
             wait_until(&format!("{what} is refused"), || (send() == 503).then_some(()));
+            assert!(
+                (0..5).all(|_| server.get("/health/ready").status == 503),
+                "{what}: a given-up wait proves nothing"
+            );
             set_standbys("");
             wait_for_readiness(&server, 200);
         }
@@ -564,7 +581,11 @@ fn a_start_does_not_wait_for_a_standby_that_is_away() {
     sql(&url, "SELECT pg_reload_conf()");
     let server = on(&url).env("POSTROOM_POSTGRES_WRITE_SECONDS", 1).start();
     assert_eq!(post(&server, "m1"), 503);
-    wait_for_readiness(&server, 503);
+    // At once, and for as long as it is away.
+    assert!((0..5).all(|_| server.get("/health/ready").status == 503), "a message was refused");
+    let asked = "SELECT count(*) FROM pg_stat_activity
+         WHERE state = 'active' AND query LIKE '%INTO postroom_probe%' AND pid <> pg_backend_pid()";
+    wait_until("one look at most waits", || (sql(&url, asked).parse::<u32>().expect("a number") <= 1).then_some(()));
     sql(&url, "ALTER SYSTEM RESET synchronous_standby_names");
     sql(&url, "SELECT pg_reload_conf()");
     wait_for_readiness(&server, 200);

@@ -34,8 +34,8 @@ impl Follower {
             assert_eq!(reply.status, 200);
             let page = reply.json()["data"].as_array().expect("a list").clone();
             self.seen.extend(page.iter().map(|row| row["message_id"].as_str().expect("a text").to_owned()));
-            if let Some(link) = reply.header("link") {
-                self.target = link.split(['<', '>']).nth(1).expect("a link").to_owned();
+            if let Some(next) = reply.next_page(&self.target) {
+                self.target = next;
             }
             if page.is_empty() {
                 return self.seen.len();

@@ -4,11 +4,8 @@ use super::on;
 use crate::harness::load::message_of;
 use crate::harness::{Server, cluster, wait_until};
 
-/// The schema of the earlier build.
-const FORMER: [&str; 2] = [
-    include_str!("../../../src/store/postgres/migrations/0001_inbox.sql"),
-    include_str!("../../../src/store/postgres/migrations/0002_details.sql"),
-];
+/// How many steps the first build made whose index is another.
+const FORMER: usize = 2;
 const FORMER_VERSION: &str =
     "CREATE TABLE postroom_schema (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL,
          upgraded_by TEXT, upgraded_until TIMESTAMPTZ);
@@ -45,7 +42,7 @@ fn found(server: &Server) -> u64 {
 fn an_earlier_build_goes_on_storing_and_searching_beside_this_one() {
     let Some(cluster) = cluster::shared() else { return };
     let url = cluster.database();
-    FORMER.iter().chain([&FORMER_VERSION]).for_each(|sql| drop(cluster::sql(&url, sql)));
+    make(&url, FORMER);
     store(&url, "before", 1_500);
     cluster::sql(&url, FORMER_INDEX);
     let former = || cluster::sql(&url, FORMER_SEARCH).parse::<u64>().expect("a number");
@@ -81,8 +78,8 @@ fn a_fresh_database_has_no_index_of_an_earlier_build() {
     assert_eq!(cluster::sql(&url, "SELECT to_regclass('postroom_texts') IS NULL"), "t");
 }
 
-/// The schema of the build before this one.
-const BEFORE: [&str; 7] = [
+/// Every step of the schema, in order.
+const STEPS: [&str; 9] = [
     include_str!("../../../src/store/postgres/migrations/0001_inbox.sql"),
     include_str!("../../../src/store/postgres/migrations/0002_details.sql"),
     include_str!("../../../src/store/postgres/migrations/0003_runs.sql"),
@@ -90,7 +87,17 @@ const BEFORE: [&str; 7] = [
     include_str!("../../../src/store/postgres/migrations/0005_file.sql"),
     include_str!("../../../src/store/postgres/migrations/0006_bring.sql"),
     include_str!("../../../src/store/postgres/migrations/0007_gone.sql"),
+    include_str!("../../../src/store/postgres/migrations/0008_content.sql"),
+    include_str!("../../../src/store/postgres/migrations/0009_clusters.sql"),
 ];
+/// How many of them the last build that was published makes.
+const BEFORE: usize = 7;
+/// Makes a database as a build leaves it that knows so many steps.
+fn make(url: &str, steps: usize) {
+    let version = FORMER_VERSION.replace("VALUES (1, 2)", &format!("VALUES (1, {steps})"));
+    STEPS[..steps].iter().chain([&version.as_str()]).for_each(|sql| drop(cluster::sql(url, sql)));
+}
+
 /// A status as that build files it.
 const BRING: &str = "SELECT count(*) FROM postroom_bring_statuses(ARRAY['k:s'], ARRAY['1650'], ARRAY['STATE'],
      ARRAY['2025-01-15T10:00:00Z'], ARRAY[NULL], ARRAY['s'], ARRAY['meta'], ARRAY['2025-01-15T10:00:00Z'], ARRAY[NULL]::bytea[],
@@ -104,8 +111,7 @@ const BRING_EVENT: &str =
 fn statuses_and_events_of_a_build_before_this_one_are_filed_and_read_beside_it() {
     let Some(cluster) = cluster::shared() else { return };
     let url = cluster.database();
-    let version = FORMER_VERSION.replace("VALUES (1, 2)", "VALUES (1, 7)");
-    BEFORE.iter().chain([&version.as_str()]).for_each(|sql| drop(cluster::sql(&url, sql)));
+    make(&url, BEFORE);
     let bring = |state: &str| cluster::sql(&url, &BRING.replace("STATE", state));
     let event = |key: &str| cluster::sql(&url, &BRING_EVENT.replace("KEY", key));
     assert_eq!((bring("sent"), event("before")), ("1".to_owned(), "1".to_owned()));
@@ -127,4 +133,40 @@ fn statuses_and_events_of_a_build_before_this_one_are_filed_and_read_beside_it()
     assert_eq!(server.get("/events").json()["data"].as_array().map(Vec::len), Some(2));
     let (status, stdout, stderr) = on(&url).arg("check").arg("--data").run();
     assert!(status.success(), "{stdout}{stderr}");
+}
+
+/// Everything that the steps make, a line each, but the index that only an earlier build has.
+const SCHEMA: &str = "
+    SELECT string_agg(line, chr(10) ORDER BY line) FROM (
+        SELECT format('column %s.%s %s %s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                      a.attcollation::regcollation, pg_get_expr(d.adbin, d.adrelid))
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (c.oid, a.attnum)
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL SELECT format('constraint %s %s', conrelid::regclass, pg_get_constraintdef(oid))
+        FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+        UNION ALL SELECT format('index %s', indexdef) FROM pg_indexes WHERE schemaname = 'public'
+        UNION ALL SELECT format('sequence %s', relname)
+        FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace
+        UNION ALL SELECT format('trigger %s %s', tgenabled, pg_get_triggerdef(oid)) FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL SELECT format('function %s', pg_get_functiondef(oid)) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        UNION ALL SELECT format('storage %s %s', oid::regclass, reloptions)
+        FROM pg_class WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL
+    ) lines (line) WHERE line !~ '^(column|constraint|index|storage) .*postroom_texts'";
+
+#[test]
+fn an_upgrade_from_any_step_ends_in_the_schema_of_a_fresh_database() {
+    let Some(cluster) = cluster::shared() else { return };
+    let schema_after = |steps: usize| {
+        let url = cluster.database();
+        if steps > 0 {
+            make(&url, steps);
+        }
+        drop(on(&url).start());
+        cluster::sql(&url, SCHEMA)
+    };
+    let fresh = schema_after(0);
+    assert!(fresh.contains("FUNCTION public.postroom_admit") && fresh.lines().count() > 100, "{fresh}");
+    for steps in FORMER..STEPS.len() {
+        assert_eq!(schema_after(steps), fresh, "an upgrade from schema {steps}");
+    }
 }
