@@ -148,7 +148,12 @@ impl Page {
         let bytes = message.json_bytes();
         self.bytes += bytes;
         self.is_too_large |= self.bytes > PAGE_BYTES_MAX || !room.take(bytes);
-        self.messages.push(message);
+        if self.is_too_large {
+            // It is not shown, so it holds no memory until its reading ends.
+            self.messages = Vec::new();
+        } else {
+            self.messages.push(message);
+        }
         self.next = Some(next);
     }
 

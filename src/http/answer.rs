@@ -61,7 +61,8 @@ struct Held {
 }
 
 impl Share {
-    /// Takes so many bytes more. False, and nothing is taken, where there are not so many left.
+    /// Takes so many bytes more. False where there are not so many left. Then all is given back at once: several that grow at
+    /// the same pace would otherwise keep each other from ever being whole.
     fn grow(&self, bytes: usize) -> bool {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = (held.bytes + bytes).saturating_sub(PIECE_BYTES);
@@ -69,7 +70,10 @@ impl Share {
         if more > 0 {
             let taken =
                 u32::try_from(more).ok().and_then(|more| Arc::clone(&self.room).try_acquire_many_owned(more).ok());
-            let Some(taken) = taken else { return false };
+            let Some(taken) = taken else {
+                *held = Held::default();
+                return false;
+            };
             match &mut held.permit {
                 Some(permit) => permit.merge(taken),
                 none => *none = Some(taken),
@@ -210,7 +214,9 @@ mod tests {
     fn room_is_taken_while_a_page_is_read_and_corrected_by_what_it_has_in_the_end() {
         let room = AnswerRoom::new(100);
         let share = room.share();
-        assert!(share.grow(PIECE_BYTES) && share.grow(70) && !share.grow(31) && share.grow(30));
+        assert!(share.grow(PIECE_BYTES) && share.grow(70) && !share.grow(31));
+        assert!(room.share().grow(PIECE_BYTES + 100), "who is refused has given all back");
+        assert!(share.grow(PIECE_BYTES) && share.grow(100));
         assert!(!room.share().grow(PIECE_BYTES + 1), "all of it is taken");
         let mut body = AnswerBody::new(vec![0; PIECE_BYTES + 50].into());
         body.take_room(share).expect("it needs less than it has");
