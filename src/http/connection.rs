@@ -29,8 +29,8 @@ use crate::telemetry::process::give_back_memory;
 
 /// Most bytes of the rest of a request that are read and thrown away after an early answer; then the connection is closed.
 const LINGER_BYTES_MAX: usize = 8 << 20;
-/// Connections that have memory worth giving back, together.
-const CROWD_CONNECTIONS: usize = 256;
+/// Closed connections that had memory worth giving back, together.
+const CROWD_CONNECTIONS: usize = 64;
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -88,7 +88,7 @@ impl Crowd {
     /// So many connections are open now.
     fn is_now(&mut self, connections: usize) {
         self.most = self.most.max(connections);
-        if self.most >= CROWD_CONNECTIONS && connections <= self.most / 4 {
+        if connections <= self.most / 4 && self.most - connections >= CROWD_CONNECTIONS {
             self.most = connections;
             give_back_memory();
         }

@@ -23,6 +23,13 @@ fn escaped(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
+/// The ids of all messages of a source.
+fn ids(server: &Server, source: &str) -> Vec<String> {
+    let page = server.get(&format!("/messages?source={source}&limit=100")).json();
+    let rows = page["data"].as_array().expect("a page");
+    rows.iter().map(|row| row["message_id"].as_str().expect("an id").to_owned()).collect()
+}
+
 /// The state of a sent message, and the events of a kind.
 fn state(server: &Server, id: &str) -> Value {
     server.get(&format!("/messages/{}/statuses", escaped(id))).json()["status"].clone()
@@ -92,10 +99,10 @@ fn what_has_no_text_is_in_the_details() {
         ("standard", "with-more", "/extra/order/id", json!(7)),
     ];
     for (provider, name, pointer, value) in told {
+        let known = ids(&server, provider);
         post(&server, &door(provider), provider, name);
-        let page = server.get(&format!("/messages?source={provider}&order=arrival&limit=100")).json();
-        let id = page["data"].as_array().expect("a page").last().expect("a message")["message_id"].clone();
-        let message = server.get(&format!("/messages/{}", escaped(id.as_str().expect("an id")))).json();
+        let id = ids(&server, provider).into_iter().find(|id| !known.contains(id)).expect("a new message");
+        let message = server.get(&format!("/messages/{}", escaped(&id))).json();
         assert_eq!(message["details"].pointer(pointer), Some(&value), "{provider} {name}: {message}");
     }
 }

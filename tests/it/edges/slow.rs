@@ -167,8 +167,10 @@ fn when_a_crowd_has_gone_its_memory_is_given_back() {
     let before = resident(&server);
     let head = format!("GET /messages HTTP/1.1\r\nHost: test\r\nX-Long: {}\r\n\r\n", "x".repeat(12_000));
     let crowd: Vec<Raw> = (0..CROWD).map(|_| Raw::sending(&server, head.as_bytes())).collect();
-    let answered = r#"http_requests_total{path="/messages",status="200"}"#;
-    wait_until("all are answered", || server.metric(answered).filter(|count| *count >= CROWD as f64));
+    // On PostgreSQL some of so many pages at once may meet their deadline, which is an answer as well.
+    let answered = |status| server.metric(&format!(r#"http_requests_total{{path="/messages",status="{status}"}}"#));
+    let all = || [200, 503].into_iter().filter_map(answered).sum::<f64>();
+    wait_until("all are answered", || (all() >= CROWD as f64).then_some(()));
     let most = resident(&server);
     drop(crowd);
     wait_until("most of it is back", || (resident(&server) < before + (most - before) / 3).then_some(()));
