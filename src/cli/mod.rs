@@ -7,7 +7,7 @@ macro_rules! say {
 
 /// A line on stderr, beside what was asked for; where nobody takes it, the work goes on.
 macro_rules! tell {
-    ($($text:tt)*) => { drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", $crate::telemetry::escape::for_terminal(&format!($($text)*))))) };
+    ($($text:tt)*) => { drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", $crate::runtime::escape::for_terminal(&format!($($text)*))))) };
 }
 
 mod bench;
@@ -37,11 +37,12 @@ use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::settings::SETTINGS;
-use crate::config::{Config, ConfigError, Database, Inputs, StoreConfig, host};
+use crate::config::{Config, ConfigError, Inputs, host};
 use crate::providers::Source;
+use crate::runtime::escape::for_terminal;
 use crate::store::Store;
+use crate::store::{Database, StoreConfig};
 use crate::telemetry::Metrics;
-use crate::telemetry::escape::for_terminal;
 
 /// The exit code of a configuration that cannot be used, as of a wrong command line.
 const EXIT_CONFIGURATION: u8 = 2;

@@ -11,7 +11,7 @@ use super::EXIT_CONFIGURATION;
 use super::signals::{StopSignal, StopSignals};
 use crate::app::{App, Stop};
 use crate::config::{Config, ConfigError, Inputs, LogLevel};
-use crate::telemetry::log;
+use crate::runtime::log;
 
 /// How long the last log lines wait for a slow reader.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);

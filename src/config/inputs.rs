@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::settings::{SETTINGS, Setting, find, nearest};
 use super::{ConfigError, host};
 use crate::domain::Secret;
+use crate::runtime::secret_file;
 
 /// Everything that was said about settings, not yet looked at.
 #[derive(Debug, Default)]
@@ -220,19 +221,9 @@ impl Inputs {
     }
 }
 
-/// The file's bytes, without one line end at the end: editors and `echo` put one there.
-pub(super) fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
-    let mut bytes = std::fs::read(path).map_err(|error| ConfigError::Setting {
-        said_by: said_by.to_owned(),
-        problem: format!("names '{path}', which cannot be read: {error}"),
-    })?;
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
-        }
-    }
-    Ok(bytes)
+/// The bytes of a file that holds a secret.
+fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
+    secret_file::read_secret_file(path).map_err(|problem| super::complaint_about(said_by, &problem))
 }
 
 /// A misspelt variable of ours must not be silently without effect. Left alone are names outside our sections, and what

@@ -1,12 +1,14 @@
 //! Where messages are kept. A `Receipt` can only be built here, after the commit, so nothing is acknowledged before it is
 //! safe on disk. `DESIGN.md` beside this file explains the protocol between requests, queue and writer.
 
+mod config;
 #[cfg(test)]
 mod contract;
 pub mod copy;
 mod extras;
 mod index;
 mod leftovers;
+mod observer;
 pub mod postgres;
 mod queue;
 pub mod sqlite;
@@ -15,16 +17,16 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::config::{Database, StoreConfig};
 use crate::domain::event::{EventRequest, StoredEvent};
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
 use crate::domain::status::MessageStatus;
 use crate::domain::{Page, PageRequest, State, Stats};
 use crate::providers::Parsed;
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{Gauges, Outcome};
+use crate::telemetry::metrics::Outcome;
+pub use config::{Database, StoreConfig};
 pub use leftovers::Leftovers;
+pub use observer::{Commits, DamageKind, Gauges, Observer, Unobserved};
 use postgres::PostgresStore;
 use sqlite::SqliteStore;
 
@@ -130,10 +132,10 @@ pub enum Store {
 impl Store {
     /// Opens or makes the database and starts the store's threads. Blocks, for as long as an upgrade takes. Must be called
     /// within a Tokio runtime, which delivers the receipts.
-    pub fn open(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+    pub fn open(config: &StoreConfig, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
         match &config.database {
-            Database::Sqlite { path } => Ok(Self::Sqlite(SqliteStore::open(path, config, metrics)?)),
-            Database::Postgres(postgres) => Ok(Self::Postgres(PostgresStore::open(postgres, config, metrics)?)),
+            Database::Sqlite { path } => Ok(Self::Sqlite(SqliteStore::open(path, config, observer)?)),
+            Database::Postgres(postgres) => Ok(Self::Postgres(PostgresStore::open(postgres, config, observer)?)),
         }
     }
 
@@ -246,7 +248,7 @@ impl Store {
         }
     }
 
-    /// Sizes, for metrics.
+    /// Sizes, for observer.
     pub async fn gauges(&self) -> Gauges {
         match self {
             Self::Sqlite(store) => store.gauges().await,

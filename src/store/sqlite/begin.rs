@@ -9,10 +9,10 @@ use super::covered::{Compared, Extent, Failure, compare, compare_samples};
 use super::damage::report;
 use super::file::FileIdentity;
 use super::indexer::{Keeper, lock};
+use crate::runtime::log;
 use crate::store::index::folder::Folder;
 use crate::store::index::state::{Home, State};
-use crate::telemetry::log;
-use crate::telemetry::metrics::DamageKind;
+use crate::store::observer::DamageKind;
 
 /// An index of no more messages is compared with the table before it is used; a larger one too, unless its files are known to be those
 /// that it was saved for.
@@ -126,7 +126,7 @@ impl Keeper {
 
     fn count_damage(&self) {
         if let Some(shared) = &self.shared {
-            shared.metrics.damaged(DamageKind::Index);
+            shared.observer.damaged(DamageKind::Index);
         }
     }
 }

@@ -8,11 +8,11 @@ use thiserror::Error;
 
 use super::covered::{Failure, value};
 use super::reader::Snapshot;
+use crate::runtime::log;
 use crate::store::index::Index;
 use crate::store::index::key;
 use crate::store::index::segment::Section;
 use crate::store::index::state::State;
-use crate::telemetry::log;
 
 /// Something stored that cannot be what was written.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -17,12 +17,12 @@ use super::reader::Reader;
 use super::schema::OpenError;
 use super::tie::{self, Found};
 use super::{Forget, Shared};
+use crate::runtime::log;
+use crate::runtime::process::give_back_memory;
 use crate::store::Health;
 use crate::store::index::Index;
 use crate::store::index::folder::{Folder, Sample};
 use crate::store::index::state::State;
-use crate::telemetry::log;
-use crate::telemetry::process::give_back_memory;
 
 /// How often the thread looks whether there is something to do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);

@@ -7,12 +7,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use super::indexer::{Control, give_way, lock};
+use crate::runtime::log;
+use crate::runtime::process::give_back_memory;
 use crate::store::index::Index;
 use crate::store::index::folder::{NewFile, NewFileWriter};
 use crate::store::index::merge::{Member, merge};
 use crate::store::index::segment::Segment;
-use crate::telemetry::log;
-use crate::telemetry::process::give_back_memory;
 
 /// The running thread.
 pub(super) struct Merger {

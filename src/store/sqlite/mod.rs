@@ -38,11 +38,11 @@ use super::index::Index;
 use super::index::folder::Folder;
 use super::queue::{append, deliver};
 use super::{Health, Receipt, StoreError};
-use crate::config::StoreConfig;
 use crate::domain::{Page, PageRequest, Stats};
 use crate::providers::Parsed;
-use crate::telemetry::metrics::{DamageKind, Gauges};
-use crate::telemetry::{Metrics, log};
+use crate::runtime::log;
+use crate::store::StoreConfig;
+use crate::store::observer::{DamageKind, Gauges, Observer};
 pub use audit::{Audit, IndexAudit, audit};
 use covered::Extent;
 use file::FileIdentity;
@@ -97,7 +97,7 @@ impl std::fmt::Debug for FailedReads {
 /// What requests and the writer share.
 struct Shared {
     queue: Queue,
-    metrics: Arc<Metrics>,
+    observer: Arc<dyn Observer>,
     health: AtomicU8,
     /// The files that the writer writes to; none while it has none open.
     written: Mutex<Option<FileIdentity>>,
@@ -170,14 +170,14 @@ impl std::fmt::Debug for Shared {
 
 impl SqliteStore {
     /// See `Store::open`.
-    pub fn open(path: &Path, config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, config: &StoreConfig, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
         let path = locate(path).map_err(OpenError::Folder)?;
-        log_scan::look(&path, &metrics)?;
+        log_scan::look(&path, observer.as_ref())?;
         let in_use = InUse::new(&path);
         let queue = Queue::new(config.queue_max);
         let shared = Arc::new(Shared {
             queue,
-            metrics,
+            observer,
             health: AtomicU8::new(0),
             written: Mutex::default(),
             committed_row: AtomicI64::new(0),
@@ -236,7 +236,7 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let result = self.readers.read(self.query_timeout, read.clone()).await;
         if matches!(result, Err(StoreError::Damaged(_))) {
-            self.shared.metrics.damaged(DamageKind::Row);
+            self.shared.observer.damaged(DamageKind::Row);
         }
         if !matches!(result, Err(StoreError::Unavailable(_))) {
             return result;
@@ -375,7 +375,7 @@ pub fn rebuild(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Database;
+    use crate::store::Database;
     use rusqlite::Connection;
 
     fn number(connection: &Connection, sql: &str) -> i64 {
@@ -407,7 +407,7 @@ mod tests {
                 checkpoint_pages: 16,
                 log_pages_max: 1 << 20,
             };
-            let store = SqliteStore::open(&path, &config, Arc::new(Metrics::new(Vec::new(), 1, 1))).unwrap();
+            let store = SqliteStore::open(&path, &config, Arc::new(crate::store::Unobserved)).unwrap();
             let other = Connection::open(&path).unwrap();
             other.busy_timeout(Duration::from_secs(20)).unwrap();
             let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)

@@ -18,9 +18,11 @@ use crate::cli::bench::load::{Answers, Load, Pace, Requests};
 use crate::cli::bench::place::{Server, usage};
 use crate::cli::bench::plan::Section;
 use crate::cli::inputs_of_environment;
-use crate::config::{Database, PostgresConfig, StoreConfig, store_of};
+use crate::config::store_of;
 use crate::store::copy::copy;
+use crate::store::postgres::config::PostgresConfig;
 use crate::store::postgres::ground::{self, Ground};
+use crate::store::{Database, StoreConfig};
 
 /// Part of the requests that is sent before the clock runs.
 const WARM_UP_PART: u64 = 10;
