@@ -22,7 +22,6 @@ mod sample;
 mod send;
 mod serve;
 mod sign;
-mod signals;
 mod unpack;
 mod verify;
 
@@ -154,7 +153,7 @@ fn long_version() -> &'static str {
         env!("CARGO_PKG_VERSION"),
         std::env::consts::ARCH,
         if cfg!(debug_assertions) { "debug" } else { "release" },
-        rusqlite::version(),
+        crate::store::sqlite_version(),
         crate::domain::fold::UNICODE_VERSION.0,
         crate::domain::fold::UNICODE_VERSION.1,
         crate::domain::fold::UNICODE_VERSION.2,
@@ -167,7 +166,6 @@ fn local_url(host: &str, port: u16) -> String {
     format!("http://{}:{port}", host::to_reach(host))
 }
 
-/// Settings for commands that take none as flags.
 /// A URL, by where it was given.
 enum Given {
     Flag(String),
@@ -181,10 +179,6 @@ fn url(inputs: &Inputs, flag: Option<&str>, name: &str, variable: &str) -> anyho
         None => inputs.environment_url(variable)?.map(Given::Environment),
     };
     given.with_context(|| format!("{name} is missing; give it, or {variable}, or {variable}_FILE"))
-}
-
-fn inputs_of_environment() -> anyhow::Result<Inputs> {
-    Ok(Inputs::gather(BTreeMap::new(), None)?)
 }
 
 /// The database that a service has written before: where the URL is mistyped, nothing is made, and nothing goes astray.

@@ -31,6 +31,11 @@ pub(super) struct Given {
 }
 
 impl Inputs {
+    /// The process's environment and the file that `POSTROOM_CONFIG` names, for commands that take no setting as a flag.
+    pub fn of_environment() -> Result<Self, ConfigError> {
+        Self::gather(BTreeMap::new(), None)
+    }
+
     /// Gathers the process's environment, the given flags (by environment name), and the file that `config_file` or
     /// `POSTROOM_CONFIG` names.
     pub fn gather(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) -> Result<Self, ConfigError> {

@@ -4,3 +4,4 @@ pub mod escape;
 pub mod log;
 pub mod process;
 pub mod secret_file;
+pub mod signals;

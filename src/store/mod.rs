@@ -120,6 +120,11 @@ pub enum Health {
     Refusing,
 }
 
+/// The version of SQLite that is built in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 /// A store of either kind; both keep the same promises and pass the same contract suite.
 #[derive(Debug)]
 pub enum Store {

@@ -387,7 +387,7 @@ impl Metrics {
             log::dropped_lines(),
         );
         out.family("postroom_build_info", "gauge", "Always 1; the labels tell the build.");
-        let labels = [("version", env!("CARGO_PKG_VERSION")), ("sqlite", rusqlite::version())];
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("sqlite", crate::store::sqlite_version())];
         out.sample("postroom_build_info", &labels, 1);
         let started = self.started.unix_seconds();
         out.single("postroom_process_start_time_seconds", "gauge", "When the process started.", started);

@@ -17,8 +17,7 @@ use crate::cli::bench::figure::Figure;
 use crate::cli::bench::load::{Answers, Load, Pace, Requests};
 use crate::cli::bench::place::{Server, usage};
 use crate::cli::bench::plan::Section;
-use crate::cli::inputs_of_environment;
-use crate::config::store_of;
+use crate::config::{Inputs, store_of};
 use crate::store::copy::copy;
 use crate::store::postgres::config::PostgresConfig;
 use crate::store::postgres::ground::{self, Ground};
@@ -116,7 +115,7 @@ pub async fn run(bench: &Bench, url: &str) -> anyhow::Result<Shared> {
 }
 
 fn store(url: &str) -> anyhow::Result<StoreConfig> {
-    Ok(store_of(&inputs_of_environment()?, url, "--database-url")?)
+    Ok(store_of(&Inputs::of_environment()?, url, "--database-url")?)
 }
 
 /// A URL that everybody on the machine may see.
