@@ -10,7 +10,7 @@ pub use super::gauges::{Commits, Gauges};
 use super::histogram::{Histogram, Window};
 use super::secret_use::{SecretUse, encode_secrets};
 use super::{log, process};
-use crate::domain::Moment;
+use crate::domain::{Moment, Outcome};
 
 /// Labels of a closed set: an enum, its values, and their names in the exposition.
 macro_rules! labels {
@@ -78,18 +78,6 @@ labels! {
         InvalidSignature = "invalid_signature",
         /// Signed, but not a message.
         ValidationError = "validation_error",
-    }
-}
-
-labels! {
-    /// What became of a message at any door.
-    Outcome {
-        /// Stored.
-        Created = "created",
-        /// Stored before, with the same content.
-        Duplicate = "duplicate",
-        /// Stored before, with other content; the first one was kept.
-        Conflict = "conflict",
     }
 }
 
