@@ -21,9 +21,7 @@ use crate::domain::event::{EventRequest, StoredEvent};
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
 use crate::domain::status::MessageStatus;
-use crate::domain::{Page, PageRequest, State, Stats};
-use crate::providers::Parsed;
-use crate::telemetry::metrics::Outcome;
+use crate::domain::{Intake, Outcome, Page, PageRequest, State, Stats};
 pub use config::{Database, StoreConfig};
 pub use leftovers::Leftovers;
 pub use observer::{Commits, DamageKind, Gauges, Observer, Unobserved};
@@ -31,7 +29,27 @@ use postgres::PostgresStore;
 use sqlite::SqliteStore;
 
 /// Proof that a commit which survives power loss has happened, with the outcome of each message, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+///
+/// ```
+/// fn created(receipt: &postroom::store::Receipt) -> usize {
+///     postroom::domain::Outcome::count_created(receipt.outcomes())
+/// }
+/// ```
+///
+/// Only the store makes one:
+///
+/// ```compile_fail,E0451
+/// fn forge() -> postroom::store::Receipt {
+///     postroom::store::Receipt { outcomes: Vec::new(), statuses: Vec::new(), events: Vec::new() }
+/// }
+/// ```
+///
+/// ```compile_fail,E0599
+/// fn forge() -> postroom::store::Receipt {
+///     postroom::store::Receipt::default()
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     outcomes: Vec<Outcome>,
     statuses: Vec<Outcome>,
@@ -161,10 +179,10 @@ impl Store {
     }
 
     /// Stores what a request brought, and answers after the commit.
-    pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
+    pub async fn append(&self, intake: Intake) -> Result<Receipt, StoreError> {
         match self {
-            Self::Sqlite(store) => store.append(parsed).await,
-            Self::Postgres(store) => store.append(parsed).await,
+            Self::Sqlite(store) => store.append(intake).await,
+            Self::Postgres(store) => store.append(intake).await,
         }
     }
 

@@ -16,9 +16,8 @@ use super::failure::Failure;
 use super::sql::STORED;
 use super::writer::{Attempt, insert_messages, read_back};
 use crate::domain::event::UNREADABLE;
-use crate::domain::{Event, NewMessage, State, StatusUpdate};
+use crate::domain::{Event, NewMessage, Outcome, State, StatusUpdate};
 use crate::store::extras::{Extras, PackedPayload};
-use crate::telemetry::metrics::Outcome;
 
 /// Longest recipient of a status that stands in its key as it is.
 const RECIPIENT_BYTES_MAX: usize = 400;

@@ -9,12 +9,11 @@ use super::damage::{Columns, Damage, Verifier};
 use super::{SqliteStore, listing};
 use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
 use crate::domain::message::FullMessage;
-use crate::domain::payload::StoredPayload;
+use crate::domain::payload::{PayloadRow, StoredPayload};
 use crate::domain::status::{MessageStatus, StatusRecord};
-use crate::domain::{Event, Message, NewMessage, State, StatusUpdate};
+use crate::domain::{Event, Message, NewMessage, Outcome, State, StatusUpdate};
 use crate::store::extras::{Extras, PackedPayload, digest, read_headers, unpack};
 use crate::store::{Lookup, Receipt, StoreError};
-use crate::telemetry::metrics::Outcome;
 
 /// Findings that are told, at most.
 const FINDINGS_MAX: usize = 20;
@@ -437,14 +436,14 @@ fn read_payload(row: &Row<'_>) -> rusqlite::Result<StoredPayload> {
     let bytes = usize::try_from(bytes).ok().and_then(|bytes| unpack(&encoding, body, bytes));
     let bytes = bytes.filter(|bytes| digest(&source, &provider, &headers, bytes).as_slice() == stored);
     let damaged = || Damage(format!("raw body {number} is not what was stored"));
-    Ok(StoredPayload {
+    Ok(StoredPayload::read_from_store(PayloadRow {
         number,
         source,
         provider,
         headers: read_headers(&headers),
         bytes: bytes.ok_or_else(damaged)?,
         received_at: row.get(7)?,
-    })
+    }))
 }
 
 /// Looks at everything that can be told of what providers sent; one sentence for each finding, some at most.

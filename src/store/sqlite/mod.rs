@@ -38,11 +38,12 @@ use super::index::Index;
 use super::index::folder::Folder;
 use super::queue::{append, deliver};
 use super::{Health, Receipt, StoreError};
-use crate::domain::{Page, PageRequest, Stats};
-use crate::providers::Parsed;
+use crate::domain::{Intake, Page, PageRequest, Stats};
 use crate::runtime::log;
-use crate::store::StoreConfig;
-use crate::store::observer::{DamageKind, Gauges, Observer};
+use crate::store::{
+    StoreConfig,
+    observer::{DamageKind, Gauges, Observer},
+};
 pub use audit::{Audit, IndexAudit, audit};
 use covered::Extent;
 use file::FileIdentity;
@@ -215,8 +216,8 @@ impl SqliteStore {
     }
 
     /// See `Store::append`.
-    pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
-        append(parsed, |job| self.shared.queue.push(job)).await
+    pub async fn append(&self, intake: Intake) -> Result<Receipt, StoreError> {
+        append(intake, |job| self.shared.queue.push(job)).await
     }
 
     /// See `Store::page`.
@@ -294,7 +295,7 @@ impl SqliteStore {
         }
         if self.shared.health() != Health::Ready {
             // An empty batch: the writer tries whether it can write again, and puts back what is missing of ours.
-            let _ = tokio::time::timeout(HEALTH_PATIENCE, self.append(Parsed::default())).await;
+            let _ = tokio::time::timeout(HEALTH_PATIENCE, self.append(Intake::default())).await;
             table = self.health_reader.read(HEALTH_PATIENCE, has_table).await;
         }
         if table == Ok(true) { self.shared.health() } else { Health::Broken }
@@ -416,7 +417,7 @@ mod tests {
             let notes = || number(&other, "SELECT count(*) FROM postroom_changes");
             assert_eq!(notes(), 2500);
             store.shared.forget(Forget { epoch: "of another time".to_owned(), change: 2500 });
-            store.append(Parsed::default()).await.unwrap();
+            store.append(Intake::default()).await.unwrap();
             until("the writer is idle", || store.shared.is_idle()).await;
             assert_eq!(notes(), 2500, "in another epoch the numbers stand for something else");
             let epoch = other.query_row("SELECT epoch FROM postroom_index", [], |row| row.get(0)).unwrap();
