@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::damage::{Columns, Damage, Sampled, is_unreadable};
 use super::schema;
-use crate::store::index::folder::Sample;
+use crate::store::index::Sample;
 use crate::store::index::key::{self, Value};
 use crate::store::index::senders::{Changes, count};
 use crate::store::index::state::{Dead, Gone, State, digest};

@@ -18,8 +18,8 @@ use super::schema::OpenError;
 use super::tie::{self, Found};
 use super::{Forget, Shared};
 use crate::store::Health;
-use crate::store::index::Index;
-use crate::store::index::folder::{Folder, Sample};
+use crate::store::index::folder::Folder;
+use crate::store::index::{Index, Sample};
 use crate::store::index::state::State;
 use crate::telemetry::log;
 use crate::telemetry::process::give_back_memory;
@@ -77,7 +77,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Indexer {
     /// Starts the threads. The database must exist.
     pub fn start(path: PathBuf, shared: Arc<Shared>, index: Arc<Index>, found: Found) -> Result<Self, OpenError> {
-        let mut keeper = Keeper::new(path, Some(shared), index, Pace::default()).map_err(OpenError::Thread)?;
+        let mut keeper = Keeper::new(path, Some(shared), index, Pace::PRODUCTION).map_err(OpenError::Thread)?;
         keeper.found = Some(found);
         let control = Arc::clone(&keeper.control);
         let thread = std::thread::Builder::new().name("index".to_owned()).spawn(move || keeper.run());
@@ -97,7 +97,7 @@ impl Indexer {
 /// that was done: whoever serves the database has the index in hand, and does it.
 pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool, Failure> {
     let index = Arc::new(Index::default());
-    let mut keeper = Keeper::new(path, None, Arc::clone(&index), Pace::default())?;
+    let mut keeper = Keeper::new(path, None, Arc::clone(&index), Pace::PRODUCTION)?;
     keeper.take_folder()?;
     let is_ours = lock(&keeper.control.folder).is_some();
     while is_ours && keeper.advance(false)? {
@@ -118,7 +118,7 @@ pub(super) struct Keeper {
     /// The writer that it keeps out of the way of, if there is one.
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) index: Arc<Index>,
-    pace: Pace,
+    pub(super) pace: Pace,
     pub(super) control: Arc<Control>,
     reader: Reader,
     pub(super) path: PathBuf,
@@ -383,7 +383,7 @@ impl Keeper {
         if let Some(shared) = &self.shared {
             shared.forget(Forget { epoch: saved.epoch.clone(), change: saved.note });
         }
-        let merge = saved.merge_due();
+        let merge = saved.merge_due(&self.pace.index);
         self.index.publish(Some(saved));
         if let Some(members) = merge {
             self.merger.ask(members);

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use super::indexer::{Control, give_way, lock};
 use crate::store::index::Index;
-use crate::store::index::folder::{NewFile, NewFileWriter};
+use crate::store::index::file::{NewFile, NewFileWriter};
 use crate::store::index::merge::{Member, merge};
 use crate::store::index::segment::Segment;
 use crate::telemetry::log;

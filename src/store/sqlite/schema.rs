@@ -17,7 +17,7 @@ use super::file::{NoRight, is_mounted_alone, trace_of_messages, wal_path};
 pub use super::upgrade::SCHEMA_VERSION;
 use super::upgrade::{STEPS_PER_LOOK, build, keep_going, needs_upgrade, upgrade};
 use crate::config::StoreConfig;
-use crate::store::index::folder::{OWNER_ONLY, make_folder};
+use crate::store::index::file::{OWNER_ONLY, make_folder};
 use crate::telemetry::log;
 
 const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \

@@ -16,7 +16,8 @@ use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
 
 use super::file::{FileIdentity, wal_path};
-use crate::store::index::folder::{Folder, new_file};
+use crate::store::index::file::new_file;
+use crate::store::index::folder::Folder;
 use crate::store::index::state::State;
 
 /// How long the index waits for the writer, which may itself wait for another program's lock.
