@@ -6,6 +6,7 @@ pub mod details;
 pub mod event;
 pub mod fold;
 pub mod invalid;
+pub mod lock;
 pub mod message;
 pub mod payload;
 pub mod query;

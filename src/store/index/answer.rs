@@ -240,13 +240,13 @@ fn look(member: &Member, candidates: &Candidates<'_>, looks: &Looks<'_>) -> io::
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::domain::{Filter, Needle, Timestamp};
     use super::super::build::{Row, build};
     use super::super::key::{Value, place, single};
     use super::super::merge::merge;
     use super::super::segment::Segment;
     use super::super::source::Source;
+    use super::*;
+    use crate::domain::{Filter, Needle, Timestamp};
     use proptest::prelude::*;
     use std::sync::Arc;
 

@@ -201,10 +201,10 @@ fn file_path(folder: &Path, number: u64) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::build::Row;
     use super::super::key::{Value, place, single};
     use super::super::state::Home;
+    use super::*;
 
     fn row(number: i64) -> Row {
         let text = |text: String| single(Value::Text(text.as_bytes()));

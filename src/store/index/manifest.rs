@@ -88,7 +88,8 @@ impl Manifest {
     pub fn decode(bytes: &[u8]) -> io::Result<Self> {
         let other_version = || io::Error::new(io::ErrorKind::Unsupported, "the manifest is of another version");
         let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        if line.len() == bytes.len() && serde_json::from_slice::<Versioned>(bytes).is_ok_and(|it| it.version < VERSION) {
+        if line.len() == bytes.len() && serde_json::from_slice::<Versioned>(bytes).is_ok_and(|it| it.version < VERSION)
+        {
             return Err(other_version());
         }
         if with_checksum(line.to_vec()) != bytes {

@@ -24,6 +24,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::domain::lock::lock;
 pub use manifest::Sample;
 use merge::Member;
 pub use state::Limits;
@@ -112,8 +113,4 @@ impl Index {
         self.publish(Some(state));
         Ok(true)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -132,13 +132,9 @@ impl Search<'_> {
     }
 
     /// Keeps what may contain a term. Returns whether more than that may be left; none where nothing is.
-    fn narrow_by_term(
-        &mut self,
-        term: Option<&Lookup>,
-        in_range: u64,
-        looks_max: u64,
-    ) -> io::Result<Option<bool>> {
-        let may_be = |search: &Self| search.found.as_ref().map_or(in_range, |found| (found.len() as u64).min(looks_max));
+    fn narrow_by_term(&mut self, term: Option<&Lookup>, in_range: u64, looks_max: u64) -> io::Result<Option<bool>> {
+        let may_be =
+            |search: &Self| search.found.as_ref().map_or(in_range, |found| (found.len() as u64).min(looks_max));
         match term {
             None => Ok(Some(false)),
             Some(Lookup::Exact(gram)) => match self.list(&grams::key(*gram), Section::Grams)? {

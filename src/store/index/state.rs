@@ -242,8 +242,8 @@ fn in_memory(bytes: Vec<u8>) -> io::Result<Member> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::build::{Row, build};
+    use super::*;
 
     #[test]
     fn where_more_have_come_than_one_segment_may_hold_as_many_as_fit_become_one() {

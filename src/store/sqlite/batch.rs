@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row as SqlRow};
 
-use super::covered::value;
-use super::damage::{Columns, Damage};
+use super::columns::{Columns, value};
+use super::damage::Damage;
 use super::queries::shown;
 use crate::store::index::build::Row;
 use crate::store::index::{self, key};

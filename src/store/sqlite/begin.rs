@@ -6,9 +6,10 @@ use std::io;
 use rusqlite::Connection;
 
 use super::covered::{Compared, Extent, Failure, compare, compare_samples};
-use super::damage::report;
 use super::file::FileIdentity;
-use super::indexer::{Keeper, lock};
+use super::indexer::Keeper;
+use super::verifier::report;
+use crate::domain::lock::lock;
 use crate::store::index::folder::Folder;
 use crate::store::index::state::{Home, State};
 use crate::telemetry::log;

@@ -17,7 +17,7 @@ use super::indexer::Keeper;
 use super::reader::Reader;
 use super::schema::{Missing, open_for_writing};
 use super::tie::Found;
-use super::{details, listing, queries};
+use super::{details_read, listing, queries};
 use crate::config::{Database, StoreConfig};
 use crate::domain::{Filter, Needle, Order, PageRequest, Room, Start, Timestamp};
 use crate::store::StoreError;
@@ -108,9 +108,7 @@ impl World {
 
     fn keeper(&mut self) -> &mut Keeper {
         let (path, index) = (path(&self.folder), Arc::clone(&self.index));
-        self.keeper.get_or_insert_with(|| {
-            Keeper::new(path, None, index, PACE).unwrap()
-        })
+        self.keeper.get_or_insert_with(|| Keeper::new(path, None, index, PACE).unwrap())
     }
 
     fn perform(&mut self, deed: &Deed) {
@@ -358,7 +356,7 @@ fn everything(world: &mut World) -> Vec<Result<String, StoreError>> {
         || false,
         |snapshot| {
             let verifier = listing::verifier(snapshot)?;
-            details::full_message(snapshot.connection, &name(1), verifier.as_ref())
+            details_read::full_message(snapshot.connection, &name(1), verifier.as_ref())
         },
     );
     found.push(message.map(|message| format!("{message:?}")));

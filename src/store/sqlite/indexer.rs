@@ -3,24 +3,26 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::batch::{Batch, Pace, message, tail};
+use super::control::{Control, give_way};
 use super::covered::{Extent, Failure, by_notes, compare, samples};
 use super::merger::Merger;
 use super::reader::Reader;
 use super::schema::OpenError;
+use super::shared::{Forget, Shared};
 use super::tie::{self, Found};
-use super::{Forget, Shared};
+use crate::domain::lock::lock;
 use crate::store::Health;
 use crate::store::index::folder::Folder;
-use crate::store::index::{Index, Sample};
 use crate::store::index::state::State;
+use crate::store::index::{Index, Sample};
 use crate::telemetry::log;
 use crate::telemetry::process::give_back_memory;
 
@@ -48,32 +50,6 @@ pub(super) struct Indexer {
     thread: JoinHandle<()>,
 }
 
-/// What the threads and their owner share.
-#[derive(Debug, Default)]
-pub(super) struct Control {
-    stopping: Mutex<bool>,
-    stopped: Condvar,
-    /// The same, for those who only look.
-    pub stop: AtomicBool,
-    /// The files are not what the state has, though nothing was added.
-    pub save_wanted: AtomicBool,
-    /// The folder, while this process holds it.
-    pub folder: Mutex<Option<Folder>>,
-}
-
-impl Control {
-    /// Waits; answers whether to stop.
-    fn wait(&self, patience: Duration) -> bool {
-        let stopping = lock(&self.stopping);
-        let waited = self.stopped.wait_timeout_while(stopping, patience, |stopping| !*stopping);
-        *waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
-    }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
 impl Indexer {
     /// Starts the threads. The database must exist.
     pub fn start(path: PathBuf, shared: Arc<Shared>, index: Arc<Index>, found: Found) -> Result<Self, OpenError> {
@@ -86,9 +62,7 @@ impl Indexer {
 
     /// Ends the threads; what is only in memory is written to a file first.
     pub fn close(self) {
-        self.control.stop.store(true, Ordering::Relaxed);
-        *lock(&self.control.stopping) = true;
-        self.control.stopped.notify_all();
+        self.control.stop();
         let _ = self.thread.join();
     }
 }
@@ -105,12 +79,6 @@ pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool
     }
     keeper.advance(true)?;
     Ok(is_ours)
-}
-
-/// Lets this thread run behind those that somebody waits for. Where the system refuses, all are alike.
-pub(super) fn give_way() {
-    // On Linux this is a thread's own; a quarter of what the others get is still enough to keep up.
-    let _ = rustix::process::nice(5);
 }
 
 /// Keeps an index, step by step.

@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use thiserror::Error;
 
 use super::file::wal_path;
+use crate::domain::lock::lock;
 use crate::telemetry::metrics::DamageKind;
 use crate::telemetry::{Metrics, log};
 
@@ -76,7 +77,7 @@ impl Drop for InUse {
 }
 
 fn in_use() -> MutexGuard<'static, Vec<PathBuf>> {
-    IN_USE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    lock(&IN_USE)
 }
 
 /// Looks at the log of a database that nobody has open. Nothing is found where somebody has: he looked, and the log may change

@@ -12,7 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, TransactionBehavior};
 use thiserror::Error;
 
-use super::failure::is_out_of_space;
+use super::error_code::is_out_of_space;
 use super::file::{NoRight, is_mounted_alone, trace_of_messages, wal_path};
 pub use super::upgrade::SCHEMA_VERSION;
 use super::upgrade::{STEPS_PER_LOOK, build, keep_going, needs_upgrade, upgrade};
