@@ -14,8 +14,9 @@ use crate::http::doors::Doors;
 use crate::http::rate::Rates;
 use crate::http::receive::LARGE_READS_MAX;
 use crate::http::{AppState, Face, Quarantine, Stage, connection};
-use crate::store::Store;
-use crate::telemetry::{Metrics, log, process};
+use crate::runtime::{log, process};
+use crate::store::{Observer, Store};
+use crate::telemetry::Metrics;
 
 /// Why the service stops, and how.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +55,7 @@ impl App {
         };
         let sources = config.sources.iter().map(|source| source.name.clone()).collect();
         let metrics = Arc::new(Metrics::new(sources, config.store.queue_max, config.server.connections_max));
-        let store = Store::open(&config.store, Arc::clone(&metrics))
+        let store = Store::open(&config.store, Arc::clone(&metrics) as Arc<dyn Observer>)
             .with_context(|| format!("DATABASE_URL: {}", config.store.database))?;
         let read_address = reading.as_ref().map(TcpListener::local_addr).transpose()?;
         tell_configuration(&config, store.durability(), (listener.local_addr()?, read_address), started);

@@ -15,6 +15,7 @@
 
 pub mod domain;
 pub mod providers;
+pub mod runtime;
 
 pub mod config;
 pub mod telemetry;

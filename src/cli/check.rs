@@ -9,9 +9,11 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::ServeArguments;
 use crate::config::sources::VERIFY_TOKEN_VARIABLE;
-use crate::config::{Config, Database, Inputs, PostgresConfig};
+use crate::config::{Config, Inputs};
 use crate::providers::{Source, original};
+use crate::store::Database;
 use crate::store::postgres;
+use crate::store::postgres::config::PostgresConfig;
 use crate::store::sqlite::{IndexAudit, audit};
 
 /// Checks every setting and opens the database for reading. Exits 0 if all is well, 2 if a setting is not, 1 for the rest.

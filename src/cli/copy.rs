@@ -8,8 +8,8 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{Given, inputs_of_environment, url};
-use crate::config::store_of;
+use super::{Given, url};
+use crate::config::{Inputs, store_of};
 use crate::store::copy::{Copied, Phase, Summary, copy};
 
 /// How often progress is told where there is no terminal.
@@ -41,7 +41,7 @@ pub struct Arguments {
 
 /// Copies and prints what was done and compared.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let inputs = inputs_of_environment()?;
+    let inputs = Inputs::of_environment()?;
     let store = |flag: &Option<String>, name, variable| match url(&inputs, flag.as_deref(), name, variable)? {
         Given::Flag(url) => anyhow::Ok(store_of(&inputs, &url, name)?),
         Given::Environment(url) => Ok(store_of(&inputs, &url, variable)?),

@@ -1,5 +1,6 @@
 //! `postroom health`: the readiness probe of containers that have no curl.
 
+use crate::config::Inputs;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderMap;
 
 use super::client::{Client, Target};
-use super::{inputs_of_environment, local_url};
+use super::local_url;
 
 /// Exits 0 if the service is ready, 1 if it is not or cannot be reached.
 #[derive(Debug, clap::Args)]
@@ -26,7 +27,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let url = match &arguments.url {
         Some(url) => url.clone(),
         None => {
-            let inputs = inputs_of_environment()?;
+            let inputs = Inputs::of_environment()?;
             local_url(&inputs.host()?, inputs.port()?)
         }
     };

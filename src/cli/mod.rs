@@ -7,7 +7,7 @@ macro_rules! say {
 
 /// A line on stderr, beside what was asked for; where nobody takes it, the work goes on.
 macro_rules! tell {
-    ($($text:tt)*) => { drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", $crate::telemetry::escape::for_terminal(&format!($($text)*))))) };
+    ($($text:tt)*) => { drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", $crate::runtime::escape::for_terminal(&format!($($text)*))))) };
 }
 
 mod bench;
@@ -22,7 +22,6 @@ mod sample;
 mod send;
 mod serve;
 mod sign;
-mod signals;
 mod unpack;
 mod verify;
 
@@ -37,11 +36,12 @@ use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::settings::SETTINGS;
-use crate::config::{Config, ConfigError, Database, Inputs, StoreConfig, host};
+use crate::config::{Config, ConfigError, Inputs, host};
 use crate::providers::Source;
+use crate::runtime::escape::for_terminal;
 use crate::store::Store;
+use crate::store::{Database, StoreConfig};
 use crate::telemetry::Metrics;
-use crate::telemetry::escape::for_terminal;
 
 /// The exit code of a configuration that cannot be used, as of a wrong command line.
 const EXIT_CONFIGURATION: u8 = 2;
@@ -153,7 +153,7 @@ fn long_version() -> &'static str {
         env!("CARGO_PKG_VERSION"),
         std::env::consts::ARCH,
         if cfg!(debug_assertions) { "debug" } else { "release" },
-        rusqlite::version(),
+        crate::store::sqlite_version(),
         crate::domain::fold::UNICODE_VERSION.0,
         crate::domain::fold::UNICODE_VERSION.1,
         crate::domain::fold::UNICODE_VERSION.2,
@@ -166,7 +166,6 @@ fn local_url(host: &str, port: u16) -> String {
     format!("http://{}:{port}", host::to_reach(host))
 }
 
-/// Settings for commands that take none as flags.
 /// A URL, by where it was given.
 enum Given {
     Flag(String),
@@ -180,10 +179,6 @@ fn url(inputs: &Inputs, flag: Option<&str>, name: &str, variable: &str) -> anyho
         None => inputs.environment_url(variable)?.map(Given::Environment),
     };
     given.with_context(|| format!("{name} is missing; give it, or {variable}, or {variable}_FILE"))
-}
-
-fn inputs_of_environment() -> anyhow::Result<Inputs> {
-    Ok(Inputs::gather(BTreeMap::new(), None)?)
 }
 
 /// The database that a service has written before: where the URL is mistyped, nothing is made, and nothing goes astray.

@@ -9,8 +9,10 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ServeArguments;
-use crate::config::{Config, Database, Inputs, PostgresConfig};
+use crate::config::{Config, Inputs};
+use crate::store::Database;
 use crate::store::postgres;
+use crate::store::postgres::config::PostgresConfig;
 use crate::store::sqlite::{Rebuilding, keep_damaged_log, rebuild, remove_leftovers};
 
 /// How often progress is told where there is no terminal.

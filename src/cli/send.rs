@@ -17,10 +17,10 @@ use tokio::task::JoinSet;
 
 use super::client::{Client, Reply, Target};
 use super::sample::{self, Wanted};
-use super::signals::StopSignals;
-use super::{inputs_of_environment, local_url, unpack};
-use crate::config::{SigningKey, signing_key};
+use super::{local_url, unpack};
+use crate::config::{Inputs, SigningKey, signing_key};
 use crate::providers::original::SIGNATURE_HEADER;
+use crate::runtime::signals::StopSignals;
 use crate::telemetry::histogram::Spread;
 
 /// Lines read ahead of the connections that send them.
@@ -113,7 +113,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         });
     }
     let file = arguments.file.as_deref().context("name a file, or - for standard input")?;
-    let inputs = inputs_of_environment()?;
+    let inputs = Inputs::of_environment()?;
     let key = signing_key(&inputs)?;
     let url = match &arguments.url {
         Some(url) => url.clone(),

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::EXIT_CONFIGURATION;
-use super::signals::{StopSignal, StopSignals};
 use crate::app::{App, Stop};
 use crate::config::{Config, ConfigError, Inputs, LogLevel};
-use crate::telemetry::log;
+use crate::runtime::log;
+use crate::runtime::signals::{StopSignal, StopSignals};
 
 /// How long the last log lines wait for a slow reader.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);

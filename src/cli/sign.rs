@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::inputs_of_environment;
-use crate::config::signing_key;
+use crate::config::{Inputs, signing_key};
 
 /// Prints the lower-case hexadecimal HMAC-SHA256 of the bytes, keyed with WEBHOOK_SECRET.
 ///
@@ -22,7 +21,7 @@ pub struct Arguments {
 
 /// Prints the signature.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let key = signing_key(&inputs_of_environment()?)?;
+    let key = signing_key(&Inputs::of_environment()?)?;
     say!("{}", key.sign(&read(&arguments.file)?))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::settings::{SETTINGS, Setting, find, nearest};
 use super::{ConfigError, host};
 use crate::domain::Secret;
+use crate::runtime::secret_file;
 
 /// Everything that was said about settings, not yet looked at.
 #[derive(Debug, Default)]
@@ -30,6 +31,11 @@ pub(super) struct Given {
 }
 
 impl Inputs {
+    /// The process's environment and the file that `POSTROOM_CONFIG` names, for commands that take no setting as a flag.
+    pub fn of_environment() -> Result<Self, ConfigError> {
+        Self::gather(BTreeMap::new(), None)
+    }
+
     /// Gathers the process's environment, the given flags (by environment name), and the file that `config_file` or
     /// `POSTROOM_CONFIG` names.
     pub fn gather(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) -> Result<Self, ConfigError> {
@@ -220,19 +226,9 @@ impl Inputs {
     }
 }
 
-/// The file's bytes, without one line end at the end: editors and `echo` put one there.
-pub(super) fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
-    let mut bytes = std::fs::read(path).map_err(|error| ConfigError::Setting {
-        said_by: said_by.to_owned(),
-        problem: format!("names '{path}', which cannot be read: {error}"),
-    })?;
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
-        }
-    }
-    Ok(bytes)
+/// The bytes of a file that holds a secret.
+fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
+    secret_file::read_secret_file(path).map_err(|problem| super::complaint_about(said_by, &problem))
 }
 
 /// A misspelt variable of ours must not be silently without effect. Left alone are names outside our sections, and what

@@ -5,7 +5,6 @@ pub mod host;
 mod inputs;
 mod network;
 mod postgres;
-mod postgres_url;
 mod rules;
 pub mod settings;
 pub mod sources;
@@ -18,11 +17,12 @@ use thiserror::Error;
 use crate::domain::Secret;
 use crate::providers::Source;
 pub use crate::providers::signature::SigningKey;
+pub use crate::runtime::log::LogLevel;
+use crate::store::{Database, StoreConfig};
 pub use access::{AccessConfig, Token};
 use inputs::Given;
 pub use inputs::Inputs;
 pub use network::Network;
-pub use postgres::{PostgresConfig, Roots, SynchronousCommit, Trust};
 
 /// A complaint about one setting, in one line that names it.
 #[derive(Debug, Error)]
@@ -76,34 +76,6 @@ pub struct QuarantineConfig {
     pub requests_max: u32,
 }
 
-/// Levels, least first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// Details for a developer.
-    Debug,
-    /// The story of the service.
-    Info,
-    /// We coped.
-    Warning,
-    /// Someone should look.
-    Error,
-    /// The service cannot go on.
-    Critical,
-}
-
-impl LogLevel {
-    /// As log lines and `LOG_LEVEL` spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            LogLevel::Debug => "DEBUG",
-            LogLevel::Info => "INFO",
-            LogLevel::Warning => "WARNING",
-            LogLevel::Error => "ERROR",
-            LogLevel::Critical => "CRITICAL",
-        }
-    }
-}
-
 /// The edge to the network: every limit has a name and a defined answer.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -141,49 +113,6 @@ pub struct ServerConfig {
     pub public_base_url: Option<String>,
     /// Proxies whose word is taken for scheme and host, where no base URL is set.
     pub trusted_proxies: Vec<Network>,
-}
-
-/// The store and its limits.
-#[derive(Debug, Clone)]
-pub struct StoreConfig {
-    /// Which engine, and where.
-    pub database: Database,
-    /// Most messages waiting for the writer.
-    pub queue_max: usize,
-    /// Most messages in one commit.
-    pub batch_max: usize,
-    /// How long a write waits for another process's lock.
-    pub lock_timeout: Duration,
-    /// Longest time for one read.
-    pub query_timeout: Duration,
-    /// Threads that read.
-    pub readers: usize,
-    /// Pages in the write-ahead log before a checkpoint.
-    pub checkpoint_pages: u32,
-    /// Pages in the write-ahead log beyond which nothing is written as long as a reader keeps them from being moved.
-    pub log_pages_max: u32,
-}
-
-/// Where messages are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Database {
-    /// An SQLite file on this machine.
-    Sqlite {
-        /// The path as it was given, relative to the working directory or absolute.
-        path: PathBuf,
-    },
-    /// A PostgreSQL server, which any number of replicas share.
-    Postgres(Box<PostgresConfig>),
-}
-
-impl std::fmt::Display for Database {
-    /// Where it is, without user and password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Sqlite { path } => write!(f, "{}", path.display()),
-            Self::Postgres(config) => f.write_str(&config.place()),
-        }
-    }
 }
 
 impl Config {
@@ -317,8 +246,7 @@ fn log_level(given: Given) -> Result<LogLevel, ConfigError> {
 /// `sqlite:///` and a path, taken as it stands (no URL decoding), or the URL of a PostgreSQL server.
 fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
     if ["postgres://", "postgresql://"].iter().any(|scheme| given.value.starts_with(scheme)) {
-        return PostgresConfig::load(&given.value, &given.said_by, inputs)
-            .map(|config| Database::Postgres(config.into()));
+        return postgres::load(&given.value, &given.said_by, inputs).map(|config| Database::Postgres(config.into()));
     }
     // A URL may hold a password, so complaints show no more of it than the scheme.
     let problem = match given.value.strip_prefix("sqlite:///") {

@@ -1,172 +1,37 @@
-//! `postgres://` and `postgresql://`: how to reach a PostgreSQL server, and how to be careful with it.
+//! `postgres://` and `postgresql://`: what the settings say of a PostgreSQL server.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio_postgres::config::{Host, SslMode};
-
-use super::inputs::read_secret_file;
-use super::postgres_url::{Way, password_of_file};
 use super::{ConfigError, Inputs, complaint};
+use crate::store::postgres::config::{PASSWORD, PostgresConfig, RotatedFiles, SynchronousCommit};
+use crate::store::postgres::url::{ConnectionUrl, password_of_file};
 
-/// A server, and the limits of everything that is asked of it. `Debug` shows no password.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PostgresConfig {
-    /// Hosts, user, password and session settings.
-    pub connection: tokio_postgres::Config,
-    /// How much of the server's certificate must be proved.
-    pub trust: Trust,
-    /// Connections that write, each a batch at a time; a further one is used where a commit takes long.
-    pub writers: usize,
-    /// Longest wait for a connection.
-    pub connect_timeout: Duration,
-    /// Longest wait for a commit, that of a standby included.
-    pub write_timeout: Duration,
-    /// What a commit waits for, where the operator chose; else at least `on`.
-    pub synchronous_commit: Option<SynchronousCommit>,
-    /// Whether readiness needs a synchronous standby.
-    pub require_sync_standby: bool,
-    /// How to try again where the first way is refused for being encrypted or not, as libpq does for `prefer` and
-    /// `allow`.
-    pub other_way: Option<SslMode>,
-    /// What is read again for each connection.
-    sources: Sources,
-}
-
-/// Files that name the server or a password, which may be rotated, or hold for minutes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Sources {
-    /// All of the URL.
-    url: Option<PathBuf>,
-    password: Option<PathBuf>,
-    /// In libpq's form; counts where neither URL nor setting have a password.
-    passfile: Option<PathBuf>,
-}
-
-/// How much of the server's certificate must be proved, after libpq's `sslmode`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trust {
-    /// Nothing: encryption alone, where there is any (`disable`, `allow`, `prefer`, `require`).
-    Anyone,
-    /// That an authority vouches for it (`verify-ca`, or `require` with `sslrootcert`).
-    Authority(Roots),
-    /// That too, and that it was made for this host (`verify-full`).
-    Host(Roots),
-}
-
-/// The authorities that may vouch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Roots {
-    /// Those that this machine trusts.
-    System,
-    /// Those of a PEM file.
-    File(PathBuf),
-}
-
-/// What PostgreSQL's `synchronous_commit` may be, least first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SynchronousCommit {
-    /// Nothing: a crash of the server loses what it acknowledged.
-    Off,
-    /// The server's own disk, whatever standbys there are.
-    Local,
-    /// A standby's operating system.
-    RemoteWrite,
-    /// A standby's disk, where one is synchronous.
-    On,
-    /// That a standby shows it.
-    RemoteApply,
-}
-
-impl SynchronousCommit {
-    const ALL: [Self; 5] = [Self::Off, Self::Local, Self::RemoteWrite, Self::On, Self::RemoteApply];
-
-    /// As PostgreSQL spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Local => "local",
-            Self::RemoteWrite => "remote_write",
-            Self::On => "on",
-            Self::RemoteApply => "remote_apply",
-        }
+/// Checks a URL of one of the two schemes. `problem` never holds more of it than the name of a parameter.
+pub(super) fn load(url: &str, said_by: &str, inputs: &Inputs) -> Result<PostgresConfig, ConfigError> {
+    let complain = |problem: String| ConfigError::Setting { said_by: said_by.to_owned(), problem };
+    let ConnectionUrl { mut connection, trust, other_way, passfile } = ConnectionUrl::parse(url).map_err(complain)?;
+    let mut rotated = RotatedFiles { url: inputs.file_of_value(said_by), ..RotatedFiles::default() };
+    if let Some(password) = inputs.secret(PASSWORD)? {
+        connection.password(password.expose());
+        rotated.password = inputs.file_of_secret(PASSWORD);
+    } else if connection.get_password().is_none() && !passfile.as_os_str().is_empty() {
+        let password = password_of_file(&passfile, &connection).map_err(complain)?;
+        connection.password(password);
+        rotated.passfile = Some(passfile);
     }
-
-    /// The one of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.name() == name)
-    }
+    let seconds = |name| inputs.number(name, 1, 3_600).map(Duration::from_secs);
+    Ok(PostgresConfig {
+        connection,
+        trust,
+        other_way,
+        rotated,
+        writers: inputs.number("POSTROOM_POSTGRES_WRITERS", 1, 64)? as usize,
+        connect_timeout: seconds("POSTROOM_POSTGRES_CONNECT_SECONDS")?,
+        write_timeout: seconds("POSTROOM_POSTGRES_WRITE_SECONDS")?,
+        synchronous_commit: synchronous_commit(inputs)?,
+        require_sync_standby: truth(inputs, "POSTROOM_REQUIRE_SYNC_STANDBY")?,
+    })
 }
-
-impl PostgresConfig {
-    /// Host, port and database, without user and password.
-    pub fn place(&self) -> String {
-        let host = |host: &Host| match host {
-            Host::Tcp(name) => name.clone(),
-            Host::Unix(folder) => folder.display().to_string(),
-        };
-        let hosts: Vec<_> = self.connection.get_hosts().iter().map(host).collect();
-        let ports: Vec<_> = self.connection.get_ports().iter().map(u16::to_string).collect();
-        let port = if ports.is_empty() { "5432".to_owned() } else { ports.join(",") };
-        let database = self.connection.get_dbname().or(self.connection.get_user()).unwrap_or_default();
-        format!("PostgreSQL {}:{port}/{database}", hosts.join(","))
-    }
-
-    /// Checks a URL of one of the two schemes. `problem` never holds more of it than the name of a parameter.
-    pub(super) fn load(url: &str, said_by: &str, inputs: &Inputs) -> Result<Self, ConfigError> {
-        let complain = |problem: String| ConfigError::Setting { said_by: said_by.to_owned(), problem };
-        let Way { mut connection, trust, other_way, passfile } = Way::of(url).map_err(complain)?;
-        let mut sources = Sources { url: inputs.file_of_value(said_by), ..Sources::default() };
-        if let Some(password) = inputs.secret(PASSWORD)? {
-            connection.password(password.expose());
-            sources.password = inputs.file_of_secret(PASSWORD);
-        } else if connection.get_password().is_none() && !passfile.as_os_str().is_empty() {
-            let password = password_of_file(&passfile, &connection).map_err(complain)?;
-            connection.password(password);
-            sources.passfile = Some(passfile);
-        }
-        let seconds = |name| inputs.number(name, 1, 3_600).map(Duration::from_secs);
-        Ok(Self {
-            connection,
-            trust,
-            other_way,
-            sources,
-            writers: inputs.number("POSTROOM_POSTGRES_WRITERS", 1, 64)? as usize,
-            connect_timeout: seconds("POSTROOM_POSTGRES_CONNECT_SECONDS")?,
-            write_timeout: seconds("POSTROOM_POSTGRES_WRITE_SECONDS")?,
-            synchronous_commit: synchronous_commit(inputs)?,
-            require_sync_standby: truth(inputs, "POSTROOM_REQUIRE_SYNC_STANDBY")?,
-        })
-    }
-
-    /// How to connect now: what came from files is read again, so that a rotated password or a token that holds for
-    /// minutes is never the one of the start. The error shows nothing of them.
-    pub fn current(&self) -> Result<tokio_postgres::Config, String> {
-        let Sources { url, password, passfile } = &self.sources;
-        let mut connection = self.connection.clone();
-        if let Some(path) = url {
-            let text =
-                read_secret_file(&path.to_string_lossy(), "DATABASE_URL_FILE").map_err(|error| error.to_string())?;
-            let text = String::from_utf8(text).map_err(|_| "DATABASE_URL_FILE is not UTF-8 any more".to_owned())?;
-            connection =
-                Way::of(&text).map_err(|problem| format!("what DATABASE_URL_FILE names {problem}"))?.connection;
-        }
-        if let Some(path) = password {
-            let what = format!("{PASSWORD}_FILE");
-            connection.password(read_secret_file(&path.to_string_lossy(), &what).map_err(|error| error.to_string())?);
-        } else if let Some(path) = passfile {
-            connection
-                .password(password_of_file(path, &connection).map_err(|problem| format!("DATABASE_URL {problem}"))?);
-        } else if let Some(password) = self.connection.get_password()
-            && connection.get_password().is_none()
-        {
-            connection.password(password);
-        }
-        Ok(connection)
-    }
-}
-
-const PASSWORD: &str = "POSTROOM_POSTGRES_PASSWORD";
 
 fn synchronous_commit(inputs: &Inputs) -> Result<Option<SynchronousCommit>, ConfigError> {
     let given = inputs.value("POSTROOM_POSTGRES_SYNCHRONOUS_COMMIT")?;
@@ -193,13 +58,15 @@ fn truth(inputs: &Inputs, name: &str) -> Result<bool, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::postgres::config::{Roots, Trust};
     use std::collections::BTreeMap;
+    use tokio_postgres::config::SslMode;
 
     fn load_with(url: &str, environment: &[(&str, &str)]) -> Result<PostgresConfig, String> {
         let environment: BTreeMap<_, _> =
             environment.iter().map(|(name, value)| (name.to_string(), value.into())).collect();
         let inputs = Inputs::new(BTreeMap::new(), environment, None).unwrap();
-        PostgresConfig::load(url, "DATABASE_URL", &inputs).map_err(|error| error.to_string())
+        super::load(url, "DATABASE_URL", &inputs).map_err(|error| error.to_string())
     }
 
     fn load(url: &str) -> Result<PostgresConfig, String> {

@@ -23,9 +23,9 @@ use super::exchange::{refuse_unparsable, respond};
 use super::places::{Place, Places};
 use super::pulse::{Phase, Pulse};
 use super::{AppState, Face, Stage};
-use crate::telemetry::log;
+use crate::runtime::log;
+use crate::runtime::process::give_back_memory;
 use crate::telemetry::metrics::Refusal;
-use crate::telemetry::process::give_back_memory;
 
 /// Most bytes of the rest of a request that are read and thrown away after an early answer; then the connection is closed.
 const LINGER_BYTES_MAX: usize = 8 << 20;

@@ -25,7 +25,7 @@ use super::{
 use crate::config::LogLevel;
 use crate::domain::{MessageId, Moment};
 use crate::providers::Source;
-use crate::telemetry::log;
+use crate::runtime::log;
 use crate::telemetry::metrics::{PathLabel, Refusal, WebhookResult};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

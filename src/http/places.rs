@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::pulse::Pulse;
-use crate::telemetry::log;
+use crate::runtime::log;
 
 /// How soon to look for another one if none has given way.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -17,8 +17,8 @@ use crate::domain::Moment;
 use crate::providers::encoding::Encoding;
 use crate::providers::sealed::{KEY_BYTES, Sealed};
 use crate::providers::{BadSignature, Request, Source};
-use crate::telemetry::escape::for_terminal;
-use crate::telemetry::log;
+use crate::runtime::escape::for_terminal;
+use crate::runtime::log;
 
 /// The file in the folder with the key that seals secrets.
 pub const KEY_FILE: &str = "key";

@@ -16,9 +16,9 @@ use super::views::{DetailView, InvalidView, NewMessageView, StoredView, ok, with
 use super::{Answer, AppState, Endpoint, source_path};
 use crate::domain::Moment;
 use crate::providers::{AnswerStyle, Challenge, InvalidBody, Parsed, Request, Source, VerifiedBody};
+use crate::runtime::process::give_back_memory;
 use crate::store::Receipt;
 use crate::telemetry::metrics::{Outcome, WebhookResult};
-use crate::telemetry::process::give_back_memory;
 
 /// Verifies, reads and stores what a provider posts.
 ///

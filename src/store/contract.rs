@@ -12,8 +12,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{Health, Lookup, Store, StoreError};
-use crate::config::{Config, Database, Inputs, StoreConfig};
+use super::postgres::config::PostgresConfig;
+use super::{Health, Lookup, Store, StoreError, Unobserved};
 use crate::domain::event::EventRequest;
 use crate::domain::message::FullMessage;
 use crate::domain::stats::TOP_SENDERS_MAX;
@@ -22,7 +22,7 @@ use crate::domain::{
     SenderCount, Start, State, Stats, Stored, Timestamp,
 };
 use crate::providers::Parsed;
-use crate::telemetry::Metrics;
+use crate::store::{Database, StoreConfig};
 use crate::telemetry::metrics::Outcome;
 
 #[path = "../../tests/it/harness/cluster.rs"]
@@ -48,10 +48,7 @@ impl Engine {
 }
 
 fn on_server(url: &str) -> Database {
-    let environment = [("WEBHOOK_SECRET", "s"), ("DATABASE_URL", url)];
-    let environment = environment.map(|(name, value)| (name.to_owned(), value.into())).into();
-    let inputs = Inputs::new(BTreeMap::new(), environment, None).unwrap();
-    Config::load(&inputs).unwrap().store.database
+    Database::Postgres(PostgresConfig::of_url(url).expect("the URL of a server").into())
 }
 
 fn config(database: Database) -> StoreConfig {
@@ -68,8 +65,7 @@ fn config(database: Database) -> StoreConfig {
 }
 
 fn open(config: &StoreConfig) -> Store {
-    let metrics = Metrics::new(vec!["postroom".to_owned()], config.queue_max, 1);
-    Store::open(config, Arc::new(metrics)).expect("the store opens")
+    Store::open(config, Arc::new(Unobserved)).expect("the store opens")
 }
 
 /// Runs a test within a runtime, on a fresh store. None where the engine is not there.

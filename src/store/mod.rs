@@ -1,6 +1,7 @@
 //! Where messages are kept. A `Receipt` can only be built here, after the commit, so nothing is acknowledged before it is
 //! safe on disk. `DESIGN.md` beside this file explains the protocol between requests, queue and writer.
 
+mod config;
 #[cfg(test)]
 mod contract;
 pub mod copy;
@@ -10,6 +11,7 @@ mod health;
 mod index;
 mod leftovers;
 mod lookup;
+mod observer;
 pub mod postgres;
 mod queue;
 mod receipt;
@@ -19,19 +21,18 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::config::{Database, StoreConfig};
 use crate::domain::event::{EventRequest, StoredEvent};
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
 use crate::domain::status::MessageStatus;
 use crate::domain::{Page, PageRequest, State, Stats};
 use crate::providers::Parsed;
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::Gauges;
+pub use config::{Database, StoreConfig};
 pub use error::StoreError;
 pub use health::Health;
 pub use leftovers::Leftovers;
 pub use lookup::Lookup;
+pub use observer::{Commits, DamageKind, Gauges, Observer, Unobserved};
 use postgres::PostgresStore;
 pub use receipt::Receipt;
 use sqlite::SqliteStore;
@@ -47,6 +48,11 @@ pub enum OpenError {
     Postgres(#[from] postgres::OpenError),
 }
 
+/// The version of SQLite that is built in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 /// A store of either kind; both keep the same promises and pass the same contract suite.
 #[derive(Debug)]
 pub enum Store {
@@ -59,10 +65,10 @@ pub enum Store {
 impl Store {
     /// Opens or makes the database and starts the store's threads. Blocks, for as long as an upgrade takes. Must be called
     /// within a Tokio runtime, which delivers the receipts.
-    pub fn open(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+    pub fn open(config: &StoreConfig, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
         match &config.database {
-            Database::Sqlite { path } => Ok(Self::Sqlite(SqliteStore::open(path, config, metrics)?)),
-            Database::Postgres(postgres) => Ok(Self::Postgres(PostgresStore::open(postgres, config, metrics)?)),
+            Database::Sqlite { path } => Ok(Self::Sqlite(SqliteStore::open(path, config, observer)?)),
+            Database::Postgres(postgres) => Ok(Self::Postgres(PostgresStore::open(postgres, config, observer)?)),
         }
     }
 
@@ -175,7 +181,7 @@ impl Store {
         }
     }
 
-    /// Sizes, for metrics.
+    /// Sizes, for observer.
     pub async fn gauges(&self) -> Gauges {
         match self {
             Self::Sqlite(store) => store.gauges().await,

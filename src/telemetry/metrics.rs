@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::door_counts::DoorCounts;
-pub use super::gauges::{Commits, Gauges};
+use super::gauges::encode_gauges;
 use super::histogram::{Histogram, Window};
 use super::secret_use::{SecretUse, encode_secrets};
-use super::{log, process};
 use crate::domain::Moment;
+use crate::runtime::{log, process};
+use crate::store::{DamageKind, Gauges, Observer};
 
 /// Labels of a closed set: an enum, its values, and their names in the exposition.
 macro_rules! labels {
@@ -161,20 +162,6 @@ labels! {
     }
 }
 
-labels! {
-    /// What was found damaged.
-    DamageKind {
-        /// Something stored that is not what was written: a read was refused.
-        Row = "row",
-        /// A page of the database that cannot be read: a read, or a batch of messages, failed.
-        Page = "page",
-        /// A write-ahead log with frames that SQLite does not get to: found by a start.
-        Log = "log",
-        /// A file of the index: it is built anew.
-        Index = "index",
-    }
-}
-
 /// The statuses that Postroom answers with.
 const STATUSES: [u16; 18] = [200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503, 507];
 /// The method label: what routes know, and everything else.
@@ -280,24 +267,6 @@ impl Metrics {
     /// So many new statuses and events of the door `source` were stored.
     pub fn extras_filed(&self, source: &str, statuses: usize, events: usize) {
         self.doors.extras(source, statuses, events);
-    }
-
-    /// A batch was committed: how many messages, how long from its first statement, and how long the COMMIT itself.
-    pub fn batch_committed(&self, messages: usize, whole: Duration, sync: Duration) {
-        self.batch_messages.observe(messages as f64);
-        self.commit_seconds.observe(whole.as_secs_f64());
-        self.sync_seconds.observe(sync.as_secs_f64());
-        self.last_commit_seconds.store(Moment::now().unix_seconds(), Relaxed);
-    }
-
-    /// The write-ahead log was moved into the database file.
-    pub fn checkpointed(&self, duration: Duration) {
-        self.checkpoint_seconds.observe(duration.as_secs_f64());
-    }
-
-    /// Something was found damaged.
-    pub fn damaged(&self, kind: DamageKind) {
-        self.damage[kind as usize].fetch_add(1, Relaxed);
     }
 
     /// A connection was accepted; it is counted until the guard goes.
@@ -407,7 +376,7 @@ impl Metrics {
             let count = self.damage[*kind as usize].load(Relaxed);
             out.sample("postroom_damage_total", &[("kind", kind.label())], count);
         }
-        gauges.encode_store(out);
+        encode_gauges(&gauges, out);
     }
 
     fn encode_process(&self, out: &mut Exposition) {
@@ -418,7 +387,7 @@ impl Metrics {
             log::dropped_lines(),
         );
         out.family("postroom_build_info", "gauge", "Always 1; the labels tell the build.");
-        let labels = [("version", env!("CARGO_PKG_VERSION")), ("sqlite", rusqlite::version())];
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("sqlite", crate::store::sqlite_version())];
         out.sample("postroom_build_info", &labels, 1);
         let started = self.started.unix_seconds();
         out.single("postroom_process_start_time_seconds", "gauge", "When the process started.", started);
@@ -431,6 +400,23 @@ impl Metrics {
         if let Some(fds) = process::open_fds() {
             out.single("postroom_process_open_fds", "gauge", "Open file descriptors.", fds);
         }
+    }
+}
+
+impl Observer for Metrics {
+    fn batch_committed(&self, messages: usize, whole: Duration, commit: Duration) {
+        self.batch_messages.observe(messages as f64);
+        self.commit_seconds.observe(whole.as_secs_f64());
+        self.sync_seconds.observe(commit.as_secs_f64());
+        self.last_commit_seconds.store(Moment::now().unix_seconds(), Relaxed);
+    }
+
+    fn checkpointed(&self, duration: Duration) {
+        self.checkpoint_seconds.observe(duration.as_secs_f64());
+    }
+
+    fn damaged(&self, kind: DamageKind) {
+        self.damage[kind as usize].fetch_add(1, Relaxed);
     }
 }
 

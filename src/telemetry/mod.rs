@@ -1,12 +1,9 @@
 //! What the service tells about itself: one JSON line per request on stdout, and numbers for Prometheus.
 
 mod door_counts;
-pub mod escape;
 mod gauges;
 pub mod histogram;
-pub mod log;
 pub mod metrics;
-pub mod process;
 pub mod secret_use;
 
 pub use metrics::Metrics;

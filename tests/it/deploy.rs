@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postroom::config::sources::VERIFY_TOKEN_VARIABLE;
-use postroom::config::{Config, Database, Inputs, settings};
+use postroom::config::{Config, Inputs, settings};
 use postroom::http::ROUTES;
 use postroom::providers::SCHEMES;
+use postroom::store::Database;
 use serde_json::Value;
 
 const FOLDERS: [&str; 2] = ["deploy/kubernetes", "deploy/kubernetes-postgres"];

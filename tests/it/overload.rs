@@ -4,7 +4,7 @@ use super::harness::load::Load;
 use super::harness::random::Random;
 use super::harness::stored::Stored;
 use super::harness::{Client, Server, Setup, body, message, sign, wait_until};
-use postroom::telemetry::process::raise_open_file_limit;
+use postroom::runtime::process::raise_open_file_limit;
 
 const CONNECTIONS: usize = 192;
 /// So few that most of the connections find no room.

@@ -15,8 +15,7 @@ use std::cell::Cell;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::inputs_of_environment;
-use crate::config::{SigningKey, webhook_secret};
+use crate::config::{Inputs, SigningKey, webhook_secret};
 use crate::domain::Secret;
 use data::Inbox;
 use load::{Prepared, Requests, Writer};
@@ -80,7 +79,7 @@ impl Bench {
 /// Measures and prints.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(Part::Floor) = arguments.part {
-        floor::run(webhook_secret(&inputs_of_environment()?)?)?;
+        floor::run(webhook_secret(&Inputs::of_environment()?)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let options = &arguments.options;
@@ -93,7 +92,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // A folder is for SQLite alone.
     let url = match &options.database_url {
-        None if options.folder.is_none() => inputs_of_environment()?.environment_url("POSTROOM_BENCH_DATABASE_URL")?,
+        None if options.folder.is_none() => Inputs::of_environment()?.environment_url("POSTROOM_BENCH_DATABASE_URL")?,
         given => given.clone(),
     };
     let report = runtime.block_on(bench.measure(url.as_deref(), |table| {

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::*;
-use crate::config::PostgresConfig;
+use crate::store::postgres::config::PostgresConfig;
 use crate::store::postgres::{Counting, Session, by_hand};
 
 #[derive(Debug, Clone)]

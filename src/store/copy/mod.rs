@@ -12,10 +12,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::Store;
 use super::sqlite::locate;
-use crate::config::{Database, StoreConfig};
-use crate::telemetry::Metrics;
+use super::{Store, Unobserved};
+use crate::store::{Database, StoreConfig};
 use beside::Thing;
 pub use beside::{Copied, Sort};
 use postgres::PostgresEnd;
@@ -178,8 +177,8 @@ impl End {
 
     /// Opens the target, and makes it one of ours first, as a start of the service would.
     async fn target(config: &StoreConfig) -> Result<Self, CopyError> {
-        let metrics = Arc::new(Metrics::new(Vec::new(), config.queue_max, 1));
-        let store = Store::open(config, metrics).map_err(|error| CopyError(in_one_line(&error)))?;
+        let observer = Arc::new(Unobserved);
+        let store = Store::open(config, observer).map_err(|error| CopyError(in_one_line(&error)))?;
         let closed = tokio::task::spawn_blocking(move || store.close()).await;
         closed.map_err(|_| CopyError("the target did not close".to_owned()))?;
         Ok(match &config.database {

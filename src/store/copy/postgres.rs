@@ -13,9 +13,9 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::beside::{Cell, Holds, Sort, Thing};
 use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, CopyError, Row};
-use crate::config::PostgresConfig;
 use crate::domain::State;
 use crate::store::postgres::brought::recipient;
+use crate::store::postgres::config::PostgresConfig;
 use crate::store::postgres::{Connector, Failure, Session, batch, details_sql, sql};
 
 const COLUMNS: &str = "message_id, from_msisdn, to_msisdn, ts, text, text_exact, created_at";

@@ -15,8 +15,8 @@ use super::grams;
 use super::runs::unpack;
 use super::session::{Connector, Server, Session};
 use super::{OpenError, durability, leftover, schema, sql, tables};
-use crate::config::PostgresConfig;
 use crate::store::Leftovers;
+use crate::store::postgres::config::PostgresConfig;
 
 /// Rows that a rebuild takes at once.
 const STRETCH: i64 = 10_000;

@@ -6,8 +6,8 @@ use tokio_postgres::Client;
 
 use super::derive::{self, Counting, Round};
 use super::{Connector, Failure, Session, audit, listing, schema, statistics};
-use crate::config::PostgresConfig;
 use crate::domain::{Page, PageRequest, Stats};
+use crate::store::postgres::config::PostgresConfig;
 
 /// A database with our tables, and as many connections.
 pub(in crate::store) async fn open(config: &PostgresConfig, connections: usize) -> Vec<Session> {

@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::runs::{self, Stretch, Text};
 use super::session::{Connector, Session};
 use super::{details_sql, schema, sql};
-use crate::telemetry::log;
+use crate::runtime::log;
 
 /// How often rows are looked for that other replicas stored.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_postgres::types::Type;
 
 use super::{Connector, Failure, OpenError, Session};
-use crate::config::PostgresConfig;
+use crate::store::postgres::config::PostgresConfig;
 
 /// A table with the six columns and a key, and nothing derived.
 const BARE_TABLE: &str = "CREATE TABLE single (message_id TEXT COLLATE \"C\" PRIMARY KEY, from_msisdn TEXT NOT NULL, \

@@ -10,6 +10,7 @@ pub(in crate::store) mod brought;
 #[cfg(test)]
 pub(in crate::store) mod by_hand;
 mod certificate;
+pub mod config;
 mod derive;
 mod details;
 pub(in crate::store) mod details_sql;
@@ -31,6 +32,7 @@ pub(in crate::store) mod sql;
 mod statistics;
 mod tables;
 mod tls;
+pub mod url;
 mod watch;
 mod writer;
 
@@ -45,15 +47,16 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::queue::{Answers, Job, append, deliver};
 use super::{Health, Lookup, Receipt, StoreError};
-use crate::config::{PostgresConfig, StoreConfig};
 use crate::domain::event::{EventRequest, StoredEvent};
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
 use crate::domain::status::MessageStatus;
 use crate::domain::{Page, PageRequest, State, Stats};
 use crate::providers::Parsed;
-use crate::telemetry::metrics::Gauges;
-use crate::telemetry::{Metrics, log};
+use crate::runtime::log;
+use crate::store::StoreConfig;
+use crate::store::observer::{Gauges, Observer};
+use crate::store::postgres::config::PostgresConfig;
 pub use audit::{Audit, audit, rebuild};
 #[cfg(test)]
 pub(in crate::store) use derive::Counting;
@@ -84,7 +87,7 @@ pub struct PostgresStore {
 /// What requests and the tasks share.
 pub(in crate::store) struct Shared {
     queue: Queue,
-    metrics: Arc<Metrics>,
+    observer: Arc<dyn Observer>,
     config: StoreConfig,
     health: AtomicU8,
     /// How often the server was found well.
@@ -185,11 +188,15 @@ impl Shared {
 
 impl PostgresStore {
     /// See `Store::open`.
-    pub fn open(postgres: &PostgresConfig, config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+    pub fn open(
+        postgres: &PostgresConfig,
+        config: &StoreConfig,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, OpenError> {
         let connector = Connector::new(Arc::new(postgres.clone())).map_err(OpenError)?;
         let shared = Arc::new(Shared {
             queue: Queue::new(config.queue_max),
-            metrics,
+            observer,
             config: config.clone(),
             health: AtomicU8::new(Health::Ready as u8),
             well: AtomicU64::new(0),

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::session::{Connector, Session};
 use super::{sql, tables};
 use crate::domain::fold::UNICODE_VERSION;
-use crate::telemetry::log;
+use crate::runtime::log;
 
 /// The migrations, in order: the schema's version is how many of them were made.
 const MIGRATIONS: &[&str] = &[

@@ -11,7 +11,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure::Failure;
 use super::{engine, tls};
-use crate::config::{PostgresConfig, Roots, SynchronousCommit, Trust};
+use crate::store::postgres::config::{PostgresConfig, Roots, SynchronousCommit, Trust};
 
 /// How long a request to cancel a statement may take.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);

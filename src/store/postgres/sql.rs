@@ -228,7 +228,7 @@ pub(super) const PROBE: &str = "WITH filler AS (SELECT string_agg(md5(random()::
      FROM generate_series(1, 4096)), away AS (DELETE FROM postroom_probe) \
      INSERT INTO postroom_probe SELECT convert_to(text, 'UTF8') FROM filler \
      WHERE set_config('synchronous_commit', $1, true) <> '' AND set_config('client_min_messages', 'warning', true) <> ''";
-/// What `/metrics` tells of the database: bytes, and rows that wait to be counted and indexed.
+/// What `/observer` tells of the database: bytes, and rows that wait to be counted and indexed.
 pub(super) const GAUGES: &str = "\
     SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
             WHERE oid IN (to_regclass('messages'), to_regclass('postroom_folded'), to_regclass('postroom_runs'), to_regclass('postroom_stretches'), to_regclass('postroom_places'),

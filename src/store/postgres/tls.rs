@@ -12,7 +12,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::certificate::Certificate;
-use crate::config::{Roots, Trust};
+use crate::store::postgres::config::{Roots, Trust};
 
 /// What an operator can do about a certificate that is not trusted, by what the library says of it.
 const REMEDIES: [(&str, &str); 6] = [

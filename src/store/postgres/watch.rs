@@ -14,7 +14,7 @@ use super::probe::{self, PATIENCE, Probes};
 use super::session::{Connector, GAVE_UP_WAITING, Session};
 use super::{derive, schema, sql, tables};
 use crate::store::Health;
-use crate::telemetry::metrics::{Commits, Gauges};
+use crate::store::observer::{Commits, Gauges};
 
 /// How often it is asked while it is not, or while nothing is written though something is to be.
 const INTERVAL: Duration = Duration::from_millis(500);

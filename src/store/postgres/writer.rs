@@ -16,9 +16,9 @@ use super::failure::Failure;
 use super::probe::{Ask, Task};
 use super::session::{Connector, GAVE_UP_WAITING, Session};
 use super::{brought, probe, sql};
+use crate::runtime::log;
 use crate::store::StoreError;
 use crate::store::queue::{Answers, Job};
-use crate::telemetry::log;
 
 /// Tries of one statement: after a lost connection, and when others were in the way.
 const TRIES_MAX: u32 = 4;
@@ -175,7 +175,7 @@ impl Writer {
             Ok(created) => {
                 if created > 0 {
                     self.shared.refuses.store(false, Ordering::Relaxed);
-                    self.shared.metrics.batch_committed(batch.elements(), started.elapsed(), started.elapsed());
+                    self.shared.observer.batch_committed(batch.elements(), started.elapsed(), started.elapsed());
                     self.shared.stored.send_modify(|count| *count += created as u64);
                 }
                 self.shared.wrote();

@@ -5,9 +5,9 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, params}
 
 use super::details;
 use crate::domain::{Address, MessageId, Moment, NewMessage, Timestamp};
+use crate::runtime::log;
 use crate::store::queue::Job;
 use crate::store::{Receipt, StoreError};
-use crate::telemetry::log;
 use crate::telemetry::metrics::Outcome;
 
 const INSERT_NEXT: &str = "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)

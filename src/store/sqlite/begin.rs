@@ -10,10 +10,10 @@ use super::file::FileIdentity;
 use super::indexer::Keeper;
 use super::verifier::report;
 use crate::domain::lock::lock;
+use crate::runtime::log;
 use crate::store::index::folder::Folder;
 use crate::store::index::state::{Home, State};
-use crate::telemetry::log;
-use crate::telemetry::metrics::DamageKind;
+use crate::store::observer::DamageKind;
 
 /// Rows that differ are logged one by one, up to so many, before an index that has other ones is given up.
 const REPORTED_MAX: usize = 16;
@@ -124,7 +124,7 @@ impl Keeper {
 
     fn count_damage(&self) {
         if let Some(shared) = &self.shared {
-            shared.metrics.damaged(DamageKind::Index);
+            shared.observer.damaged(DamageKind::Index);
         }
     }
 }

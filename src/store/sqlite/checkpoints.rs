@@ -13,8 +13,9 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::failure::Failure;
 use super::schema::checkpoint;
-use crate::config::StoreConfig;
-use crate::telemetry::{Metrics, log};
+use crate::runtime::log;
+use crate::store::StoreConfig;
+use crate::store::observer::Observer;
 
 /// A file is small if it is not larger than so many logs.
 const SMALL: u64 = 2;
@@ -33,7 +34,7 @@ pub(super) struct Checkpoints {
     /// The thread's connection, while no pass is under way.
     connection: Option<Connection>,
     pass: Option<JoinHandle<Pass>>,
-    metrics: Arc<Metrics>,
+    observer: Arc<dyn Observer>,
     /// Pages that a log may have before all of it is moved.
     pages: u32,
     /// All of it is moved when it has so many: more than that while a reader holds an older state.
@@ -54,7 +55,7 @@ struct Pass {
 
 impl Checkpoints {
     /// For a file that the writer has open.
-    pub fn open(path: &Path, config: &StoreConfig, metrics: Arc<Metrics>) -> rusqlite::Result<Self> {
+    pub fn open(path: &Path, config: &StoreConfig, observer: Arc<dyn Observer>) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.execute_batch(
@@ -62,7 +63,7 @@ impl Checkpoints {
         )?;
         let (path, pages) = (path.to_owned(), config.checkpoint_pages);
         let (connection, pass) = (Some(connection), None);
-        Ok(Self { path, connection, pass, metrics, pages, due: pages, seen: 0, moved: 0, left: u32::MAX })
+        Ok(Self { path, connection, pass, observer, pages, due: pages, seen: 0, moved: 0, left: u32::MAX })
     }
 
     /// To be called between two commits, when everyone has been answered. `pages` is the log's length.
@@ -102,7 +103,7 @@ impl Checkpoints {
     fn move_all(&mut self, writer: &Connection, pages: u32) -> Result<(), Failure> {
         let started = Instant::now();
         let moved = checkpoint(writer, "PASSIVE");
-        self.metrics.checkpointed(started.elapsed());
+        self.observer.checkpointed(started.elapsed());
         let is_whole = match moved.map_err(|error| Failure::of_checkpoint(error, writer)) {
             Ok(moved) => moved.is_whole,
             Err(failure) => survivable(failure).map(|()| false)?,
@@ -116,11 +117,11 @@ impl Checkpoints {
     /// Whether the thread has the file open for a pass now.
     fn begin_pass(&mut self) -> bool {
         let Some(connection) = self.connection.take() else { return false };
-        let metrics = Arc::clone(&self.metrics);
+        let observer = Arc::clone(&self.observer);
         let pass = move || {
             let started = Instant::now();
             let moved = move_and_sync(&connection);
-            metrics.checkpointed(started.elapsed());
+            observer.checkpointed(started.elapsed());
             Pass { connection, moved }
         };
         self.pass = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(pass).ok();

@@ -18,12 +18,12 @@ use super::reader::Reader;
 use super::schema::{Missing, open_for_writing};
 use super::tie::Found;
 use super::{details_read, listing, queries};
-use crate::config::{Database, StoreConfig};
 use crate::domain::{Filter, Needle, Order, PageRequest, Room, Start, Timestamp};
 use crate::store::StoreError;
 use crate::store::index::folder::Folder;
 use crate::store::index::state::State;
 use crate::store::index::{Index, Limits};
+use crate::store::{Database, StoreConfig};
 
 /// Messages have ids 0 to 39, times 0 to 4, senders 0 to 13.
 #[derive(Debug, Clone)]

@@ -19,12 +19,12 @@ use super::schema::OpenError;
 use super::shared::{Forget, Shared};
 use super::tie::{self, Found};
 use crate::domain::lock::lock;
+use crate::runtime::log;
+use crate::runtime::process::give_back_memory;
 use crate::store::Health;
 use crate::store::index::folder::Folder;
 use crate::store::index::state::State;
 use crate::store::index::{Index, Sample};
-use crate::telemetry::log;
-use crate::telemetry::process::give_back_memory;
 
 /// How often the thread looks whether there is something to do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);

@@ -7,8 +7,8 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::file::locate;
 use super::schema::{Missing, OpenError, open_for_writing};
-use crate::config::StoreConfig;
 use crate::store::Leftovers;
+use crate::store::StoreConfig;
 
 const DETAILS: &str = "FROM postroom_details WHERE NOT EXISTS (
     SELECT 1 FROM messages WHERE messages.message_id = postroom_details.message_id)";

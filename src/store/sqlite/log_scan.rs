@@ -16,8 +16,8 @@ use thiserror::Error;
 
 use super::file::wal_path;
 use crate::domain::lock::lock;
-use crate::telemetry::metrics::DamageKind;
-use crate::telemetry::{Metrics, log};
+use crate::runtime::log;
+use crate::store::observer::{DamageKind, Observer};
 
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
@@ -96,7 +96,7 @@ pub fn scan(database: &Path) -> io::Result<Option<LogFinding>> {
 
 /// What a start has to do with the log before SQLite opens the file: it says what SQLite will not read, and keeps a copy. An error
 /// if acknowledged messages would be gone for good by going on.
-pub(super) fn look(database: &Path, metrics: &Metrics) -> Result<(), NoCopy> {
+pub(super) fn look(database: &Path, observer: &dyn Observer) -> Result<(), NoCopy> {
     let found = match scan(database) {
         Ok(found) => found,
         Err(error) => {
@@ -107,7 +107,7 @@ pub(super) fn look(database: &Path, metrics: &Metrics) -> Result<(), NoCopy> {
     let Some(finding) = found else { return Ok(()) };
     let copy = finding.keep_copy(database);
     let mut line = if finding.is_certain {
-        metrics.damaged(DamageKind::Log);
+        observer.damaged(DamageKind::Log);
         log::error(
             "the write-ahead log is damaged: SQLite does not read what was acknowledged behind that; see the copy",
         )

@@ -8,12 +8,12 @@ use std::thread::JoinHandle;
 
 use super::control::{Control, give_way};
 use crate::domain::lock::lock;
+use crate::runtime::log;
+use crate::runtime::process::give_back_memory;
 use crate::store::index::Index;
 use crate::store::index::file::{NewFile, NewFileWriter};
 use crate::store::index::merge::{Member, merge};
 use crate::store::index::segment::Segment;
-use crate::telemetry::log;
-use crate::telemetry::process::give_back_memory;
 
 /// The running thread.
 pub(super) struct Merger {

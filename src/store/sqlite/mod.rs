@@ -44,7 +44,6 @@ use super::index::Index;
 use super::index::folder::Folder;
 use super::queue::{append, deliver};
 use super::{Health, Lookup, Receipt, StoreError};
-use crate::config::StoreConfig;
 use crate::domain::event::{EventRequest, StoredEvent};
 use crate::domain::lock::lock;
 use crate::domain::message::FullMessage;
@@ -52,8 +51,9 @@ use crate::domain::payload::StoredPayload;
 use crate::domain::status::MessageStatus;
 use crate::domain::{Page, PageRequest, State, Stats};
 use crate::providers::Parsed;
-use crate::telemetry::metrics::{DamageKind, Gauges};
-use crate::telemetry::{Metrics, log};
+use crate::runtime::log;
+use crate::store::StoreConfig;
+use crate::store::observer::{DamageKind, Gauges, Observer};
 pub use audit::{Audit, IndexAudit, audit};
 use covered::Extent;
 pub(super) use file::locate;
@@ -107,11 +107,11 @@ impl std::fmt::Debug for FailedReads {
 
 impl SqliteStore {
     /// See `Store::open`.
-    pub fn open(path: &Path, config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, config: &StoreConfig, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
         let path = locate(path).map_err(OpenError::Folder)?;
-        log_scan::look(&path, &metrics)?;
+        log_scan::look(&path, observer.as_ref())?;
         let in_use = InUse::new(&path);
-        let shared = Arc::new(Shared::new(Queue::new(config.queue_max), metrics));
+        let shared = Arc::new(Shared::new(Queue::new(config.queue_max), observer));
         let found = Found::at(&path);
         let (answers, answered) = mpsc::unbounded_channel();
         let writer = Writer::open(Arc::clone(&shared), config.clone(), path.clone(), answers)?;
@@ -203,7 +203,7 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let result = self.readers.read(self.query_timeout, read.clone()).await;
         if matches!(result, Err(StoreError::Damaged(_))) {
-            self.shared.metrics.damaged(DamageKind::Row);
+            self.shared.observer.damaged(DamageKind::Row);
         }
         if !matches!(result, Err(StoreError::Unavailable(_))) {
             return result;
@@ -343,7 +343,7 @@ pub fn rebuild(
 mod tests {
     use super::shared::Forget;
     use super::*;
-    use crate::config::Database;
+    use crate::store::Database;
     use rusqlite::Connection;
     use std::sync::atomic::Ordering;
 
@@ -376,7 +376,7 @@ mod tests {
                 checkpoint_pages: 16,
                 log_pages_max: 1 << 20,
             };
-            let store = SqliteStore::open(&path, &config, Arc::new(Metrics::new(Vec::new(), 1, 1))).unwrap();
+            let store = SqliteStore::open(&path, &config, Arc::new(crate::store::Unobserved)).unwrap();
             let other = Connection::open(&path).unwrap();
             other.busy_timeout(Duration::from_secs(20)).unwrap();
             let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)

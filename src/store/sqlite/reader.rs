@@ -19,12 +19,13 @@ use super::file::FileIdentity;
 use super::schema::{self, OpenError};
 use super::shared::Shared;
 use crate::domain::lock::lock;
+use crate::runtime::log;
+use crate::runtime::process::give_back_memory;
 use crate::store::StoreError;
 use crate::store::index::Index;
 use crate::store::index::state::State;
-use crate::telemetry::metrics::DamageKind;
-use crate::telemetry::process::give_back_memory;
-use crate::telemetry::{Metrics, log};
+use crate::store::observer::DamageKind;
+use crate::store::observer::Observer;
 
 /// Reads that may wait for a thread; more are refused at once.
 const WAITING_MAX: usize = 256;
@@ -48,7 +49,7 @@ pub(super) struct Reader {
     index: Arc<Index>,
     access: Arc<ReadAccess>,
     /// Where damage is counted; none outside the service.
-    metrics: Option<Arc<Metrics>>,
+    observer: Option<Arc<dyn Observer>>,
     slot: Slot,
 }
 
@@ -93,7 +94,7 @@ impl Readers {
         for at in 0..count {
             let (waiting, mut reader) = (Arc::clone(&waiting), Reader::new(path.clone(), Arc::clone(&index)));
             reader.access = Arc::clone(&shared.access);
-            reader.metrics = Some(Arc::clone(&shared.metrics));
+            reader.observer = Some(Arc::clone(&shared.observer));
             shared.access.add(Arc::clone(&reader.slot));
             let run = move || {
                 while let Some(work) = next(&waiting) {
@@ -164,7 +165,7 @@ fn next(waiting: &Mutex<Receiver<Work>>) -> Option<Work> {
 impl Reader {
     /// Opens nothing yet.
     pub fn new(path: PathBuf, index: Arc<Index>) -> Self {
-        Self { path, index, access: Arc::default(), metrics: None, slot: Slot::default() }
+        Self { path, index, access: Arc::default(), observer: None, slot: Slot::default() }
     }
 
     /// Lets go of the database, until the next read.
@@ -217,9 +218,9 @@ impl Reader {
                     return Err(StoreError::Damaged(damage.to_string()));
                 }
                 if is_unreadable(&error)
-                    && let Some(metrics) = &self.metrics
+                    && let Some(observer) = &self.observer
                 {
-                    metrics.damaged(DamageKind::Page);
+                    observer.damaged(DamageKind::Page);
                 }
                 Err(unavailable(error))
             }

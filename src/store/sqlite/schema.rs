@@ -16,9 +16,9 @@ use super::error_code::is_out_of_space;
 use super::file::{NoRight, is_mounted_alone, trace_of_messages, wal_path};
 pub use super::upgrade::SCHEMA_VERSION;
 use super::upgrade::{STEPS_PER_LOOK, build, keep_going, needs_upgrade, upgrade};
-use crate::config::StoreConfig;
+use crate::runtime::log;
+use crate::store::StoreConfig;
 use crate::store::index::file::{OWNER_ONLY, make_folder};
-use crate::telemetry::log;
 
 const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";

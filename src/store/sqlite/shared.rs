@@ -10,12 +10,12 @@ use super::queue::Queue;
 use super::tie::TieRequest;
 use crate::domain::lock::lock;
 use crate::store::Health;
-use crate::telemetry::Metrics;
+use crate::store::observer::Observer;
 
 /// What requests and the writer share.
 pub(super) struct Shared {
     pub queue: Queue,
-    pub metrics: Arc<Metrics>,
+    pub observer: Arc<dyn Observer>,
     health: AtomicU8,
     /// The files that the writer writes to; none while it has none open.
     written: Mutex<Option<FileIdentity>>,
@@ -40,10 +40,10 @@ pub(super) struct Forget {
 
 impl Shared {
     /// Of a database that is ready.
-    pub fn new(queue: Queue, metrics: Arc<Metrics>) -> Self {
+    pub fn new(queue: Queue, observer: Arc<dyn Observer>) -> Self {
         Self {
             queue,
-            metrics,
+            observer,
             health: AtomicU8::new(Health::Ready as u8),
             written: Mutex::default(),
             committed_row: AtomicI64::new(0),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use crate::telemetry::log;
+use crate::runtime::log;
 
 /// The version of our objects that this program makes and understands.
 pub const SCHEMA_VERSION: i64 = 4;

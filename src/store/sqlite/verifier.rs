@@ -9,11 +9,11 @@ use super::covered::Failure;
 use super::damage::Damage;
 use super::queries::text;
 use super::reader::Snapshot;
+use crate::runtime::log;
 use crate::store::index::Index;
 use crate::store::index::key;
 use crate::store::index::segment::Section;
 use crate::store::index::state::State;
-use crate::telemetry::log;
 
 /// Looks at rows on their way out, where the index was not what led to them.
 pub(super) struct Verifier<'a> {

@@ -22,14 +22,14 @@ use super::schema::{self, Missing, OpenError, checkpoint, move_whole_log, open_f
 use super::shared::{Forget, Shared};
 use super::tie;
 use super::upgrade;
-use crate::config::StoreConfig;
 use crate::domain::MessageId;
 use crate::domain::lock::lock;
+use crate::runtime::log;
+use crate::runtime::process::give_back_memory;
+use crate::store::StoreConfig;
+use crate::store::observer::DamageKind;
 use crate::store::queue::{Answers, Job};
 use crate::store::{Health, Receipt, StoreError};
-use crate::telemetry::log;
-use crate::telemetry::metrics::DamageKind;
-use crate::telemetry::process::give_back_memory;
 
 /// How often a writer in trouble looks whether the trouble is over.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
@@ -141,7 +141,7 @@ impl Writer {
         let schema_version = schema::version(&connection)?;
         let triggers_fire = connection.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?;
         let rows = Rows::look(&connection)?;
-        let checkpoints = Checkpoints::open(&self.path, &self.config, Arc::clone(&self.shared.metrics))?;
+        let checkpoints = Checkpoints::open(&self.path, &self.config, Arc::clone(&self.shared.observer))?;
         self.shared.committed_row.store(rows.greatest, Ordering::Relaxed);
         self.shared.writes_to(Some(identity));
         let (data_version, rows) = (0, None);
@@ -333,7 +333,7 @@ impl Writer {
             tie.done();
         }
         if messages > 0 {
-            self.shared.metrics.batch_committed(messages, started.elapsed(), sync_started.elapsed());
+            self.shared.observer.batch_committed(messages, started.elapsed(), sync_started.elapsed());
         }
         Ok(results)
     }
@@ -405,7 +405,7 @@ impl Writer {
         }
         self.log_is_needed |= failure.may_have_lost_pages();
         if failure.is_of_a_page() {
-            self.shared.metrics.damaged(DamageKind::Page);
+            self.shared.observer.damaged(DamageKind::Page);
         }
         if health != Health::Broken {
             self.suspects.clear();

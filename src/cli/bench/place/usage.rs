@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::telemetry::process::TICKS_PER_SECOND;
+use crate::runtime::process::TICKS_PER_SECOND;
 
 /// What a process has used since it started.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,5 +84,5 @@ fn cpu_us(process: &Path) -> anyhow::Result<f64> {
         return Ok(nanoseconds / 1e3);
     }
     let stat = fs::read_to_string(process.join("stat"))?;
-    Ok(crate::telemetry::process::cpu_seconds_of(&stat).context("stat cannot be read")? * 1e6)
+    Ok(crate::runtime::process::cpu_seconds_of(&stat).context("stat cannot be read")? * 1e6)
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use anyhow::Context;
 
 use super::server::Server;
-use crate::cli::signals::StopSignals;
+use crate::runtime::signals::StopSignals;
 
 /// The secret that all requests are signed with.
 pub const SECRET: &str = "benchmark";

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::cli::bench::Bench;
 use crate::cli::bench::load::{Answers, Load, Pace};
-use crate::telemetry::process;
+use crate::runtime::process;
 
 /// Connections of the closed loop that finds how much is stored at most: a whole commit waits while one is made.
 const CONNECTIONS_OF_CAPACITY: usize = 2_048;

@@ -17,10 +17,11 @@ use crate::cli::bench::figure::Figure;
 use crate::cli::bench::load::{Answers, Load, Pace, Requests};
 use crate::cli::bench::place::{Server, usage};
 use crate::cli::bench::plan::Section;
-use crate::cli::inputs_of_environment;
-use crate::config::{Database, PostgresConfig, StoreConfig, store_of};
+use crate::config::{Inputs, store_of};
 use crate::store::copy::copy;
+use crate::store::postgres::config::PostgresConfig;
 use crate::store::postgres::ground::{self, Ground};
+use crate::store::{Database, StoreConfig};
 
 /// Part of the requests that is sent before the clock runs.
 const WARM_UP_PART: u64 = 10;
@@ -114,7 +115,7 @@ pub async fn run(bench: &Bench, url: &str) -> anyhow::Result<Shared> {
 }
 
 fn store(url: &str) -> anyhow::Result<StoreConfig> {
-    Ok(store_of(&inputs_of_environment()?, url, "--database-url")?)
+    Ok(store_of(&Inputs::of_environment()?, url, "--database-url")?)
 }
 
 /// A URL that everybody on the machine may see.

@@ -5,19 +5,24 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
-use super::postgres::{Roots, Trust};
+use super::config::{Roots, Trust};
 
 /// What a URL says.
-pub(super) struct Way {
+#[derive(Debug)]
+pub struct ConnectionUrl {
+    /// Hosts, user, password and session settings.
     pub connection: tokio_postgres::Config,
+    /// How much of the server's certificate must be proved.
     pub trust: Trust,
+    /// How to try again where the first way is refused for being encrypted or not.
     pub other_way: Option<SslMode>,
+    /// The password file in libpq's form; empty where none is named.
     pub passfile: PathBuf,
 }
 
-impl Way {
+impl ConnectionUrl {
     /// Reads a URL. The problem never holds more of it than the name of a parameter.
-    pub fn of(url: &str) -> Result<Self, String> {
+    pub fn parse(url: &str) -> Result<Self, String> {
         let (rest, own) = take_own_parameters(url)?;
         let mut connection: tokio_postgres::Config = rest.parse().map_err(|error: tokio_postgres::Error| {
             let why = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
@@ -171,7 +176,7 @@ fn trust(connection: &mut tokio_postgres::Config, own: &Own) -> Result<(Trust, O
 /// The first line of a password file (`host:port:database:user:password`, `*` for any) that fits.
 ///
 /// Source: PostgreSQL documentation, "The Password File".
-pub(super) fn password_of_file(path: &Path, connection: &tokio_postgres::Config) -> Result<String, String> {
+pub fn password_of_file(path: &Path, connection: &tokio_postgres::Config) -> Result<String, String> {
     let text =
         std::fs::read_to_string(path).map_err(|error| format!("names a passfile that cannot be read: {error}"))?;
     let host = match connection.get_hosts().first() {

@@ -5,11 +5,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// A signal that asks for a stop.
 #[derive(Debug, Clone, Copy)]
 pub enum StopSignal {
+    /// SIGINT.
     Interrupt,
+    /// SIGTERM.
     Terminate,
 }
 
 impl StopSignal {
+    /// The name of the signal.
     pub fn name(self) -> &'static str {
         match self {
             Self::Interrupt => "SIGINT",
@@ -39,6 +42,7 @@ impl StopSignals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
+    /// Waits for the next one.
     pub async fn next(&mut self) -> StopSignal {
         tokio::select! {
             _ = self.interrupt.recv() => StopSignal::Interrupt,

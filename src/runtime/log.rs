@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::escape::push_json;
-use crate::config::LogLevel as Level;
 use crate::domain::Moment;
 
 /// Most bytes of lines waiting for stdout.
@@ -26,10 +25,38 @@ const VALUE_BYTES_MAX: usize = 1_024;
 /// The same for messages and errors, which are put together of several values.
 const SENTENCE_BYTES_MAX: usize = 4 * VALUE_BYTES_MAX;
 
+/// Levels, least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Details for a developer.
+    Debug,
+    /// The story of the service.
+    Info,
+    /// We coped.
+    Warning,
+    /// Someone should look.
+    Error,
+    /// The service cannot go on.
+    Critical,
+}
+
+impl LogLevel {
+    /// As log lines and `LOG_LEVEL` spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogLevel::Debug => "DEBUG",
+            LogLevel::Info => "INFO",
+            LogLevel::Warning => "WARNING",
+            LogLevel::Error => "ERROR",
+            LogLevel::Critical => "CRITICAL",
+        }
+    }
+}
+
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 struct Sink {
-    least: Level,
+    least: LogLevel,
     buffer: Mutex<Buffer>,
     /// Told when there is something to write, much to write, or the end is near.
     filled: Condvar,
@@ -59,7 +86,7 @@ impl Sink {
 pub struct LogWriter(JoinHandle<()>);
 
 /// Starts writing lines of `least` and above. Before this, and in commands that never call it, lines go nowhere.
-pub fn start(least: Level) -> LogWriter {
+pub fn start(least: LogLevel) -> LogWriter {
     let sink = SINK.get_or_init(|| Sink {
         least,
         buffer: Mutex::default(),
@@ -128,12 +155,12 @@ pub fn dropped_lines() -> u64 {
 }
 
 /// A line that says `message`. Add fields, then `emit`. Below the least level nothing is written, and adding costs nothing.
-pub fn line(level: Level, message: &str) -> Line {
+pub fn line(level: LogLevel, message: &str) -> Line {
     line_at(level, Moment::now(), message)
 }
 
 /// As `line`, at a time that the caller has read already.
-pub fn line_at(level: Level, now: Moment, message: &str) -> Line {
+pub fn line_at(level: LogLevel, now: Moment, message: &str) -> Line {
     let wanted = SINK.get().is_some_and(|sink| level >= sink.least);
     let mut line = Line(wanted.then(|| String::with_capacity(384)));
     if let Line(Some(out)) = &mut line {
@@ -159,17 +186,17 @@ fn cut(value: &str, bytes_max: usize) -> Cow<'_, str> {
 
 /// `line` at INFO: the story of the service.
 pub fn info(message: &str) -> Line {
-    line(Level::Info, message)
+    line(LogLevel::Info, message)
 }
 
 /// `line` at WARNING: we coped.
 pub fn warning(message: &str) -> Line {
-    line(Level::Warning, message)
+    line(LogLevel::Warning, message)
 }
 
 /// `line` at ERROR: someone should look.
 pub fn error(message: &str) -> Line {
-    line(Level::Error, message)
+    line(LogLevel::Error, message)
 }
 
 /// A line under construction. Field names are ours and need no escaping; values may be anybody's: they are cut where they are
@@ -256,12 +283,12 @@ pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("panic");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        write_to_stderr(Level::Critical, "panic", &[("error", message), ("place", &place)]);
+        write_to_stderr(LogLevel::Critical, "panic", &[("error", message), ("place", &place)]);
     }));
 }
 
 /// One line on stderr, at once: for refusals to start, and for panics.
-pub fn write_to_stderr(level: Level, message: &str, fields: &[(&str, &str)]) {
+pub fn write_to_stderr(level: LogLevel, message: &str, fields: &[(&str, &str)]) {
     let mut out = String::from("{\"ts\":\"");
     Moment::now().write_iso_millis(&mut out);
     let _ = write!(out, "\",\"level\":\"{}\",\"message\":", level.name());

@@ -1,0 +1,49 @@
+//! Where messages are kept, and the limits of the store.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::postgres::config::PostgresConfig;
+
+/// The store and its limits.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Which engine, and where.
+    pub database: Database,
+    /// Most messages waiting for the writer.
+    pub queue_max: usize,
+    /// Most messages in one commit.
+    pub batch_max: usize,
+    /// How long a write waits for another process's lock.
+    pub lock_timeout: Duration,
+    /// Longest time for one read.
+    pub query_timeout: Duration,
+    /// Threads that read.
+    pub readers: usize,
+    /// Pages in the write-ahead log before a checkpoint.
+    pub checkpoint_pages: u32,
+    /// Pages in the write-ahead log beyond which nothing is written as long as a reader keeps them from being moved.
+    pub log_pages_max: u32,
+}
+
+/// Where messages are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// An SQLite file on this machine.
+    Sqlite {
+        /// The path as it was given, relative to the working directory or absolute.
+        path: PathBuf,
+    },
+    /// A PostgreSQL server, which any number of replicas share.
+    Postgres(Box<PostgresConfig>),
+}
+
+impl std::fmt::Display for Database {
+    /// Where it is, without user and password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite { path } => write!(f, "{}", path.display()),
+            Self::Postgres(config) => f.write_str(&config.place()),
+        }
+    }
+}
