@@ -7,6 +7,7 @@ pub mod event;
 pub mod fold;
 pub mod intake;
 pub mod invalid;
+pub mod lock;
 pub mod message;
 pub mod outcome;
 pub mod payload;

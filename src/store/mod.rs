@@ -5,12 +5,16 @@ mod config;
 #[cfg(test)]
 mod contract;
 pub mod copy;
+mod error;
 mod extras;
+mod health;
 mod index;
 mod leftovers;
+mod lookup;
 mod observer;
 pub mod postgres;
 mod queue;
+mod receipt;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -23,94 +27,14 @@ use crate::domain::payload::StoredPayload;
 use crate::domain::status::MessageStatus;
 use crate::domain::{Intake, Outcome, Page, PageRequest, State, Stats};
 pub use config::{Database, StoreConfig};
+pub use error::StoreError;
+pub use health::Health;
 pub use leftovers::Leftovers;
+pub use lookup::Lookup;
 pub use observer::{Commits, DamageKind, Gauges, Observer, Unobserved};
 use postgres::PostgresStore;
+pub use receipt::Receipt;
 use sqlite::SqliteStore;
-
-/// Proof that a commit which survives power loss has happened, with the outcome of each message, in order.
-///
-/// ```
-/// fn created(receipt: &postroom::store::Receipt) -> usize {
-///     postroom::domain::Outcome::count_created(receipt.outcomes())
-/// }
-/// ```
-///
-/// Only the store makes one:
-///
-/// ```compile_fail,E0451
-/// fn forge() -> postroom::store::Receipt {
-///     postroom::store::Receipt { outcomes: Vec::new(), statuses: Vec::new(), events: Vec::new() }
-/// }
-/// ```
-///
-/// ```compile_fail,E0599
-/// fn forge() -> postroom::store::Receipt {
-///     postroom::store::Receipt::default()
-/// }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
-    outcomes: Vec<Outcome>,
-    statuses: Vec<Outcome>,
-    events: Vec<Outcome>,
-}
-
-impl Receipt {
-    /// What became of each message.
-    pub fn outcomes(&self) -> &[Outcome] {
-        &self.outcomes
-    }
-
-    /// What became of each status: created, or a duplicate.
-    pub fn statuses(&self) -> &[Outcome] {
-        &self.statuses
-    }
-
-    /// What became of each event: created, or a duplicate.
-    pub fn events(&self) -> &[Outcome] {
-        &self.events
-    }
-
-    /// Whether anything was written for it.
-    fn has_created(&self) -> bool {
-        [&self.outcomes, &self.statuses, &self.events].iter().any(|outcomes| outcomes.contains(&Outcome::Created))
-    }
-}
-
-/// What was found under an id: a key, or a provider's id, which may stand for several messages.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Lookup<T> {
-    /// This.
-    Found(T),
-    /// Nothing.
-    Absent,
-    /// Several, with these keys; at most ten are told.
-    Ambiguous(Vec<String>),
-}
-
-/// Why the store did not do what it was asked. Nothing was acknowledged; asking again is safe.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum StoreError {
-    /// As many as may wait are waiting.
-    #[error("the queue is full")]
-    QueueFull,
-    /// The store is closing.
-    #[error("the store is closed")]
-    Closed,
-    /// There is no space for what was to be written.
-    #[error("the disk is full")]
-    DiskFull,
-    /// The database does not answer as it should; the text is for the log.
-    #[error("the database is unavailable: {0}")]
-    Unavailable(String),
-    /// What was to be read is not what was stored; the text is for the log.
-    #[error("something stored is damaged: {0}")]
-    Damaged(String),
-    /// A read was given up because it took too long.
-    #[error("the query took too long")]
-    QueryDeadline,
-}
 
 /// Why a store could not be opened.
 #[derive(Debug, Error)]
@@ -121,21 +45,6 @@ pub enum OpenError {
     /// A PostgreSQL database.
     #[error(transparent)]
     Postgres(#[from] postgres::OpenError),
-}
-
-/// The store's state, as readiness tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// Writes and reads work, as far as is known.
-    Ready,
-    /// The last write found no space.
-    DiskFull,
-    /// The write-ahead log is as long as it may be, and another program's open read keeps it from being moved.
-    LogFull,
-    /// The database, its file or its table is gone or broken.
-    Broken,
-    /// The database itself refuses messages, whoever sends them: a constraint or a trigger of another program.
-    Refusing,
 }
 
 /// The version of SQLite that is built in.

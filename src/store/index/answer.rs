@@ -94,91 +94,13 @@ impl View<'_> {
             }
             found.push(candidates);
         }
+        let mut listing = Listing { view: self, found, count, looks, part };
         match from {
-            From::Row(row) => self.arrivals(found, row, 0, count, looks, &mut part)?,
-            From::Arrivals(offset) => self.arrivals(found, i64::MIN, offset, count, looks, &mut part)?,
-            _ => self.in_order(found, from, count, looks, &mut part)?,
+            From::Row(row) => listing.add_arrivals(row, 0)?,
+            From::Arrivals(offset) => listing.add_arrivals(i64::MIN, offset)?,
+            _ => listing.add_in_order(from)?,
         }
-        Ok(part)
-    }
-
-    fn in_order(
-        &self,
-        found: Vec<Candidates<'_>>,
-        from: From<'_>,
-        count: usize,
-        looks: &Looks<'_>,
-        part: &mut Part,
-    ) -> io::Result<()> {
-        let doubtful: Vec<bool> = found.iter().map(|candidates| candidates.doubtful).chain([false]).collect();
-        let runs = self.members.iter().zip(found).map(|(member, found)| Run::new(&member.segment, found.ranks));
-        let mut runs = Runs::new(runs.chain([Run::Loose(self.loose)]).collect());
-        let mut skip = 0;
-        match from {
-            From::Place(place) => runs.seek(place)?,
-            // Of what is doubtful nobody knows how many to pass over.
-            From::Offset(offset) if part.total_is_bound => skip = offset,
-            From::Offset(offset) => runs.skip(offset)?,
-            From::Row(_) | From::Arrivals(_) => {}
-        }
-        let mut texts: Vec<_> = self.members.iter().map(|member| member.segment.texts()).collect();
-        let mut passed = 0;
-        while part.messages.len() < count {
-            let Some(found) = runs.next()? else { break };
-            if doubtful[found.run] && !looks.contains(&mut texts[found.run], found.rank)? {
-                continue;
-            }
-            passed += 1;
-            if passed > skip {
-                part.messages.push(Hit { message: found.message, hash: found.hash });
-            }
-        }
-        part.total = part.total.max(passed);
-        Ok(())
-    }
-
-    fn arrivals(
-        &self,
-        found: Vec<Candidates<'_>>,
-        mut row: i64,
-        mut skip: u64,
-        count: usize,
-        looks: &Looks<'_>,
-        part: &mut Part,
-    ) -> io::Result<()> {
-        let mut texts: Vec<_> = self.members.iter().map(|member| member.segment.texts()).collect();
-        loop {
-            (looks.go_on)()?;
-            let next = self.next_arrivals(&found, row, ARRIVALS_TOGETHER)?;
-            let is_last = next.len() < ARRIVALS_TOGETHER;
-            for (arrived, run, rank) in next {
-                row = arrived;
-                if let Some(run) = run.filter(|run| found[*run].doubtful)
-                    && !looks.contains(&mut texts[run], rank as u32)?
-                {
-                    continue;
-                }
-                if skip > 0 {
-                    skip -= 1;
-                    continue;
-                }
-                let (place, hash) = match run {
-                    Some(run) => {
-                        let segment = &self.members[run].segment;
-                        (segment.entries().at(rank as u64)?.0.to_vec(), Some(segment.rows().entry(rank as u32)?.1))
-                    }
-                    None => (self.loose[rank].place.clone(), None),
-                };
-                part.messages.push(Hit { message: Loose { place, row }, hash });
-                if part.messages.len() == count {
-                    break;
-                }
-            }
-            if is_last || part.messages.len() == count {
-                part.total = part.total.max(part.messages.len() as u64);
-                return Ok(());
-            }
-        }
+        Ok(listing.part)
     }
 
     /// The least rows behind `row`: each with its segment and rank there, or its place among the loose ones.
@@ -211,6 +133,92 @@ impl View<'_> {
     }
 }
 
+/// A part of a listing while it is filled.
+struct Listing<'a> {
+    view: &'a View<'a>,
+    /// The candidates of each segment.
+    found: Vec<Candidates<'a>>,
+    /// The most messages that it gets.
+    count: usize,
+    looks: &'a Looks<'a>,
+    part: Part,
+}
+
+impl Listing<'_> {
+    fn is_full(&self) -> bool {
+        self.part.messages.len() == self.count
+    }
+
+    /// Adds messages in the order of their places.
+    fn add_in_order(&mut self, from: From<'_>) -> io::Result<()> {
+        let found = std::mem::take(&mut self.found);
+        let View { members, loose } = *self.view;
+        let doubtful: Vec<bool> = found.iter().map(|candidates| candidates.doubtful).chain([false]).collect();
+        let runs = members.iter().zip(found).map(|(member, found)| Run::new(&member.segment, found.ranks));
+        let mut runs = Runs::new(runs.chain([Run::Loose(loose)]).collect());
+        let mut skip = 0;
+        match from {
+            From::Place(place) => runs.seek(place)?,
+            // Unverified candidates cannot be skipped by count.
+            From::Offset(offset) if self.part.total_is_bound => skip = offset,
+            From::Offset(offset) => runs.skip(offset)?,
+            From::Row(_) | From::Arrivals(_) => {}
+        }
+        let mut texts: Vec<_> = members.iter().map(|member| member.segment.texts()).collect();
+        let mut passed = 0;
+        while !self.is_full() {
+            let Some(found) = runs.next()? else { break };
+            if doubtful[found.run] && !self.looks.contains(&mut texts[found.run], found.rank)? {
+                continue;
+            }
+            passed += 1;
+            if passed > skip {
+                self.part.messages.push(Hit { message: found.message, hash: found.hash });
+            }
+        }
+        self.part.total = self.part.total.max(passed);
+        Ok(())
+    }
+
+    /// Adds messages behind `row` in the order of arrival, without the first `skip` of them.
+    fn add_arrivals(&mut self, mut row: i64, mut skip: u64) -> io::Result<()> {
+        let View { members, loose } = *self.view;
+        let mut texts: Vec<_> = members.iter().map(|member| member.segment.texts()).collect();
+        loop {
+            (self.looks.go_on)()?;
+            let next = self.view.next_arrivals(&self.found, row, ARRIVALS_TOGETHER)?;
+            let is_last = next.len() < ARRIVALS_TOGETHER;
+            for (arrived, run, rank) in next {
+                row = arrived;
+                if let Some(run) = run.filter(|run| self.found[*run].doubtful)
+                    && !self.looks.contains(&mut texts[run], rank as u32)?
+                {
+                    continue;
+                }
+                if skip > 0 {
+                    skip -= 1;
+                    continue;
+                }
+                let (place, hash) = match run {
+                    Some(run) => {
+                        let segment = &members[run].segment;
+                        (segment.entries().at(rank as u64)?.0.to_vec(), Some(segment.rows().entry(rank as u32)?.1))
+                    }
+                    None => (loose[rank].place.clone(), None),
+                };
+                self.part.messages.push(Hit { message: Loose { place, row }, hash });
+                if self.is_full() {
+                    break;
+                }
+            }
+            if is_last || self.is_full() {
+                self.part.total = self.part.total.max(self.part.messages.len() as u64);
+                return Ok(());
+            }
+        }
+    }
+}
+
 /// Looks at candidates until all are looked at or it is enough. Answers which of them are right, and whether these are all.
 fn look(member: &Member, candidates: &Candidates<'_>, looks: &Looks<'_>) -> io::Result<(Vec<u32>, bool)> {
     let mut certain = Vec::new();
@@ -232,13 +240,13 @@ fn look(member: &Member, candidates: &Candidates<'_>, looks: &Looks<'_>) -> io::
 
 #[cfg(test)]
 mod tests {
+    use super::super::build::{Row, build};
+    use super::super::key::{Value, place, single};
+    use super::super::merge::merge;
+    use super::super::segment::Segment;
+    use super::super::source::Source;
     use super::*;
     use crate::domain::{Filter, Needle, Timestamp};
-    use crate::store::index::build::{Row, build};
-    use crate::store::index::key::{Value, place, single};
-    use crate::store::index::merge::merge;
-    use crate::store::index::segment::Segment;
-    use crate::store::index::source::Source;
     use proptest::prelude::*;
     use std::sync::Arc;
 

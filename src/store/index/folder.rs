@@ -3,83 +3,22 @@
 //! under a checksum: of the manifest in its last line, of the files part by part. A damaged one is noticed when it is read.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+use super::file::{NewFile, make_folder, new_file};
+use super::manifest::{Manifest, Sample};
 use super::merge::{Member, merge};
 use super::segment::Segment;
 use super::senders::{CountTable, Senders};
 use super::source::{Source, damaged};
 use super::state::State;
-use crate::domain::fold::UNICODE_VERSION;
 
 const MANIFEST: &str = "manifest.json";
-/// The form of the manifest; another one is not read, and the index is built anew.
-const VERSION: u32 = 3;
-const WRITE_BUFFER_BYTES: usize = 256 << 10;
-/// Bytes between two syncs of a file that is being written.
-const SYNC_BYTES: usize = 4 << 20;
-
-/// Whoever makes a file of messages makes it for the service's user alone.
-pub const OWNER_ONLY: u32 = 0o600;
-
-/// Makes a file, or empties it. A new one is readable by its owner alone: it tells of messages.
-pub fn new_file(path: &Path) -> io::Result<File> {
-    File::options().write(true).create(true).truncate(true).mode(OWNER_ONLY).open(path)
-}
-
-/// Makes a folder where there is none, and those that lead to it, for its owner alone.
-pub fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// A message of the table with a hash of what it says, to tell whether a database is the one that an index was made from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sample {
-    /// Its row.
-    pub row: i64,
-    /// Of its values.
-    pub hash: u32,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
-    version: u32,
-    /// Of the folding: texts that fold otherwise have other grams.
-    unicode: (u64, u64, u64),
-    epoch: String,
-    tie: String,
-    schema_version: i64,
-    database: (u64, u64),
-    log: (u64, u64),
-    digest: u64,
-    row: i64,
-    note: i64,
-    senders: u64,
-    /// The checksum of the senders' file, which tells it from one of another time under the same number.
-    senders_checksum: u32,
-    segments: Vec<Listed>,
-    samples: Vec<Sample>,
-}
-
-/// What every form of the manifest begins with.
-#[derive(Debug, Deserialize)]
-struct Versioned {
-    version: u32,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Listed {
-    file: u64,
-    /// As that of the senders.
-    checksum: u32,
-    dead: Vec<u32>,
-}
+/// What the names of the files of segments and senders end with.
+const SUFFIX: &str = ".part";
 
 /// The folder, held by one process at a time.
 #[derive(Debug)]
@@ -126,7 +65,7 @@ impl Folder {
     /// What the manifest names, with its samples. An error if there is none (`NotFound`), it is of another version
     /// (`Unsupported`), or anything is absent or damaged (`InvalidData`).
     pub fn load(path: &Path) -> io::Result<(State, Vec<Sample>)> {
-        let manifest = read_manifest(&fs::read(path.join(MANIFEST))?)?;
+        let manifest = Manifest::decode(&fs::read(path.join(MANIFEST))?)?;
         let open = |file: u64| match File::open(file_path(path, file)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(damaged("a file is absent")),
             opened => opened.map(Source::File),
@@ -193,23 +132,7 @@ impl Folder {
                 return Err(error);
             }
         }
-        let segments = saved.files.iter().zip(&saved.members);
-        let manifest = Manifest {
-            version: VERSION,
-            unicode: UNICODE_VERSION,
-            epoch: saved.epoch.clone(),
-            tie: saved.tie.clone(),
-            schema_version: saved.schema_version,
-            database: saved.database,
-            log: saved.log,
-            digest: saved.digest,
-            row: saved.row,
-            note: saved.note,
-            senders: senders.number,
-            senders_checksum,
-            segments: segments.map(|(file, member)| Listed::new(*file, member)).collect(),
-            samples,
-        };
+        let manifest = Manifest::new(&saved, (senders.number, senders_checksum), samples);
         self.write_manifest(&manifest)?;
         let named: BTreeSet<u64> = saved.files.iter().copied().chain([senders.number]).collect();
         self.unnamed.retain(|number| !named.contains(number));
@@ -220,7 +143,7 @@ impl Folder {
     fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
         let new = self.path.join("manifest.new");
         let mut file = new_file(&new)?;
-        file.write_all(&with_checksum(serde_json::to_vec(manifest)?))?;
+        file.write_all(&manifest.encode()?)?;
         file.sync_all()?;
         fs::rename(new, self.path.join(MANIFEST))?;
         File::open(&self.path)?.sync_all()
@@ -234,7 +157,7 @@ impl Folder {
         let number = self.next;
         self.next += 1;
         self.unnamed.insert(number);
-        NewFile { path: file_path(&self.path, number), number }
+        NewFile::new(file_path(&self.path, number), number)
     }
 
     /// A reserved file will not be named.
@@ -272,97 +195,16 @@ impl Folder {
     }
 }
 
-impl Listed {
-    fn new(file: u64, member: &Member) -> Self {
-        Self { file, checksum: member.segment.checksum(), dead: member.dead.to_vec() }
-    }
-}
-
-/// A line of text, and a line with its checksum.
-fn with_checksum(mut text: Vec<u8>) -> Vec<u8> {
-    let checksum = crc32fast::hash(&text);
-    text.extend_from_slice(format!("\n{checksum:08x}\n").as_bytes());
-    text
-}
-
-/// Reads what `with_checksum` made of a manifest. What has no second line is of the first version, which had no checksum.
-fn read_manifest(bytes: &[u8]) -> io::Result<Manifest> {
-    let other_version = || io::Error::new(io::ErrorKind::Unsupported, "the manifest is of another version");
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    if line.len() == bytes.len() && serde_json::from_slice::<Versioned>(bytes).is_ok_and(|it| it.version < VERSION) {
-        return Err(other_version());
-    }
-    if with_checksum(line.to_vec()) != bytes {
-        return Err(damaged("the checksum of the manifest does not fit"));
-    }
-    if serde_json::from_slice::<Versioned>(line)?.version != VERSION {
-        return Err(other_version());
-    }
-    let manifest: Manifest = serde_json::from_slice(line)?;
-    if manifest.unicode != UNICODE_VERSION {
-        return Err(other_version());
-    }
-    Ok(manifest)
-}
-
-/// A file that is to be written.
-#[derive(Debug)]
-pub struct NewFile {
-    path: PathBuf,
-    /// Its number.
-    pub number: u64,
-}
-
-impl NewFile {
-    /// Writes it and makes it safe on disk.
-    pub fn write(&self, write: impl FnOnce(NewFileWriter) -> io::Result<NewFileWriter>) -> io::Result<Source> {
-        let file = File::options().read(true).write(true).create_new(true).mode(OWNER_ONLY).open(&self.path)?;
-        let written = write(BufWriter::with_capacity(WRITE_BUFFER_BYTES, Steady { file, unsynced: 0 }))?;
-        let Steady { file, .. } = written.into_inner().map_err(|error| error.into_error())?;
-        file.sync_all()?;
-        Ok(Source::File(file))
-    }
-}
-
-/// What a new file is written through.
-pub type NewFileWriter = BufWriter<Steady>;
-
-/// A file that is synced as it grows. Hundreds of megabytes synced at once would hold up everybody else's syncs, those of the
-/// database's log among them, for seconds.
-#[derive(Debug)]
-pub struct Steady {
-    file: File,
-    unsynced: usize,
-}
-
-impl Write for Steady {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.unsynced += written;
-        if self.unsynced >= SYNC_BYTES {
-            self.file.sync_data()?;
-            self.unsynced = 0;
-        }
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-const SUFFIX: &str = ".part";
-
 fn file_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:08}{SUFFIX}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::build::Row;
+    use super::super::key::{Value, place, single};
+    use super::super::state::Home;
     use super::*;
-    use crate::store::index::build::Row;
-    use crate::store::index::key::{Value, place, single};
-    use crate::store::index::state::Home;
 
     fn row(number: i64) -> Row {
         let text = |text: String| single(Value::Text(text.as_bytes()));
@@ -405,23 +247,16 @@ mod tests {
         saved(folder.path());
         let path = folder.path().join(MANIFEST);
         let bytes = fs::read(&path).unwrap();
-        assert_eq!(read_manifest(&bytes).unwrap().segments[0].dead, [1]);
+        assert_eq!(Manifest::decode(&bytes).unwrap().segments[0].dead, [1]);
         for at in 0..bytes.len() {
             for flip in [1, 2, 4, 0x20, 0x80, 0xff] {
                 let mut changed = bytes.clone();
                 changed[at] ^= flip;
-                assert!(read_manifest(&changed).is_err(), "byte {at} by {flip:#x}");
+                assert!(Manifest::decode(&changed).is_err(), "byte {at} by {flip:#x}");
             }
-            assert!(read_manifest(&bytes[..at]).is_err(), "cut to {at}");
+            assert!(Manifest::decode(&bytes[..at]).is_err(), "cut to {at}");
         }
-        assert!(read_manifest(&[bytes.as_slice(), b"\n"].concat()).is_err());
-    }
-
-    #[test]
-    fn a_manifest_of_the_first_version_is_not_read_and_not_called_damaged() {
-        let old =
-            br#"{"version":1,"unicode":[16,0,0],"epoch":"e","row":1,"note":0,"senders":2,"segments":[],"samples":[]}"#;
-        assert_eq!(read_manifest(old).unwrap_err().kind(), io::ErrorKind::Unsupported);
+        assert!(Manifest::decode(&[bytes.as_slice(), b"\n"].concat()).is_err());
     }
 
     #[test]

@@ -29,8 +29,6 @@ impl Member {
 
 /// No rank: the message is dead.
 const NO_RANK: u32 = u32::MAX;
-/// Bytes of lists that are read at a time.
-const READ_AHEAD: usize = 64 << 10;
 
 /// Writes one segment with everything that counts in `members`.
 pub fn merge<W: Write>(members: &[Member], to: W) -> io::Result<W> {
@@ -80,7 +78,7 @@ fn merge_lists<W: Write>(
 ) -> io::Result<()> {
     let tables = members.iter().map(|member| Head::new(member.segment.lists(section)));
     let mut heads: Vec<Head> = tables.collect::<Result<_, _>>()?;
-    let mut readers: Vec<_> = members.iter().map(|_| ListReader::ahead(READ_AHEAD)).collect();
+    let mut readers: Vec<_> = members.iter().map(|_| ListReader::ahead()).collect();
     let (mut old, mut merged) = (Vec::new(), Vec::new());
     while let Some((least, _)) = least_two(&heads) {
         let key = heads[least].key.clone();

@@ -3,18 +3,20 @@
 
 pub mod answer;
 pub mod build;
+pub mod file;
 pub mod folder;
-pub mod grams;
+pub(crate) mod grams;
 pub mod key;
+mod manifest;
 pub mod merge;
-pub(super) mod postings;
+pub mod postings;
 pub mod run;
 pub mod search;
 pub mod segment;
 pub mod senders;
 pub mod source;
 pub mod state;
-pub mod table;
+pub(crate) mod table;
 pub mod verify;
 
 use std::collections::HashSet;
@@ -22,7 +24,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::domain::lock::lock;
+pub use manifest::Sample;
 use merge::Member;
+pub use state::Limits;
 use state::State;
 
 /// The index as it is now, for whoever reads it.
@@ -108,8 +113,4 @@ impl Index {
         self.publish(Some(state));
         Ok(true)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

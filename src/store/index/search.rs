@@ -77,50 +77,10 @@ impl Question {
                 None => return Ok(Candidates::none()),
             }
         }
-        let may_be = |search: &Search<'_>| match &search.found {
-            Some(found) => (found.len() as u64).min(looks_max),
-            None if in_a_hurry => (range.len() as u64).min(looks_max),
-            None => range.len() as u64,
+        let in_range = if in_a_hurry { (range.len() as u64).min(looks_max) } else { range.len() as u64 };
+        let Some(doubtful) = search.narrow_by_term(self.term.as_ref(), in_range, looks_max)? else {
+            return Ok(Candidates::none());
         };
-        let mut doubtful = false;
-        match &self.term {
-            None => {}
-            Some(Lookup::Exact(gram)) => match search.list(&grams::key(*gram), Section::Grams)? {
-                Some(list) if search.is_worth(&list, may_be(&search)) => search.narrow(&list)?,
-                Some(_) => doubtful = true,
-                None => return Ok(Candidates::none()),
-            },
-            Some(Lookup::All(all)) => {
-                let mut lists = Vec::with_capacity(all.len());
-                for gram in all {
-                    match search.list(&grams::key(*gram), Section::Grams)? {
-                        Some(list) => lists.push(list),
-                        None => return Ok(Candidates::none()),
-                    }
-                }
-                lists.sort_unstable();
-                doubtful = true;
-                for list in &lists {
-                    if !search.is_worth(list, may_be(&search)) {
-                        break;
-                    }
-                    search.narrow(list)?;
-                }
-            }
-            Some(Lookup::Beginning(from, to)) => {
-                let lists = search.lists_between(*from, *to)?;
-                let length = lists.iter().map(|[length, ..]| length).sum();
-                if lists.is_empty() {
-                    return Ok(Candidates::none());
-                }
-                if search.is_worth(&[length, 0, 0], may_be(&search).min(looks_max)) {
-                    let joined = search.join(&lists, length)?;
-                    search.keep(joined);
-                } else {
-                    doubtful = true;
-                }
-            }
-        }
         let ranks = match search.found {
             None => range,
             Some(mut found) => {
@@ -169,6 +129,50 @@ impl Search<'_> {
         self.segment.read_list(list, &mut self.reader, &mut ranks)?;
         self.keep(ranks);
         Ok(())
+    }
+
+    /// Keeps what may contain a term. Returns whether more than that may be left; none where nothing is.
+    fn narrow_by_term(&mut self, term: Option<&Lookup>, in_range: u64, looks_max: u64) -> io::Result<Option<bool>> {
+        let may_be =
+            |search: &Self| search.found.as_ref().map_or(in_range, |found| (found.len() as u64).min(looks_max));
+        match term {
+            None => Ok(Some(false)),
+            Some(Lookup::Exact(gram)) => match self.list(&grams::key(*gram), Section::Grams)? {
+                Some(list) if self.is_worth(&list, may_be(self)) => self.narrow(&list).map(|()| Some(false)),
+                Some(_) => Ok(Some(true)),
+                None => Ok(None),
+            },
+            Some(Lookup::All(all)) => {
+                let mut lists = Vec::with_capacity(all.len());
+                for gram in all {
+                    match self.list(&grams::key(*gram), Section::Grams)? {
+                        Some(list) => lists.push(list),
+                        None => return Ok(None),
+                    }
+                }
+                lists.sort_unstable();
+                for list in &lists {
+                    if !self.is_worth(list, may_be(self)) {
+                        break;
+                    }
+                    self.narrow(list)?;
+                }
+                Ok(Some(true))
+            }
+            Some(Lookup::Beginning(from, to)) => {
+                let lists = self.lists_between(*from, *to)?;
+                let length = lists.iter().map(|[length, ..]| length).sum();
+                if lists.is_empty() {
+                    return Ok(None);
+                }
+                if !self.is_worth(&[length, 0, 0], may_be(self).min(looks_max)) {
+                    return Ok(Some(true));
+                }
+                let joined = self.join(&lists, length)?;
+                self.keep(joined);
+                Ok(Some(false))
+            }
+        }
     }
 
     fn keep(&mut self, mut ranks: Vec<u32>) {

@@ -16,7 +16,7 @@ const ROWS_IN_PART: usize = 1024;
 /// Bytes of a row number and the hash behind it.
 const ROW_BYTES: usize = 8 + 4;
 /// Bytes of lists that are read at a time where all are read.
-const READ_AHEAD: usize = 64 << 10;
+const READ_AHEAD_BYTES: usize = 64 << 10;
 /// Texts in a part: few, since looking at one reads all of them.
 const TEXTS_IN_PART: usize = 32;
 
@@ -277,7 +277,7 @@ impl Segment {
 
     /// The key of the list of a section that a rank is in, found by looking at all of them.
     pub fn key_of(&self, section: Section, rank: u32) -> io::Result<Option<Vec<u8>>> {
-        let (mut lists, mut reader, mut ranks) = (self.lists(section), ListReader::ahead(READ_AHEAD), Vec::new());
+        let (mut lists, mut reader, mut ranks) = (self.lists(section), ListReader::ahead(), Vec::new());
         for place in 0..lists.len() {
             let (key, numbers) = lists.at(place)?;
             ranks.clear();
@@ -369,9 +369,9 @@ pub struct ListReader {
 }
 
 impl ListReader {
-    /// Reads at least so many bytes at a time.
-    pub fn ahead(bytes: usize) -> Self {
-        Self { ahead: bytes, ..Self::default() }
+    /// Reads many lists at a time.
+    pub fn ahead() -> Self {
+        Self { ahead: READ_AHEAD_BYTES, ..Self::default() }
     }
 
     /// The bytes before the checksum, once that was found to fit.

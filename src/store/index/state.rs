@@ -17,10 +17,20 @@ const TIER: usize = 8;
 const TIER_MAX: usize = 4 * TIER;
 /// Segments below this size are of one tier.
 const TIER_LEAST: u64 = 65_536;
-/// No segment is merged to more messages than this, so that merging needs little memory and ends soon.
-const SEGMENT_MAX: u64 = if cfg!(test) { 400 } else { 6_000_000 };
 /// A segment is written anew when more than one in so many of its messages are dead.
 const DEAD_SHARE: u64 = 8;
+
+/// Limits that tests choose smaller.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// No segment is merged to more messages than this, so that merging needs little memory and ends soon.
+    pub segment_messages_max: u64,
+}
+
+impl Limits {
+    /// What the service uses.
+    pub const PRODUCTION: Self = Self { segment_messages_max: 6_000_000 };
+}
 
 /// An index that covers every message with a row up to `row` and every note up to `note`, as they were at one moment. Never
 /// changed once it is published: whoever holds one reads one truth.
@@ -203,7 +213,7 @@ impl State {
 
 impl State {
     /// Segments in files that should become one: enough of about the same size, or one in which much is dead.
-    pub fn merge_due(&self) -> Option<Vec<Member>> {
+    pub fn merge_due(&self, limits: &Limits) -> Option<Vec<Member>> {
         let files = &self.members[..self.files.len()];
         let count = |member: &Member| u64::from(member.segment.count());
         if let Some(member) = files.iter().find(|member| member.dead.len() as u64 * DEAD_SHARE > count(member)) {
@@ -217,7 +227,7 @@ impl State {
             let mut sum = 0;
             let fits = |member: &&Member| {
                 sum += count(member);
-                sum <= SEGMENT_MAX
+                sum <= limits.segment_messages_max
             };
             members.truncate(members.iter().take(TIER_MAX).take_while(fits).count());
             members
@@ -232,8 +242,8 @@ fn in_memory(bytes: Vec<u8>) -> io::Result<Member> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::build::{Row, build};
     use super::*;
-    use crate::store::index::build::{Row, build};
 
     #[test]
     fn where_more_have_come_than_one_segment_may_hold_as_many_as_fit_become_one() {
@@ -248,11 +258,12 @@ mod tests {
             };
             in_memory(build((1..=rows).map(row).collect(), Vec::new()).unwrap()).unwrap()
         };
+        let limits = Limits { segment_messages_max: 400 };
         let due = |sizes: &[i64]| {
             let mut state = State::empty(Home::default(), 0);
             state.members = sizes.iter().map(|rows| segment(*rows)).collect();
             state.files = (0..sizes.len() as u64).collect();
-            state.merge_due().map(|members| members.len())
+            state.merge_due(&limits).map(|members| members.len())
         };
         assert_eq!(due(&[5; 7]), None);
         assert_eq!(due(&[5; 9]), Some(9));

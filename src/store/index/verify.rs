@@ -9,9 +9,6 @@ use super::merge::Member;
 use super::segment::{ListReader, Section};
 use crate::domain::fold::fold_into;
 
-/// Bytes of lists that are read at a time.
-const READ_AHEAD: usize = 64 << 10;
-
 /// Rows that are named, of those that differ.
 const NAMED_MAX: usize = 10;
 
@@ -64,7 +61,7 @@ pub fn compare<E: From<io::Error>>(
         of_text.iter().for_each(|gram| expected.add(Section::Grams, &grams::key(*gram), rank));
     }
     let mut found = Sum::default();
-    let (mut reader, mut ranks) = (ListReader::ahead(READ_AHEAD), Vec::new());
+    let (mut reader, mut ranks) = (ListReader::ahead(), Vec::new());
     for section in Section::ALL {
         let mut lists = member.segment.lists(section);
         for place in 0..lists.len() {

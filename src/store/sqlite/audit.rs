@@ -6,12 +6,13 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::batch::message;
-use super::covered::{Extent, Failure, compare_samples, dead_by_notes, value};
-use super::damage::Difference;
-use super::details;
+use super::columns::value;
+use super::covered::{Extent, Failure, compare_samples, dead_by_notes};
+use super::details_read;
 use super::file::{is_in_wal_mode, is_mounted_alone, locate, wal_path};
 use super::reading::{open_for_reading, open_immutable};
 use super::schema::{SCHEMA_VERSION, is_ours, object_exists, sort_beside};
+use super::verifier::Difference;
 use super::{leftover, log_scan};
 use crate::store::Leftovers;
 use crate::store::index::build::Row;
@@ -86,7 +87,7 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     } else if audit.messages.is_some() && schema_version == SCHEMA_VERSION {
         audit_index(path, &connection, thorough, &mut audit)?;
         if thorough {
-            match details::audit(&connection) {
+            match details_read::audit(&connection) {
                 Ok(findings) => audit.findings.extend(findings),
                 Err(error) => audit.findings.push(format!("what providers sent cannot be read: {error}")),
             }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row as SqlRow};
 
-use super::covered::value;
-use super::damage::{Columns, Damage};
+use super::columns::{Columns, value};
+use super::damage::Damage;
 use super::queries::shown;
 use crate::store::index::build::Row;
-use crate::store::index::key;
+use crate::store::index::{self, key};
 
-/// How much is done at a time.
+/// How much the index does at a time, and what it keeps in memory. Tests choose smaller numbers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     /// Messages that are added at a time.
@@ -24,18 +24,24 @@ pub(super) struct Pace {
     pub save_at_bytes: u64,
     /// How long none may have come before fewer are written all the same.
     pub rest: Duration,
+    /// An index of no more messages is compared with the table before it is used; a larger one too, unless its files are known
+    /// to be those that it was saved for.
+    pub compared_first: u64,
+    /// Of the segments.
+    pub index: index::Limits,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            batch: 8_192,
-            batch_bytes: 1 << 20,
-            save_at: 65_536,
-            save_at_bytes: 32 << 20,
-            rest: Duration::from_secs(5),
-        }
-    }
+impl Pace {
+    /// What the service uses.
+    pub const PRODUCTION: Self = Self {
+        batch: 8_192,
+        batch_bytes: 1 << 20,
+        save_at: 65_536,
+        save_at_bytes: 32 << 20,
+        rest: Duration::from_secs(5),
+        compared_first: 65_536,
+        index: index::Limits::PRODUCTION,
+    };
 }
 
 /// Messages that are added together.

@@ -6,17 +6,15 @@ use std::io;
 use rusqlite::Connection;
 
 use super::covered::{Compared, Extent, Failure, compare, compare_samples};
-use super::damage::report;
 use super::file::FileIdentity;
-use super::indexer::{Keeper, lock};
+use super::indexer::Keeper;
+use super::verifier::report;
+use crate::domain::lock::lock;
 use crate::runtime::log;
 use crate::store::index::folder::Folder;
 use crate::store::index::state::{Home, State};
 use crate::store::observer::DamageKind;
 
-/// An index of no more messages is compared with the table before it is used; a larger one too, unless its files are known to be those
-/// that it was saved for.
-const COMPARED_FIRST: u64 = if cfg!(test) { 100 } else { 65_536 };
 /// Rows that differ are logged one by one, up to so many, before an index that has other ones is given up.
 const REPORTED_MAX: usize = 16;
 
@@ -53,7 +51,7 @@ impl Keeper {
         if let Some(reason) = self.other_rows(connection, &state, sampled.into(), continues) {
             return self.begin_anew(extent, database, &reason);
         }
-        self.compare = continues && state.live() > COMPARED_FIRST;
+        self.compare = continues && state.live() > self.pace.compared_first;
         if !self.compare
             && let Some(reason) = self.other_rows(connection, &state, compare(connection, &state)?, continues)
         {

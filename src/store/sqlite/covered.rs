@@ -6,10 +6,12 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 use thiserror::Error;
 
-use super::damage::{Columns, Damage, Sampled, is_unreadable};
+use super::columns::{Columns, value};
+use super::damage::Damage;
+use super::error_code::is_unreadable;
 use super::schema;
-use crate::store::index::folder::Sample;
-use crate::store::index::key::{self, Value};
+use crate::store::index::Sample;
+use crate::store::index::key;
 use crate::store::index::senders::{Changes, count};
 use crate::store::index::state::{Dead, Gone, State, digest};
 
@@ -98,17 +100,6 @@ impl Extent {
     }
 }
 
-/// A value as the index sorts it.
-pub(super) fn value(value: ValueRef<'_>) -> Value<'_> {
-    match value {
-        ValueRef::Null => Value::Null,
-        ValueRef::Integer(number) => Value::Integer(number),
-        ValueRef::Real(number) => Value::Real(number),
-        ValueRef::Text(bytes) => Value::Text(bytes),
-        ValueRef::Blob(bytes) => Value::Blob(bytes),
-    }
-}
-
 /// Calls `each` for everything that notes say is gone among the rows that a state covers, once for each row. Of several notes
 /// of a row the first one tells what the state has; the others tell of what came and went since.
 fn each_gone(
@@ -159,6 +150,23 @@ pub(super) fn by_notes(connection: &Connection, state: &State) -> Result<ByNotes
         Ok(())
     })?;
     Ok(found)
+}
+
+/// A sample of rows against the table.
+#[derive(Debug, Default)]
+pub(super) struct Sampled {
+    /// Rows that were looked at.
+    pub rows: usize,
+    /// Those that say something else than they did.
+    pub differing: Vec<i64>,
+}
+
+impl Sampled {
+    /// Whether this is the database that the samples were taken of. In another one, or one of another time, more than a few rows
+    /// differ; where few do, they are damaged.
+    pub fn is_of_this_database(&self) -> bool {
+        self.differing.is_empty() || self.differing.len() < self.rows && self.differing.len() * 8 <= self.rows.max(8)
+    }
 }
 
 /// What became of the rows that a state covers.

@@ -3,7 +3,7 @@
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
-use super::damage::is_unreadable;
+use super::error_code::{is_out_of_space, is_unreadable};
 use super::schema::OpenError;
 use crate::store::StoreError;
 
@@ -93,14 +93,4 @@ impl Failure {
             other => StoreError::Unavailable(other.to_string()),
         }
     }
-}
-
-/// SQLite reports a quota or a file-size limit as an I/O error; the system's own number tells it apart from a broken disk.
-pub(super) fn is_out_of_space(connection: &rusqlite::Connection) -> bool {
-    // SAFETY: the handle belongs to an open connection that this thread holds; the call only reads a field of it.
-    #[allow(unsafe_code)]
-    let number = unsafe { rusqlite::ffi::sqlite3_system_errno(connection.handle()) };
-    let no_space =
-        [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded, std::io::ErrorKind::FileTooLarge];
-    no_space.contains(&std::io::Error::from_raw_os_error(number).kind())
 }

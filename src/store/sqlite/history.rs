@@ -17,12 +17,12 @@ use super::indexer::Keeper;
 use super::reader::Reader;
 use super::schema::{Missing, open_for_writing};
 use super::tie::Found;
-use super::{details, listing, queries};
+use super::{details_read, listing, queries};
 use crate::domain::{Filter, Needle, Order, PageRequest, Room, Start, Timestamp};
 use crate::store::StoreError;
-use crate::store::index::Index;
 use crate::store::index::folder::Folder;
 use crate::store::index::state::State;
+use crate::store::index::{Index, Limits};
 use crate::store::{Database, StoreConfig};
 
 /// Messages have ids 0 to 39, times 0 to 4, senders 0 to 13.
@@ -54,6 +54,19 @@ enum Deed {
     Crash,
     Ask(Box<PageRequest>),
 }
+
+/// An index of more messages than this is compared after it is used.
+const COMPARED_FIRST: u64 = 100;
+/// Few messages fill a batch, a file and a segment.
+const PACE: Pace = Pace {
+    batch: 3,
+    batch_bytes: 40,
+    save_at: 8,
+    save_at_bytes: 2_000,
+    rest: Duration::MAX,
+    compared_first: COMPARED_FIRST,
+    index: Limits { segment_messages_max: 400 },
+};
 
 struct World {
     folder: TempDir,
@@ -95,10 +108,7 @@ impl World {
 
     fn keeper(&mut self) -> &mut Keeper {
         let (path, index) = (path(&self.folder), Arc::clone(&self.index));
-        self.keeper.get_or_insert_with(|| {
-            let pace = Pace { batch: 3, batch_bytes: 40, save_at: 8, save_at_bytes: 2_000, rest: Duration::MAX };
-            Keeper::new(path, None, index, pace).unwrap()
-        })
+        self.keeper.get_or_insert_with(|| Keeper::new(path, None, index, PACE).unwrap())
     }
 
     fn perform(&mut self, deed: &Deed) {
@@ -196,7 +206,8 @@ fn a_large_index_beside_its_very_files_is_used_at_once_and_compared_all_the_same
     let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
         INSERT INTO messages SELECT 'm' || i, '+1', '+2', 'x', NULL, 'x' FROM n";
     world.theirs.execute_batch(rows).unwrap();
-    let keeper = || Keeper::new(path.clone(), None, Arc::clone(&world.index), Pace::default()).unwrap();
+    let pace = Pace { compared_first: COMPARED_FIRST, ..Pace::PRODUCTION };
+    let keeper = || Keeper::new(path.clone(), None, Arc::clone(&world.index), pace).unwrap();
     let mut first = keeper();
     while first.step(false) {}
     first.end();
@@ -345,7 +356,7 @@ fn everything(world: &mut World) -> Vec<Result<String, StoreError>> {
         || false,
         |snapshot| {
             let verifier = listing::verifier(snapshot)?;
-            details::full_message(snapshot.connection, &name(1), verifier.as_ref())
+            details_read::full_message(snapshot.connection, &name(1), verifier.as_ref())
         },
     );
     found.push(message.map(|message| format!("{message:?}")));

@@ -3,26 +3,28 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::batch::{Batch, Pace, message, tail};
+use super::control::{Control, give_way};
 use super::covered::{Extent, Failure, by_notes, compare, samples};
 use super::merger::Merger;
 use super::reader::Reader;
 use super::schema::OpenError;
+use super::shared::{Forget, Shared};
 use super::tie::{self, Found};
-use super::{Forget, Shared};
+use crate::domain::lock::lock;
 use crate::runtime::log;
 use crate::runtime::process::give_back_memory;
 use crate::store::Health;
-use crate::store::index::Index;
-use crate::store::index::folder::{Folder, Sample};
+use crate::store::index::folder::Folder;
 use crate::store::index::state::State;
+use crate::store::index::{Index, Sample};
 
 /// How often the thread looks whether there is something to do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -48,36 +50,10 @@ pub(super) struct Indexer {
     thread: JoinHandle<()>,
 }
 
-/// What the threads and their owner share.
-#[derive(Debug, Default)]
-pub(super) struct Control {
-    stopping: Mutex<bool>,
-    stopped: Condvar,
-    /// The same, for those who only look.
-    pub stop: AtomicBool,
-    /// The files are not what the state has, though nothing was added.
-    pub save_wanted: AtomicBool,
-    /// The folder, while this process holds it.
-    pub folder: Mutex<Option<Folder>>,
-}
-
-impl Control {
-    /// Waits; answers whether to stop.
-    fn wait(&self, patience: Duration) -> bool {
-        let stopping = lock(&self.stopping);
-        let waited = self.stopped.wait_timeout_while(stopping, patience, |stopping| !*stopping);
-        *waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
-    }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
 impl Indexer {
     /// Starts the threads. The database must exist.
     pub fn start(path: PathBuf, shared: Arc<Shared>, index: Arc<Index>, found: Found) -> Result<Self, OpenError> {
-        let mut keeper = Keeper::new(path, Some(shared), index, Pace::default()).map_err(OpenError::Thread)?;
+        let mut keeper = Keeper::new(path, Some(shared), index, Pace::PRODUCTION).map_err(OpenError::Thread)?;
         keeper.found = Some(found);
         let control = Arc::clone(&keeper.control);
         let thread = std::thread::Builder::new().name("index".to_owned()).spawn(move || keeper.run());
@@ -86,9 +62,7 @@ impl Indexer {
 
     /// Ends the threads; what is only in memory is written to a file first.
     pub fn close(self) {
-        self.control.stop.store(true, Ordering::Relaxed);
-        *lock(&self.control.stopping) = true;
-        self.control.stopped.notify_all();
+        self.control.stop();
         let _ = self.thread.join();
     }
 }
@@ -97,7 +71,7 @@ impl Indexer {
 /// that was done: whoever serves the database has the index in hand, and does it.
 pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool, Failure> {
     let index = Arc::new(Index::default());
-    let mut keeper = Keeper::new(path, None, Arc::clone(&index), Pace::default())?;
+    let mut keeper = Keeper::new(path, None, Arc::clone(&index), Pace::PRODUCTION)?;
     keeper.take_folder()?;
     let is_ours = lock(&keeper.control.folder).is_some();
     while is_ours && keeper.advance(false)? {
@@ -107,18 +81,12 @@ pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool
     Ok(is_ours)
 }
 
-/// Lets this thread run behind those that somebody waits for. Where the system refuses, all are alike.
-pub(super) fn give_way() {
-    // On Linux this is a thread's own; a quarter of what the others get is still enough to keep up.
-    let _ = rustix::process::nice(5);
-}
-
 /// Keeps an index, step by step.
 pub(super) struct Keeper {
     /// The writer that it keeps out of the way of, if there is one.
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) index: Arc<Index>,
-    pace: Pace,
+    pub(super) pace: Pace,
     pub(super) control: Arc<Control>,
     reader: Reader,
     pub(super) path: PathBuf,
@@ -383,7 +351,7 @@ impl Keeper {
         if let Some(shared) = &self.shared {
             shared.forget(Forget { epoch: saved.epoch.clone(), change: saved.note });
         }
-        let merge = saved.merge_due();
+        let merge = saved.merge_due(&self.pace.index);
         self.index.publish(Some(saved));
         if let Some(members) = merge {
             self.merger.ask(members);

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{CachedStatement, Connection, Row, params_from_iter};
 
-use super::covered::{Extent, Failure, dead_by_notes, value};
-use super::damage::{Columns, Damage, Verifier, report};
+use super::columns::{Columns, value};
+use super::covered::{Extent, Failure, dead_by_notes};
+use super::damage::Damage;
 use super::queries::{self, condition, message, position};
 use super::reader::Snapshot;
+use super::verifier::{Verifier, report};
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{Filter, Order, Page, PageRequest, Position, SenderCount, Start, Stats, Stored};
 use crate::store::index::answer::{From as Begin, Hit, Looks, Part, View};

@@ -15,9 +15,9 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use thiserror::Error;
 
 use super::file::wal_path;
+use crate::domain::lock::lock;
 use crate::runtime::log;
-use crate::store::observer::DamageKind;
-use crate::store::observer::Observer;
+use crate::store::observer::{DamageKind, Observer};
 
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
@@ -77,7 +77,7 @@ impl Drop for InUse {
 }
 
 fn in_use() -> MutexGuard<'static, Vec<PathBuf>> {
-    IN_USE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    lock(&IN_USE)
 }
 
 /// Looks at the log of a database that nobody has open. Nothing is found where somebody has: he looked, and the log may change

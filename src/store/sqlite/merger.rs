@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::indexer::{Control, give_way, lock};
+use super::control::{Control, give_way};
+use crate::domain::lock::lock;
 use crate::runtime::log;
 use crate::runtime::process::give_back_memory;
 use crate::store::index::Index;
-use crate::store::index::folder::{NewFile, NewFileWriter};
+use crate::store::index::file::{NewFile, NewFileWriter};
 use crate::store::index::merge::{Member, merge};
 use crate::store::index::segment::Segment;
 

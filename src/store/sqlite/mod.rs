@@ -1,13 +1,18 @@
 //! The embedded store: one SQLite file, one thread that writes it, a few that read it.
 
+mod access;
 mod append;
 mod audit;
 mod batch;
 mod begin;
 mod checkpoints;
+mod columns;
+mod control;
 mod covered;
 mod damage;
 pub(in crate::store) mod details;
+mod details_read;
+mod error_code;
 mod failure;
 mod file;
 #[cfg(test)]
@@ -22,12 +27,13 @@ mod queue;
 mod reader;
 mod reading;
 pub mod schema;
+mod shared;
 mod tie;
 pub(in crate::store) mod upgrade;
+mod verifier;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -37,8 +43,8 @@ use tokio::sync::mpsc;
 use super::index::Index;
 use super::index::folder::Folder;
 use super::queue::{append, deliver};
-use super::{Health, Receipt, StoreError};
-use crate::domain::{Intake, Page, PageRequest, Stats};
+use super::{Health, Receipt, StoreError, Lookup};
+use crate::domain::{Intake, Page, PageRequest, Stats, event::{EventRequest, StoredEvent}, lock::lock, message::FullMessage, payload::StoredPayload, status::MessageStatus, State};
 use crate::runtime::log;
 use crate::store::{
     StoreConfig,
@@ -46,15 +52,15 @@ use crate::store::{
 };
 pub use audit::{Audit, IndexAudit, audit};
 use covered::Extent;
-use file::FileIdentity;
 pub(super) use file::locate;
 use indexer::Indexer;
 pub use leftover::remove_leftovers;
 use log_scan::InUse;
 use queue::Queue;
-use reader::{ReadAccess, Readers, Snapshot};
+use reader::{Readers, Snapshot};
 use schema::OpenError;
-use tie::{Found, TieRequest};
+use shared::Shared;
+use tie::Found;
 use writer::Writer;
 
 /// How long readiness waits for the database. It has a reading thread to itself, so searches do not delay it.
@@ -85,7 +91,7 @@ struct FailedReads(Mutex<Option<Arc<FailedRead>>>);
 
 impl FailedReads {
     fn lock(&self) -> MutexGuard<'_, Option<Arc<FailedRead>>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.0)
     }
 }
 
@@ -95,97 +101,13 @@ impl std::fmt::Debug for FailedReads {
     }
 }
 
-/// What requests and the writer share.
-struct Shared {
-    queue: Queue,
-    observer: Arc<dyn Observer>,
-    health: AtomicU8,
-    /// The files that the writer writes to; none while it has none open.
-    written: Mutex<Option<FileIdentity>>,
-    /// The greatest rowid as of the writer's last commit, or of its opening.
-    committed_row: AtomicI64,
-    /// The connections of those who read.
-    access: Arc<ReadAccess>,
-    /// The notes that the writer may delete when it is idle.
-    forget: Mutex<Option<Forget>>,
-    /// The name under which the index is about to be saved.
-    tie: TieRequest,
-}
-
-/// Notes that are of no more use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Forget {
-    /// The epoch in which their numbers were read.
-    epoch: String,
-    /// The last of them.
-    change: i64,
-}
-
-impl Shared {
-    /// Notes which files the writer has open.
-    fn writes_to(&self, files: Option<FileIdentity>) {
-        *self.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = files;
-    }
-
-    /// Whether the writer has a file open that is not at `path` any more.
-    fn has_lost(&self, path: &Path) -> bool {
-        let written = *self.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        written.is_some() && written != FileIdentity::of(path)
-    }
-
-    /// Whether nothing waits to be written and the writer sleeps.
-    #[cfg(test)]
-    fn is_idle(&self) -> bool {
-        self.queue.is_idle()
-    }
-
-    /// Has the writer delete these notes as soon as it is idle.
-    fn forget(&self, notes: Forget) {
-        *self.forget.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(notes);
-        self.queue.nudge();
-    }
-
-    fn health(&self) -> Health {
-        match self.health.load(Ordering::Relaxed) {
-            0 => Health::Ready,
-            1 => Health::DiskFull,
-            2 => Health::LogFull,
-            4 => Health::Refusing,
-            _ => Health::Broken,
-        }
-    }
-
-    /// Answers what it was before.
-    fn set_health(&self, health: Health) -> Health {
-        let before = self.health();
-        self.health.store(health as u8, Ordering::Relaxed);
-        before
-    }
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("health", &self.health()).finish_non_exhaustive()
-    }
-}
-
 impl SqliteStore {
     /// See `Store::open`.
     pub fn open(path: &Path, config: &StoreConfig, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
         let path = locate(path).map_err(OpenError::Folder)?;
         log_scan::look(&path, observer.as_ref())?;
         let in_use = InUse::new(&path);
-        let queue = Queue::new(config.queue_max);
-        let shared = Arc::new(Shared {
-            queue,
-            observer,
-            health: AtomicU8::new(0),
-            written: Mutex::default(),
-            committed_row: AtomicI64::new(0),
-            access: Arc::default(),
-            forget: Mutex::default(),
-            tie: TieRequest::default(),
-        });
+        let shared = Arc::new(Shared::new(Queue::new(config.queue_max), observer));
         let found = Found::at(&path);
         let (answers, answered) = mpsc::unbounded_channel();
         let writer = Writer::open(Arc::clone(&shared), config.clone(), path.clone(), answers)?;
@@ -229,6 +151,46 @@ impl SqliteStore {
     /// See `Store::stats`.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
         self.read(listing::stats).await
+    }
+
+    /// See `Store::message`.
+    pub async fn message(&self, id: String) -> Result<Lookup<FullMessage>, StoreError> {
+        self.read(move |snapshot| details_read::message(snapshot, &id)).await
+    }
+
+    /// See `Store::statuses`.
+    pub async fn statuses(&self, id: String) -> Result<Lookup<MessageStatus>, StoreError> {
+        self.read(move |snapshot| details_read::statuses(snapshot.connection, &id)).await
+    }
+
+    /// See `Store::status_counts`.
+    pub async fn status_counts(&self) -> Result<Vec<(State, u64)>, StoreError> {
+        self.read(|snapshot| details_read::status_counts(snapshot.connection)).await
+    }
+
+    /// See `Store::events`.
+    pub async fn events(&self, request: EventRequest) -> Result<Vec<StoredEvent>, StoreError> {
+        self.read(move |snapshot| details_read::events(snapshot.connection, &request)).await
+    }
+
+    /// See `Store::event`.
+    pub async fn event(&self, number: i64) -> Result<Option<StoredEvent>, StoreError> {
+        self.read(move |snapshot| details_read::event(snapshot.connection, number)).await
+    }
+
+    /// See `Store::payload`.
+    pub async fn payload(&self, number: i64) -> Result<Option<StoredPayload>, StoreError> {
+        self.read(move |snapshot| details_read::payload(snapshot.connection, number)).await
+    }
+
+    /// See `Store::unreadable_payloads`.
+    pub async fn unreadable_payloads(
+        &self,
+        after: i64,
+        all: bool,
+        limit: u32,
+    ) -> Result<Vec<StoredPayload>, StoreError> {
+        self.read(move |snapshot| details_read::unreadable_payloads(snapshot.connection, after, all, limit)).await
     }
 
     async fn read<T: Send + 'static>(
@@ -281,7 +243,7 @@ impl SqliteStore {
             let has_table = schema::object_exists(snapshot.connection, "messages")?;
             if has_table {
                 Extent::read(snapshot.connection)?;
-                details::read_some(snapshot.connection)?;
+                details_read::read_some(snapshot.connection)?;
             }
             Ok(has_table)
         };
@@ -375,9 +337,11 @@ pub fn rebuild(
 
 #[cfg(test)]
 mod tests {
+    use super::shared::Forget;
     use super::*;
     use crate::store::Database;
     use rusqlite::Connection;
+    use std::sync::atomic::Ordering;
 
     fn number(connection: &Connection, sql: &str) -> i64 {
         connection.query_row(sql, [], |row| row.get(0)).unwrap()

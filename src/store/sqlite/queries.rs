@@ -8,6 +8,7 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params_from_iter};
 
+use crate::domain::lock::lock;
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{
     Filter, Message, Needle, ORIGINAL_SOURCE, Order, PLAIN_KIND, Page, PageRequest, Position, SenderCount, Start,
@@ -22,7 +23,7 @@ pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
         let needle = context.get_or_create_aux(1, |term| -> Result<Needle, rusqlite::types::FromSqlError> {
             Ok(Needle::new(term.as_str()?))
         })?;
-        let mut scratch = scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut scratch = lock(&scratch);
         Ok(shown(context.get_raw(0)).is_some_and(|text| needle.is_in(&text, &mut scratch)))
     })
 }

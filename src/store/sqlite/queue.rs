@@ -3,6 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::domain::lock::{lock, unpoisoned};
 use crate::store::StoreError;
 use crate::store::queue::{Backlog, Job};
 
@@ -64,10 +65,10 @@ impl Queue {
             }
             state.writer_waits = true;
             match patience {
-                None => state = self.arrived.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                None => state = unpoisoned(self.arrived.wait(state)),
                 Some(patience) => {
                     let waited = self.arrived.wait_timeout(state, patience);
-                    let (back, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+                    let (back, timeout) = unpoisoned(waited);
                     state = back;
                     if timeout.timed_out() && state.backlog.is_empty() && !state.backlog.is_closed() {
                         (state.writer_waits, state.nudged) = (false, false);
@@ -106,6 +107,6 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.state)
     }
 }

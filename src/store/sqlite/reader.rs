@@ -2,21 +2,23 @@
 //! blocks an acknowledgement nor outlives the patience of whoever asked.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
-use super::Shared;
-use super::damage::{damage_of, is_unreadable};
+use super::access::{Open, ReadAccess, Slot, open_current};
+use super::damage::damage_of;
+use super::error_code::is_unreadable;
 use super::file::FileIdentity;
-use super::reading::open_to_read;
 use super::schema::{self, OpenError};
+use super::shared::Shared;
+use crate::domain::lock::lock;
 use crate::runtime::log;
 use crate::runtime::process::give_back_memory;
 use crate::store::StoreError;
@@ -40,38 +42,6 @@ pub(super) struct Readers {
     work: Option<SyncSender<Work>>,
     threads: Vec<JoinHandle<()>>,
 }
-
-/// The connections of all pools: the writer may need the file for itself.
-#[derive(Debug, Default)]
-pub(super) struct ReadAccess {
-    denied: AtomicBool,
-    slots: Mutex<Vec<Slot>>,
-}
-
-impl ReadAccess {
-    /// Closes the connections of all threads that do not read just now.
-    pub fn let_go(&self) {
-        for slot in &*lock(&self.slots) {
-            if let Ok(mut open) = slot.try_lock() {
-                *open = None;
-            }
-        }
-    }
-
-    /// Closes them, and lets nobody open another until access is granted again. Who reads just now reads on, so this may
-    /// have to be asked for more than once.
-    pub fn deny(&self) {
-        self.denied.store(true, Ordering::SeqCst);
-        self.let_go();
-    }
-
-    pub fn grant(&self) {
-        self.denied.store(false, Ordering::SeqCst);
-    }
-}
-
-/// A thread's connection, if it has one. Held by the thread while it reads.
-type Slot = Arc<Mutex<Option<Open>>>;
 
 /// What one thread owns.
 pub(super) struct Reader {
@@ -109,14 +79,6 @@ impl Snapshot<'_> {
     }
 }
 
-/// A connection, and what it was opened to.
-#[derive(Debug)]
-struct Open {
-    connection: Connection,
-    identity: Option<FileIdentity>,
-    schema_version: i64,
-}
-
 impl Readers {
     /// Starts `count` threads. The database must exist.
     pub fn start(
@@ -133,7 +95,7 @@ impl Readers {
             let (waiting, mut reader) = (Arc::clone(&waiting), Reader::new(path.clone(), Arc::clone(&index)));
             reader.access = Arc::clone(&shared.access);
             reader.observer = Some(Arc::clone(&shared.observer));
-            lock(&shared.access.slots).push(Arc::clone(&reader.slot));
+            shared.access.add(Arc::clone(&reader.slot));
             let run = move || {
                 while let Some(work) = next(&waiting) {
                     let started = Instant::now();
@@ -223,7 +185,7 @@ impl Reader {
         let over = Arc::new(over);
         let index = &self.index;
         let mut slot = lock(&self.slot);
-        if self.access.denied.load(Ordering::SeqCst) {
+        if self.access.is_denied() {
             *slot = None;
             return Err(StoreError::Unavailable("the database is being mended".to_owned()));
         }
@@ -270,25 +232,6 @@ impl Reader {
         }
         result
     }
-}
-
-/// The connection, opened anew where the path leads to another file than before.
-fn open_current<'a>(path: &Path, slot: &'a mut Option<Open>) -> rusqlite::Result<&'a mut Open> {
-    let now = FileIdentity::of(path);
-    if slot.as_ref().is_none_or(|open| open.identity.is_none() || open.identity != now) {
-        *slot = None;
-        let (connection, is_immutable) = open_to_read(path)?;
-        // This first read makes the log where it is absent, and only then is the identity complete.
-        let schema_version = schema::version(&connection)?;
-        // Without a log to follow it says nothing for long: the next read opens it again.
-        let identity = FileIdentity::of(path).filter(|_| !is_immutable);
-        *slot = Some(Open { connection, identity, schema_version });
-    }
-    Ok(slot.as_mut().expect("opened above"))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn in_transaction<T>(

@@ -12,13 +12,13 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, TransactionBehavior};
 use thiserror::Error;
 
-use super::failure::is_out_of_space;
+use super::error_code::is_out_of_space;
 use super::file::{NoRight, is_mounted_alone, trace_of_messages, wal_path};
 pub use super::upgrade::SCHEMA_VERSION;
 use super::upgrade::{STEPS_PER_LOOK, build, keep_going, needs_upgrade, upgrade};
 use crate::runtime::log;
 use crate::store::StoreConfig;
-use crate::store::index::folder::{OWNER_ONLY, make_folder};
+use crate::store::index::file::{OWNER_ONLY, make_folder};
 
 const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";

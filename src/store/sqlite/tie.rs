@@ -8,15 +8,17 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
 
 use super::file::{FileIdentity, wal_path};
-use crate::store::index::folder::{Folder, new_file};
+use crate::domain::lock::lock;
+use crate::store::index::file::new_file;
+use crate::store::index::folder::Folder;
 use crate::store::index::state::State;
 
 /// How long the index waits for the writer, which may itself wait for another program's lock.
@@ -44,18 +46,18 @@ pub(super) struct TieRequest(Mutex<Option<Wanted>>);
 impl TieRequest {
     /// Whether the writer has something to commit.
     pub fn is_wanted(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        lock(&self.0).is_some()
     }
 
     /// Takes the request.
     pub fn take(&self) -> Option<Wanted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 
     /// Has the writer, which `wake` wakes, commit a name, and waits for that.
     pub fn commit(&self, name: &str, wake: impl FnOnce()) -> io::Result<()> {
         let (done, is_done) = sync_channel(1);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Wanted { name: name.to_owned(), done });
+        *lock(&self.0) = Some(Wanted { name: name.to_owned(), done });
         wake();
         let failed = |_| io::Error::other("the name of the index could not be written to the database");
         is_done.recv_timeout(PATIENCE).map_err(failed)

@@ -19,10 +19,11 @@ use super::file::{FileIdentity, StrayLog};
 use super::queue::Taken;
 use super::reading::open_to_read;
 use super::schema::{self, Missing, OpenError, checkpoint, move_whole_log, open_for_writing};
+use super::shared::{Forget, Shared};
 use super::tie;
 use super::upgrade;
-use super::{Forget, Shared};
 use crate::domain::MessageId;
+use crate::domain::lock::lock;
 use crate::runtime::log;
 use crate::runtime::process::give_back_memory;
 use crate::store::StoreConfig;
@@ -349,7 +350,7 @@ impl Writer {
     /// Deletes notes that the index has taken in, some at a time. Answers whether there are more.
     fn forget(&mut self) -> bool {
         let Some(Open { connection, .. }) = &self.open else { return false };
-        let asked = self.shared.forget.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let asked = lock(&self.shared.forget).clone();
         let Some(Forget { epoch, change }) = asked else { return false };
         // In another epoch the same numbers may stand for other notes.
         let sql = "DELETE FROM postroom_changes WHERE change IN

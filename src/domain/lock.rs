@@ -1,0 +1,32 @@
+//! Locks whose holders leave nothing half changed: a panic of one holder does not stop the others.
+
+use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
+
+/// Locks a mutex, also after a holder panicked.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    unpoisoned(mutex.lock())
+}
+
+/// What a lock, or a wait for a condition, returns, also after a holder panicked.
+pub fn unpoisoned<T>(result: LockResult<T>) -> T {
+    result.unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_one_holder_does_not_stop_the_next() {
+        let mutex = Mutex::new(1);
+        std::thread::scope(|scope| {
+            let holder = scope.spawn(|| {
+                let _held = lock(&mutex);
+                panic!("the panic of this test");
+            });
+            assert!(holder.join().is_err());
+        });
+        assert!(mutex.is_poisoned());
+        assert_eq!(*lock(&mutex), 1);
+    }
+}

@@ -1,0 +1,101 @@
+//! What requests, readers, the writer and the index have in common: the queue, the health, and what they ask of each other.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::access::ReadAccess;
+use super::file::FileIdentity;
+use super::queue::Queue;
+use super::tie::TieRequest;
+use crate::domain::lock::lock;
+use crate::store::Health;
+use crate::store::observer::Observer;
+
+/// What requests and the writer share.
+pub(super) struct Shared {
+    pub queue: Queue,
+    pub observer: Arc<dyn Observer>,
+    health: AtomicU8,
+    /// The files that the writer writes to; none while it has none open.
+    written: Mutex<Option<FileIdentity>>,
+    /// The greatest rowid as of the writer's last commit, or of its opening.
+    pub committed_row: AtomicI64,
+    /// The connections of those who read.
+    pub access: Arc<ReadAccess>,
+    /// The notes that the writer may delete when it is idle.
+    pub forget: Mutex<Option<Forget>>,
+    /// The name under which the index is about to be saved.
+    pub tie: TieRequest,
+}
+
+/// Notes that are of no more use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Forget {
+    /// The epoch in which their numbers were read.
+    pub epoch: String,
+    /// The last of them.
+    pub change: i64,
+}
+
+impl Shared {
+    /// Of a database that is ready.
+    pub fn new(queue: Queue, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            queue,
+            observer,
+            health: AtomicU8::new(Health::Ready as u8),
+            written: Mutex::default(),
+            committed_row: AtomicI64::new(0),
+            access: Arc::default(),
+            forget: Mutex::default(),
+            tie: TieRequest::default(),
+        }
+    }
+
+    /// Notes which files the writer has open.
+    pub fn writes_to(&self, files: Option<FileIdentity>) {
+        *lock(&self.written) = files;
+    }
+
+    /// Whether the writer has a file open that is not at `path` any more.
+    pub fn has_lost(&self, path: &Path) -> bool {
+        let written = *lock(&self.written);
+        written.is_some() && written != FileIdentity::of(path)
+    }
+
+    /// Whether nothing waits to be written and the writer sleeps.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_idle()
+    }
+
+    /// Has the writer delete these notes as soon as it is idle.
+    pub fn forget(&self, notes: Forget) {
+        *lock(&self.forget) = Some(notes);
+        self.queue.nudge();
+    }
+
+    pub fn health(&self) -> Health {
+        match self.health.load(Ordering::Relaxed) {
+            0 => Health::Ready,
+            1 => Health::DiskFull,
+            2 => Health::LogFull,
+            4 => Health::Refusing,
+            _ => Health::Broken,
+        }
+    }
+
+    /// Answers what it was before.
+    pub fn set_health(&self, health: Health) -> Health {
+        let before = self.health();
+        self.health.store(health as u8, Ordering::Relaxed);
+        before
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("health", &self.health()).finish_non_exhaustive()
+    }
+}
