@@ -2,6 +2,7 @@
 //! `async`; outside data becomes one of these types once, at the edge, through one constructor.
 
 pub mod address;
+pub mod conflict;
 pub mod details;
 pub mod event;
 pub mod fold;
@@ -18,6 +19,7 @@ pub mod status;
 pub mod timestamp;
 
 pub use address::Address;
+pub use conflict::ConflictKey;
 pub use details::{Details, Kind, Media, ORIGINAL_SOURCE, PLAIN_KIND};
 pub use event::Event;
 pub use fold::Needle;

@@ -22,7 +22,8 @@ use crate::domain::{
     Position, Room, SenderCount, Start, State, Stats, Stored, Timestamp,
 };
 use crate::domain::{Intake, Outcome};
-use crate::store::{Database, StoreConfig, observer::Observer};
+use crate::store::{Database, StoreConfig};
+use crate::store::observer::Observer;
 
 #[path = "../../tests/it/harness/cluster.rs"]
 mod cluster;

@@ -53,11 +53,9 @@ use crate::domain::payload::StoredPayload;
 use crate::domain::status::MessageStatus;
 use crate::domain::{Intake, Page, PageRequest, State, Stats};
 use crate::runtime::log;
-use crate::store::{
-    StoreConfig,
-    observer::{Gauges, Observer},
-    postgres::config::PostgresConfig,
-};
+use crate::store::StoreConfig;
+use crate::store::observer::{Gauges, Observer};
+use crate::store::postgres::config::PostgresConfig;
 pub use audit::{Audit, audit, rebuild};
 #[cfg(test)]
 pub(in crate::store) use derive::Counting;

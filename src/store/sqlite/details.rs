@@ -4,9 +4,17 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{damage::{Columns, Damage, Verifier}, SqliteStore, listing};
-use crate::domain::{event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE}, message::FullMessage, payload::{PayloadRow, StoredPayload}, status::{MessageStatus, StatusRecord}, Event, Message, NewMessage, Outcome, State, StatusUpdate};
-use crate::store::{extras::{Extras, PackedPayload, digest, read_headers, unpack}, Lookup, Receipt, StoreError};
+use super::damage::{Columns, Damage, Verifier};
+use super::{SqliteStore, listing};
+use crate::domain::conflict::{CONFLICT, conflict_body};
+use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
+use crate::domain::message::FullMessage;
+use crate::domain::payload::{PayloadRow, StoredPayload};
+use crate::domain::status::{MessageStatus, StatusRecord};
+use crate::domain::{ConflictKey, Event, Message, NewMessage, Outcome, State, StatusUpdate};
+use crate::store::extras::{Extras, PackedPayload, digest, read_headers, unpack};
+use crate::store::{Lookup, Receipt, StoreError};
+
 
 /// Writes what belongs to the messages of a request, and what it brought beside them.
 pub(super) fn write(
@@ -36,7 +44,7 @@ pub(super) fn write(
         match outcome {
             Outcome::Created => write_details(connection, message, payload)?,
             Outcome::Duplicate => {}
-            Outcome::Conflict => write_conflict(connection, message, payload, received_at)?,
+            Outcome::Conflict => write_conflict(connection, message, payload, extras)?,
         }
     }
     let brought_news = receipt.has_created() || receipt.outcomes.contains(&Outcome::Conflict);
@@ -177,17 +185,15 @@ fn write_conflict(
     connection: &Connection,
     message: &NewMessage,
     payload: Option<i64>,
-    received_at: &str,
+    extras: &Extras,
 ) -> rusqlite::Result<()> {
     let Some(details) = &message.details else { return Ok(()) };
-    let body = serde_json::json!({
-        "message_id": message.id.as_str(), "from": message.from.as_str(), "to": message.to.as_str(),
-        "ts": message.ts.as_str(), "text": message.text,
-    });
     let sql = "INSERT INTO postroom_events (event_key, source, provider, kind, body, received_at, payload_id)
-               VALUES (?1, ?2, ?3, 'conflict', ?4, ?5, ?6) ON CONFLICT (event_key) DO NOTHING";
-    let key = format!("{}#conflict:{}", message.id.as_str(), payload.unwrap_or_default());
-    let values = params![key, details.source, details.provider, body.to_string(), received_at, payload];
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_key) DO NOTHING";
+    let digest = extras.payload.as_ref().map(|payload| payload.digest.as_slice());
+    let (key, body) = (ConflictKey::new(&message.id, digest), conflict_body(message));
+    let received_at = extras.accepted_at.to_iso_micros();
+    let values = params![key.as_str(), details.source, details.provider, CONFLICT, body, received_at, payload];
     connection.prepare_cached(sql)?.execute(values).map(drop)
 }
 

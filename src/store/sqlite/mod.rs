@@ -44,12 +44,15 @@ use super::index::Index;
 use super::index::folder::Folder;
 use super::queue::{append, deliver};
 use super::{Health, Receipt, StoreError, Lookup};
-use crate::domain::{Intake, Page, PageRequest, Stats, event::{EventRequest, StoredEvent}, lock::lock, message::FullMessage, payload::StoredPayload, status::MessageStatus, State};
+use crate::domain::{Intake, Page, PageRequest, Stats, State};
+use crate::domain::event::{EventRequest, StoredEvent};
+use crate::domain::lock::lock;
+use crate::domain::message::FullMessage;
+use crate::domain::payload::StoredPayload;
+use crate::domain::status::MessageStatus;
 use crate::runtime::log;
-use crate::store::{
-    StoreConfig,
-    observer::{DamageKind, Gauges, Observer},
-};
+use crate::store::StoreConfig;
+use crate::store::observer::{DamageKind, Gauges, Observer};
 pub use audit::{Audit, IndexAudit, audit};
 use covered::Extent;
 pub(super) use file::locate;
