@@ -12,6 +12,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::postgres::by_hand;
 use super::{Health, Lookup, Store, StoreError};
 use crate::config::{Config, Database, Inputs, StoreConfig};
 use crate::domain::event::EventRequest;
@@ -69,7 +70,7 @@ fn config(database: Database) -> StoreConfig {
 
 fn open(config: &StoreConfig) -> Store {
     let metrics = Metrics::new(vec!["postroom".to_owned()], config.queue_max, 1);
-    Store::open(config, Arc::new(metrics)).expect("the store opens")
+    Store::open_limited(config, Arc::new(metrics), by_hand::SMALL).expect("the store opens")
 }
 
 /// Runs a test within a runtime, on a fresh store. None where the engine is not there.

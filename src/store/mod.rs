@@ -131,9 +131,18 @@ impl Store {
     /// Opens or makes the database and starts the store's threads. Blocks, for as long as an upgrade takes. Must be called
     /// within a Tokio runtime, which delivers the receipts.
     pub fn open(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        Self::open_limited(config, metrics, postgres::Limits::PRODUCTION)
+    }
+
+    /// The same with other limits of the background work and of searches: tests choose small ones.
+    pub fn open_limited(
+        config: &StoreConfig,
+        metrics: Arc<Metrics>,
+        limits: postgres::Limits,
+    ) -> Result<Self, OpenError> {
         match &config.database {
             Database::Sqlite { path } => Ok(Self::Sqlite(SqliteStore::open(path, config, metrics)?)),
-            Database::Postgres(postgres) => Ok(Self::Postgres(PostgresStore::open(postgres, config, metrics)?)),
+            Database::Postgres(postgres) => Ok(Self::Postgres(PostgresStore::open(postgres, config, metrics, limits)?)),
         }
     }
 
