@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::postgres::{Failure, TlsError};
 use super::sqlite::locate;
-use super::{Store, Unobserved};
+use super::{OpenError, Store, Unobserved};
 use crate::store::{Database, StoreConfig};
 use beside::Thing;
 pub use beside::{Copied, Sort};
@@ -30,12 +31,48 @@ const TOLD_MAX: usize = 10;
 
 /// Why a copy stopped, in one line.
 #[derive(Debug, Error)]
-#[error("{0}")]
-pub struct CopyError(pub(super) String);
+pub enum CopyError {
+    /// There is nothing to copy.
+    #[error("source and target are the same database")]
+    SameDatabase,
+    /// The target could not be made a database of ours.
+    #[error("{}", in_one_line(.0))]
+    Open(OpenError),
+    /// The store that made it did not end.
+    #[error("the target did not close")]
+    NotClosed,
+    /// An SQLite file fails.
+    #[error("{0}")]
+    Sqlite(rusqlite::Error),
+    /// A PostgreSQL database fails.
+    #[error("{0}")]
+    Postgres(Failure),
+    /// A connection to a PostgreSQL database cannot be encrypted as it should.
+    #[error("{0}")]
+    Tls(TlsError),
+}
 
 impl From<rusqlite::Error> for CopyError {
     fn from(error: rusqlite::Error) -> Self {
-        Self(error.to_string())
+        Self::Sqlite(error)
+    }
+}
+
+impl From<Failure> for CopyError {
+    fn from(failure: Failure) -> Self {
+        Self::Postgres(failure)
+    }
+}
+
+impl From<tokio_postgres::Error> for CopyError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error.into())
+    }
+}
+
+impl From<TlsError> for CopyError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 
@@ -120,7 +157,7 @@ pub async fn copy(
     mut tell: impl FnMut(Phase, u64, u64),
 ) -> Result<Summary, CopyError> {
     if from.database == to.database || same_file(&from.database, &to.database) {
-        return Err(CopyError("source and target are the same database".to_owned()));
+        return Err(CopyError::SameDatabase);
     }
     let mut source = End::source(&from.database).await?;
     let mut target = End::target(to).await?;
@@ -177,10 +214,9 @@ impl End {
 
     /// Opens the target, and makes it one of ours first, as a start of the service would.
     async fn target(config: &StoreConfig) -> Result<Self, CopyError> {
-        let observer = Arc::new(Unobserved);
-        let store = Store::open(config, observer).map_err(|error| CopyError(in_one_line(&error)))?;
+        let store = Store::open(config, Arc::new(Unobserved)).map_err(CopyError::Open)?;
         let closed = tokio::task::spawn_blocking(move || store.close()).await;
-        closed.map_err(|_| CopyError("the target did not close".to_owned()))?;
+        closed.map_err(|_| CopyError::NotClosed)?;
         Ok(match &config.database {
             Database::Sqlite { path } => Self::Sqlite(SqliteEnd::target(path, config.lock_timeout)?),
             Database::Postgres(config) => Self::Postgres(Box::new(PostgresEnd::open(config).await?)),

@@ -6,8 +6,8 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, params}
 use super::details;
 use crate::domain::{Address, MessageId, Moment, NewMessage, Outcome, Timestamp};
 use crate::runtime::log;
-use crate::store::{Receipt, StoreError};
 use crate::store::queue::Job;
+use crate::store::{Receipt, StoreError};
 
 const INSERT_NEXT: &str = "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (message_id) DO NOTHING";

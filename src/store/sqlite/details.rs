@@ -4,17 +4,11 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::damage::{Columns, Damage, Verifier};
-use super::{SqliteStore, listing};
 use crate::domain::conflict::{CONFLICT, conflict_body};
-use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
-use crate::domain::message::FullMessage;
-use crate::domain::payload::{PayloadRow, StoredPayload};
-use crate::domain::status::{MessageStatus, StatusRecord};
-use crate::domain::{ConflictKey, Event, Message, NewMessage, Outcome, State, StatusUpdate};
-use crate::store::extras::{Extras, PackedPayload, digest, read_headers, unpack};
-use crate::store::{Lookup, Receipt, StoreError};
-
+use crate::domain::event::UNREADABLE;
+use crate::domain::{ConflictKey, Event, NewMessage, Outcome, State, StatusUpdate};
+use crate::store::Receipt;
+use crate::store::extras::{Extras, PackedPayload};
 
 /// Writes what belongs to the messages of a request, and what it brought beside them.
 pub(super) fn write(

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use crate::runtime::log;
 use crate::domain::ConflictKey;
 use crate::domain::conflict::CONFLICT;
+use crate::runtime::log;
 
 /// The version of our objects that this program makes and understands.
 pub const SCHEMA_VERSION: i64 = 5;
