@@ -4,7 +4,8 @@
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::metrics::{Exposition, Outcome};
+use super::exposition::Exposition;
+use super::labels::Outcome;
 
 /// The counts of all doors that there were since the start, in the order in which they came.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The numbers that are not counted along: sizes and states, from the store and its queue.
 
-use super::metrics::Exposition;
+use super::exposition::Exposition;
 
 /// What is measured at the moment of a scrape by those who know it.
 #[derive(Debug, Clone, Copy, Default)]

@@ -2,11 +2,14 @@
 
 mod door_counts;
 pub mod escape;
+mod exposition;
 mod gauges;
 pub mod histogram;
+mod labels;
 pub mod log;
 pub mod metrics;
 pub mod process;
+mod request_counts;
 pub mod secret_use;
 
 pub use metrics::Metrics;

@@ -1,0 +1,47 @@
+//! The levels of log lines.
+
+use super::inputs::Given;
+use super::{ConfigError, complaint};
+
+/// Levels, least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Details for a developer.
+    Debug,
+    /// The story of the service.
+    Info,
+    /// We coped.
+    Warning,
+    /// Someone should look.
+    Error,
+    /// The service cannot go on.
+    Critical,
+}
+
+impl LogLevel {
+    /// As log lines and `LOG_LEVEL` spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogLevel::Debug => "DEBUG",
+            LogLevel::Info => "INFO",
+            LogLevel::Warning => "WARNING",
+            LogLevel::Error => "ERROR",
+            LogLevel::Critical => "CRITICAL",
+        }
+    }
+}
+
+/// Reads a level, in our words or in those of other loggers.
+pub(super) fn load(given: Given) -> Result<LogLevel, ConfigError> {
+    let levels = [LogLevel::Debug, LogLevel::Info, LogLevel::Warning, LogLevel::Error, LogLevel::Critical];
+    // Other programs' words for two of them, in Python's logging and elsewhere.
+    let name = match given.value.trim().to_ascii_uppercase() {
+        name if name == "WARN" => "WARNING".to_owned(),
+        name if name == "FATAL" => "CRITICAL".to_owned(),
+        name => name,
+    };
+    let found = levels.into_iter().find(|level| level.name() == name);
+    found.ok_or_else(|| {
+        complaint(given, |value| format!("must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not '{value}'"))
+    })
+}
