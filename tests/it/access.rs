@@ -63,8 +63,7 @@ fn tokens_of_higher_scopes_read_too_and_either_header_is_taken() {
     let both = ask(&server, "GET", "/messages", &[own, ("Authorization", "Bearer reader")]);
     assert_eq!(both.status, 401, "the header of our own goes first");
     let bytes = body(&message("m1"));
-    let post =
-        server.client().request("POST", "/webhook", &[("X-Postroom-Token", "administrator")], &bytes).unwrap();
+    let post = server.client().request("POST", "/webhook", &[("X-Postroom-Token", "administrator")], &bytes).unwrap();
     assert_eq!(post.status, 401, "no token stores a message");
 }
 
