@@ -22,9 +22,6 @@ use crate::domain::{
     Address, Filter, Intake, Kind, Message, MessageId, Moment, Needle, NewMessage, Order, Outcome, Page, PageRequest,
     Position, Room, SenderCount, Start, State, Stats, Stored, Timestamp,
 };
-use crate::domain::{Intake, Outcome};
-use crate::store::observer::Observer;
-use crate::store::{Database, StoreConfig};
 use crate::store::{Database, StoreConfig};
 
 #[path = "../../tests/it/harness/cluster.rs"]

@@ -4,7 +4,7 @@
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::metrics::Exposition;
+use super::exposition::Exposition;
 use crate::domain::Outcome;
 
 /// The counts of all doors that there were since the start, in the order in which they came.

@@ -1,9 +1,12 @@
 //! What the service tells about itself: one JSON line per request on stdout, and numbers for Prometheus.
 
 mod door_counts;
+mod exposition;
 mod gauges;
 pub mod histogram;
+mod labels;
 pub mod metrics;
+mod request_counts;
 pub mod secret_use;
 
 pub use metrics::Metrics;

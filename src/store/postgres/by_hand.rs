@@ -14,7 +14,6 @@ use super::snapshot::Snapshot;
 use super::{audit, guard, indexing, listing, schema, statistics};
 use crate::domain::{Page, PageRequest, Stats};
 use crate::store::postgres::config::PostgresConfig;
-use crate::store::postgres::config::PostgresConfig;
 
 /// Limits so small that a handful of messages reaches every way.
 pub(in crate::store) const SMALL: Limits = Limits {
