@@ -8,4 +8,4 @@ ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev
   exit 0
 }
 POSTROOM_TEST_STORE=postgres exec "${CARGO:-cargo}" test --locked --test it -- --skip postgres:: \
-  access:: api:: crash:: doors:: edges:: health:: logs:: messages:: metrics:: overload:: send:: stats:: webhook::
+  access:: api:: crash:: sources:: edges:: health:: logs:: messages:: metrics:: overload:: send:: stats:: webhook::
