@@ -5,6 +5,7 @@
 mod contract;
 pub mod copy;
 mod extras;
+mod health;
 mod index;
 mod leftovers;
 pub mod postgres;
@@ -23,6 +24,7 @@ use crate::domain::status::MessageStatus;
 use crate::domain::{Intake, Outcome, Page, PageRequest, State, Stats};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Gauges;
+pub use health::Health;
 pub use leftovers::Leftovers;
 use postgres::PostgresStore;
 use sqlite::SqliteStore;
@@ -84,9 +86,12 @@ pub enum Lookup<T> {
     Found(T),
     /// Nothing.
     Absent,
-    /// Several, with these keys; at most ten are told.
+    /// Several, with these keys; at most `CANDIDATES_MAX`.
     Ambiguous(Vec<String>),
 }
+
+/// Keys that an ambiguous id is answered with, at most.
+const CANDIDATES_MAX: i64 = 10;
 
 /// Why the store did not do what it was asked. Nothing was acknowledged; asking again is safe.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -120,21 +125,6 @@ pub enum OpenError {
     /// A PostgreSQL database.
     #[error(transparent)]
     Postgres(#[from] postgres::OpenError),
-}
-
-/// The store's state, as readiness tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// Writes and reads work, as far as is known.
-    Ready,
-    /// The last write found no space.
-    DiskFull,
-    /// The write-ahead log is as long as it may be, and another program's open read keeps it from being moved.
-    LogFull,
-    /// The database, its file or its table is gone or broken.
-    Broken,
-    /// The database itself refuses messages, whoever sends them: a constraint or a trigger of another program.
-    Refusing,
 }
 
 /// A store of either kind; both keep the same promises and pass the same contract suite.

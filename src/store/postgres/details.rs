@@ -10,13 +10,10 @@ use super::{details_sql as sql, listing};
 use crate::domain::State;
 use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
 use crate::domain::message::FullMessage;
-use crate::domain::payload::{PayloadRow, StoredPayload};
+use crate::domain::payload::StoredPayload;
 use crate::domain::status::{MessageStatus, StatusRecord};
-use crate::store::Lookup;
-use crate::store::extras::{read_headers, unpack};
-
-/// Keys that an ambiguous id is answered with, at most.
-const CANDIDATES_MAX: i64 = 10;
+use crate::store::extras::PackedRow;
+use crate::store::{CANDIDATES_MAX, Lookup};
 
 /// See `Store::message`.
 pub(super) async fn message(client: &Client, id: &str) -> Result<Lookup<FullMessage>, Failure> {
@@ -74,7 +71,7 @@ pub(super) async fn event(client: &Client, number: i64) -> Result<Option<StoredE
 
 /// See `Store::payload`.
 pub(super) async fn payload(client: &Client, number: i64) -> Result<Option<StoredPayload>, Failure> {
-    let sql = format!("SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads WHERE payload_id = $1");
+    let sql = format!("SELECT {} FROM postroom_payloads WHERE payload_id = $1", PackedRow::COLUMNS);
     let row = client.query_typed_opt(&sql, &[(&number, Type::INT8)]).await?;
     row.as_ref().map(read_payload).transpose()
 }
@@ -87,10 +84,11 @@ pub(super) async fn unreadable_payloads(
     limit: u32,
 ) -> Result<Vec<StoredPayload>, Failure> {
     let sql = format!(
-        "SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads payloads WHERE payload_id > $1 AND ($2 OR EXISTS (
+        "SELECT {} FROM postroom_payloads payloads WHERE payload_id > $1 AND ($2 OR EXISTS (
              SELECT 1 FROM postroom_events events
              WHERE events.payload_id = payloads.payload_id AND events.kind = $3))
-         ORDER BY payload_id LIMIT $4"
+         ORDER BY payload_id LIMIT $4",
+        PackedRow::COLUMNS
     );
     let limit = i64::from(limit);
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
@@ -162,9 +160,7 @@ async fn message_status(client: &Client, key: &str) -> Result<Option<MessageStat
         let recipient = released(row.get(0));
         records.push(StatusRecord { recipient, state, at: row.get(2), error, extra, payload: row.get(5) });
     }
-    records.sort_by(|a, b| (&a.at, a.state, &a.recipient).cmp(&(&b.at, b.state, &b.recipient)));
-    let state = records.iter().map(|record| record.state).max();
-    Ok(state.map(|state| MessageStatus { message: key.to_owned(), state, records }))
+    Ok(MessageStatus::of(key, records))
 }
 
 const EVENT_COLUMNS: &str = "event_id, source, provider, kind, body, received_at, payload_id, message";
@@ -182,17 +178,17 @@ fn read_event(row: &Row) -> StoredEvent {
     }
 }
 
-const PAYLOAD_COLUMNS: &str = "payload_id, source, provider, headers, encoding, bytes, body, received_at";
-
 fn read_payload(row: &Row) -> Result<StoredPayload, Failure> {
-    let bytes = usize::try_from(row.get::<_, i64>(5)).ok();
-    let bytes = bytes.and_then(|bytes| unpack(row.get(4), row.get(6), bytes));
-    Ok(StoredPayload::read_from_store(PayloadRow {
+    let packed = PackedRow {
         number: row.get(0),
         source: released(row.get(1)),
         provider: row.get(2),
-        headers: read_headers(row.get(3)),
-        bytes: bytes.ok_or_else(|| Failure::Broken(format!("the raw body {} is damaged", row.get::<_, i64>(0))))?,
+        headers: row.get(3),
+        encoding: row.get(4),
+        bytes: row.get(5),
+        body: row.get(6),
         received_at: row.get(7),
-    }))
+        digest: row.get(8),
+    };
+    packed.open().map_err(Failure::Broken)
 }

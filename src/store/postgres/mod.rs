@@ -35,7 +35,7 @@ mod watch;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -43,6 +43,7 @@ use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot, watch as watching};
 use tokio::task::{JoinSet, LocalSet};
 
+use super::health::SharedHealth;
 use super::queue::{Answers, Job, append, deliver};
 use super::{Health, Lookup, Receipt, StoreError};
 use crate::config::{PostgresConfig, StoreConfig};
@@ -85,7 +86,7 @@ pub(in crate::store) struct Shared {
     queue: Queue,
     metrics: Arc<Metrics>,
     config: StoreConfig,
-    health: AtomicU8,
+    health: SharedHealth,
     /// How often the server was found well.
     well: AtomicU64,
     /// How often something failed that says the server is not well.
@@ -107,18 +108,12 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     fn health(&self) -> Health {
-        match self.health.load(Ordering::Relaxed) {
-            0 => Health::Ready,
-            1 => Health::DiskFull,
-            _ => Health::Broken,
-        }
+        self.health.get()
     }
 
-    /// Answers what it was before.
+    /// Returns the state before.
     fn set_health(&self, health: Health) -> Health {
-        let before = self.health();
-        self.health.store(health as u8, Ordering::Relaxed);
-        before
+        self.health.set(health)
     }
 
     /// Notes a failure, and tells it where it changes the health or costs somebody an answer.
@@ -190,7 +185,7 @@ impl PostgresStore {
             queue: Queue::new(config.queue_max),
             metrics,
             config: config.clone(),
-            health: AtomicU8::new(Health::Ready as u8),
+            health: SharedHealth::new(),
             well: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             stops: AtomicBool::new(false),

@@ -10,6 +10,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::failure::Failure;
 use super::{grams, places, sql};
 use crate::store::index::postings;
+use crate::store::index::search::intersect;
 use crate::store::index::source::{put_number, take_bytes, take_number};
 
 /// Up to so many candidates are always looked at one by one.
@@ -184,7 +185,10 @@ pub(super) async fn look_up(client: &Client, folded: &str, all: u64, is_stale: b
         }
         let both = match candidates.take() {
             None => numbers,
-            Some(before) => both(before, &numbers),
+            Some(mut before) => {
+                intersect(&mut before, &numbers);
+                before
+            }
         };
         let is_enough = both.len() <= FEW_ENOUGH;
         candidates = Some(both);
@@ -193,16 +197,6 @@ pub(super) async fn look_up(client: &Client, folded: &str, all: u64, is_stale: b
         }
     }
     Ok(Looked { count, candidates })
-}
-
-/// What is in both ascending lists.
-fn both(mut one: Vec<i64>, other: &[i64]) -> Vec<i64> {
-    let mut rest = other.iter().peekable();
-    one.retain(|number| {
-        while rest.next_if(|next| *next < number).is_some() {}
-        rest.peek() == Some(&number)
-    });
-    one
 }
 
 /// Packs ascending places behind `first` as a block that stands for itself: blocks one behind the other are one list.
@@ -264,7 +258,8 @@ mod tests {
         let mut numbers = Vec::new();
         unpack(&blocks, &mut numbers).unwrap();
         assert_eq!((&numbers[..3], numbers.len(), numbers[301]), (&[5, 12, 1_000][..], 302, 1_299));
-        assert_eq!(both(numbers, &[1, 5, 6, 1_299, 2_000]), [5, 1_299]);
+        intersect(&mut numbers, &[1, 5, 6, 1_299, 2_000]);
+        assert_eq!(numbers, [5, 1_299]);
         blocks.pop();
         assert!(unpack(&blocks, &mut Vec::new()).is_err());
     }

@@ -27,13 +27,14 @@ pub(in crate::store) mod upgrade;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::health::SharedHealth;
 use super::index::Index;
 use super::index::folder::Folder;
 use super::queue::{append, deliver};
@@ -97,7 +98,7 @@ impl std::fmt::Debug for FailedReads {
 struct Shared {
     queue: Queue,
     metrics: Arc<Metrics>,
-    health: AtomicU8,
+    health: SharedHealth,
     /// The files that the writer writes to; none while it has none open.
     written: Mutex<Option<FileIdentity>>,
     /// The greatest rowid as of the writer's last commit, or of its opening.
@@ -144,20 +145,12 @@ impl Shared {
     }
 
     fn health(&self) -> Health {
-        match self.health.load(Ordering::Relaxed) {
-            0 => Health::Ready,
-            1 => Health::DiskFull,
-            2 => Health::LogFull,
-            4 => Health::Refusing,
-            _ => Health::Broken,
-        }
+        self.health.get()
     }
 
-    /// Answers what it was before.
+    /// Returns the state before.
     fn set_health(&self, health: Health) -> Health {
-        let before = self.health();
-        self.health.store(health as u8, Ordering::Relaxed);
-        before
+        self.health.set(health)
     }
 }
 
@@ -177,7 +170,7 @@ impl SqliteStore {
         let shared = Arc::new(Shared {
             queue,
             metrics,
-            health: AtomicU8::new(0),
+            health: SharedHealth::new(),
             written: Mutex::default(),
             committed_row: AtomicI64::new(0),
             access: Arc::default(),
