@@ -416,7 +416,11 @@ mod tests {
             until("all that was asked for is forgotten", || notes() == 100).await;
             until("the writer is idle", || store.shared.is_idle()).await;
             assert_eq!(number(&other, "SELECT min(change) FROM postroom_changes"), 2401);
-            assert_eq!(store.shared.committed_row.load(Ordering::Relaxed), 2500, "as of the last batch");
+            assert_eq!(
+                store.shared.committed_row.load(std::sync::atomic::Ordering::Relaxed),
+                2500,
+                "as of the last batch"
+            );
             store.close();
         });
     }
