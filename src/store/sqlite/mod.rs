@@ -369,6 +369,7 @@ mod tests {
     use super::*;
     use crate::config::Database;
     use rusqlite::Connection;
+    use std::sync::atomic::Ordering;
 
     fn number(connection: &Connection, sql: &str) -> i64 {
         connection.query_row(sql, [], |row| row.get(0)).unwrap()
@@ -416,11 +417,7 @@ mod tests {
             until("all that was asked for is forgotten", || notes() == 100).await;
             until("the writer is idle", || store.shared.is_idle()).await;
             assert_eq!(number(&other, "SELECT min(change) FROM postroom_changes"), 2401);
-            assert_eq!(
-                store.shared.committed_row.load(std::sync::atomic::Ordering::Relaxed),
-                2500,
-                "as of the last batch"
-            );
+            assert_eq!(store.shared.committed_row.load(Ordering::Relaxed), 2500, "as of the last batch");
             store.close();
         });
     }
