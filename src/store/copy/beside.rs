@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sha2::{Digest, Sha256};
-
+use super::tally::{Value, row_sum};
 use super::{CHUNK_ROWS, CopyError, Day, End, Phase};
 
 /// Bodies, and events, which have some too, that are read and written together.
@@ -152,10 +151,10 @@ impl Sort {
         columns.chain(digest).chain(place).collect::<Vec<_>>().join(", ")
     }
 
-    /// What each selected column holds.
-    pub(super) fn held(self) -> impl Iterator<Item = Holds> {
-        let digest = self.has_payload().then_some(Holds::Bytes);
-        self.columns().iter().map(|(_, holds)| *holds).chain(digest).chain(self.order().iter().map(|(_, holds)| *holds))
+    /// The names of the selected columns, and what each holds.
+    pub(super) fn held(self) -> impl Iterator<Item = (&'static str, Holds)> {
+        let digest = self.has_payload().then_some(("digest", Holds::Bytes));
+        self.columns().iter().copied().chain(digest).chain(self.order().iter().copied())
     }
 
     pub(super) fn limit(self) -> i64 {
@@ -183,35 +182,14 @@ impl Thing {
         }
     }
 
-    /// The first eight bytes of a hash over all values, each with what it is and its length in front.
     fn sum(&self) -> u64 {
-        let mut hash = Sha256::new();
-        for cell in &self.cells {
-            let (mark, number);
-            let bytes: &[u8] = match cell {
-                Cell::Null => {
-                    mark = 0;
-                    &[]
-                }
-                Cell::Text(text) => {
-                    mark = 1;
-                    text.as_bytes()
-                }
-                Cell::Number(value) => {
-                    (mark, number) = (2, value.to_be_bytes());
-                    &number
-                }
-                Cell::Bytes(bytes) => {
-                    mark = 3;
-                    bytes
-                }
-            };
-            hash.update([mark]);
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        }
-        let hash: [u8; 32] = hash.finalize().into();
-        u64::from_be_bytes(*hash.first_chunk().expect("32 bytes are more than 8"))
+        let value = |cell| match cell {
+            &Cell::Null => Value::Null,
+            Cell::Text(text) => Value::Text(text),
+            &Cell::Number(number) => Value::Number(number),
+            Cell::Bytes(bytes) => Value::Bytes(bytes),
+        };
+        row_sum(&self.cells.iter().map(value).collect::<Vec<_>>())
     }
 }
 
@@ -244,11 +222,8 @@ pub(super) async fn copy(
             bring_payloads(source, target, sort, &things).await?;
             copied.created += target.write_things(sort, &things).await?;
             let there = target.find_things(sort, &things).await?;
-            let sum = |things: &[Thing]| things.iter().fold(0_u64, |sum, thing| sum.wrapping_add(thing.sum()));
-            copied.compared.source_messages += things.len() as u64;
-            copied.compared.source_sum = copied.compared.source_sum.wrapping_add(sum(&things));
-            copied.compared.target_messages += there.len() as u64;
-            copied.compared.target_sum = copied.compared.target_sum.wrapping_add(sum(&there));
+            things.iter().for_each(|thing| copied.compared.add_to_source(thing.sum()));
+            there.iter().for_each(|thing| copied.compared.add_to_target(thing.sum()));
             done += things.len() as u64;
             tell(Phase::Details, done, all.max(done));
             place = Some(last.place.clone());
