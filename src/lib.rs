@@ -4,7 +4,7 @@
 //! found again in milliseconds. A message travels one way, and the type of each step shows that the step before it happened:
 //!
 //! ```text
-//! HTTP bytes ─verify→ VerifiedBody ─parse→ Parsed ─append→ queue → writer → COMMIT → Receipt ─view→ 200
+//! HTTP bytes ─verify→ VerifiedBody ─parse→ Intake ─append→ queue → writer → COMMIT → Receipt ─view→ 200
 //! ```
 //!
 //! Modules stand in one line, and each uses only what is to its left:

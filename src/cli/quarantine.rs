@@ -89,7 +89,7 @@ async fn admit(store: &Store, believed: &[(&std::path::PathBuf, &Source, Case<'_
         };
         let body = source.verify(&request, case.body.clone().into(), case.now)?;
         match source.parse(&body, case.now) {
-            Ok(parsed) if !parsed.is_empty() => drop(store.append(parsed).await?),
+            Ok(parsed) if !parsed.intake.is_empty() => drop(store.append(parsed.intake).await?),
             Ok(_) => {}
             Err(_) => {
                 say!("{}: believed, but not a message", path.display())?;

@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use super::{ServeArguments, open_existing};
 use crate::config::{Config, Inputs};
-use crate::domain::Moment;
+use crate::domain::{Moment, Outcome};
 use crate::providers::{Scheme, Source};
 use crate::store::Store;
-use crate::telemetry::metrics::Outcome;
 
 /// Bodies read at once.
 const BODIES_AT_ONCE: u32 = 50;
@@ -72,14 +71,12 @@ async fn reparse(store: &Store, sources: &[Source], all: bool) -> anyhow::Result
                 continue;
             };
             let received_at = Moment::parse(&payload.received_at).unwrap_or_else(Moment::now);
-            let body = source.reopen(payload.bytes, payload.headers);
+            let body = source.reopen(payload);
             let Ok(parsed) = source.parse(&body, received_at) else { continue };
-            let receipt = store.append(parsed).await?;
-            let created =
-                |outcomes: &[Outcome]| outcomes.iter().filter(|outcome| **outcome == Outcome::Created).count();
-            found.created += created(receipt.outcomes());
-            found.statuses += created(receipt.statuses());
-            found.events += created(receipt.events());
+            let receipt = store.append(parsed.intake).await?;
+            found.created += Outcome::count_created(receipt.outcomes());
+            found.statuses += Outcome::count_created(receipt.statuses());
+            found.events += Outcome::count_created(receipt.events());
         }
     }
 }

@@ -69,6 +69,12 @@ names! {
     }
 }
 
+/// The source of a message without details: the one that takes Postroom's own format.
+pub const ORIGINAL_SOURCE: &str = "postroom";
+
+/// The kind of a message without details.
+pub const PLAIN_KIND: Kind = Kind::Text;
+
 /// A file that belongs to a message. Every field is the provider's word, and the sender may have chosen it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Media {

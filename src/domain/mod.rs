@@ -2,12 +2,15 @@
 //! `async`; outside data becomes one of these types once, at the edge, through one constructor.
 
 pub mod address;
+pub mod conflict;
 pub mod details;
 pub mod event;
 pub mod fold;
+pub mod intake;
 pub mod invalid;
 pub mod lock;
 pub mod message;
+pub mod outcome;
 pub mod payload;
 pub mod query;
 pub mod secret;
@@ -16,11 +19,14 @@ pub mod status;
 pub mod timestamp;
 
 pub use address::Address;
-pub use details::{Details, Kind, Media};
+pub use conflict::ConflictKey;
+pub use details::{Details, Kind, Media, ORIGINAL_SOURCE, PLAIN_KIND};
 pub use event::Event;
 pub use fold::Needle;
+pub use intake::Intake;
 pub use invalid::{FieldError, Invalid};
 pub use message::{Message, MessageId, NewMessage};
+pub use outcome::Outcome;
 pub use payload::Payload;
 pub use query::{Filter, Order, Page, PageRequest, Position, Room, Start, Stored};
 pub use secret::Secret;

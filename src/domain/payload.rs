@@ -1,5 +1,7 @@
 //! The raw body of a provider's request, kept once, for whatever its parser did not understand yet.
 
+use std::ops::Deref;
+
 use bytes::Bytes;
 
 /// A body on its way into the store.
@@ -17,9 +19,9 @@ pub struct Payload {
     pub redacted: bool,
 }
 
-/// A body as it lies in the store.
+/// What is known of a stored body: a plain value, which proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredPayload {
+pub struct PayloadRow {
     /// Its number.
     pub number: i64,
     /// The door.
@@ -32,4 +34,54 @@ pub struct StoredPayload {
     pub headers: Vec<(String, String)>,
     /// When it came.
     pub received_at: String,
+}
+
+/// A body that was read back from the store, so its signature was verified when it came. Only from such a body can a
+/// `VerifiedBody` be made again without a signature.
+///
+/// ```
+/// fn number(stored: &postroom::domain::payload::StoredPayload) -> i64 {
+///     stored.number
+/// }
+/// ```
+///
+/// Nobody can put other bytes into one:
+///
+/// ```compile_fail,E0594
+/// fn forge(stored: &mut postroom::domain::payload::StoredPayload) {
+///     stored.number = 1;
+/// }
+/// ```
+///
+/// Nor can one be made of a row but by `read_from_store`, which only the store and the fuzz bodies may name (a test reads the
+/// sources for that):
+///
+/// ```compile_fail,E0423
+/// use postroom::domain::payload::{PayloadRow, StoredPayload};
+///
+/// fn forge(row: PayloadRow) -> StoredPayload {
+///     StoredPayload(row)
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPayload(PayloadRow);
+
+impl StoredPayload {
+    /// Of a row that was just read. Only the store and the fuzz bodies may call it.
+    pub fn read_from_store(row: PayloadRow) -> Self {
+        Self(row)
+    }
+
+    /// Its parts; the proof is gone.
+    pub fn into_row(self) -> PayloadRow {
+        self.0
+    }
+}
+
+impl Deref for StoredPayload {
+    type Target = PayloadRow;
+
+    fn deref(&self) -> &PayloadRow {
+        &self.0
+    }
 }

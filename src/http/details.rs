@@ -42,7 +42,7 @@ pub async fn message(app: &AppState, path: &str, query: &str) -> Result<Answer, 
 async fn raw_body(app: &AppState, number: Option<i64>) -> Result<Answer, ApiError> {
     let payload = app.store.payload(number.ok_or(ApiError::NotFound)?).await?.ok_or(ApiError::NotFound)?;
     // Somebody else wrote these bytes: no browser shall make anything of them.
-    let mut answer = with_type(payload.bytes.into(), HeaderValue::from_static("application/octet-stream"));
+    let mut answer = with_type(payload.into_row().bytes.into(), HeaderValue::from_static("application/octet-stream"));
     answer.headers_mut().insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"payload\""));
     answer.headers_mut().insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     Ok(answer)

@@ -2,6 +2,7 @@
 //!
 //! HTTP/1.1 only; HTTP/2 and TLS belong to the proxy in front.
 
+pub mod acknowledged;
 pub mod answer;
 mod body;
 mod browser;

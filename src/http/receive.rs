@@ -8,17 +8,18 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 
+use super::acknowledged::{self, Acknowledged, plain_text};
 use super::body::RequestBody;
 use super::doors::base_url;
 use super::error::ApiError;
 use super::exchange::{Filed, Record};
-use super::views::{DetailView, InvalidView, NewMessageView, StoredView, ok, with_type};
+use super::views::{DetailView, InvalidView, NewMessageView, StoredView};
 use super::{Answer, AppState, Endpoint, source_path};
-use crate::domain::Moment;
-use crate::providers::{AnswerStyle, Challenge, InvalidBody, Parsed, Request, Source, VerifiedBody};
+use crate::domain::{Intake, Moment, Outcome};
+use crate::providers::{InvalidBody, Parsed, Request, Source, VerifiedBody};
 use crate::runtime::process::give_back_memory;
 use crate::store::Receipt;
-use crate::telemetry::metrics::{Outcome, WebhookResult};
+use crate::telemetry::metrics::WebhookResult;
 
 /// Verifies, reads and stores what a provider posts.
 ///
@@ -65,17 +66,21 @@ pub async fn receive(
         record.message_id = refusal.message_id;
         ApiError::Invalid(refusal.errors)
     })?;
-    // What waits for the writer is the message, not the bytes that it came in; unless they are kept.
+    record.remember(source, &parsed.intake);
+    let Parsed { intake, challenge, .. } = parsed;
+    // The bytes of the body wait for the writer only where they are kept.
     let room = if source.keeps_payload() { Some(room) } else { None };
-    drop(body);
-    record.remember(source, &parsed);
-    let challenge = parsed.challenge.clone();
-    if !parsed.is_empty() {
-        let receipt = app.store.append(parsed).await?;
-        record.file(app, source, &receipt);
-    }
+    let proof = match intake.is_empty() {
+        true => Acknowledged::NothingToStore(body),
+        false => {
+            drop(body);
+            let receipt = app.store.append(intake).await?;
+            record.file(app, source, &receipt);
+            Acknowledged::Stored(receipt)
+        }
+    };
     drop(room);
-    Ok(challenge.map_or_else(|| answer(source.scheme.answer), |challenge| plain_text(&challenge)))
+    Ok(acknowledged::answer(&proof, source.scheme.answer, challenge.as_ref()))
 }
 
 /// As `receive`, for the doors of providers.
@@ -181,32 +186,14 @@ async fn read(app: &AppState, source: &Arc<Source>, body: &VerifiedBody, now: Mo
     parsed.unwrap_or_else(|_| Ok(source.unreadable(body, "the parser failed", now)))
 }
 
-/// What the provider wants to hear. Only called with everything stored.
-fn answer(style: AnswerStyle) -> Answer {
-    match style {
-        AnswerStyle::Json => ok(&StoredView { status: "ok" }),
-        AnswerStyle::EmptyTwiml => with_type(
-            Bytes::from_static(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>"),
-            HeaderValue::from_static("text/xml; charset=utf-8"),
-        ),
-        AnswerStyle::Empty => Answer::default(),
-    }
-}
-
-/// The provider chose the text, or whoever claims to be it: it is never anything but text, and `browser::guard` sees to it that
-/// no browser makes anything else of it.
-fn plain_text(Challenge(text): &Challenge) -> Answer {
-    with_type(text.clone().into(), HeaderValue::from_static("text/plain; charset=utf-8"))
-}
-
 impl Record<'_> {
     /// Keeps for the log line what a request brought.
-    fn remember(&mut self, source: &Source, parsed: &Parsed) {
-        if let [message] = parsed.messages.as_slice() {
+    fn remember(&mut self, source: &Source, intake: &Intake) {
+        if let [message] = intake.messages.as_slice() {
             self.message_id = Some(message.id.clone());
         }
         if source.keeps_payload() {
-            let (source, messages) = (source.name.clone(), parsed.messages.len());
+            let (source, messages) = (source.name.clone(), intake.messages.len());
             self.filed = Some(Filed { source, messages, created: 0, duplicates: 0, statuses: 0, events: 0 });
         }
     }
@@ -224,11 +211,10 @@ impl Record<'_> {
         }
         self.conflict = receipt.outcomes().contains(&Outcome::Conflict);
         if let Some(filed) = &mut self.filed {
-            let created =
-                |outcomes: &[Outcome]| outcomes.iter().filter(|outcome| **outcome == Outcome::Created).count();
-            filed.created = created(receipt.outcomes());
+            filed.created = Outcome::count_created(receipt.outcomes());
             filed.duplicates = receipt.outcomes().len() - filed.created;
-            (filed.statuses, filed.events) = (created(receipt.statuses()), created(receipt.events()));
+            filed.statuses = Outcome::count_created(receipt.statuses());
+            filed.events = Outcome::count_created(receipt.events());
             app.metrics.extras_filed(&source.name, filed.statuses, filed.events);
         }
     }

@@ -39,17 +39,17 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     match message(source, kind, part, now) {
         own if is_outgoing => {
             match status(source, kind, part, now) {
-                Some(status) => parsed.statuses.push(status),
-                None => parsed.events.push(element::unreadable(source, "an unknown status", part, now)),
+                Some(status) => parsed.intake.statuses.push(status),
+                None => parsed.intake.events.push(element::unreadable(source, "an unknown status", part, now)),
             }
             // What was sent is the other side of the conversation. It is told once, however many states follow.
             let has_content = ["body", "template"].into_iter().any(|name| part[name].is_object());
             if let Some(own) = own.filter(|_| has_content) {
-                parsed.events.push(element::event_with_message(source, kind, own, part, now));
+                parsed.intake.events.push(element::event_with_message(source, kind, own, part, now));
             }
         }
-        Some(message) => parsed.messages.push(message),
-        None => parsed.events.push(element::event(source, kind, None, envelope, now)),
+        Some(message) => parsed.intake.messages.push(message),
+        None => parsed.intake.events.push(element::event(source, kind, None, envelope, now)),
     }
     parsed
 }

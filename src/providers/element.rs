@@ -9,7 +9,7 @@ use super::{Parsed, Source, VerifiedBody};
 use crate::domain::address::TAGS;
 use crate::domain::event::UNREADABLE;
 use crate::domain::message::MESSAGE_ID_BYTES_MAX;
-use crate::domain::{Address, Details, Event, Kind, MessageId, Moment, NewMessage, Timestamp};
+use crate::domain::{Address, Details, Event, Intake, Kind, MessageId, Moment, NewMessage, Timestamp};
 
 /// Elements of one body that are stored one by one. Meta, which sends the largest batches, sends at most 1,000; beyond this the
 /// raw body has to do, so that a body of tiny parts does not fill the memory.
@@ -169,7 +169,7 @@ pub fn unreadable(source: &Source, why: &str, part: &Value, now: Moment) -> Even
 pub fn read_json(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Value, Box<Parsed>> {
     read(body.as_bytes()).map_err(|why| {
         let events = vec![unreadable_body(source, body.as_bytes(), &why, now)];
-        Box::new(Parsed { events, ..Parsed::default() })
+        Box::new(Intake { events, ..Intake::default() }.into())
     })
 }
 

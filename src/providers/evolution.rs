@@ -76,14 +76,14 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
         let status = (event == "messages.update").then(|| status(source, envelope, part, now)).flatten();
         let belongs_into_inbox = told.as_ref().is_some_and(Told::belongs_into_inbox);
         match (told.and_then(|told| told.message(now)), status) {
-            (Some(message), _) if belongs_into_inbox => parsed.messages.push(message),
-            (None, Some(status)) => parsed.statuses.push(status),
+            (Some(message), _) if belongs_into_inbox => parsed.intake.messages.push(message),
+            (None, Some(status)) => parsed.intake.statuses.push(status),
             (message, _) => {
                 let own = part["key"]["fromMe"] == true && event != "messages.edited";
                 let kind = if own { format!("{event}.own") } else { event.to_owned() };
                 let whole =
                     json!({ "instance": envelope["instance"], "date_time": envelope["date_time"], "data": part });
-                parsed.events.push(match message {
+                parsed.intake.events.push(match message {
                     Some(message) if own && event != "messages.delete" => {
                         element::own_message(source, &kind, message, &whole, now)
                     }

@@ -11,9 +11,10 @@ use super::encoding::{Encoding, encode_hex};
 use super::generic::{Mapping, NOTHING_MAPPED};
 use super::header::{TimeUnit, sorted_form};
 use super::rule::{List, Part, Proof, Time, TimePlace};
-use super::{Key, Request, Rule, Scheme, SecretForm, Source, original, text};
+use super::{Key, Request, Rule, Scheme, SecretForm, Source, VerifiedBody, original, text};
 use crate::domain::address::ADDRESS_CHARACTERS_MAX;
 use crate::domain::message::MESSAGE_ID_BYTES_MAX;
+use crate::domain::payload::{PayloadRow, StoredPayload};
 use crate::domain::{Moment, Secret};
 
 /// When every fuzzed request is signed.
@@ -79,6 +80,19 @@ const GENERIC_MAPPING: Mapping = Mapping {
     ..NOTHING_MAPPED
 };
 
+/// A body that nobody signed, as if it had been stored: parsers are fed with what no provider would sign. It stays within the
+/// parsers and their tests.
+pub(super) fn reopened(source: &Source, body: &[u8], headers: Vec<(String, String)>) -> VerifiedBody {
+    source.reopen(StoredPayload::read_from_store(PayloadRow {
+        number: 0,
+        source: source.name.clone(),
+        provider: source.scheme.kind.to_owned(),
+        bytes: body.to_vec(),
+        headers,
+        received_at: String::new(),
+    }))
+}
+
 /// Whatever the body is, reading it ends without a panic, and what comes out keeps the promises of the types.
 pub fn parse(kind: &str, body: &[u8]) {
     let source = door(Scheme::find(kind).expect("a provider of the table"));
@@ -94,15 +108,15 @@ pub fn parse(kind: &str, body: &[u8]) {
         };
         ((*name).to_owned(), value.to_owned())
     });
-    let body = source.reopen(body.to_vec(), kept.collect());
+    let body = reopened(&source, body, kept.collect());
     let Ok(parsed) = source.parse(&body, Moment::from_microseconds(0)) else {
         assert!(!source.keeps_payload(), "only the original format refuses content");
         return;
     };
-    assert!(!source.keeps_payload() || parsed.payload.is_some(), "the raw body stays");
-    assert!(!parsed.is_empty() || parsed.challenge.is_some(), "nothing is dropped");
-    let of_events = parsed.events.iter().filter_map(|event| event.message.as_deref());
-    for message in parsed.messages.iter().chain(of_events) {
+    assert!(!source.keeps_payload() || parsed.intake.payload.is_some(), "the raw body stays");
+    assert!(!parsed.intake.is_empty() || parsed.challenge.is_some(), "nothing is dropped");
+    let of_events = parsed.intake.events.iter().filter_map(|event| event.message.as_deref());
+    for message in parsed.intake.messages.iter().chain(of_events) {
         assert!((1..=MESSAGE_ID_BYTES_MAX).contains(&message.id.as_str().len()));
         for address in [&message.from, &message.to] {
             assert!(address.as_str().chars().count() <= ADDRESS_CHARACTERS_MAX);
@@ -319,9 +333,11 @@ mod tests {
         for (kind, body) in bodies {
             let mut source = door(Scheme::find(kind).unwrap());
             source.options.mapping = Some(Mapping { messages: Some("/list".into()), ..NOTHING_MAPPED });
-            let parsed = source.parse(&source.reopen(body.into(), Vec::new()), Moment::from_microseconds(0)).unwrap();
-            assert_eq!(parsed.len(), ELEMENTS_MAX + 1, "{kind}");
-            let told = parsed.events.iter().filter(|event| event.body.as_ref().unwrap().contains("more than 10000"));
+            let parsed =
+                source.parse(&reopened(&source, body.as_bytes(), Vec::new()), Moment::from_microseconds(0)).unwrap();
+            assert_eq!(parsed.intake.len(), ELEMENTS_MAX + 1, "{kind}");
+            let told =
+                parsed.intake.events.iter().filter(|event| event.body.as_ref().unwrap().contains("more than 10000"));
             assert_eq!(told.count(), 1, "{kind}");
         }
     }

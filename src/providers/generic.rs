@@ -92,13 +92,13 @@ pub fn parse_mapped(source: &Source, mapping: &Mapping, body: &VerifiedBody, now
     };
     for part in parts.iter().take(ELEMENTS_MAX) {
         match read_part(source, mapping, &whole, part, now) {
-            Some(message) => parsed.messages.push(message),
-            None => parsed.events.push(element::event(source, event_kind(part), None, part, now)),
+            Some(message) => parsed.intake.messages.push(message),
+            None => parsed.intake.events.push(element::event(source, event_kind(part), None, part, now)),
         }
     }
     parsed.is_cut = parts.len() > ELEMENTS_MAX;
-    if parsed.is_empty() {
-        parsed.events.push(element::event(source, event_kind(&whole), None, &whole, now));
+    if parsed.intake.is_empty() {
+        parsed.intake.events.push(element::event(source, event_kind(&whole), None, &whole, now));
     }
     parsed
 }

@@ -24,19 +24,19 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     parsed.is_cut = events.len() > ELEMENTS_MAX;
     for event in events.iter().take(ELEMENTS_MAX) {
         match (message(source, envelope, event, now), unsent(source, envelope, event, now)) {
-            (Some(message), _) => parsed.messages.push(message),
+            (Some(message), _) => parsed.intake.messages.push(message),
             (None, Some(message)) => {
-                parsed.events.push(element::event_with_message(source, "unsend", message, event, now));
+                parsed.intake.events.push(element::event_with_message(source, "unsend", message, event, now));
             }
             (None, None) => {
                 let kind = text(event, "type").unwrap_or("event");
-                parsed.events.push(element::event(source, kind, text(event, "webhookEventId"), event, now));
+                parsed.intake.events.push(element::event(source, kind, text(event, "webhookEventId"), event, now));
             }
         }
     }
-    if parsed.is_empty() {
+    if parsed.intake.is_empty() {
         // The button "Verify" of the console sends an empty list.
-        parsed.events.push(element::event(source, "verification", None, envelope, now));
+        parsed.intake.events.push(element::event(source, "verification", None, envelope, now));
     }
     parsed
 }

@@ -62,17 +62,17 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let kind = text(envelope, "type").unwrap_or("event");
     let part = &envelope["message"];
     match (text(part, "direction"), message(source, envelope, now)) {
-        (Some("received"), Some(message)) => parsed.messages.push(message),
+        (Some("received"), Some(message)) => parsed.intake.messages.push(message),
         (Some("sent"), own) => {
             match status(source, part, now) {
-                Some(status) => parsed.statuses.push(status),
-                None => parsed.events.push(element::unreadable(source, "an unknown status", part, now)),
+                Some(status) => parsed.intake.statuses.push(status),
+                None => parsed.intake.events.push(element::unreadable(source, "an unknown status", part, now)),
             }
             if let Some(own) = own.filter(|_| kind == "message.created") {
-                parsed.events.push(element::event_with_message(source, kind, own, envelope, now));
+                parsed.intake.events.push(element::event_with_message(source, kind, own, envelope, now));
             }
         }
-        _ => parsed.events.push(element::event(source, kind, None, envelope, now)),
+        _ => parsed.intake.events.push(element::event(source, kind, None, envelope, now)),
     }
     parsed
 }

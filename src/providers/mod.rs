@@ -43,7 +43,8 @@ use bytes::Bytes;
 use hyper::HeaderMap;
 use serde_json::Value;
 
-use crate::domain::{Address, Event, FieldError, MessageId, Moment, NewMessage, Payload, StatusUpdate};
+use crate::domain::payload::{PayloadRow, StoredPayload};
+use crate::domain::{Address, Event, FieldError, Intake, MessageId, Moment, Payload};
 pub use key::{Key, Role, SecretForm};
 pub use rule::Rule;
 pub use signature::{BadHandshake, BadSignature, SigningKey};
@@ -269,14 +270,14 @@ impl Source {
         if self.keeps_payload() {
             if parsed.is_cut {
                 let why = "more than 10000 elements in one body";
-                parsed.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
+                parsed.intake.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
             }
-            if parsed.is_empty() && parsed.challenge.is_none() {
+            if parsed.intake.is_empty() && parsed.challenge.is_none() {
                 let why = "nothing in it is known";
-                parsed.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
+                parsed.intake.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
             }
-            parsed.payload = Some(self.payload(body));
-            self.redact_events(&mut parsed.events);
+            parsed.intake.payload = Some(self.payload(body));
+            self.redact_events(&mut parsed.intake.events);
         }
         Ok(parsed)
     }
@@ -315,11 +316,12 @@ impl Source {
     /// What a body becomes whose parser failed altogether: one event, for another try after an upgrade.
     pub fn unreadable(&self, body: &VerifiedBody, why: &str, now: Moment) -> Parsed {
         let events = vec![element::unreadable_body(self, &body.bytes, why, now)];
-        Parsed { events, payload: Some(self.payload(body)), ..Parsed::default() }
+        Intake { events, payload: Some(self.payload(body)), ..Intake::default() }.into()
     }
 
-    /// A body that was verified when it came, and kept since.
-    pub fn reopen(&self, bytes: Vec<u8>, headers: Vec<(String, String)>) -> VerifiedBody {
+    /// A body that was verified when it came, and was stored since.
+    pub fn reopen(&self, stored: StoredPayload) -> VerifiedBody {
+        let PayloadRow { bytes, headers, .. } = stored.into_row();
         VerifiedBody { bytes: bytes.into(), headers }
     }
 
@@ -380,7 +382,57 @@ impl Source {
     }
 }
 
-/// Raw bytes that a holder of the source's secret signed.
+/// Raw bytes that a holder of the source's secret signed. Only these are parsed:
+///
+/// ```
+/// use postroom::domain::Moment;
+/// use postroom::providers::{Source, VerifiedBody};
+///
+/// fn parse(source: &Source, body: &VerifiedBody) -> bool {
+///     source.parse(body, Moment::now()).is_ok()
+/// }
+/// ```
+///
+/// ```compile_fail,E0308
+/// use postroom::domain::Moment;
+/// use postroom::providers::Source;
+///
+/// fn parse(source: &Source, body: &[u8]) -> bool {
+///     source.parse(body, Moment::now()).is_ok()
+/// }
+/// ```
+///
+/// One is made by `Source::verify`, or by `Source::reopen` of a body that the store has; nobody else makes one:
+///
+/// ```
+/// use postroom::domain::payload::StoredPayload;
+/// use postroom::providers::{Source, VerifiedBody};
+///
+/// fn reopen(source: &Source, stored: StoredPayload) -> VerifiedBody {
+///     source.reopen(stored)
+/// }
+/// ```
+///
+/// ```compile_fail,E0308
+/// use postroom::domain::payload::PayloadRow;
+/// use postroom::providers::{Source, VerifiedBody};
+///
+/// fn forge(source: &Source, row: PayloadRow) -> VerifiedBody {
+///     source.reopen(row)
+/// }
+/// ```
+///
+/// ```compile_fail,E0451
+/// fn forge() -> postroom::providers::VerifiedBody {
+///     postroom::providers::VerifiedBody { bytes: Default::default(), headers: Vec::new() }
+/// }
+/// ```
+///
+/// ```compile_fail,E0599
+/// fn forge() -> postroom::providers::VerifiedBody {
+///     postroom::providers::VerifiedBody::default()
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct VerifiedBody {
     bytes: Bytes,
@@ -399,32 +451,20 @@ impl VerifiedBody {
     }
 }
 
-/// What a body said.
+/// What a body says: what goes into the inbox, and what the provider wants to hear.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Parsed {
-    /// The messages in it, in the order of the body.
-    pub messages: Vec<NewMessage>,
-    /// What became of messages that were sent.
-    pub statuses: Vec<StatusUpdate>,
-    /// Everything else.
-    pub events: Vec<Event>,
-    /// The raw body, where it is to be kept.
-    pub payload: Option<Payload>,
+    /// What is to be stored.
+    pub intake: Intake,
     /// What the provider wants to hear instead of the usual answer.
     pub challenge: Option<Challenge>,
     /// Whether the body has more parts than are stored one by one.
     pub is_cut: bool,
 }
 
-impl Parsed {
-    /// How many elements there are.
-    pub fn len(&self) -> usize {
-        self.messages.len() + self.statuses.len() + self.events.len()
-    }
-
-    /// Whether there is nothing to store.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+impl From<Intake> for Parsed {
+    fn from(intake: Intake) -> Self {
+        Self { intake, ..Self::default() }
     }
 }
 

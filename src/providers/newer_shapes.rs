@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::fuzz::door;
-use super::{Parsed, Scheme, Source};
-use crate::domain::{Event, Moment, NewMessage};
+use super::fuzz::{door, reopened};
+use super::{Scheme, Source};
+use crate::domain::{Event, Intake, Moment, NewMessage};
 
 macro_rules! sample {
     ($provider:literal, $name:literal) => {
@@ -15,28 +15,28 @@ macro_rules! sample {
     };
 }
 
-fn read(source: &Source, body: &[u8]) -> Parsed {
+fn read(source: &Source, body: &[u8]) -> Intake {
     let json = matches!(body.first(), Some(b'{' | b'['));
     let media_type = if json { "application/json" } else { "application/x-www-form-urlencoded" };
     let headers = vec![("content-type".to_owned(), media_type.to_owned())];
-    source.parse(&source.reopen(body.to_vec(), headers), Moment::from_microseconds(0)).unwrap()
+    source.parse(&reopened(source, body, headers), Moment::from_microseconds(0)).unwrap().intake
 }
 
 /// The only message; and no event beside it.
-fn message(parsed: Parsed) -> NewMessage {
-    assert!(parsed.events.is_empty() && parsed.messages.len() == 1, "{parsed:?}");
-    parsed.messages.into_iter().next().unwrap()
+fn message(intake: Intake) -> NewMessage {
+    assert!(intake.events.is_empty() && intake.messages.len() == 1, "{intake:?}");
+    intake.messages.into_iter().next().unwrap()
 }
 
 /// The only event; and no message beside it.
-fn event(parsed: Parsed) -> Event {
-    assert!(parsed.messages.is_empty() && parsed.events.len() == 1, "{parsed:?}");
-    parsed.events.into_iter().next().unwrap()
+fn event(intake: Intake) -> Event {
+    assert!(intake.messages.is_empty() && intake.events.len() == 1, "{intake:?}");
+    intake.events.into_iter().next().unwrap()
 }
 
 /// Event kind, kind, sender, recipient and text of an event's message.
-fn told(parsed: Parsed) -> (String, &'static str, String, String, Option<String>) {
-    let event = event(parsed);
+fn told(intake: Intake) -> (String, &'static str, String, String, Option<String>) {
+    let event = event(intake);
     let message = event.message.unwrap_or_else(|| panic!("{} is about a message: {:?}", event.kind, event.body));
     let kind = message.details.as_ref().unwrap().kind.name();
     (event.kind, kind, message.from.as_str().to_owned(), message.to.as_str().to_owned(), message.text)
@@ -160,13 +160,13 @@ fn a_parameter_that_comes_twice_costs_a_message_only_where_it_decides_what_was_s
     let files = message(sample!("twilio", "mms-with-doubled-url.form")).details.unwrap().media;
     let urls: Vec<_> = files.iter().map(|file| file.url.as_deref().unwrap()).collect();
     assert_eq!(urls, ["https://api.example/Media/ME3", "https://api.example/Media/ME4"]);
-    for (parsed, name) in [
+    for (intake, name) in [
         (sample!("twilio", "recut.form"), "From"),
         (sample!("twilio", "sms-with-doubled-text.form"), "Body"),
         (sample!("plivo", "recut.form"), "From"),
         (sample!("plivo", "sms-with-doubled-text.form"), "Text"),
     ] {
-        let event = event(parsed);
+        let event = event(intake);
         let body: Value = serde_json::from_str(event.body.as_ref().unwrap()).unwrap();
         assert_eq!(event.kind, "unreadable");
         assert_eq!(body["why"], format!("the parameter {name} came twice, with different values"));
@@ -176,7 +176,7 @@ fn a_parameter_that_comes_twice_costs_a_message_only_where_it_decides_what_was_s
 
 #[test]
 fn what_else_a_status_says_stays() {
-    let extra = |parsed: Parsed| Value::Object(parsed.statuses.into_iter().next().unwrap().extra);
+    let extra = |intake: Intake| Value::Object(intake.statuses.into_iter().next().unwrap().extra);
     assert_eq!(
         extra(sample!("twilio", "status-with-more.form")),
         json!({"ChannelPrefix": "whatsapp", "ChannelStatusMessage": "outside the window",
@@ -205,12 +205,12 @@ fn event_streams_and_forms_have_kinds_of_their_own() {
     let one = event(sample!("twilio", "conversation-message-added.form"));
     let again = event(sample!("twilio", "conversation-message-added-again.form"));
     assert_eq!(one.key, again.key, "another try is the same event");
-    for (parsed, kind) in [
+    for (intake, kind) in [
         (sample!("slack", "interactive.form"), "interactive"),
         (sample!("slack", "form-of-the-future.form"), "form"),
         (sample!("slack", "channel-join.json"), "channel_join"),
         (sample!("github", "issue-opened.form"), "event"),
     ] {
-        assert_eq!(event(parsed).kind, kind);
+        assert_eq!(event(intake).kind, kind);
     }
 }

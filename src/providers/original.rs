@@ -11,7 +11,7 @@ use super::signature::{BadSignature, verify_hex_header};
 use super::{InvalidBody, Parse, Parsed, Request, Rule, Scheme, Source, VerifiedBody};
 use crate::domain::invalid::Place;
 use crate::domain::message::check_text;
-use crate::domain::{Address, FieldError, Invalid, MessageId, Moment, NewMessage, Timestamp};
+use crate::domain::{Address, FieldError, Intake, Invalid, MessageId, Moment, NewMessage, ORIGINAL_SOURCE, Timestamp};
 use crate::providers::algorithm::Algorithm;
 use crate::providers::encoding::{self, Encoding};
 
@@ -20,7 +20,7 @@ pub const SIGNATURE_HEADER: &str = "x-signature";
 
 /// The row of `SCHEMES`.
 pub const SCHEME: Scheme = Scheme {
-    kind: "postroom",
+    kind: ORIGINAL_SOURCE,
     title: "Postroom's own format",
     rule: Some(Rule::of_body(SIGNATURE_HEADER, "", Algorithm::HmacSha256, Encoding::Hex)),
     verify,
@@ -38,7 +38,7 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     if source.name != SCHEME.kind {
         message.id = message_key(SCHEME.kind, source.account(), message.id.as_str());
     }
-    Ok(Parsed { messages: vec![message], ..Parsed::default() })
+    Ok(Intake { messages: vec![message], ..Intake::default() }.into())
 }
 
 /// Reads one message. All invalid fields are reported at once, in field order.

@@ -98,16 +98,16 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     let fields = Fields::read(body.as_bytes());
     if let Some(name) = fields.contradictory(&DECISIVE) {
         let why = format!("the parameter {name} came twice, with different values");
-        parsed.events.push(element::unreadable(source, &why, &fields.to_value(), now));
+        parsed.intake.events.push(element::unreadable(source, &why, &fields.to_value(), now));
         return Ok(parsed);
     }
     if let Some(status) = status(source, &fields, now) {
-        parsed.statuses.push(status);
+        parsed.intake.statuses.push(status);
     } else if let Some(message) = message(source, &fields, now) {
-        parsed.messages.push(message);
+        parsed.intake.messages.push(message);
     } else {
         let kind = if fields.get("Status").is_some() { "status" } else { "other" };
-        parsed.events.push(element::event(source, kind, None, &fields.to_value(), now));
+        parsed.intake.events.push(element::event(source, kind, None, &fields.to_value(), now));
     }
     Ok(parsed)
 }

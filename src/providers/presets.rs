@@ -10,7 +10,7 @@ use super::header::{TOLERANCE_SECONDS, TimeUnit};
 use super::json::{read, text as text_of};
 use super::rule::{List, Part, Proof, Time, TimePlace};
 use super::{Parse, Parsed, Rule, Scheme, Source, text, whatsapp};
-use crate::domain::Moment;
+use crate::domain::{Intake, Moment};
 
 /// 360dialog passes Meta's envelope on, under a signature of its own (partners only; others get a static header, which
 /// `algorithm = "static"` is for). Meta's own header is not passed on. Sources differ on the prefix, so both forms are right.
@@ -88,5 +88,5 @@ fn events(source: &Source, json: &[u8], kind: Option<&str>, id: Option<&str>, no
         }
         Err(why) => element::unreadable_body(source, json, &why, now),
     };
-    Parsed { events: vec![event], ..Parsed::default() }
+    Intake { events: vec![event], ..Intake::default() }.into()
 }

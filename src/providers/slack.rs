@@ -11,7 +11,7 @@ use super::json::{list, owned, read, text};
 use super::rule::Part;
 use super::twilio::kind_of_media;
 use super::{AnswerStyle, Challenge, InvalidBody, Parse, Parsed, Rule, Scheme, Source, VerifiedBody};
-use crate::domain::{Address, Details, Event, Kind, Media, Moment, NewMessage};
+use crate::domain::{Address, Details, Event, Intake, Kind, Media, Moment, NewMessage};
 
 const TEMPLATE: &[Part] = &[Part::Text(super::text("v0:")), Part::Timestamp, Part::Text(super::text(":")), Part::Body];
 
@@ -36,7 +36,7 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     if is_form(body.as_bytes()) {
         let event = form(source, &Fields::read(body.as_bytes()), now);
         let event = event.unwrap_or_else(|why| element::unreadable_body(source, body.as_bytes(), &why, now));
-        return Ok(Parsed { events: vec![event], ..Parsed::default() });
+        return Ok(Intake { events: vec![event], ..Intake::default() }.into());
     }
     Ok(match element::read_json(source, body, now) {
         Ok(envelope) => parse_envelope(source, &envelope, now),
@@ -83,13 +83,15 @@ fn parse_envelope(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     }
     let kind = kind(envelope);
     match Told::of(envelope).and_then(|told| Some((told.message(source, now)?, told))) {
-        Some((message, told)) if told.belongs_into_inbox() => parsed.messages.push(message),
+        Some((message, told)) if told.belongs_into_inbox() => parsed.intake.messages.push(message),
         // One message may come as a message and as a mention.
         Some((message, told)) if told.what == What::Said => {
-            parsed.events.push(element::own_message(source, kind, message, envelope, now));
+            parsed.intake.events.push(element::own_message(source, kind, message, envelope, now));
         }
-        Some((message, _)) => parsed.events.push(element::event_with_message(source, kind, message, envelope, now)),
-        None => parsed.events.push(element::event(source, kind, text(envelope, "event_id"), envelope, now)),
+        Some((message, _)) => {
+            parsed.intake.events.push(element::event_with_message(source, kind, message, envelope, now))
+        }
+        None => parsed.intake.events.push(element::event(source, kind, text(envelope, "event_id"), envelope, now)),
     }
     parsed
 }

@@ -117,12 +117,12 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     let named = source.rule().and_then(|rule| body.header(rule.id_header.as_deref()?));
     let delivery = named.or_else(|| body.header("svix-id"));
     match read(body.as_bytes()) {
-        Err(why) => parsed.events.push(element::unreadable_body(source, body.as_bytes(), &why, now)),
+        Err(why) => parsed.intake.events.push(element::unreadable_body(source, body.as_bytes(), &why, now)),
         Ok(value) => match message(source, &value, delivery, now) {
-            Some(message) => parsed.messages.push(message),
+            Some(message) => parsed.intake.messages.push(message),
             None => {
                 let kind = text(&value, "type").unwrap_or("event");
-                parsed.events.push(element::event(source, kind, delivery, &value, now));
+                parsed.intake.events.push(element::event(source, kind, delivery, &value, now));
             }
         },
     }

@@ -35,26 +35,26 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let payload = &data["payload"];
     let kind = text(data, "event_type").unwrap_or("event");
     match kind {
-        "message.received" => parsed.messages.extend(message(source, payload, now)),
+        "message.received" => parsed.intake.messages.extend(message(source, payload, now)),
         "message.sent" | "message.finalized" | "message.read" => {
             for to in recipients(payload) {
                 match status(source, data, to, now) {
-                    Some(status) => parsed.statuses.push(status),
+                    Some(status) => parsed.intake.statuses.push(status),
                     None => {
                         let part = json!({ "id": payload["id"], "occurred_at": data["occurred_at"], "to": to });
-                        parsed.events.push(element::unreadable(source, "an unknown status", &part, now));
+                        parsed.intake.events.push(element::unreadable(source, "an unknown status", &part, now));
                     }
                 }
             }
             // What was sent is the other side of the conversation. It is told once, with the first of its states.
             if let Some(own) = message(source, payload, now).filter(|_| kind == "message.sent") {
-                parsed.events.push(element::event_with_message(source, kind, own, payload, now));
+                parsed.intake.events.push(element::event_with_message(source, kind, own, payload, now));
             }
         }
         _ => {}
     }
-    if parsed.is_empty() {
-        parsed.events.push(element::event(source, kind, text(data, "id"), envelope, now));
+    if parsed.intake.is_empty() {
+        parsed.intake.events.push(element::event(source, kind, text(data, "id"), envelope, now));
     }
     parsed
 }

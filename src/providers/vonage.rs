@@ -46,14 +46,14 @@ fn parse(source: &Source, value: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
     if value.get("status").is_some() && value.get("message_uuid").is_some() {
         match status(source, value, now) {
-            Some(status) => parsed.statuses.push(status),
-            None => parsed.events.push(element::unreadable(source, "an unknown status", value, now)),
+            Some(status) => parsed.intake.statuses.push(status),
+            None => parsed.intake.events.push(element::unreadable(source, "an unknown status", value, now)),
         }
         return parsed;
     }
     match message(source, value, now) {
-        Some(message) => parsed.messages.push(message),
-        None => parsed.events.push(element::event(source, "event", None, value, now)),
+        Some(message) => parsed.intake.messages.push(message),
+        None => parsed.intake.events.push(element::event(source, "event", None, value, now)),
     }
     parsed
 }

@@ -49,14 +49,16 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let status = if event == "message.ack" { status(source, envelope, now) } else { None };
     match (told.and_then(|told| told.message(now)), status) {
         (Some(message), _) if event == "message.revoked" => {
-            parsed.events.push(element::event_with_message(source, &kind, message, envelope, now));
+            parsed.intake.events.push(element::event_with_message(source, &kind, message, envelope, now));
         }
-        (Some(message), _) if own => parsed.events.push(element::own_message(source, &kind, message, envelope, now)),
-        (Some(message), _) => parsed.messages.push(message),
-        (None, Some(status)) => parsed.statuses.push(status),
+        (Some(message), _) if own => {
+            parsed.intake.events.push(element::own_message(source, &kind, message, envelope, now))
+        }
+        (Some(message), _) => parsed.intake.messages.push(message),
+        (None, Some(status)) => parsed.intake.statuses.push(status),
         (None, None) => {
             let id = owned(envelope, "id");
-            parsed.events.push(element::event(source, &kind, id.as_deref(), envelope, now));
+            parsed.intake.events.push(element::event(source, &kind, id.as_deref(), envelope, now));
         }
     }
     parsed

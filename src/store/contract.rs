@@ -18,12 +18,10 @@ use crate::domain::event::EventRequest;
 use crate::domain::message::FullMessage;
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{
-    Address, Filter, Kind, Message, MessageId, Moment, Needle, NewMessage, Order, Page, PageRequest, Position, Room,
-    SenderCount, Start, State, Stats, Stored, Timestamp,
+    Address, Filter, Intake, Kind, Message, MessageId, Moment, Needle, NewMessage, Order, Outcome, Page, PageRequest,
+    Position, Room, SenderCount, Start, State, Stats, Stored, Timestamp,
 };
-use crate::providers::Parsed;
 use crate::store::{Database, StoreConfig};
-use crate::telemetry::metrics::Outcome;
 
 #[path = "../../tests/it/harness/cluster.rs"]
 mod cluster;
@@ -118,8 +116,8 @@ fn message(id: &str, from: &str, ts: &str, text: Option<&str>) -> NewMessage {
     }
 }
 
-fn brought(messages: Vec<NewMessage>) -> Parsed {
-    Parsed { messages, ..Parsed::default() }
+fn brought(messages: Vec<NewMessage>) -> Intake {
+    Intake { messages, ..Intake::default() }
 }
 
 async fn file(store: &Store, messages: Vec<NewMessage>) -> Vec<Outcome> {
@@ -144,7 +142,7 @@ fn an_empty_store_answers_empty(engine: Engine) {
         assert_eq!(store.page(all(50)).await.unwrap(), Page::default());
         assert_eq!(store.stats().await.unwrap(), Stats::default());
         assert_eq!(store.health().await, Health::Ready);
-        assert!(store.append(Parsed::default()).await.unwrap().outcomes().is_empty());
+        assert!(store.append(Intake::default()).await.unwrap().outcomes().is_empty());
     });
 }
 

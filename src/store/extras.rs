@@ -8,8 +8,7 @@ use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use sha2::{Digest, Sha256};
 
-use crate::domain::{Event, Moment, NewMessage, Payload, StatusUpdate};
-use crate::providers::Parsed;
+use crate::domain::{Event, Intake, Moment, NewMessage, Payload, StatusUpdate};
 
 /// A body up to here is packed at once; a larger one on a thread for such work, so that it delays nobody.
 const PACKED_AT_ONCE_BYTES: usize = 32 << 10;
@@ -47,8 +46,8 @@ pub struct PackedPayload {
 }
 
 /// Takes a request apart: its messages, and the rest if there is any.
-pub async fn split(parsed: Parsed) -> (Vec<NewMessage>, Option<Box<Extras>>) {
-    let Parsed { messages, statuses, events, payload, .. } = parsed;
+pub async fn split(intake: Intake) -> (Vec<NewMessage>, Option<Box<Extras>>) {
+    let Intake { messages, statuses, events, payload } = intake;
     let has_details = messages.iter().any(|message| message.details.is_some());
     if statuses.is_empty() && events.is_empty() && payload.is_none() && !has_details {
         return (messages, None);

@@ -25,8 +25,7 @@ use crate::domain::event::{EventRequest, StoredEvent};
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
 use crate::domain::status::MessageStatus;
-use crate::domain::{Page, PageRequest, State, Stats};
-use crate::providers::Parsed;
+use crate::domain::{Intake, Page, PageRequest, State, Stats};
 pub use config::{Database, StoreConfig};
 pub use error::StoreError;
 pub use health::Health;
@@ -89,10 +88,10 @@ impl Store {
     }
 
     /// Stores what a request brought, and answers after the commit.
-    pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
+    pub async fn append(&self, intake: Intake) -> Result<Receipt, StoreError> {
         match self {
-            Self::Sqlite(store) => store.append(parsed).await,
-            Self::Postgres(store) => store.append(parsed).await,
+            Self::Sqlite(store) => store.append(intake).await,
+            Self::Postgres(store) => store.append(intake).await,
         }
     }
 

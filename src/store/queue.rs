@@ -7,8 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::extras::{self, Extras};
 use super::{Receipt, StoreError};
-use crate::domain::NewMessage;
-use crate::providers::Parsed;
+use crate::domain::{Intake, NewMessage};
 
 /// Where the result of a request goes.
 pub(super) type Reply = oneshot::Sender<Result<Receipt, StoreError>>;
@@ -94,10 +93,10 @@ impl Backlog {
 
 /// Has a request queued, and waits for what became of it.
 pub(super) async fn append(
-    parsed: Parsed,
+    intake: Intake,
     push: impl FnOnce(Job) -> Result<(), StoreError>,
 ) -> Result<Receipt, StoreError> {
-    let (messages, extras) = extras::split(parsed).await;
+    let (messages, extras) = extras::split(intake).await;
     let (reply, receipt) = oneshot::channel();
     push(Job { messages, extras, reply })?;
     receipt.await.unwrap_or(Err(StoreError::Closed))

@@ -1,9 +1,29 @@
 //! The proof that messages are stored.
 
-use crate::telemetry::metrics::Outcome;
+use crate::domain::Outcome;
 
 /// Proof that a commit which survives power loss has happened, with the outcome of each message, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+///
+/// ```
+/// fn created(receipt: &postroom::store::Receipt) -> usize {
+///     postroom::domain::Outcome::count_created(receipt.outcomes())
+/// }
+/// ```
+///
+/// Only the store makes one:
+///
+/// ```compile_fail,E0451
+/// fn forge() -> postroom::store::Receipt {
+///     postroom::store::Receipt { outcomes: Vec::new(), statuses: Vec::new(), events: Vec::new() }
+/// }
+/// ```
+///
+/// ```compile_fail,E0599
+/// fn forge() -> postroom::store::Receipt {
+///     postroom::store::Receipt::default()
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     pub(super) outcomes: Vec<Outcome>,
     pub(super) statuses: Vec<Outcome>,

@@ -4,7 +4,8 @@
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::metrics::{Exposition, Outcome};
+use super::metrics::Exposition;
+use crate::domain::Outcome;
 
 /// The counts of all doors that there were since the start, in the order in which they came.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl DoorCounts {
         for door in doors.iter() {
             for outcome in Outcome::ALL {
                 let count = door.messages[*outcome as usize].load(Relaxed);
-                out.sample(name, &[("source", &door.name), ("outcome", outcome.label())], count);
+                out.sample(name, &[("source", &door.name), ("outcome", outcome.name())], count);
             }
         }
         let name = "postroom_statuses_total";

@@ -9,7 +9,7 @@ use super::door_counts::DoorCounts;
 use super::gauges::encode_gauges;
 use super::histogram::{Histogram, Window};
 use super::secret_use::{SecretUse, encode_secrets};
-use crate::domain::Moment;
+use crate::domain::{Moment, Outcome};
 use crate::runtime::{log, process};
 use crate::store::{DamageKind, Gauges, Observer};
 
@@ -79,18 +79,6 @@ labels! {
         InvalidSignature = "invalid_signature",
         /// Signed, but not a message.
         ValidationError = "validation_error",
-    }
-}
-
-labels! {
-    /// What became of a message at any door.
-    Outcome {
-        /// Stored.
-        Created = "created",
-        /// Stored before, with the same content.
-        Duplicate = "duplicate",
-        /// Stored before, with other content; the first one was kept.
-        Conflict = "conflict",
     }
 }
 

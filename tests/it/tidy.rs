@@ -55,6 +55,14 @@ fn modules_use_only_what_is_to_their_left() {
 }
 
 #[test]
+fn the_store_uses_no_provider() {
+    for path in rust_files(&root().join("src/store")) {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("crate::providers"), "{} uses a provider", path.display());
+    }
+}
+
+#[test]
 fn domain_and_providers_do_no_input_or_output() {
     for module in ["domain", "providers"] {
         for path in rust_files(&root().join("src").join(module)) {
@@ -64,6 +72,19 @@ fn domain_and_providers_do_no_input_or_output() {
             }
         }
     }
+}
+
+/// A `StoredPayload` stands for a signature that was verified when the body came, so few may make one.
+#[test]
+fn only_the_store_and_the_fuzz_bodies_make_a_stored_payload() {
+    let makes = |path: &Path| fs::read_to_string(path).unwrap().contains("read_from_store");
+    let folders = ["src", "tests", "benches", "fuzz/fuzz_targets"];
+    let makers: Vec<PathBuf> = folders.iter().flat_map(|folder| rust_files(&root().join(folder))).collect();
+    let makers = makers.iter().filter(|path| !path.ends_with("tests/it/tidy.rs") && makes(path));
+    let mut makers: Vec<_> = makers.map(|path| path.strip_prefix(root()).unwrap().to_str().unwrap()).collect();
+    makers.retain(|path| !path.starts_with("src/store/"));
+    makers.sort_unstable();
+    assert_eq!(makers, ["src/domain/payload.rs", "src/providers/fuzz.rs"]);
 }
 
 #[test]

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::doors::{envelope, text_message};
+use super::harness::door::all_doors;
 use super::harness::random::{Random, long_run};
 use super::harness::server::Setup;
-use super::harness::{Server, database, message};
+use super::harness::{Door, Server, database, message};
 
 /// A server on a file that this SQL made, as the original service would have: with a rollback journal.
 fn made_by(sql: &str) -> Setup {
@@ -131,6 +133,73 @@ fn a_file_of_an_earlier_build_is_given_two_columns_which_its_writers_need_not_kn
         .expect("it goes on writing");
     assert_eq!(server.get("/events").json()["data"].as_array().map(Vec::len), Some(2));
     database::assert_sound(&connection);
+}
+
+/// What the events of kind `conflict` are found by, in their order.
+fn conflict_keys(path: &Path) -> Vec<String> {
+    let connection = database::open(path);
+    let sql = "SELECT event_key FROM postroom_events WHERE kind = 'conflict' ORDER BY event_id";
+    let mut statement = connection.prepare(sql).expect("it can be asked");
+    let keys = statement.query_map([], |row| row.get(0)).expect("it can be read");
+    keys.collect::<Result<_, _>>().expect("texts")
+}
+
+fn epoch(path: &Path) -> String {
+    database::open(path).query_row("SELECT epoch FROM postroom_index", [], |row| row.get(0)).expect("a text")
+}
+
+#[test]
+fn conflicts_that_version_4_recorded_by_number_are_recognised_by_the_digest_of_their_body() {
+    let setup = || all_doors(Setup::new());
+    let server = setup().start();
+    let door = Door::of(&setup(), "whatsapp");
+    let post = |server: &Server, id: &str, text: &str| {
+        assert_eq!(door.post(server, &envelope(&[text_message(id, text)]), "1").status, 200);
+    };
+    for id in ["a", "twice", "bodiless"] {
+        post(&server, id, "first");
+        post(&server, id, "second");
+    }
+    let (path, folder) = (server.database(), server.folder());
+    server.stop();
+    let by_digest = conflict_keys(&path);
+    assert_eq!(by_digest.len(), 3);
+    // As a file of version 4 is, that was also copied to PostgreSQL and back: there one conflict was recorded a second time.
+    let of_version_4 =
+        "UPDATE postroom_events SET event_key = json_extract(body, '$.message_id') || '#conflict:' || payload_id;
+         DELETE FROM postroom_payloads WHERE payload_id IN
+             (SELECT payload_id FROM postroom_events WHERE event_key LIKE '%bodiless#%');
+         PRAGMA user_version = 4;";
+    let connection = database::open(&path);
+    connection.execute_batch(of_version_4).expect("it can be changed");
+    let again = "INSERT INTO postroom_events (event_key, source, provider, kind, body, received_at, payload_id)
+         SELECT ?1, source, provider, kind, body, received_at, payload_id FROM postroom_events WHERE event_key LIKE '%twice#%'";
+    assert_eq!(connection.execute(again, [&by_digest[1]]), Ok(1));
+    drop(connection);
+    let (before, by_number) = (epoch(&path), conflict_keys(&path));
+    // As it is, it can be copied; what is copied is found by its digest too.
+    let target = folder.path().join("target.db");
+    let [from, to] = [&path, &target].map(|path| format!("sqlite:///{}", path.display()));
+    let (status, stdout, stderr) =
+        Setup::new().arg("copy").arg("--json").arg("--from").arg(&from).arg("--to").arg(&to).run();
+    assert!(status.success() && stdout.contains("\"equal\":true"), "{stdout}{stderr}");
+    let copied = conflict_keys(&target);
+    let expected = [&by_digest[0], &by_number[1], &by_number[2], &by_digest[1]];
+    assert_eq!(copied, expected.map(String::clone));
+    let server = all_doors(Setup::in_folder(folder)).start();
+    let expected = [&by_digest[0], &by_number[2], &by_digest[1]];
+    assert_eq!(conflict_keys(&path), expected.map(String::clone), "the body of one is gone");
+    assert_eq!(epoch(&path), before, "the index stays");
+    let recorded = || server.get("/events?kind=conflict").json()["data"].as_array().map(Vec::len);
+    for _ in 0..2 {
+        post(&server, "a", "second");
+        post(&server, "twice", "second");
+        assert_eq!(recorded(), Some(3), "they are recorded once");
+    }
+    for _ in 0..2 {
+        post(&server, "bodiless", "second");
+        assert_eq!(recorded(), Some(4), "its body is stored anew, and so is the event, once");
+    }
 }
 
 #[test]

@@ -56,12 +56,12 @@ fn parse(source: &Source, update: &Value, now: Moment) -> Parsed {
     };
     match (read, held) {
         (Some(message), Some((name, part, _))) if is_own(name, part) => {
-            parsed.events.push(element::own_message(source, &format!("{name}.own"), message, update, now));
+            parsed.intake.events.push(element::own_message(source, &format!("{name}.own"), message, update, now));
         }
-        (Some(message), _) => parsed.messages.push(message),
+        (Some(message), _) => parsed.intake.messages.push(message),
         (None, _) => {
             let kind = members(update).map(|(name, _)| name.as_str()).find(|name| *name != "update_id");
-            parsed.events.push(element::event(source, kind.unwrap_or("update"), number.as_deref(), update, now));
+            parsed.intake.events.push(element::event(source, kind.unwrap_or("update"), number.as_deref(), update, now));
         }
     }
     parsed

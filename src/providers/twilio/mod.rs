@@ -138,21 +138,21 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     let (mut parsed, fields) = (Parsed::default(), Fields::read(body.as_bytes()));
     if let Some(name) = fields.contradictory(&DECISIVE) {
         let why = format!("the parameter {name} came twice, with different values");
-        parsed.events.push(element::unreadable(source, &why, &fields.to_value(), now));
+        parsed.intake.events.push(element::unreadable(source, &why, &fields.to_value(), now));
         return Ok(parsed);
     }
     if let Some(event) = streams::conversation_event(source, &fields, now) {
-        parsed.events.push(event);
+        parsed.intake.events.push(event);
         return Ok(parsed);
     }
     let is_status = fields.get("MessageStatus").is_some() && fields.get("SmsStatus") != Some("received");
     match (is_status, fields.get("MessageSid").or_else(|| fields.get("SmsSid"))) {
         (true, Some(id)) => match status(source, &fields, id, now) {
-            Some(status) => parsed.statuses.push(status),
-            None => parsed.events.push(element::event(source, "status", None, &fields.to_value(), now)),
+            Some(status) => parsed.intake.statuses.push(status),
+            None => parsed.intake.events.push(element::event(source, "status", None, &fields.to_value(), now)),
         },
-        (false, Some(id)) if is_message(&fields) => parsed.messages.extend(message(source, &fields, id, now)),
-        _ => parsed.events.push(element::event(source, "other", None, &fields.to_value(), now)),
+        (false, Some(id)) if is_message(&fields) => parsed.intake.messages.extend(message(source, &fields, id, now)),
+        _ => parsed.intake.events.push(element::event(source, "other", None, &fields.to_value(), now)),
     }
     Ok(parsed)
 }

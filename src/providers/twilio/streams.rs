@@ -14,7 +14,7 @@ pub fn parse(source: &Source, body: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
     let parts = body.as_array().map_or(std::slice::from_ref(body), Vec::as_slice);
     parsed.is_cut = parts.len() > ELEMENTS_MAX;
-    parsed.events = parts.iter().take(ELEMENTS_MAX).map(|part| cloud_event(source, part, now)).collect();
+    parsed.intake.events = parts.iter().take(ELEMENTS_MAX).map(|part| cloud_event(source, part, now)).collect();
     parsed
 }
 

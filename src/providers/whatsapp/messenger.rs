@@ -60,13 +60,13 @@ impl Page {
                 None => reader.unreadable("a message without an id or a sender", item),
                 own if message["is_echo"] == true => reader.event_with_message("message_echoes", own, item),
                 gone if message["is_deleted"] == true => reader.event_with_message("message_deletions", gone, item),
-                Some(message) => reader.parsed.messages.push(message),
+                Some(message) => reader.parsed.intake.messages.push(message),
             }
             return;
         }
         let ways = [Self::edit, Self::postback, Self::reaction];
         if let Some(message) = ways.iter().find_map(|read| read(self, reader, item)) {
-            reader.parsed.messages.push(message);
+            reader.parsed.intake.messages.push(message);
         } else {
             let what = members(item).map(|(name, _)| name.as_str()).find(|name| !BESIDE.contains(name));
             reader.event(what.unwrap_or("unknown"), item);
@@ -90,7 +90,7 @@ impl Page {
         for (state, mid) in mids {
             if reader.has_room() {
                 let source = reader.source;
-                reader.parsed.statuses.push(StatusUpdate {
+                reader.parsed.intake.statuses.push(StatusUpdate {
                     message: message_key(source.scheme.kind, &self.account, mid),
                     provider_id: (*mid).to_owned(),
                     source: source.name.clone(),

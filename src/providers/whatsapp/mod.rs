@@ -98,22 +98,22 @@ impl Reader<'_> {
     /// Counts one more element; returns whether it is stored.
     fn has_room(&mut self) -> bool {
         self.count += 1;
-        self.parsed.len() < ELEMENTS_MAX
+        self.parsed.intake.len() < ELEMENTS_MAX
     }
 
     fn event(&mut self, kind: &str, part: &Value) {
-        self.parsed.events.push(element::event(self.source, kind, None, part, self.now));
+        self.parsed.intake.events.push(element::event(self.source, kind, None, part, self.now));
     }
 
     /// What may be told again in the same words: that of another number, or at another time, is another one.
     fn occurrence(&mut self, line: &Line<'_>, kind: &str, part: &Value) {
         let occurred = format!("{}:{}", line.number, line.time);
         let event = element::occurrence_event(self.source, kind, None, &occurred, part, self.now);
-        self.parsed.events.push(event);
+        self.parsed.intake.events.push(event);
     }
 
     fn unreadable(&mut self, why: &str, part: &Value) {
-        self.parsed.events.push(element::unreadable(self.source, why, part, self.now));
+        self.parsed.intake.events.push(element::unreadable(self.source, why, part, self.now));
     }
 
     /// A message that does not belong into the inbox, since the business sent it, or long ago.
@@ -121,7 +121,7 @@ impl Reader<'_> {
         match message {
             Some(message) => {
                 let event = element::event_with_message(self.source, kind, message, part, self.now);
-                self.parsed.events.push(event);
+                self.parsed.intake.events.push(event);
             }
             None => self.unreadable("a message without an id", part),
         }
@@ -235,7 +235,7 @@ fn read_messages(reader: &mut Reader<'_>, line: &Line<'_>, value: &Value) {
     for part in list(value, "messages") {
         if reader.has_room() {
             match line.received(part) {
-                Some(message) => reader.parsed.messages.push(message),
+                Some(message) => reader.parsed.intake.messages.push(message),
                 None => reader.unreadable("a message without an id", part),
             }
         }

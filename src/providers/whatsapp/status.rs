@@ -18,7 +18,7 @@ pub fn read(reader: &mut Reader<'_>, number: &str, part: &Value) {
         Some(_) => return reader.unreadable("a status of an unknown type", part),
     }
     match status(reader.source, number, part, reader.now) {
-        Some(status) => reader.parsed.statuses.push(status),
+        Some(status) => reader.parsed.intake.statuses.push(status),
         None => reader.unreadable("an unknown status", part),
     }
 }

@@ -91,10 +91,10 @@ fn events_of(kind: &str) -> EventRequest {
 
 fn a_message_is_found_with_its_details_and_its_raw_body(engine: Engine) {
     with_store(engine, async |store: &Store| {
-        let parsed = Parsed {
+        let parsed = Intake {
             messages: vec![with_details("k:a", "a", Kind::Image), with_details("k:b", "b", Kind::Text)],
             payload: payload(b"the raw body, the raw body, the raw body"),
-            ..Parsed::default()
+            ..Intake::default()
         };
         store.append(parsed).await.unwrap();
         let Lookup::Found(found) = store.message("k:a".to_owned()).await.unwrap() else { panic!("it is there") };
@@ -131,7 +131,7 @@ fn a_time_of_ours_is_no_content_and_a_conflict_is_an_event(engine: Engine) {
         let mut later = first.clone();
         later.ts = Timestamp::parse("2025-01-15T12:00:09Z").unwrap();
         let other = NewMessage { text: Some("y".to_owned()), ..first.clone() };
-        let append = |messages, bytes| store.append(Parsed { messages, payload: payload(bytes), ..Parsed::default() });
+        let append = |messages, bytes| store.append(Intake { messages, payload: payload(bytes), ..Intake::default() });
         assert_eq!(append(vec![first], b"1").await.unwrap().outcomes(), [Outcome::Created]);
         assert_eq!(append(vec![later], b"2").await.unwrap().outcomes(), [Outcome::Duplicate]);
         for _ in 0..2 {
@@ -146,7 +146,7 @@ fn a_time_of_ours_is_no_content_and_a_conflict_is_an_event(engine: Engine) {
 
 fn states_only_rise_in_whatever_order_they_come(engine: Engine) {
     with_store(engine, async |store: &Store| {
-        let append = |statuses| store.append(Parsed { statuses, ..Parsed::default() });
+        let append = |statuses| store.append(Intake { statuses, ..Intake::default() });
         let orders = [[0, 1, 2], [2, 1, 0], [1, 2, 0]];
         for (at, order) in orders.iter().enumerate() {
             let states = [State::Sent, State::Delivered, State::Read];
@@ -175,9 +175,9 @@ fn states_only_rise_in_whatever_order_they_come(engine: Engine) {
 fn events_are_stored_once_and_listed_newest_first(engine: Engine) {
     with_store(engine, async |store: &Store| {
         let events = ["a", "b", "a"].map(|key| event(key, "odd")).to_vec();
-        let receipt = store.append(Parsed { events, ..Parsed::default() }).await.unwrap();
+        let receipt = store.append(Intake { events, ..Intake::default() }).await.unwrap();
         assert_eq!(receipt.events(), [Outcome::Created, Outcome::Created, Outcome::Duplicate]);
-        store.append(Parsed { events: vec![event("c", "even")], ..Parsed::default() }).await.unwrap();
+        store.append(Intake { events: vec![event("c", "even")], ..Intake::default() }).await.unwrap();
         let keys = |events: Vec<crate::domain::event::StoredEvent>| {
             events.into_iter().map(|event| event.body.unwrap()).collect::<Vec<_>>()
         };
@@ -199,7 +199,7 @@ fn a_page_of_large_events_ends_before_it_is_too_long(engine: Engine) {
         {
             let body = Some("x".repeat(length));
             let events = vec![Event { body, ..event(key, "odd") }];
-            store.append(Parsed { events, ..Parsed::default() }).await.unwrap();
+            store.append(Intake { events, ..Intake::default() }).await.unwrap();
         }
         let (mut lengths, mut before) = (Vec::new(), None);
         loop {
@@ -215,16 +215,16 @@ fn a_page_of_large_events_ends_before_it_is_too_long(engine: Engine) {
 
 fn what_can_be_read_at_last_is_no_event_any_more(engine: Engine) {
     with_store(engine, async |store: &Store| {
-        let unread = Parsed { events: vec![event("u", UNREADABLE)], payload: payload(b"body"), ..Parsed::default() };
+        let unread = Intake { events: vec![event("u", UNREADABLE)], payload: payload(b"body"), ..Intake::default() };
         store.append(unread.clone()).await.unwrap();
         let waiting = store.unreadable_payloads(0, false, 10).await.unwrap();
         assert_eq!(waiting.iter().map(|payload| payload.bytes.as_slice()).collect::<Vec<_>>(), [b"body"]);
         store.append(unread).await.unwrap();
         assert_eq!(store.events(events_of(UNREADABLE)).await.unwrap().len(), 1, "still not read");
-        let read = Parsed {
+        let read = Intake {
             messages: vec![with_details("k:a", "a", Kind::Text)],
             payload: payload(b"body"),
-            ..Parsed::default()
+            ..Intake::default()
         };
         store.append(read).await.unwrap();
         assert!(store.events(events_of(UNREADABLE)).await.unwrap().is_empty());
@@ -266,7 +266,7 @@ fn any_text_comes_back_even_with_nul(engine: Engine) {
             ..status("k:s", odd, State::Failed, 1)
         };
         let filed = Event { body: Some(odd.to_owned()), ..event(odd, odd) };
-        let parsed = Parsed { messages: vec![sent], statuses: vec![failed], events: vec![filed], ..Parsed::default() };
+        let parsed = Intake { messages: vec![sent], statuses: vec![failed], events: vec![filed], ..Intake::default() };
         let receipt = store.append(parsed).await.unwrap();
         assert_eq!([receipt.outcomes(), receipt.statuses(), receipt.events()], [[Outcome::Created]; 3]);
         let Lookup::Found(found) = store.message(odd.to_owned()).await.unwrap() else { panic!("it is there") };
@@ -283,19 +283,19 @@ fn any_text_comes_back_even_with_nul(engine: Engine) {
 
 fn a_body_that_brings_nothing_new_is_not_kept_twice(engine: Engine) {
     with_store(engine, async |store: &Store| {
-        let parsed = |bytes| Parsed {
+        let parsed = |bytes| Intake {
             messages: vec![with_details("k:a", "a", Kind::Text)],
             statuses: vec![status("k:s", "r", State::Sent, 1)],
             events: vec![event("e", "odd")],
             payload: payload(bytes),
-            ..Parsed::default()
+            ..Intake::default()
         };
         for bytes in [b"1", b"1", b"2"] {
             store.append(parsed(bytes)).await.unwrap();
         }
         let kept = store.unreadable_payloads(0, true, 9).await.unwrap();
         assert_eq!(kept.iter().map(|payload| payload.bytes.as_slice()).collect::<Vec<_>>(), [b"1"]);
-        let again = Parsed { statuses: vec![status("k:s", "r", State::Read, 2)], ..parsed(b"3") };
+        let again = Intake { statuses: vec![status("k:s", "r", State::Read, 2)], ..parsed(b"3") };
         assert_eq!(store.append(again).await.unwrap().statuses(), [Outcome::Created]);
         let kept = store.unreadable_payloads(kept[0].number, true, 9).await.unwrap();
         assert_eq!(
@@ -314,7 +314,7 @@ fn copies_in_flight_at_once_are_each_stored_once(engine: Engine) {
             let messages =
                 vec![with_details("k:a", "a", Kind::Text), with_details(&format!("k:{at}"), "b", Kind::Text)];
             let events = vec![event("e", "odd"), event(&format!("e{at}"), "odd")];
-            store.append(Parsed { messages, statuses, events, payload: payload(b"body"), ..Parsed::default() })
+            store.append(Intake { messages, statuses, events, payload: payload(b"body"), ..Intake::default() })
         });
         let receipts: Vec<_> = futures_join(copies).await.into_iter().map(Result::unwrap).collect();
         let created = |outcomes: fn(&crate::store::Receipt) -> &[Outcome]| {
@@ -341,11 +341,11 @@ fn long_names_are_kept(engine: Engine) {
         let long: String = (0..20_000).map(|_| letter()).collect();
         let key: String = (0..1024).map(|_| letter()).collect();
         let sent = StatusUpdate { provider_id: long.clone(), ..status(&key, &long, State::Sent, 1) };
-        let parsed = Parsed {
+        let parsed = Intake {
             messages: vec![with_details(&key, &long, Kind::Text)],
             statuses: vec![sent],
             events: vec![event(&key, "odd")],
-            ..Parsed::default()
+            ..Intake::default()
         };
         assert_eq!(store.append(parsed.clone()).await.unwrap().statuses(), [Outcome::Created]);
         assert_eq!(store.append(parsed).await.unwrap().statuses(), [Outcome::Duplicate]);
@@ -361,12 +361,12 @@ fn what_is_said_beside_a_state_is_kept_with_its_raw_body(engine: Engine) {
         let extra = Map::from_iter([("pricing".to_owned(), json!({"billable": true, "odd": "a\0b\u{ffff}"}))]);
         let mut sent = status("k:s", "r", State::Sent, 1);
         sent.extra = extra.clone();
-        let first = Parsed { statuses: vec![sent.clone()], payload: payload(b"1"), ..Parsed::default() };
+        let first = Intake { statuses: vec![sent.clone()], payload: payload(b"1"), ..Intake::default() };
         store.append(first).await.unwrap();
-        let read = Parsed {
+        let read = Intake {
             statuses: vec![sent, status("k:s", "r", State::Read, 2)],
             payload: payload(b"2"),
-            ..Parsed::default()
+            ..Intake::default()
         };
         assert_eq!(store.append(read).await.unwrap().statuses(), [Outcome::Duplicate, Outcome::Created]);
         let Lookup::Found(found) = store.statuses("k:s".to_owned()).await.unwrap() else { panic!("it is there") };
@@ -382,7 +382,7 @@ fn an_event_is_found_by_its_number_with_the_message_that_it_is_about(engine: Eng
     with_store(engine, async |store: &Store| {
         let own = with_details("k:own", "own", Kind::Image);
         let echo = Event { message: Some(Box::new(own.clone())), ..event("k:own#echo", "echo") };
-        let parsed = Parsed { events: vec![echo, event("e", "odd")], payload: payload(b"both"), ..Parsed::default() };
+        let parsed = Intake { events: vec![echo, event("e", "odd")], payload: payload(b"both"), ..Intake::default() };
         assert_eq!(store.append(parsed.clone()).await.unwrap().events(), [Outcome::Created; 2]);
         assert_eq!(store.append(parsed).await.unwrap().events(), [Outcome::Duplicate; 2]);
         let listed = store.events(events_of("echo")).await.unwrap();
@@ -459,7 +459,7 @@ fn an_earlier_form_of_an_address_is_no_other_content(engine: Engine) {
 fn a_message_whose_statuses_began_with_another_form_is_counted_once(engine: Engine) {
     with_store(engine, async |store: &Store| {
         let to = |recipient: Address, state| StatusUpdate { recipient: Some(recipient), ..status("k:s", "", state, 1) };
-        let of = |statuses| Parsed { statuses, ..Parsed::default() };
+        let of = |statuses| Intake { statuses, ..Intake::default() };
         let (old, new) = (Address::phone("+68849").unwrap(), Address::read("68849"));
         store.append(of(vec![to(old.clone(), State::Sent)])).await.unwrap();
         let again = of(vec![to(new.clone(), State::Sent), to(new.clone(), State::Read)]);

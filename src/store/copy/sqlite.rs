@@ -10,7 +10,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row as StoredRow, param
 
 use super::beside::{Cell, Holds, Sort, Thing};
 use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, CopyError, Row};
-use crate::domain::State;
+use crate::domain::conflict::CONFLICT;
+use crate::domain::{ConflictKey, State};
 use crate::store::sqlite::details;
 use crate::store::sqlite::upgrade::has_column;
 
@@ -134,7 +135,30 @@ impl SqliteEnd {
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
         let rows = statement.query_map(params_from_iter(behind.unwrap_or_default()), |row| thing_of(sort, row))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut things: Vec<Thing> = rows.collect::<Result<_, _>>()?;
+        if sort == Sort::Events {
+            self.upgrade_conflicts(&mut things)?;
+        }
+        Ok(things)
+    }
+
+    /// A file that was not upgraded yet is copied as if it had been: its conflicts have the keys that an upgrade gives them.
+    fn upgrade_conflicts(&self, events: &mut [Thing]) -> Result<(), CopyError> {
+        let mut find = self.connection.prepare_cached("SELECT 1 FROM postroom_events WHERE event_key = ?1")?;
+        for event in events {
+            let [Cell::Text(key), _, _, Cell::Text(kind), Cell::Text(body), ..] = event.cells.as_slice() else {
+                continue;
+            };
+            if kind != CONFLICT {
+                continue;
+            }
+            if let Some(upgraded) = ConflictKey::upgraded(key, body, event.payload(Sort::Events))
+                && !find.exists([upgraded.as_str()])?
+            {
+                event.cells[0] = Cell::Text(upgraded.as_str().to_owned());
+            }
+        }
+        Ok(())
     }
 
     pub fn write_things(&mut self, sort: Sort, things: &[Thing]) -> Result<u64, CopyError> {

@@ -5,10 +5,9 @@ use std::collections::HashMap;
 
 use tokio_postgres::Row;
 
-use crate::domain::NewMessage;
+use crate::domain::{NewMessage, Outcome};
 use crate::store::queue::{Answers, Job};
 use crate::store::{Receipt, StoreError};
-use crate::telemetry::metrics::Outcome;
 
 /// Jobs, and where each of their messages stands among the distinct ids.
 pub(super) struct Batch {

@@ -15,10 +15,10 @@ use super::details_sql as sql;
 use super::failure::Failure;
 use super::sql::STORED;
 use super::writer::{Attempt, insert_messages, read_back};
+use crate::domain::conflict::{CONFLICT, conflict_body};
 use crate::domain::event::UNREADABLE;
-use crate::domain::{Event, NewMessage, State, StatusUpdate};
+use crate::domain::{ConflictKey, Event, NewMessage, Outcome, State, StatusUpdate};
 use crate::store::extras::{Extras, PackedPayload};
-use crate::telemetry::metrics::Outcome;
 
 /// Longest recipient of a status that stands in its key as it is.
 const RECIPIENT_BYTES_MAX: usize = 400;
@@ -410,19 +410,12 @@ async fn write_details(client: &Client, batch: &Batch, outcomes: &[Vec<Outcome>]
 /// A copy that differs from what is stored changes nothing there; that it came is an event, and what it said is in its body.
 fn conflict<'a>(message: &'a NewMessage, payload: Option<&'a [u8]>, received_at: String) -> Option<NewEvent<'a>> {
     let details = message.details.as_ref()?;
-    let body = serde_json::json!({
-        "message_id": message.id.as_str(), "from": message.from.as_str(), "to": message.to.as_str(),
-        "ts": message.ts.as_str(), "text": message.text,
-    });
-    // Of the body that said it, and not of its number, which another database gives to another body.
-    let digest =
-        payload.map_or(0, |digest| u64::from_be_bytes(*digest.first_chunk().expect("32 bytes are more than 8")));
     Some(NewEvent {
-        key: format!("{}#conflict:{digest:016x}", message.id.as_str()).into(),
+        key: held(ConflictKey::new(&message.id, payload).as_str()).into_owned().into(),
         source: &details.source,
         provider: details.provider,
-        kind: "conflict",
-        body: Some(body.to_string().into()),
+        kind: CONFLICT,
+        body: Some(held(&conflict_body(message)).into_owned().into()),
         message: None,
         received_at,
         payload,

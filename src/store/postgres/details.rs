@@ -10,7 +10,7 @@ use super::{details_sql as sql, listing};
 use crate::domain::State;
 use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
 use crate::domain::message::FullMessage;
-use crate::domain::payload::StoredPayload;
+use crate::domain::payload::{PayloadRow, StoredPayload};
 use crate::domain::status::{MessageStatus, StatusRecord};
 use crate::store::Lookup;
 use crate::store::extras::{read_headers, unpack};
@@ -187,12 +187,12 @@ const PAYLOAD_COLUMNS: &str = "payload_id, source, provider, headers, encoding, 
 fn read_payload(row: &Row) -> Result<StoredPayload, Failure> {
     let bytes = usize::try_from(row.get::<_, i64>(5)).ok();
     let bytes = bytes.and_then(|bytes| unpack(row.get(4), row.get(6), bytes));
-    Ok(StoredPayload {
+    Ok(StoredPayload::read_from_store(PayloadRow {
         number: row.get(0),
         source: released(row.get(1)),
         provider: row.get(2),
         headers: read_headers(row.get(3)),
         bytes: bytes.ok_or_else(|| Failure::Broken(format!("the raw body {} is damaged", row.get::<_, i64>(0))))?,
         received_at: row.get(7),
-    })
+    }))
 }

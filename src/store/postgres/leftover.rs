@@ -8,10 +8,11 @@ use crate::store::Leftovers;
 
 const DETAILS: &str = "FROM postroom_details t WHERE NOT EXISTS (
     SELECT 1 FROM messages m WHERE m.message_id = t.message_id)";
-/// Told from a provider's events of the same kind by its key.
+/// Told from a provider's events of the same kind by its key, in which U+FFFF is escaped (`held`).
 const COPIES: &str =
     "FROM postroom_events t WHERE t.kind = 'conflict' AND t.event_key ~ '#conflict:[0-9a-f]+$' AND NOT EXISTS (
-    SELECT 1 FROM messages m WHERE m.message_id = substring(t.event_key from '^(.*)#conflict:[0-9a-f]+$'))";
+    SELECT 1 FROM messages m
+    WHERE m.message_id = replace(substring(t.event_key from '^(.*)#conflict:[0-9a-f]+$'), E'\\uFFFF1', E'\\uFFFF'))";
 
 /// Bodies of which nothing is left once the rows above are gone.
 fn payloads() -> String {

@@ -51,8 +51,7 @@ use crate::domain::event::{EventRequest, StoredEvent};
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
 use crate::domain::status::MessageStatus;
-use crate::domain::{Page, PageRequest, State, Stats};
-use crate::providers::Parsed;
+use crate::domain::{Intake, Page, PageRequest, State, Stats};
 use crate::runtime::log;
 use crate::store::StoreConfig;
 use crate::store::observer::{Gauges, Observer};
@@ -252,8 +251,8 @@ impl PostgresStore {
     }
 
     /// See `Store::append`.
-    pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
-        append(parsed, |job| self.shared.queue.push(job)).await
+    pub async fn append(&self, intake: Intake) -> Result<Receipt, StoreError> {
+        append(intake, |job| self.shared.queue.push(job)).await
     }
 
     /// See `Store::page`.

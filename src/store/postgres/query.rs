@@ -5,8 +5,7 @@ use tokio_postgres::{Client, Row, RowStream};
 
 use super::failure::Failure;
 use super::places::Place;
-use crate::domain::{Filter, Kind};
-use crate::providers::original;
+use crate::domain::{Filter, ORIGINAL_SOURCE, PLAIN_KIND};
 
 /// SQL text and the values of its parameters, in order.
 #[derive(Debug, Default)]
@@ -58,10 +57,10 @@ impl Query {
             terms = format!("{terms} AND {beside}.ts < {}", self.bind_text(until.as_str()));
         }
         if let Some(source) = &filter.source {
-            terms.push_str(&self.detail("source", source, original::SCHEME.kind));
+            terms.push_str(&self.detail("source", source, ORIGINAL_SOURCE));
         }
         if let Some(kind) = filter.kind {
-            terms.push_str(&self.detail("kind", kind.name(), Kind::Text.name()));
+            terms.push_str(&self.detail("kind", kind.name(), PLAIN_KIND.name()));
         }
         terms
     }

@@ -4,11 +4,10 @@
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, params};
 
 use super::details;
-use crate::domain::{Address, MessageId, Moment, NewMessage, Timestamp};
+use crate::domain::{Address, MessageId, Moment, NewMessage, Outcome, Timestamp};
 use crate::runtime::log;
 use crate::store::queue::Job;
 use crate::store::{Receipt, StoreError};
-use crate::telemetry::metrics::Outcome;
 
 const INSERT_NEXT: &str = "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (message_id) DO NOTHING";
@@ -115,7 +114,7 @@ pub(super) fn append(
         }
         results.push(match refused {
             None => {
-                let mut receipt = Receipt { outcomes, ..Receipt::default() };
+                let mut receipt = Receipt { outcomes, statuses: Vec::new(), events: Vec::new() };
                 if let Some(extras) = &job.extras {
                     details::write(connection, &job.messages, extras, &mut receipt)?;
                 }

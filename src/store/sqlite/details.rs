@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::domain::conflict::{CONFLICT, conflict_body};
 use crate::domain::event::UNREADABLE;
-use crate::domain::{Event, NewMessage, State, StatusUpdate};
+use crate::domain::{ConflictKey, Event, NewMessage, Outcome, State, StatusUpdate};
 use crate::store::Receipt;
 use crate::store::extras::{Extras, PackedPayload};
-use crate::telemetry::metrics::Outcome;
 
 /// Writes what belongs to the messages of a request, and what it brought beside them.
 pub(super) fn write(
@@ -38,7 +38,7 @@ pub(super) fn write(
         match outcome {
             Outcome::Created => write_details(connection, message, payload)?,
             Outcome::Duplicate => {}
-            Outcome::Conflict => write_conflict(connection, message, payload, received_at)?,
+            Outcome::Conflict => write_conflict(connection, message, payload, extras)?,
         }
     }
     let brought_news = receipt.has_created() || receipt.outcomes.contains(&Outcome::Conflict);
@@ -179,17 +179,15 @@ fn write_conflict(
     connection: &Connection,
     message: &NewMessage,
     payload: Option<i64>,
-    received_at: &str,
+    extras: &Extras,
 ) -> rusqlite::Result<()> {
     let Some(details) = &message.details else { return Ok(()) };
-    let body = serde_json::json!({
-        "message_id": message.id.as_str(), "from": message.from.as_str(), "to": message.to.as_str(),
-        "ts": message.ts.as_str(), "text": message.text,
-    });
     let sql = "INSERT INTO postroom_events (event_key, source, provider, kind, body, received_at, payload_id)
-               VALUES (?1, ?2, ?3, 'conflict', ?4, ?5, ?6) ON CONFLICT (event_key) DO NOTHING";
-    let key = format!("{}#conflict:{}", message.id.as_str(), payload.unwrap_or_default());
-    let values = params![key, details.source, details.provider, body.to_string(), received_at, payload];
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_key) DO NOTHING";
+    let digest = extras.payload.as_ref().map(|payload| payload.digest.as_slice());
+    let (key, body) = (ConflictKey::new(&message.id, digest), conflict_body(message));
+    let received_at = extras.accepted_at.to_iso_micros();
+    let values = params![key.as_str(), details.source, details.provider, CONFLICT, body, received_at, payload];
     connection.prepare_cached(sql)?.execute(values).map(drop)
 }
 

@@ -10,7 +10,7 @@ use super::reader::Snapshot;
 use super::verifier::Verifier;
 use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
 use crate::domain::message::FullMessage;
-use crate::domain::payload::StoredPayload;
+use crate::domain::payload::{PayloadRow, StoredPayload};
 use crate::domain::status::{MessageStatus, StatusRecord};
 use crate::domain::{Message, State};
 use crate::store::Lookup;
@@ -216,14 +216,14 @@ fn read_payload(row: &Row<'_>) -> rusqlite::Result<StoredPayload> {
     let bytes = usize::try_from(bytes).ok().and_then(|bytes| unpack(&encoding, body, bytes));
     let bytes = bytes.filter(|bytes| digest(&source, &provider, &headers, bytes).as_slice() == stored);
     let damaged = || Damage(format!("raw body {number} is not what was stored"));
-    Ok(StoredPayload {
+    Ok(StoredPayload::read_from_store(PayloadRow {
         number,
         source,
         provider,
         headers: read_headers(&headers),
         bytes: bytes.ok_or_else(damaged)?,
         received_at: row.get(7)?,
-    })
+    }))
 }
 
 /// Looks at everything that can be told of what providers sent; one sentence for each finding, some at most.

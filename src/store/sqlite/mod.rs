@@ -49,8 +49,7 @@ use crate::domain::lock::lock;
 use crate::domain::message::FullMessage;
 use crate::domain::payload::StoredPayload;
 use crate::domain::status::MessageStatus;
-use crate::domain::{Page, PageRequest, State, Stats};
-use crate::providers::Parsed;
+use crate::domain::{Intake, Page, PageRequest, State, Stats};
 use crate::runtime::log;
 use crate::store::StoreConfig;
 use crate::store::observer::{DamageKind, Gauges, Observer};
@@ -142,8 +141,8 @@ impl SqliteStore {
     }
 
     /// See `Store::append`.
-    pub async fn append(&self, parsed: Parsed) -> Result<Receipt, StoreError> {
-        append(parsed, |job| self.shared.queue.push(job)).await
+    pub async fn append(&self, intake: Intake) -> Result<Receipt, StoreError> {
+        append(intake, |job| self.shared.queue.push(job)).await
     }
 
     /// See `Store::page`.
@@ -261,7 +260,7 @@ impl SqliteStore {
         }
         if self.shared.health() != Health::Ready {
             // An empty batch: the writer tries whether it can write again, and puts back what is missing of ours.
-            let _ = tokio::time::timeout(HEALTH_PATIENCE, self.append(Parsed::default())).await;
+            let _ = tokio::time::timeout(HEALTH_PATIENCE, self.append(Intake::default())).await;
             table = self.health_reader.read(HEALTH_PATIENCE, has_table).await;
         }
         if table == Ok(true) { self.shared.health() } else { Health::Broken }
@@ -385,7 +384,7 @@ mod tests {
             let notes = || number(&other, "SELECT count(*) FROM postroom_changes");
             assert_eq!(notes(), 2500);
             store.shared.forget(Forget { epoch: "of another time".to_owned(), change: 2500 });
-            store.append(Parsed::default()).await.unwrap();
+            store.append(Intake::default()).await.unwrap();
             until("the writer is idle", || store.shared.is_idle()).await;
             assert_eq!(notes(), 2500, "in another epoch the numbers stand for something else");
             let epoch = other.query_row("SELECT epoch FROM postroom_index", [], |row| row.get(0)).unwrap();

@@ -10,7 +10,10 @@ use rusqlite::{Connection, Row, params_from_iter};
 
 use crate::domain::lock::lock;
 use crate::domain::stats::TOP_SENDERS_MAX;
-use crate::domain::{Filter, Message, Needle, Order, Page, PageRequest, Position, SenderCount, Start, Stats, Stored};
+use crate::domain::{
+    Filter, Message, Needle, ORIGINAL_SOURCE, Order, PLAIN_KIND, Page, PageRequest, Position, SenderCount, Start,
+    Stats, Stored,
+};
 
 /// Adds `postroom_contains(text, term)`: whether the folded text contains the folded term; null texts contain nothing.
 pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
@@ -186,15 +189,17 @@ pub(super) fn condition(filter: &Filter) -> (String, Vec<Value>) {
     if let Some(source) = &filter.source {
         terms.push(
             "ifnull((SELECT source FROM postroom_details AS details WHERE details.message_id = messages.message_id),
-                    'postroom') = ?",
+                    ?) = ?",
         );
+        values.push(Value::Text(ORIGINAL_SOURCE.to_owned()));
         values.push(Value::Text(source.clone()));
     }
     if let Some(kind) = &filter.kind {
         terms.push(
             "ifnull((SELECT kind FROM postroom_details AS details WHERE details.message_id = messages.message_id),
-                    'text') = ?",
+                    ?) = ?",
         );
+        values.push(Value::Text(PLAIN_KIND.name().to_owned()));
         values.push(Value::Text(kind.name().to_owned()));
     }
     if let Some(search) = &filter.search {

@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use crate::domain::ConflictKey;
+use crate::domain::conflict::CONFLICT;
 use crate::runtime::log;
 
 /// The version of our objects that this program makes and understands.
-pub const SCHEMA_VERSION: i64 = 4;
+pub const SCHEMA_VERSION: i64 = 5;
+/// From this version on nothing was added that the derived index depends on.
+const SAME_INDEX_SINCE: i64 = 4;
 
 /// Makes what version 2 has of any file, whatever came before.
 const NOTES: &str = include_str!("migrations/0002_notes.sql");
@@ -84,11 +88,12 @@ pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.progress_handler(STEPS_PER_LOOK, Some(keep_going(tell)))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have done it while we waited for the lock.
-    if user_version(&transaction)? != SCHEMA_VERSION || lacks_object(&transaction)? {
+    let version = user_version(&transaction)?;
+    if !(SAME_INDEX_SINCE..=SCHEMA_VERSION).contains(&version) || lacks_object(&transaction)? {
         build(&transaction)?;
+    } else {
+        add_underived(&transaction)?;
     }
-    // Nothing of it is derived, so what is derived stays.
-    add_columns(&transaction)?;
     transaction.commit()?;
     connection.progress_handler(0, None::<fn() -> bool>)?;
     let seconds = format!("{:.3}", started.elapsed().as_secs_f64());
@@ -106,7 +111,15 @@ pub(super) fn build(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "UPDATE postroom_index SET high_row = CASE high_row WHEN 9223372036854775807 THEN 0 ELSE high_row END;",
     )?;
+    add_underived(transaction)
+}
+
+/// Adds what the derived index does not depend on, so the index stays.
+fn add_underived(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     add_columns(transaction)?;
+    if user_version(transaction)? != SCHEMA_VERSION {
+        rename_conflicts(transaction)?;
+    }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
 }
 
@@ -124,6 +137,32 @@ fn add_columns(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     for (table, column) in ADDED {
         if !has_column(transaction, table, column)? {
             transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} TEXT"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Version 5: the key of a conflict ends with the digest of the body that brought the copy. It ended with the number of the body
+/// before, and a database that is copied numbers its bodies anew. Where the body is gone the event keeps its key: the same conflict
+/// is recorded once more then if it comes again, as its body is stored again.
+fn rename_conflicts(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let sql = "SELECT events.event_id, events.event_key, events.body, payloads.digest FROM postroom_events AS events
+               LEFT JOIN postroom_payloads AS payloads ON payloads.payload_id = events.payload_id WHERE events.kind = ?1";
+    let mut renamed = Vec::new();
+    let mut statement = transaction.prepare(sql)?;
+    let mut rows = statement.query([CONFLICT])?;
+    while let Some(row) = rows.next()? {
+        let (Ok(key), Ok(body)) = (row.get_ref(1)?.as_str(), row.get_ref(2)?.as_str()) else { continue };
+        let digest = row.get_ref(3)?.as_blob().ok();
+        if let Some(key) = ConflictKey::upgraded(key, body, digest) {
+            renamed.push((row.get::<_, i64>(0)?, key));
+        }
+    }
+    for (event, key) in renamed {
+        let sql = "UPDATE OR IGNORE postroom_events SET event_key = ?2 WHERE event_id = ?1";
+        if transaction.prepare_cached(sql)?.execute(params![event, key.as_str()])? == 0 {
+            // It was recorded under both keys, the other one from a copy of this database.
+            transaction.prepare_cached("DELETE FROM postroom_events WHERE event_id = ?1")?.execute([event])?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use super::doors::status_envelope;
 use super::on;
 use crate::doors::samples::samples;
+use crate::doors::{envelope, text_message};
 use crate::harness::door::all_doors;
 use crate::harness::load::{Load, message_of};
 use crate::harness::random::Random;
@@ -102,6 +103,47 @@ fn what_providers_told_goes_there_and_back() {
     cluster::sql(&database, "UPDATE postroom_details SET fields = '{}' WHERE kind = 'image'");
     let (code, report) = copy(&url_of(&file), &database, &[]);
     assert_eq!((code, &report["beside"]["details"]["equal"]), (Some(1), &false.into()), "{report}");
+}
+
+#[test]
+fn a_conflict_that_was_copied_there_and_back_is_recorded_once() {
+    let Some(cluster) = cluster::shared() else { return };
+    let door = Door::of(&all_doors(Setup::new()), "whatsapp");
+    let post = |server: &Server, id: &str, text: &str| {
+        assert_eq!(door.post(server, &envelope(&[text_message(id, text)]), "1").status, 200);
+    };
+    let file = all_doors(Setup::new()).start();
+    // An id as PostgreSQL cannot hold it without escapes.
+    for id in ["a", "b\u{ffff}0"] {
+        post(&file, id, "first");
+        post(&file, id, "second");
+    }
+    // Bodies have other numbers in a copy.
+    file.stored().execute("UPDATE postroom_payloads SET payload_id = payload_id + 1000 WHERE payload_id = 1");
+    let recorded = |server: &Server| {
+        for id in ["a", "b\u{ffff}0"] {
+            post(server, id, "second");
+        }
+        server.get("/events?kind=conflict").json()["data"].as_array().map(Vec::len)
+    };
+    let database = cluster.database();
+    assert_eq!(copy(&url_of(&file), &database, &[]).0, Some(0));
+    let there = all_doors(on(&database)).start();
+    assert_eq!(recorded(&there), Some(2), "there");
+    let (status, stdout, stderr) = on(&database).arg("check").arg("--data").run();
+    assert!(status.success() && !stdout.contains("left over"), "{stdout}{stderr}");
+    let folder = tempfile::tempdir().unwrap();
+    let back = format!("sqlite:///{}", folder.path().join("back.db").display());
+    wait_until("the last transaction elsewhere has ended", || {
+        (copy(&database, &back, &["--from-start"]).1["read"] == 2).then_some(())
+    });
+    let back = all_doors(on(&back)).start();
+    assert_eq!(recorded(&back), Some(2), "and back");
+    // What is recorded on PostgreSQL is known on a file.
+    post(&there, "a", "third");
+    assert_eq!(copy(&database, &url_of(&back), &[]).0, Some(0));
+    post(&back, "a", "third");
+    assert_eq!(recorded(&back), Some(3));
 }
 
 #[test]
