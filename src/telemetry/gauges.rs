@@ -1,6 +1,6 @@
 //! The numbers that are not counted along: sizes and states, which the store measures at each scrape.
 
-use super::metrics::Exposition;
+use super::exposition::Exposition;
 use crate::store::Gauges;
 
 /// What the store measured, but for its queue, which stands next to the queue's limit.

@@ -1,11 +1,11 @@
 //! Every number the service tells, in one struct with a verb for each thing that happens. Label values come from closed
 //! sets, so the size of an exposition does not depend on what clients send.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::door_counts::DoorCounts;
+use super::exposition::Exposition;
 use super::gauges::encode_gauges;
 use super::histogram::{Histogram, Window};
 use super::secret_use::{SecretUse, encode_secrets};
@@ -415,40 +415,5 @@ pub struct ConnectionGuard<'a>(&'a Metrics);
 impl Drop for ConnectionGuard<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Relaxed);
-    }
-}
-
-pub(super) struct Exposition(String);
-
-impl Exposition {
-    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        self.0.push_str(name);
-        for (at, (label, text)) in labels.iter().enumerate() {
-            let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.0, "{}{label}=\"{escaped}\"", if at == 0 { '{' } else { ',' });
-        }
-        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
-    }
-
-    pub(super) fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
-        self.family(name, kind, help);
-        self.sample(name, &[], value);
-    }
-
-    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
-        let (buckets, sum) = histogram.cumulative();
-        let count = buckets.last().map_or(0, |(_, count)| *count);
-        let bucket_name = format!("{name}_bucket");
-        for (bound, count) in buckets {
-            let bound = if bound.is_finite() { bound.to_string() } else { "+Inf".to_owned() };
-            let labels: Vec<_> = labels.iter().copied().chain([("le", bound.as_str())]).collect();
-            self.sample(&bucket_name, &labels, count);
-        }
-        self.sample(&format!("{name}_sum"), labels, sum);
-        self.sample(&format!("{name}_count"), labels, count);
     }
 }

@@ -1,6 +1,6 @@
 //! How often each secret was right, for `/metrics`.
 
-use super::metrics::Exposition;
+use super::exposition::Exposition;
 
 /// How often a secret was right.
 #[derive(Debug, Clone)]
