@@ -11,8 +11,8 @@ use futures_util::SinkExt;
 use tokio_postgres::Row as StoredRow;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::beside::{Cell, Holds, Sort, Thing};
-use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, CopyError, Row};
+use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk, CopyError, Row};
+use super::thing::{Cell, Holds, Sort, Thing};
 use crate::domain::State;
 use crate::store::postgres::brought::recipient;
 use crate::store::postgres::config::PostgresConfig;
