@@ -1,13 +1,13 @@
-# Stage 1 compiles one static program; stage 2 is that program and an empty folder for the database.
+# Stage 1 compiles one static program; stage 2 contains that program and an empty folder for the database.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 
 # Static glibc, so that the image needs no libraries. Nothing in the program needs the crate `getrandom` (only a build script
-# and the tests have it in their trees), and the standard library asks the kernel itself, so no /dev/urandom is needed either.
+# and the tests have it in their trees), and the standard library uses the kernel's system call, so no /dev/urandom is needed either.
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 
-# The dependencies, as a layer of their own: it is built again only when one of these files changes.
-# .cargo/config.toml says how SQLite and the allocator are compiled.
+# A separate layer for the dependencies: it is rebuilt only when one of these files changes.
+# .cargo/config.toml has the compile options of SQLite and the allocator.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo/config.toml .cargo/config.toml
 # Naming the target keeps RUSTFLAGS away from build scripts and procedural macros, which cannot be static.
@@ -18,7 +18,7 @@ RUN rustc --print host-tuple > /target-name \
     && cargo build --release --locked --target "$(cat /target-name)"
 
 # The program, with the samples that are compiled into it. `touch`, because COPY keeps time stamps that may be older than those
-# of the stand-ins.
+# of the placeholder files.
 COPY testdata/providers testdata/providers
 COPY src src
 RUN touch src/main.rs src/lib.rs \
@@ -34,7 +34,7 @@ LABEL org.opencontainers.image.title="postroom" \
 COPY --from=build /image/usr/local/bin/postroom /usr/local/bin/postroom
 COPY --from=build --chown=65532:65532 /image/data /data
 
-# Here is no /tmp: what SQLite sorts on disk lies beside the database.
+# There is no /tmp: SQLite's temporary files are next to the database.
 USER 65532:65532
 VOLUME ["/data"]
 EXPOSE 8000

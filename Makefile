@@ -1,4 +1,4 @@
-# What people do with Postroom. `make help` lists the targets.
+# Common commands. `make help` lists the targets.
 
 CARGO ?= cargo
 
@@ -8,7 +8,7 @@ CARGO ?= cargo
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: ## Build and run here, with the settings of .env and the database under ./data
+run: ## Build and run on this machine, with the settings of .env and the database under ./data
 	./quickstart.sh
 
 up: ## Start with Docker Compose
@@ -24,19 +24,19 @@ destroy: ## Stop it and delete the data, after asking
 logs: ## Follow the service's log
 	docker compose logs -f api
 
-test: check ## Everything that CI runs: format, lints, all tests
+test: check ## Run all checks of CI: format, lints, all tests
 	@./tests/have-postgresql.sh
 	$(CARGO) test --locked
 	@CARGO=$(CARGO) ./tests/on-postgresql.sh
 
-test-long: ## The crash, fault and schema tests at full length
+test-long: ## Run the crash, fault and schema tests at full length
 	POSTROOM_TEST_LONG=1 $(CARGO) test --locked --release -- --nocapture
 
-drill: ## Kill replicas, primary and standby of PostgreSQL under load, and report what was lost
+drill: ## Kill replicas, primary and standby of PostgreSQL under load, and report lost messages
 	@./tests/have-postgresql.sh
 	POSTROOM_TEST_LONG=1 $(CARGO) test --locked --test it -- --nocapture postgres::drill
 
-drill-containers: ## Kill containers of the Compose profile postgres under load, and count (needs Docker)
+drill-containers: ## Kill containers of the Compose profile postgres under load, and count messages (needs Docker)
 	./tests/containers.sh
 
 check: ## Format and lints only
@@ -52,14 +52,14 @@ bench: release ## Measure the service on this machine; ARGUMENTS="--profile 1m" 
 bench-micro: ## Measure the parts of a request, one at a time
 	$(CARGO) bench --locked --bench micro
 
-bench-postgres: ## The same on PostgreSQL with 1, 2 and 3 replicas, beside pgbench; ARGUMENTS as for bench
+bench-postgres: ## The same on PostgreSQL with 1, 2 and 3 replicas, compared with pgbench; ARGUMENTS as for bench
 	./benches/postgres.sh $(ARGUMENTS)
 
 fuzz: ## Fuzz every parser and verifier for SECONDS_EACH=60 each, or only TARGETS (needs a nightly toolchain and cargo-fuzz)
 	./fuzz/run.sh $(TARGETS)
 
-release: ## The optimised program, at target/release/postroom
+release: ## Build the optimised program, target/release/postroom
 	$(CARGO) build --locked --release
 
-clean: ## Remove what was built
+clean: ## Remove build results
 	$(CARGO) clean

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# From a fresh clone to a running service with one stored message: builds, starts, tries it out, and stays in the foreground.
+# From a fresh clone to a running service with one stored message: builds, starts, tests, and stays in the foreground.
 #
 #   ./quickstart.sh           until Ctrl-C
-#   ./quickstart.sh --check   the same, but stops again by itself; the exit code tells whether all went well
-#   ./quickstart.sh --empty   until Ctrl-C, but without the test message: the inbox stays as it is
+#   ./quickstart.sh --check   the same, then stops; exit code 0 means that every step worked
+#   ./quickstart.sh --empty   until Ctrl-C, without the test message: the inbox stays unchanged
 #
-# Settings come from the environment, then from .env, which is made with a random secret if there is none.
+# Settings come from the environment, then from .env, which is created with a random secret if it does not exist.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -15,8 +15,8 @@ readonly ready_seconds_max=1800 # the first start on a large database of the ori
 service=""                      # process id, once it runs
 follower=""
 secret_in_environment="${WEBHOOK_SECRET+set}${WEBHOOK_SECRET_FILE+set}"
-settings=(WEBHOOK_SECRET API_TOKEN LOG_LEVEL MAX_BODY_BYTES) # what a container is given, and all that .env names
-interrupted=130                 # exit code of Ctrl-C; 0 once all went well
+settings=(WEBHOOK_SECRET API_TOKEN LOG_LEVEL MAX_BODY_BYTES) # passed to the container, plus all that .env names
+interrupted=130                 # exit code of Ctrl-C; 0 once every step worked
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'quickstart: %s\n' "$*" >&2; exit 1; }
@@ -41,11 +41,11 @@ main() {
   $empty || try_out
   if $check; then
     stop
-    say "It works, and it is stopped again."
+    say "It works. The service is stopped."
     exit 0
   fi
   say ""
-  say "Postroom runs at $url, and its documentation is at $url/docs"
+  say "Postroom runs at $url; its documentation is at $url/docs"
   say "Reading is open to everyone who reaches this address unless API_TOKEN is set. Ctrl-C stops it. Its log ($log_file):"
   tail -n 0 -F "$log_file" 2>/dev/null &
   follower=$!
@@ -53,11 +53,11 @@ main() {
   wait_for_service
 }
 
-# cargo if it is there, else Docker, else one line of advice.
+# cargo if installed, else Docker, else one line of advice.
 choose_tool() {
   if command -v cargo >/dev/null; then
     command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null ||
-      fail "cargo is here, a C compiler is not: install one (Debian and Ubuntu: apt-get install build-essential)"
+      fail "cargo is installed, but no C compiler: install one (Debian and Ubuntu: apt-get install build-essential)"
     tool=cargo
   elif command -v docker >/dev/null && docker info >/dev/null 2>&1; then
     tool=docker
@@ -71,8 +71,8 @@ trim() {
   printf '%s' "${text%"${text##*[![:space:]]}"}"
 }
 
-# Takes what .env says, as data: lines KEY=VALUE, as Docker Compose reads them, without substitution. What the environment has goes
-# first, in whichever way it is given there: X and X_FILE are two names of one setting. Names of settings are in capitals, and those of
+# Reads .env as data: lines KEY=VALUE, as Docker Compose reads them, without substitution. The environment overrides it, in
+# either form: X and X_FILE are two names of one setting. Names of settings are in capitals, and the variables of
 # this script are not.
 read_env() {
   [ -f .env ] || return 0
@@ -94,7 +94,7 @@ read_env() {
   done < .env
 }
 
-# A secret of this machine's own, unless there is one. Nothing in .env is overwritten but an empty `WEBHOOK_SECRET=`.
+# Creates a secret for this machine, unless there is one. Overwrites only an empty `WEBHOOK_SECRET=` in .env.
 make_secret() {
   [ -z "$secret_in_environment${WEBHOOK_SECRET:-}${WEBHOOK_SECRET_FILE:-}" ] || return 0
   WEBHOOK_SECRET="$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')"
@@ -105,7 +105,7 @@ make_secret() {
     printf 'WEBHOOK_SECRET=%s\n' "$WEBHOOK_SECRET" >> data/env.new
     mv data/env.new .env
   )
-  say "Made a random WEBHOOK_SECRET in .env"
+  say "Created a random WEBHOOK_SECRET in .env"
 }
 
 check_port() {
@@ -125,7 +125,7 @@ check_port() {
 build() {
   say "Building with $tool; the first time takes some minutes"
   if [ "$tool" = cargo ]; then
-    cargo build --release --locked || fail "the build failed; an old Rust is renewed with 'rustup update'"
+    cargo build --release --locked || fail "the build failed; run 'rustup update' if Rust is too old"
     program="${CARGO_TARGET_DIR:-target}/release/postroom"
     [[ $program = /* ]] || program="./$program"
   else
@@ -138,7 +138,7 @@ postroom() {
   if [ "$tool" = cargo ]; then "$program" "$@"; else docker exec -i "$container" /usr/local/bin/postroom "$@"; fi
 }
 
-# In a process group of its own, so that Ctrl-C asks it to stop only once, through `stop`.
+# In a process group of its own, so that Ctrl-C stops it only once, through `stop`.
 start() {
   (umask 077 && : >> "$log_file")
   trap 'stop; exit "$interrupted"' INT TERM HUP
@@ -149,7 +149,7 @@ start() {
     "$program" serve >> "$log_file" 2>&1 &
   else
     # Inside, the port is always 8000 and ./data is /data.
-    [ -z "${WEBHOOK_SECRET_FILE:-}${API_TOKEN_FILE:-}" ] || fail "with Docker, give secrets themselves, not files of them"
+    [ -z "${WEBHOOK_SECRET_FILE:-}${API_TOKEN_FILE:-}" ] || fail "with Docker, set secrets as variables, not as files"
     inner_url=http://127.0.0.1:8000
     local name options=()
     for name in "${settings[@]}" "${!POSTROOM_@}"; do
@@ -164,8 +164,8 @@ start() {
   set +m
   local seconds=0
   until postroom health --url "$inner_url" >/dev/null 2>&1; do
-    kill -0 "$service" 2>/dev/null || { tail -n 1 "$log_file" >&2; fail "it did not start; the line above and $log_file say why"; }
-    ((seconds < ready_seconds_max * 5)) || fail "it is not ready; $log_file may say why"
+    kill -0 "$service" 2>/dev/null || { tail -n 1 "$log_file" >&2; fail "it did not start; the line above and $log_file have the reason"; }
+    ((seconds < ready_seconds_max * 5)) || fail "it is not ready; $log_file may have the reason"
     seconds=$((seconds + 1))
     ((seconds % 50)) || say "Waiting until it is ready"
     sleep 0.2
@@ -175,7 +175,7 @@ start() {
 
 stop() {
   trap - EXIT
-  trap '' INT TERM HUP # while it stops, once is enough
+  trap '' INT TERM HUP # ignore further signals during the stop
   if [ -n "$follower" ]; then kill "$follower" 2>/dev/null || true; fi
   if [ -n "$service" ] && kill -0 "$service" 2>/dev/null; then
     say ""
@@ -189,17 +189,17 @@ stop() {
 wait_for_service() {
   local status=0
   wait "$service" || status=$?
-  say "It ended by itself with exit code $status; $log_file says why" >&2
+  say "It ended by itself with exit code $status; $log_file has the reason" >&2
   service=""
   exit "$status"
 }
 
-# The tokens for reading, as they are given.
+# The tokens for reading, unchanged.
 reading_tokens() {
   if [ -n "${API_TOKEN_FILE:-}" ]; then cat "$API_TOKEN_FILE"; else printf '%s\n' "${API_TOKEN:-}"; fi
 }
 
-# GET, with whatever is here to do it.
+# GET, with the available tool.
 get() {
   local authorization=() line
   [ -z "$token" ] || authorization=(-H "Authorization: Bearer $token")
@@ -216,7 +216,7 @@ get() {
   exec 3>&-
 }
 
-# One signed message, seen again.
+# Sends one signed message and lists it.
 try_out() {
   local now id body
   now="$(date -u +%Y-%m-%dT%H:%M:%SZ)"
@@ -236,7 +236,7 @@ try_out() {
   tokens="$(reading_tokens)"
   token="$(trim "$(tr , '\n' <<< "$tokens" | grep -v '^[[:space:]]*sha256:' | head -n 1)")"
   if [ -n "$tokens" ] && [ -z "$token" ]; then
-    say "It is stored. Of the tokens for reading only digests are given, so look yourself:"
+    say "It is stored. API_TOKEN contains only digests, so list it yourself:"
     say "  curl -H 'Authorization: Bearer …' '$url/messages?since=$now'"
     return
   fi
@@ -245,7 +245,7 @@ try_out() {
   stats="$(get /stats)"
   say "  $listed"
   [[ $listed == *"\"$id\""* ]] || fail "the message is not in the list"
-  say "And it counts: GET $url/stats"
+  say "It is in the statistics: GET $url/stats"
   say "  $stats"
 }
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Checks a running service from outside: bash, curl, and openssl or postroom for the signature. The exit code tells.
+# Checks a running service from outside: bash, curl, and openssl or postroom for the signature. Exit code 0 means success.
 #
 #   BASE_URL=http://localhost:8000 WEBHOOK_SECRET=… ./test_api.sh
 #
-# What the environment lacks of WEBHOOK_SECRET, API_TOKEN and PORT is taken from .env. The database need not be empty: every run
-# uses ids, a sender and a text of its own. Its five messages stay there.
+# WEBHOOK_SECRET, API_TOKEN and PORT come from the environment, then from .env. The database need not be empty: every run
+# uses its own ids, sender and text. Its five messages stay there.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 2
 
@@ -34,7 +34,7 @@ for tool in curl sed; do
   command -v "$tool" >/dev/null || { echo "test_api: $tool is needed" >&2; exit 2; }
 done
 [ -n "$secret" ] || { echo "test_api: WEBHOOK_SECRET is not set" >&2; exit 2; }
-[ -n "$token" ] || [ -z "$tokens" ] || { echo "test_api: of API_TOKEN only digests are given; it needs a token itself" >&2; exit 2; }
+[ -n "$token" ] || [ -z "$tokens" ] || { echo "test_api: API_TOKEN contains only digests; the script needs a plain token" >&2; exit 2; }
 
 # The signature of exactly $1.
 sign() {
@@ -71,7 +71,7 @@ message() { # number, timestamp, text
   printf '{"message_id":"test-%s-%s","from":"%s","to":"+14155550100","ts":"%s","text":"%s"}' "$run" "$1" "$sender" "$2" "$3"
 }
 
-# What was expected: a status, and a text that the body holds.
+# Compares with the expected status, and a text that the body must contain.
 expect() { # name, status, text
   if [ "$status" = "$2" ] && [[ $body == *"$3"* ]]; then
     passed=$((passed + 1))
@@ -86,7 +86,7 @@ echo "Checking $base_url"
 request /health/live && expect "the process runs" 200 '{"status":"ok"}'
 request /health/ready && expect "it is ready" 200 '{"status":"ready"}'
 if [ "$status" = 000 ]; then
-  echo "Nothing answers at $base_url; start it, or set BASE_URL" >&2
+  echo "No response from $base_url; start the service, or set BASE_URL" >&2
   exit 1
 fi
 
@@ -99,10 +99,10 @@ post "$first " "$signature" && expect "a changed body is refused" 401 '{"detail"
 read_path "/messages?q=$run" && expect "refused messages are not stored" 200 '"data":[],"total":0,'
 
 post "$first" "$signature" && expect "a signed message is stored" 200 '{"status":"ok"}'
-post "$first" "$signature" && expect "the same again is no error" 200 '{"status":"ok"}'
-read_path "/messages?q=$run" && expect "and makes no second row" 200 '"total":1,'
+post "$first" "$signature" && expect "a duplicate is no error" 200 '{"status":"ok"}'
+read_path "/messages?q=$run" && expect "a duplicate adds no row" 200 '"total":1,'
 post_signed "$(message 1 2025-01-15T10:00:00Z changed)" && expect "a known id with other content is no error" 200 '{"status":"ok"}'
-read_path "/messages?q=$run" && expect "and the first copy is kept" 200 "\"text\":\"Hello $run 100% _sure_\""
+read_path "/messages?q=$run" && expect "the first copy is kept" 200 "\"text\":\"Hello $run 100% _sure_\""
 for number in 2 3 4 5; do
   post_signed "$(message "$number" "2025-01-15T1$number:00:00Z" "More of $run, number $number")"
   expect "message $number is stored" 200 '{"status":"ok"}'
@@ -116,14 +116,14 @@ post_signed "$(message 6 2025-01-15T10:00:00Z "$(printf '%4097s' '')")" && expec
 
 from="from=%2B${sender#+}"
 read_path "/messages?$from" && expect "the sender's messages are listed" 200 '"total":5,"limit":50,"offset":0}'
-read_path "/messages?from=$sender" && expect "a + that is not escaped will do" 200 '"total":5,'
+read_path "/messages?from=$sender" && expect "an unescaped + works" 200 '"total":5,'
 read_path "/messages?$from&limit=2&offset=1" && expect "a page has its limit and offset" 200 '"total":5,"limit":2,"offset":1}'
 [[ $body == *"test-$run-2"*"test-$run-3"* && $body != *"test-$run-4"* ]] || body="out of order: $body"
 expect "a page is in the order of time" 200 '{"data":'
 read_path "/messages?$from&since=2025-01-15T13:00:00Z" && expect "since is inclusive" 200 '"total":3,'
 read_path "/messages?$from&q=MORE%20of" && expect "search ignores case" 200 '"total":4,'
 read_path "/messages?$from&q=100%25%20_" && expect "% and _ are ordinary characters" 200 '"total":1,'
-read_path "/messages?$from&q=n_mber" && expect "and no wildcards" 200 '"total":0,'
+read_path "/messages?$from&q=n_mber" && expect "_ is no wildcard" 200 '"total":0,'
 read_path "/messages?$from&offset=1000" && expect "a page past the end is empty" 200 '"data":[],"total":5,'
 read_path "/messages?limit=0" && expect "limit 0 is refused" 422 'greater than or equal to 1'
 read_path "/messages?limit=101" && expect "limit 101 is refused" 422 'less than or equal to 100'
@@ -132,8 +132,8 @@ read_path /stats && expect "statistics have their fields" 200 '"senders_count":'
 read_path /metrics && expect "requests are counted" 200 'http_requests_total{path="/webhook",status="200"}'
 expect "results are counted" 200 'webhook_requests_total{result="duplicate"}'
 expect "latency is measured" 200 'request_latency_ms_count'
-request /openapi.json && expect "the contract is there for machines" 200 '"/webhook"'
-request /docs && expect "the contract is there for people" 200 '<html'
+request /openapi.json && expect "the OpenAPI document is served" 200 '"/webhook"'
+request /docs && expect "the documentation page is served" 200 '<html'
 request /nothing && expect "an unknown path is 404" 404 '{"detail":"Not Found"}'
 read_path /webhook && expect "a wrong method is 405" 405 '{"detail":"Method Not Allowed"}'
 

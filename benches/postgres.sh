@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `postroom bench --database-url` on a PostgreSQL server that is made for this run and removed afterwards. It syncs to disk.
+# `postroom bench --database-url` on a PostgreSQL server that is created for this run and removed afterwards. It syncs to disk.
 #
 #   benches/postgres.sh --only ingest --rounds 3 --connections 64,256
 #   benches/postgres.sh --only reads --rows 1000000

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes every target for SECONDS_EACH seconds (60 by default), or those whose names are given, beginning with the committed
+# Fuzzes every target for SECONDS_EACH seconds (60 by default), or the named ones, beginning with the committed
 # corpus and the samples of the providers. New inputs go to a folder that is not committed; a crash ends the run and leaves its
 # input under fuzz/artifacts.
 set -euo pipefail

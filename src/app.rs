@@ -13,7 +13,7 @@ use crate::http::answer::{ANSWERS_BYTES_MAX, AnswerRoom, SINGLE_READS_MAX};
 use crate::http::doors::Doors;
 use crate::http::rate::Rates;
 use crate::http::receive::LARGE_READS_MAX;
-use crate::http::{AppState, Face, Quarantine, Stage, connection};
+use crate::http::{AppState, Face, Quarantine, ROUTES, Stage, connection};
 use crate::runtime::{log, process};
 use crate::store::{Observer, Store};
 use crate::telemetry::Metrics;
@@ -54,7 +54,8 @@ impl App {
             }
         };
         let sources = config.sources.iter().map(|source| source.name.clone()).collect();
-        let metrics = Arc::new(Metrics::new(sources, config.store.queue_max, config.server.connections_max));
+        let metrics = Metrics::new(sources, config.store.queue_max, config.server.connections_max);
+        let metrics = Arc::new(metrics.with_paths(ROUTES.iter().map(|route| route.label)));
         let store = Store::open(&config.store, Arc::clone(&metrics) as Arc<dyn Observer>)
             .with_context(|| format!("DATABASE_URL: {}", config.store.database))?;
         let read_address = reading.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -141,7 +142,7 @@ impl Reloader {
             Ok(config) => config,
             Err(error) => return log::error("the secrets were not read again: the old ones hold").cause(&error).emit(),
         };
-        let (doors, open) = (sources.len(), access.tokens.is_empty());
+        let (doors, open) = (sources.len(), access.tokens.leave_reading_open());
         let cautions: Vec<_> = sources.iter().filter_map(|door| Some((door.name.clone(), door.caution()?))).collect();
         let exchanged = state.reload(sources, access);
         log::info("read the secrets again")
@@ -207,7 +208,7 @@ fn tell_configuration(
         .text("database", &config.store.database.to_string())
         .text("durability", durability)
         .text("log_level", config.log_level.name())
-        .text("reading", reading(config.access.tokens.is_empty()))
+        .text("reading", reading(config.access.tokens.leave_reading_open()))
         .text_if("cors_origins", list(&config.access.cors_origins).as_deref())
         .value("secrets", config.sources.iter().map(|source| source.keys.len()).sum::<usize>())
         .value("max_body_bytes", server.body_bytes_max)
@@ -227,7 +228,7 @@ fn tell_configuration(
         }
     }
     warn_of_settings(&config.cautions);
-    if config.access.tokens.is_empty() {
+    if config.access.tokens.leave_reading_open() {
         warn_of_open_reading();
     }
 }

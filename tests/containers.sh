@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Kills replicas and the database of the Compose profile `postgres` while messages arrive through the balancer. In the end every
-# message must have been acknowledged, and be there once. Needs Docker with Compose 2; what it starts is gone afterwards.
+# message must be acknowledged, and stored once. Needs Docker with Compose 2; it removes everything that it starts.
 #
 #   MESSAGES=100000 ROUNDS=6 ./tests/containers.sh
 set -euo pipefail
@@ -20,7 +20,7 @@ awk -v count="$messages" 'BEGIN { for (i = 1; i <= count; i++)
     send - --url http://balancer:8000 --concurrency 64 --tries 100 --json >"$summary" 2>/dev/null &
 load=$!
 
-# The container, and how long it is away.
+# The container, and how long it is down.
 strike() {
   docker kill "$COMPOSE_PROJECT_NAME-$1" >/dev/null
   echo "killed $1"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sees to it that PostgreSQL's programs are there, for the tests that start a server of their own: installs Debian's package where
-# that is possible, and says what to install where it is not. The tests then skip what needs a server.
+# Makes PostgreSQL's programs available for the tests that start a server: installs Debian's package if possible, and
+# otherwise prints what to install. The tests then skip what needs a server.
 [ -n "${TEST_POSTGRES_URL:-}${TEST_POSTGRES_BIN:-}" ] && exit 0
 ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 && exit 0
 command -v initdb > /dev/null && command -v pg_ctl > /dev/null && command -v psql > /dev/null && exit 0

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Measures what people use instead of Postroom, and Postroom, one after the other on this machine, all at the same durability:
-# whatever is acknowledged is on disk.
+# Measures Postroom and alternatives to it, one after the other on this machine, all at the same durability: acknowledged
+# data are on disk.
 #
 #   benches/peers/run.sh                  # three rounds of about five seconds each
 #   ROUNDS=5 SECONDS_EACH=10 benches/peers/run.sh
 #
-# What is missing is installed: Redis (package redis-tools) and PostgreSQL by apt-get, where that is allowed; NATS, FastAPI and
+# Installs what is missing: Redis (package redis-tools) and PostgreSQL by apt-get, if permitted; NATS, FastAPI and
 # uvicorn from PyPI into a temporary folder. Every server listens on 127.0.0.1 only, on a port of its own, keeps its data in
-# that folder, and is stopped at the end. Servers that the packages may have started are left alone and not used.
+# that folder, and is stopped at the end. Servers that the packages may have started are not touched and not used.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -10,6 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use super::arguments::ServeArguments;
 use crate::config::sources::VERIFY_TOKEN_VARIABLE;
 use crate::config::{Config, Inputs};
+use crate::http::routes::{WEBHOOK, path_of_source};
 use crate::providers::{Source, original};
 use crate::store::Database;
 use crate::store::postgres;
@@ -134,8 +135,8 @@ fn check_postgres(server: &PostgresConfig, thorough: bool) -> anyhow::Result<Exi
 /// What has to stand in the provider's dashboard, and what a request has to bring. Never a secret itself.
 fn tell_door(source: &Source, base_url: Option<&str>) -> anyhow::Result<()> {
     let path = match source.name == original::SCHEME.kind {
-        true => "/webhook".to_owned(),
-        false => format!("/webhook/{}", source.name),
+        true => WEBHOOK.to_owned(),
+        false => path_of_source(&source.name),
     };
     let base_url = source.options.base_url.as_deref().or(base_url).unwrap_or("https://YOUR-HOST");
     say!("door           {path} ({})", source.scheme.title)?;

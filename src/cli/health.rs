@@ -10,6 +10,7 @@ use hyper::header::HeaderMap;
 
 use super::arguments::local_url;
 use super::client::{Client, Target};
+use crate::http::routes::READY;
 
 /// Exits 0 if the service is ready, 1 if it is not or cannot be reached.
 #[derive(Debug, clap::Args)]
@@ -31,7 +32,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             local_url(&inputs.host()?, inputs.port()?)
         }
     };
-    let target = Target::parse(&url, "/health/ready")?;
+    let target = Target::parse(&url, READY)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let reply = runtime.block_on(async {
         let mut client = Client::new(target);

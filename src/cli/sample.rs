@@ -12,6 +12,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use super::arguments::{local_url, source_named};
 use super::client::{Client, Target};
 use crate::domain::{Moment, Secret};
+use crate::http::routes::path_of_source;
 use crate::providers::{Key, Request, SecretForm};
 
 /// A sample: provider, name, bytes.
@@ -81,7 +82,7 @@ pub fn send(wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
         }
         (None, None) => anyhow::bail!("there is no sample of {kind}; name a file"),
     };
-    let path = format!("/webhook/{}", source.name);
+    let path = path_of_source(&source.name);
     let url = wanted.url.map_or_else(|| local_url(&config.server.host, config.server.port), str::to_owned);
     let target = Target::parse(&url, &path)?;
     let mut own = HeaderMap::new();

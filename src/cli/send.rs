@@ -20,6 +20,7 @@ use super::client::{Client, Reply, Target};
 use super::sample::{self, Wanted};
 use super::unpack;
 use crate::config::{Inputs, SigningKey, signing_key};
+use crate::http::routes::WEBHOOK;
 use crate::providers::original::SIGNATURE_HEADER;
 use crate::runtime::signals::StopSignals;
 use crate::telemetry::histogram::Spread;
@@ -120,7 +121,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(url) => url.clone(),
         None => local_url(&inputs.host()?, inputs.port()?),
     };
-    let target = Target::parse(&url, "/webhook")?;
+    let target = Target::parse(&url, WEBHOOK)?;
     let fits = |rate: f64| rate >= RATE_LEAST && rate.is_finite();
     ensure!(arguments.rate.is_none_or(fits), "--rate must be at least {RATE_LEAST}");
     let input = unpack::open(file)?;

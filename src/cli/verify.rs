@@ -14,6 +14,7 @@ use super::quarantine;
 use super::sign::read;
 use crate::config::{Config, Inputs};
 use crate::domain::Moment;
+use crate::http::routes::path_of_source;
 
 /// Checks a captured request against a door, and says in words what is wrong.
 ///
@@ -55,7 +56,7 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     let (source, config) = source_named(flags, arguments.serve.config, &name)?;
     let body = read(&body)?;
     let headers = parse_headers(&arguments.headers)?;
-    let target = arguments.target.unwrap_or_else(|| format!("/webhook/{}", source.name));
+    let target = arguments.target.unwrap_or_else(|| path_of_source(&source.name));
     ensure!(target.starts_with('/'), "--target must begin with /");
     let now = match arguments.at {
         Some(seconds) => Moment::from_microseconds(seconds.saturating_mul(1_000_000)),

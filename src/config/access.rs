@@ -1,4 +1,4 @@
-//! Who may read: bearer tokens, in clear or as digests.
+//! Who may do what: tokens, each of a scope, in clear or as digests.
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -11,8 +11,8 @@ use crate::providers::encoding::decode_hex;
 /// Who may read what is stored, and how browsers and crowds are met.
 #[derive(Debug, Clone)]
 pub struct AccessConfig {
-    /// Bearer tokens, any of which opens; none leaves reading open to all.
-    pub tokens: Vec<Token>,
+    /// The tokens and what each may do.
+    pub tokens: Tokens,
     /// Whether `/metrics` asks for no token.
     pub metrics_public: bool,
     /// Origins whose pages may read with a browser, as browsers send them; `*` for all. None by default.
@@ -21,6 +21,99 @@ pub struct AccessConfig {
     pub reads_per_minute: u32,
     /// Most believed requests a second at one door; 0 for no limit.
     pub posts_per_second: u32,
+}
+
+/// What the owner of a token may do. A higher scope includes the lower ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Read what is stored.
+    Read,
+    /// Make the service act.
+    Operate,
+    /// Erase what is stored.
+    Admin,
+}
+
+impl Scope {
+    /// All of them, from the lowest.
+    const ALL: [Self; 3] = [Self::Read, Self::Operate, Self::Admin];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Operate => "operate",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The setting that has its tokens.
+    pub fn setting(self) -> &'static str {
+        match self {
+            Self::Read => "API_TOKEN",
+            Self::Operate => "POSTROOM_API_OPERATOR_TOKEN",
+            Self::Admin => "POSTROOM_API_ADMIN_TOKEN",
+        }
+    }
+
+    /// Itself and the higher ones.
+    pub fn sufficient(self) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |scope| *scope >= self)
+    }
+}
+
+/// All tokens.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens(Vec<(Scope, Token)>);
+
+impl Tokens {
+    /// Reads the settings of all scopes.
+    fn load(inputs: &Inputs) -> Result<Self, ConfigError> {
+        let mut tokens = Vec::new();
+        for scope in Scope::ALL {
+            let setting = scope.setting();
+            let problem =
+                || complaint_about(setting, "holds a sha256: that is not followed by 64 small hexadecimal digits");
+            for secret in inputs.secrets(setting)? {
+                let token = Token::parse(secret.expose()).ok_or_else(problem)?;
+                if let Some((lower, _)) = tokens.iter().find(|(lower, known)| *lower < scope && *known == token) {
+                    inputs.caution(setting, shared_with(*lower));
+                }
+                tokens.push((scope, token));
+            }
+        }
+        Ok(Self(tokens))
+    }
+
+    /// Tokens of these scopes.
+    #[cfg(test)]
+    pub fn of(tokens: &[(Scope, &str)]) -> Self {
+        let parsed = |(scope, text): &(Scope, &str)| Some((*scope, Token::parse(text.as_bytes())?));
+        Self(tokens.iter().filter_map(parsed).collect())
+    }
+
+    /// Whether everyone may read: only tokens for reading close it.
+    pub fn leave_reading_open(&self) -> bool {
+        !self.0.iter().any(|(scope, _)| *scope == Scope::Read)
+    }
+
+    /// Whether any token has a scope.
+    pub fn has(&self, needed: Scope) -> bool {
+        self.0.iter().any(|(scope, _)| *scope >= needed)
+    }
+
+    /// The highest scope of a token; none for an unknown one. Every token is compared, each in constant time.
+    pub fn scope_of(&self, given: &[u8]) -> Option<Scope> {
+        self.0.iter().filter(|(_, token)| token.matches(given)).map(|(scope, _)| *scope).max()
+    }
+}
+
+/// A caution about a token that is in two settings.
+fn shared_with(lower: Scope) -> &'static str {
+    match lower {
+        Scope::Read => "has a token that API_TOKEN has too: it has the higher scope for everyone who knows it",
+        _ => "has a token that POSTROOM_API_OPERATOR_TOKEN has too: it has the higher scope for everyone who knows it",
+    }
 }
 
 /// A token, or its SHA-256: whoever sees the settings then still cannot read.
@@ -50,15 +143,10 @@ impl std::fmt::Debug for Token {
 
 /// Reads what was said of reading.
 pub(super) fn load(inputs: &Inputs) -> Result<AccessConfig, ConfigError> {
-    let mut tokens = Vec::new();
-    for token in inputs.secrets("API_TOKEN")? {
-        let problem =
-            || complaint_about("API_TOKEN", "holds a sha256: that is not followed by 64 small hexadecimal digits");
-        tokens.push(Token::parse(token.expose()).ok_or_else(problem)?);
-    }
+    let tokens = Tokens::load(inputs)?;
     let given = inputs.value("POSTROOM_METRICS_PUBLIC")?;
     let metrics_public = match given.value.to_ascii_lowercase().as_str() {
-        "" => tokens.is_empty(),
+        "" => tokens.leave_reading_open(),
         "true" => true,
         "false" => false,
         _ => return Err(complaint(given, |value| format!("must be true or false, not '{value}'"))),

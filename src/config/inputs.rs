@@ -233,6 +233,7 @@ fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(
     for name in environment.keys() {
         let sections = [
             "POSTROOM_SERVER_",
+            "POSTROOM_API_",
             "POSTROOM_DOORS_",
             "POSTROOM_QUARANTINE_",
             "POSTROOM_STORE_",

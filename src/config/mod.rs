@@ -5,26 +5,29 @@ mod error;
 mod given;
 pub mod host;
 mod inputs;
+mod log_level;
 mod network;
 mod postgres;
 mod rules;
+mod server;
 pub mod settings;
 pub mod sources;
+mod store;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::domain::Secret;
 use crate::providers::Source;
 pub use crate::providers::signature::SigningKey;
 pub use crate::runtime::log::LogLevel;
-use crate::store::{Database, StoreConfig};
-pub use access::{AccessConfig, Token};
+use crate::store::StoreConfig;
+pub use access::{AccessConfig, Scope, Tokens};
 pub use error::ConfigError;
 use error::{complaint, complaint_about};
-use given::Given;
 pub use inputs::Inputs;
 pub use network::Network;
+pub use server::ServerConfig;
+pub use store::store_of;
 
 /// Everything `serve` needs to know.
 #[derive(Debug)]
@@ -54,55 +57,16 @@ pub struct QuarantineConfig {
     pub requests_max: u32,
 }
 
-/// The edge to the network: every limit has a name and a defined answer.
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    /// Address or host name to bind.
-    pub host: String,
-    /// Port to bind; 0 takes a free one.
-    pub port: u16,
-    /// Where reading is served instead, so that only the doors face the network.
-    pub read_address: Option<(String, u16)>,
-    /// Most bytes of a request body.
-    pub body_bytes_max: usize,
-    /// Most bytes of all bodies under way, beyond the first 16 KiB of each.
-    pub bodies_bytes_max: usize,
-    /// Most bytes of a request head.
-    pub header_bytes_max: usize,
-    /// Most header fields of a request.
-    pub headers_max: usize,
-    /// Longest wait for a whole request head.
-    pub header_timeout: Duration,
-    /// Longest wait for a whole request body.
-    pub body_timeout: Duration,
-    /// Longest rest of a connection between requests.
-    pub idle_timeout: Duration,
-    /// Longest time from head to answer.
-    pub request_timeout: Duration,
-    /// Most connections at once.
-    pub connections_max: usize,
-    /// How long the service goes on after SIGTERM, not ready, before it stops.
-    pub drain: Duration,
-    /// How long a stop waits for requests under way.
-    pub grace: Duration,
-    /// Most bytes of a body at the doors of providers.
-    pub door_body_bytes_max: usize,
-    /// Scheme and host, and perhaps a path, under which providers reach us.
-    pub public_base_url: Option<String>,
-    /// Proxies whose word is taken for scheme and host, where no base URL is set.
-    pub trusted_proxies: Vec<Network>,
-}
-
 impl Config {
     /// Checks everything that was said. Reads secret files; touches nothing else.
     pub fn load(inputs: &Inputs) -> Result<Self, ConfigError> {
-        let server = server(inputs)?;
+        let server = server::load(inputs)?;
         let base_url_known = server.public_base_url.is_some() || !server.trusted_proxies.is_empty();
         let sources = sources::load(inputs, base_url_known)?;
-        let store = store(inputs, inputs.value("DATABASE_URL")?)?;
+        let store = store::load(inputs, inputs.value("DATABASE_URL")?)?;
         Ok(Self {
             sources,
-            log_level: log_level(inputs.value("LOG_LEVEL")?)?,
+            log_level: log_level::load(inputs.value("LOG_LEVEL")?)?,
             server,
             access: access::load(inputs)?,
             store,
@@ -122,151 +86,18 @@ pub fn signing_key(inputs: &Inputs) -> Result<SigningKey, ConfigError> {
     Ok(SigningKey::new(&webhook_secret(inputs)?))
 }
 
-fn server(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
-    let seconds = |name, least| inputs.number(name, least, 86_400).map(Duration::from_secs);
-    let count = |name, least, most| inputs.number(name, least, most).map(|number| number as usize);
-    Ok(ServerConfig {
-        host: inputs.host()?,
-        port: inputs.port()?,
-        read_address: read_address(inputs)?,
-        body_bytes_max: count("MAX_BODY_BYTES", 1, 1 << 30)?,
-        bodies_bytes_max: count("POSTROOM_SERVER_BODIES_BYTES_MAX", 0, 1 << 40)?,
-        // Below 8 KiB hyper has no room to read into.
-        header_bytes_max: count("POSTROOM_SERVER_HEADER_BYTES_MAX", 8_192, 1 << 20)?,
-        headers_max: count("POSTROOM_SERVER_HEADERS_MAX", 8, 1_000)?,
-        header_timeout: seconds("POSTROOM_SERVER_HEADER_SECONDS", 1)?,
-        body_timeout: seconds("POSTROOM_SERVER_BODY_SECONDS", 1)?,
-        idle_timeout: seconds("POSTROOM_SERVER_IDLE_SECONDS", 1)?,
-        request_timeout: seconds("POSTROOM_SERVER_REQUEST_SECONDS", 1)?,
-        connections_max: count("POSTROOM_SERVER_CONNECTIONS_MAX", 1, 1 << 20)?,
-        drain: seconds("POSTROOM_SERVER_DRAIN_SECONDS", 0)?,
-        grace: seconds("POSTROOM_SERVER_GRACE_SECONDS", 0)?,
-        door_body_bytes_max: count("POSTROOM_DOORS_BODY_BYTES_MAX", 1, 1 << 30)?,
-        public_base_url: public_base_url(inputs.value("PUBLIC_BASE_URL")?)?,
-        trusted_proxies: trusted_proxies(inputs)?,
-    })
-}
-
-/// None unless a port for reading is set.
-fn read_address(inputs: &Inputs) -> Result<Option<(String, u16)>, ConfigError> {
-    if inputs.value("POSTROOM_SERVER_READ_PORT")?.value.is_empty() {
-        return Ok(None);
-    }
-    let port = inputs.number("POSTROOM_SERVER_READ_PORT", 0, 65_535)? as u16;
-    Ok(Some((inputs.host_to_bind("POSTROOM_SERVER_READ_HOST")?, port)))
-}
-
-fn public_base_url(given: Given) -> Result<Option<String>, ConfigError> {
-    match (given.value.trim(), sources::base_url(given.value.trim())) {
-        ("", _) => Ok(None),
-        (_, Some(url)) => Ok(Some(url)),
-        (_, None) => Err(complaint(given, |_| sources::BASE_URL_RULE.to_owned())),
-    }
-}
-
-fn trusted_proxies(inputs: &Inputs) -> Result<Vec<Network>, ConfigError> {
-    let given = inputs.value("POSTROOM_SERVER_TRUSTED_PROXIES")?;
-    let parts = given.value.split(',').map(str::trim).filter(|part| !part.is_empty());
-    match parts.map(Network::parse).collect::<Option<Vec<_>>>() {
-        Some(networks) => {
-            if networks.iter().any(Network::is_everyone) {
-                inputs.caution(&given.said_by, TRUSTS_EVERYONE);
-            }
-            Ok(networks)
-        }
-        None => {
-            Err(complaint(given, |value| format!("must be addresses such as 10.0.0.1 or 10.0.0.0/8, not '{value}'")))
-        }
-    }
-}
-
-const TRUSTS_EVERYONE: &str = "trusts every address: any client can then claim another address and another URL";
-
-/// The store at `url`, with the limits that the inputs say. `flag` is where the URL was given.
-pub fn store_of(inputs: &Inputs, url: &str, flag: &str) -> Result<StoreConfig, ConfigError> {
-    store(inputs, Given { value: url.to_owned(), said_by: flag.to_owned() })
-}
-
-fn store(inputs: &Inputs, url: Given) -> Result<StoreConfig, ConfigError> {
-    let seconds = |name| inputs.number(name, 0, 3_600).map(Duration::from_secs);
-    Ok(StoreConfig {
-        database: database(url, inputs)?,
-        queue_max: inputs.number("POSTROOM_STORE_QUEUE_MAX", 1, 1 << 20)? as usize,
-        batch_max: inputs.number("POSTROOM_STORE_BATCH_MAX", 1, 1 << 16)? as usize,
-        lock_timeout: seconds("POSTROOM_STORE_LOCK_SECONDS")?,
-        query_timeout: seconds("POSTROOM_STORE_QUERY_SECONDS")?,
-        readers: inputs.number("POSTROOM_STORE_READERS", 1, 64)? as usize,
-        checkpoint_pages: inputs.number("POSTROOM_STORE_CHECKPOINT_PAGES", 16, 1 << 20)? as u32,
-        log_pages_max: inputs.number("POSTROOM_STORE_LOG_PAGES_MAX", 16, 1 << 28)? as u32,
-    })
-}
-
 fn quarantine(inputs: &Inputs) -> Result<Option<QuarantineConfig>, ConfigError> {
     let folder = inputs.value("POSTROOM_QUARANTINE_FOLDER")?.value;
     let requests_max = inputs.number("POSTROOM_QUARANTINE_REQUESTS_MAX", 1, 99_999)? as u32;
     Ok((!folder.is_empty()).then(|| QuarantineConfig { folder: PathBuf::from(folder), requests_max }))
 }
 
-fn log_level(given: Given) -> Result<LogLevel, ConfigError> {
-    let levels = [LogLevel::Debug, LogLevel::Info, LogLevel::Warning, LogLevel::Error, LogLevel::Critical];
-    // Other programs' words for two of them, in Python's logging and elsewhere.
-    let name = match given.value.trim().to_ascii_uppercase() {
-        name if name == "WARN" => "WARNING".to_owned(),
-        name if name == "FATAL" => "CRITICAL".to_owned(),
-        name => name,
-    };
-    let found = levels.into_iter().find(|level| level.name() == name);
-    found.ok_or_else(|| {
-        complaint(given, |value| format!("must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not '{value}'"))
-    })
-}
-
-/// `sqlite:///` and a path, taken as it stands (no URL decoding), or the URL of a PostgreSQL server.
-fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
-    if ["postgres://", "postgresql://"].iter().any(|scheme| given.value.starts_with(scheme)) {
-        return postgres::load(&given.value, &given.said_by, inputs).map(|config| Database::Postgres(config.into()));
-    }
-    // A URL may hold a password, so complaints show no more of it than the scheme.
-    let problem = match given.value.strip_prefix("sqlite:///") {
-        Some("") => "names no file after sqlite:///".to_owned(),
-        Some(":memory:") => "asks for a database in memory, which would lose every message at the next stop".to_owned(),
-        Some(path) if path.contains('\0') => "holds a NUL character".to_owned(),
-        Some(path) => match said_beside(path).filter(|_| std::fs::symlink_metadata(path).is_err()) {
-            None => return Ok(Database::Sqlite { path: PathBuf::from(path) }),
-            Some(what) => format!(
-                "has {what}: all that follows sqlite:/// is the path of the file, and there is no file '{path}'; take {what} away, or make \
-                 the file if that is its name"
-            ),
-        },
-        None => match given.value.split_once(':') {
-            Some((scheme, _)) if scheme != "sqlite" => format!(
-                "has the scheme '{}', which is not supported; use sqlite:////absolute/path, sqlite:///relative/path or postgres://",
-                scheme.chars().filter(|character| !character.is_control()).take(20).collect::<String>()
-            ),
-            _ => {
-                "must be of the form sqlite:////absolute/path, sqlite:///relative/path or postgres://user@host/database"
-                    .to_owned()
-            }
-        },
-    };
-    Err(ConfigError::Setting { said_by: given.said_by, problem })
-}
-
-/// What a path holds that is hardly meant as a part of it. The original service takes it as one, so there may be such files.
-fn said_beside(path: &str) -> Option<&'static str> {
-    let has_query = path.rsplit_once('?').is_some_and(|(_, query)| query.is_empty() || query.contains('='));
-    match path {
-        _ if has_query => Some("a query string"),
-        _ if path.trim() != path => Some("white space at an end"),
-        _ if path.starts_with(['\'', '"']) || path.ends_with(['\'', '"']) => Some("quotes"),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Database;
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         load_with(&[], environment, None)
@@ -298,7 +129,7 @@ mod tests {
         assert_eq!(config.store.database, Database::Sqlite { path: "/data/app.db".into() });
         assert_eq!((config.server.host.as_str(), config.server.port), ("0.0.0.0", 8000));
         assert_eq!((config.log_level, config.server.body_bytes_max), (LogLevel::Info, 1 << 20));
-        assert!(config.access.tokens.is_empty() && config.access.metrics_public);
+        assert!(config.access.tokens.leave_reading_open() && config.access.metrics_public);
         let expected = SigningKey::new(&Secret::new(" s ").unwrap()).sign(b"x");
         assert_eq!(config.sources[0].keys[0].signing().sign(b"x"), expected, "the secret is not trimmed");
         assert!(!format!("{config:?}").contains(" s "));

@@ -69,6 +69,16 @@ pub const SETTINGS: &[Setting] = &[
         ("api", "token_file"),
         "Bearer tokens for reading, comma-separated, or sha256: and their digest; unset leaves reading open",
     ),
+    secret(
+        "POSTROOM_API_OPERATOR_TOKEN",
+        ("api", "operator_token_file"),
+        "Tokens for calls that act, and for reading; in the same form. Unset leaves such calls to administrators",
+    ),
+    secret(
+        "POSTROOM_API_ADMIN_TOKEN",
+        ("api", "admin_token_file"),
+        "Tokens for calls that erase, and for all others; in the same form. Unset leaves such calls to nobody",
+    ),
     setting(
         "POSTROOM_METRICS_PUBLIC",
         ("metrics", "public"),

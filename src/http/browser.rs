@@ -7,14 +7,10 @@ use hyper::header::{
 };
 use hyper::{Method, StatusCode};
 
-use super::{Answer, AppState, Endpoint};
+use super::route::{Cache, Cors, Route};
+use super::routes::{Found, methods};
+use super::{Answer, AppState};
 use crate::config::AccessConfig;
-
-/// Whether browsers of other origins may be let in: where something is read, never at the doors.
-fn is_shared(endpoint: Endpoint) -> bool {
-    use Endpoint::{Events, Live, Message, Messages, OpenApi, Ready, Stats, Statuses};
-    matches!(endpoint, Messages | Message | Statuses | Events | Stats | Live | Ready | OpenApi)
-}
 
 /// The origin that may read this answer, if the operator lets it.
 fn allowed_origin(access: &AccessConfig, headers: &HeaderMap) -> Option<HeaderValue> {
@@ -24,27 +20,28 @@ fn allowed_origin(access: &AccessConfig, headers: &HeaderMap) -> Option<HeaderVa
 }
 
 /// Answers the question that a browser asks before it reads with a token.
-pub fn preflight(app: &AppState, endpoint: Endpoint, method: &Method, headers: &HeaderMap) -> Option<Answer> {
+pub fn preflight(app: &AppState, found: &Found<'_>, method: &Method, headers: &HeaderMap) -> Option<Answer> {
     let asks = *method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    if !asks || !is_shared(endpoint) {
+    let shared = found.rows().iter().filter(|row| row.cors == Cors::Named);
+    if !asks || shared.clone().next().is_none() {
         return None;
     }
     allowed_origin(&app.access(), headers)?;
     let mut answer = Answer::default();
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let out = answer.headers_mut();
-    out.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET"));
-    out.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, x-request-id"));
+    out.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::try_from(methods(shared)).ok()?);
+    let headers = HeaderValue::from_static("authorization, x-postroom-token, x-request-id");
+    out.insert(ACCESS_CONTROL_ALLOW_HEADERS, headers);
     out.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     Some(answer)
 }
 
 /// Adds to an answer what browsers have to know. The doors answer machines, but a browser can be led there too.
-pub fn guard(app: &AppState, endpoint: Option<Endpoint>, headers: &HeaderMap, answer: &mut Answer) {
+pub fn guard(app: &AppState, route: Option<&Route>, headers: &HeaderMap, answer: &mut Answer) {
     let access = app.access();
-    if let Some(origin) =
-        endpoint.filter(|endpoint| is_shared(*endpoint)).and_then(|_| allowed_origin(&access, headers))
-    {
+    let is_shared = route.is_some_and(|route| route.cors == Cors::Named);
+    if let Some(origin) = is_shared.then(|| allowed_origin(&access, headers)).flatten() {
         let out = answer.headers_mut();
         out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         out.insert(
@@ -56,13 +53,19 @@ pub fn guard(app: &AppState, endpoint: Option<Endpoint>, headers: &HeaderMap, an
         // The answer depends on who asks, and a cache in between must know.
         answer.headers_mut().insert(VARY, HeaderValue::from_static("origin"));
     }
-    let mut absent = |name: HeaderName, value: &'static str| {
-        answer.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    let is_ok = answer.status() == StatusCode::OK;
+    let mut absent = |name: HeaderName, value: HeaderValue| {
+        answer.headers_mut().entry(name).or_insert(value);
     };
-    absent(X_CONTENT_TYPE_OPTIONS, "nosniff");
-    absent(REFERRER_POLICY, "no-referrer");
-    absent(CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'");
-    if !matches!(endpoint, Some(Endpoint::Docs)) {
-        absent(CACHE_CONTROL, "no-store");
+    absent(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    absent(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    absent(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    match route.map_or(Cache::NoStore, |route| route.cache) {
+        Cache::NoStore => absent(CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        Cache::Public { seconds } if is_ok => {
+            let value = HeaderValue::try_from(format!("public, max-age={seconds}"));
+            value.into_iter().for_each(|value| absent(CACHE_CONTROL, value));
+        }
+        Cache::Unsaid | Cache::Public { .. } => {}
     }
 }

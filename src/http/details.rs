@@ -5,6 +5,7 @@ use hyper::header::{CONTENT_DISPOSITION, HeaderName, HeaderValue};
 use tokio::sync::SemaphorePermit;
 
 use super::error::ApiError;
+use super::route::Call;
 use super::views::{
     AmbiguousView, DetailView, EventView, EventsView, FullMessageView, InvalidView, StatusView, ok, with_type,
 };
@@ -12,7 +13,7 @@ use super::{Answer, AppState, params};
 use crate::store::Lookup;
 
 /// A message with everything that its provider told.
-#[utoipa::path(get, path = "/messages/{id}", tag = "messages", operation_id = "message",
+#[utoipa::path(get, path = "", tag = "messages", operation_id = "message",
     description = "The six fields, what the provider told beyond them, and which stored body brought it. raw=1 answers that \
         body, exactly as it came (but for secrets in it).",
     params(
@@ -28,8 +29,8 @@ use crate::store::Lookup;
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]
-pub async fn message(app: &AppState, path: &str, query: &str) -> Result<Answer, ApiError> {
-    let id = params::path_id(path, "").ok_or(ApiError::NotFound)?;
+pub async fn message(Call { app, parameter, query, .. }: Call<'_>) -> Result<Answer, ApiError> {
+    let id = params::path_id(parameter).ok_or(ApiError::NotFound)?;
     let _turn = turn(app).await;
     let found = one(app.store.message(id).await?)?;
     if !params::flag(query, "raw") {
@@ -49,7 +50,7 @@ async fn raw_body(app: &AppState, number: Option<i64>) -> Result<Answer, ApiErro
 }
 
 /// How far a sent message came.
-#[utoipa::path(get, path = "/messages/{id}/statuses", tag = "messages", operation_id = "statuses",
+#[utoipa::path(get, path = "", tag = "messages", operation_id = "statuses",
     description = "The greatest state that was ever told of a message, and all records. What was sent is not in the inbox, so \
         the message itself need not be there. raw=1 returns the body that brought the latest record, or the latest of a state and \
         of a recipient.",
@@ -70,8 +71,8 @@ async fn raw_body(app: &AppState, number: Option<i64>) -> Result<Answer, ApiErro
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]
-pub async fn statuses(app: &AppState, path: &str, query: &str) -> Result<Answer, ApiError> {
-    let id = params::path_id(path, "/statuses").ok_or(ApiError::NotFound)?;
+pub async fn statuses(Call { app, parameter, query, .. }: Call<'_>) -> Result<Answer, ApiError> {
+    let id = params::path_id(parameter).ok_or(ApiError::NotFound)?;
     let wanted = params::record_request(query).map_err(ApiError::Invalid)?;
     let _turn = turn(app).await;
     let found = one(app.store.statuses(id).await?)?;
@@ -94,7 +95,7 @@ fn one<T>(found: Lookup<T>) -> Result<T, ApiError> {
 }
 
 /// What came through the doors and is neither message nor status.
-#[utoipa::path(get, path = "/events", tag = "messages", operation_id = "events",
+#[utoipa::path(get, path = "", tag = "messages", operation_id = "events",
     description = "Account events, unknown types, bodies that could not be read (kind unreadable), and copies that differ from \
         what is stored (kind conflict); messages of our own, edits and deletions, with message as their parts. The newest first; \
         before goes on to older ones.",
@@ -112,7 +113,7 @@ fn one<T>(found: Lookup<T>) -> Result<T, ApiError> {
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]
-pub async fn events(app: &AppState, query: &str) -> Result<Answer, ApiError> {
+pub async fn events(Call { app, query, .. }: Call<'_>) -> Result<Answer, ApiError> {
     let request = params::event_request(query).map_err(ApiError::Invalid)?;
     let _turn = turn(app).await;
     let events = app.store.events(request).await?;
@@ -121,7 +122,7 @@ pub async fn events(app: &AppState, query: &str) -> Result<Answer, ApiError> {
 }
 
 /// One event.
-#[utoipa::path(get, path = "/events/{id}", tag = "messages", operation_id = "event",
+#[utoipa::path(get, path = "", tag = "messages", operation_id = "event",
     description = "An event by its number, as the listing shows it. raw=1 returns the body that brought it, exactly as it came \
         (but for secrets in it).",
     params(
@@ -136,8 +137,8 @@ pub async fn events(app: &AppState, query: &str) -> Result<Answer, ApiError> {
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]
-pub async fn event(app: &AppState, path: &str, query: &str) -> Result<Answer, ApiError> {
-    let number = params::path_number(path, "/events/").ok_or(ApiError::NotFound)?;
+pub async fn event(Call { app, parameter, query, .. }: Call<'_>) -> Result<Answer, ApiError> {
+    let number = params::path_number(parameter).ok_or(ApiError::NotFound)?;
     let event = app.store.event(number).await?.ok_or(ApiError::NotFound)?;
     match params::flag(query, "raw") {
         true => raw_body(app, event.payload).await,

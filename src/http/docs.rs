@@ -4,11 +4,13 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue};
 use utoipa_swagger_ui::Config;
 
 use super::Answer;
+use super::error::ApiError;
 use super::openapi;
+use super::route::File;
 use super::views::{JSON, with_type};
 
 /// Scripts, styles and connections of our own origin only; nothing inline, no frames, no forms.
@@ -21,29 +23,30 @@ const CSS: HeaderValue = HeaderValue::from_static("text/css; charset=utf-8");
 const SCRIPT: HeaderValue = HeaderValue::from_static("text/javascript; charset=utf-8");
 
 /// The OpenAPI document.
-#[utoipa::path(get, path = "/openapi.json", tag = "about", operation_id = "openapi",
+#[utoipa::path(get, path = "", tag = "about", operation_id = "openapi",
     responses((status = 200, description = "This document", content_type = "application/json", body = Value)))]
 pub fn openapi() -> Answer {
     static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::document().into());
     with_type(DOCUMENT.clone(), JSON)
 }
 
-/// The page at `/docs`, or a file that it loads.
-pub fn file(path: &str) -> Option<Answer> {
-    let name = path.strip_prefix("/docs")?.trim_matches('/');
-    match name {
-        "" => Some(page(path.ends_with('/'))),
-        "docs.css" => Some(own(include_str!("assets/docs.css"), CSS)),
-        "docs.js" => Some(own(include_str!("assets/docs.js"), SCRIPT)),
-        "swagger-ui.css" | "swagger-ui-bundle.js" | "favicon-32x32.png" => swagger_ui(name),
-        _ => None,
-    }
-}
+/// Our own files of the page.
+pub const OWN_FILES: &[File] = &[
+    File { name: "docs.css", open: |_| Ok(own(include_str!("assets/docs.css"), CSS)) },
+    File { name: "docs.js", open: |_| Ok(own(include_str!("assets/docs.js"), SCRIPT)) },
+];
+
+/// The files of Swagger UI that the page loads.
+pub const SWAGGER_FILES: &[File] = &[
+    File { name: "swagger-ui.css", open: swagger_ui },
+    File { name: "swagger-ui-bundle.js", open: swagger_ui },
+    File { name: "favicon-32x32.png", open: swagger_ui },
+];
 
 /// The page for people, which shows the OpenAPI document and lets them try it.
-#[utoipa::path(get, path = "/docs", tag = "about", operation_id = "docs",
+#[utoipa::path(get, path = "", tag = "about", operation_id = "docs",
     responses((status = 200, description = "A page for people", content_type = "text/html", body = String)))]
-fn page(as_folder: bool) -> Answer {
+pub fn page(as_folder: bool) -> Answer {
     // All links are relative, and what they are relative to depends on the slash at the end.
     let (docs, root) = if as_folder { ("", "../") } else { ("docs/", "") };
     let text = include_str!("assets/docs.html").replace("{docs}", docs).replace("{root}", root);
@@ -55,15 +58,15 @@ fn own(text: &'static str, media_type: HeaderValue) -> Answer {
 }
 
 /// A file of Swagger UI, as the crate has it: packed.
-fn swagger_ui(name: &str) -> Option<Answer> {
-    let file = utoipa_swagger_ui::serve(name, Arc::new(Config::from("/openapi.json"))).ok()??;
-    let media_type = HeaderValue::from_str(&file.content_type).ok()?;
+fn swagger_ui(name: &str) -> Result<Answer, ApiError> {
+    let file = utoipa_swagger_ui::serve(name, Arc::new(Config::from("/openapi.json"))).ok().flatten();
+    let file = file.ok_or(ApiError::NotFound)?;
+    let media_type = HeaderValue::from_str(&file.content_type).map_err(|_| ApiError::NotFound)?;
     let mut answer = with_policy(with_type(file.bytes.into_owned().into(), media_type));
     if file.gzpipped {
         answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
-    Some(answer)
+    Ok(answer)
 }
 
 /// Adds what a browser is told not to do.

@@ -1,12 +1,14 @@
 //! The single place that turns errors into answers: clients learn what to fix, operators (in the log) what broke.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
 use super::answer::{Answer, AnswerBody};
 use super::views;
+use crate::config::Scope;
 use crate::domain::FieldError;
 use crate::providers::{BadHandshake, BadSignature};
 use crate::store::StoreError;
@@ -25,7 +27,7 @@ pub enum ApiError {
     /// No such path.
     NotFound,
     /// The path takes other methods: these, as the header `Allow` has them.
-    MethodNotAllowed(&'static str),
+    MethodNotAllowed(String),
     /// The body is compressed, but signatures are over raw bytes.
     ContentEncoding,
     /// The body is longer than allowed.
@@ -51,6 +53,13 @@ pub enum ApiError {
     NotAuthenticated {
         /// Whether there was one, and it was wrong.
         token_given: bool,
+    },
+    /// The token is known, and its scope is too small; or no token has the scope.
+    NotPermitted {
+        /// The scope that it takes.
+        needed: Scope,
+        /// Whether any token has it.
+        is_configured: bool,
     },
     /// More often than the operator allows; it may be tried again after that time.
     TooMany(Duration),
@@ -85,7 +94,7 @@ impl ApiError {
             Self::NotAuthenticated { .. } => StatusCode::UNAUTHORIZED,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BadSignature { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::UNAUTHORIZED),
-            Self::BadHandshake(_) => StatusCode::FORBIDDEN,
+            Self::BadHandshake(_) | Self::NotPermitted { .. } => StatusCode::FORBIDDEN,
             Self::Ambiguous(_) => StatusCode::CONFLICT,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(StoreError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
@@ -111,6 +120,7 @@ impl ApiError {
             Self::BadHandshake(BadHandshake::Token(_)) => Refusal::WrongVerifyToken,
             Self::BadHandshake(BadHandshake::Mode(_) | BadHandshake::Challenge(_)) => Refusal::MalformedHandshake,
             Self::NotAuthenticated { .. } => Refusal::NotAuthenticated,
+            Self::NotPermitted { .. } => Refusal::NotPermitted,
             Self::TooMany(_) => Refusal::TooMany,
             Self::ShuttingDown | Self::Store(StoreError::Closed) => Refusal::ShuttingDown,
             Self::RequestDeadline => Refusal::RequestDeadline,
@@ -144,43 +154,63 @@ impl ApiError {
         let status = self.status();
         let body = match self {
             Self::Invalid(errors) => views::json(&views::InvalidView::new(errors)),
-            Self::BadSignature { .. } => views::detail("invalid signature"),
-            Self::BadHandshake(why) => views::detail(&why.to_string()),
             Self::Ambiguous(keys) => {
                 views::json(&views::AmbiguousView { detail: "several messages have this id", keys })
             }
-            Self::NotAuthenticated { .. } => views::detail("Not authenticated"),
-            // Said in every framework of this kind; `hyper` names some of them otherwise.
-            Self::BodyTooLarge => views::detail("Payload Too Large"),
-            _ => views::detail(status.canonical_reason().unwrap_or("Error")),
+            _ => views::detail(&self.detail()),
         };
         let mut answer = Answer::new(AnswerBody::new(body));
         *answer.status_mut() = status;
-        let headers = answer.headers_mut();
-        headers.insert(hyper::header::CONTENT_TYPE, views::JSON);
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
+        self.add_headers(answer.headers_mut());
+        answer
+    }
+
+    /// The error in one sentence.
+    pub(super) fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::BadSignature { .. } => "invalid signature".into(),
+            Self::BadHandshake(why) => why.to_string().into(),
+            Self::NotAuthenticated { .. } => "Not authenticated".into(),
+            Self::NotPermitted { needed, is_configured: false } => {
+                format!("nobody may do this: {} is not set", needed.setting()).into()
+            }
+            Self::NotPermitted { needed, is_configured: true } => {
+                let settings: Vec<&str> = needed.sufficient().map(Scope::setting).collect();
+                format!("the token may not do this: it needs a token of {}", settings.join(" or ")).into()
+            }
+            // Said in every framework of this kind; `hyper` names some of them otherwise.
+            Self::BodyTooLarge => "Payload Too Large".into(),
+            _ => self.status().canonical_reason().unwrap_or("Error").into(),
+        }
+    }
+
+    fn add_headers(&self, headers: &mut HeaderMap) {
+        headers.insert(CONTENT_TYPE, views::JSON);
+        if matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
-        if let Self::MethodNotAllowed(allowed) = self {
-            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        let challenge = match self {
+            Self::NotAuthenticated { token_given: false } => Some("Bearer".to_owned()),
+            // RFC 6750, §3.1.
+            Self::NotAuthenticated { token_given: true } => Some("Bearer error=\"invalid_token\"".to_owned()),
+            Self::NotPermitted { needed, .. } => {
+                Some(format!("Bearer error=\"insufficient_scope\", scope=\"{}\"", needed.name()))
+            }
+            _ => None,
+        };
+        if let Some(challenge) = challenge.and_then(|challenge| HeaderValue::try_from(challenge).ok()) {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         match self {
-            Self::NotAuthenticated { token_given: false } => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            Self::MethodNotAllowed(allowed) => {
+                HeaderValue::try_from(allowed).into_iter().for_each(|allowed| drop(headers.insert(ALLOW, allowed)));
             }
-            // RFC 6750, §3.1.
-            Self::NotAuthenticated { token_given: true } => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""));
-            }
-            Self::TooMany(wait) => {
-                headers.insert(RETRY_AFTER, wait.as_secs().saturating_add(1).into());
-            }
+            Self::TooMany(wait) => drop(headers.insert(RETRY_AFTER, wait.as_secs().saturating_add(1).into())),
             _ => {}
         }
         if self.ends_connection() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        answer
     }
 }
 

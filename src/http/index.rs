@@ -4,9 +4,11 @@ use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Answer;
 use super::docs::with_policy;
+use super::route::{Handler, Route};
+use super::routes::{ROOT, ROUTES};
 use super::views::{ok, with_type};
-use super::{Answer, ROUTES};
 
 /// What this service is and where to go.
 #[derive(Debug, Serialize, ToSchema)]
@@ -25,7 +27,7 @@ pub struct IndexView {
 }
 
 /// JSON, or a page for whoever prefers HTML.
-#[utoipa::path(get, path = "/", tag = "about", operation_id = "index",
+#[utoipa::path(get, path = "", tag = "about", operation_id = "index",
     responses((status = 200, description = "What this is", body = IndexView)))]
 pub fn greet(headers: &HeaderMap) -> Answer {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -33,12 +35,13 @@ pub fn greet(headers: &HeaderMap) -> Answer {
         let page = include_str!("assets/index.html").replace("{version}", env!("CARGO_PKG_VERSION"));
         return with_policy(with_type(page.into(), HeaderValue::from_static("text/html; charset=utf-8")));
     }
-    let shown = ROUTES.iter().filter(|route| route.path != "/" && !route.path.starts_with("/docs/"));
+    let is_page = |route: &&Route| route.path.text == ROOT || matches!(route.handler, Handler::Files(_));
+    let shown = ROUTES.iter().filter(|route| !is_page(route));
     ok(&IndexView {
         name: "postroom",
         version: env!("CARGO_PKG_VERSION"),
         docs: "docs",
         openapi: "openapi.json",
-        endpoints: shown.map(|route| format!("{} {}", route.method, route.path)).collect(),
+        endpoints: shown.map(|route| format!("{} {}", route.method, route.path.text)).collect(),
     })
 }

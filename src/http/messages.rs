@@ -3,12 +3,13 @@
 use hyper::header::{HeaderValue, LINK};
 
 use super::error::ApiError;
+use super::route::Call;
 use super::views::{DetailView, InvalidView, PageView, ok_page};
-use super::{Answer, AppState, params};
+use super::{Answer, params};
 use crate::domain::{Position, Start};
 
 /// One page and the total of all that the filters let through.
-#[utoipa::path(get, path = "/messages", tag = "messages", operation_id = "list",
+#[utoipa::path(get, path = "", tag = "messages", operation_id = "list",
     description = "Messages by ts, then message_id, both bytewise. Filters combine with AND; total counts all messages that \
         they let through, whatever limit and offset. An empty filter is none; the last of a repeated parameter counts.",
     params(
@@ -46,7 +47,7 @@ use crate::domain::{Position, Start};
         (status = 503, description = "The database is not available, or the search took too long", body = DetailView),
     ),
     security((), ("token" = [])))]
-pub async fn list(app: &AppState, path: &str, query: &str) -> Result<Answer, ApiError> {
+pub async fn list(Call { app, path, query, .. }: Call<'_>) -> Result<Answer, ApiError> {
     let mut request = params::page_request(query).map_err(ApiError::Invalid)?;
     let share = app.answer_room.share();
     request.room = share.room();

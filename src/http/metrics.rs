@@ -2,20 +2,22 @@
 
 use hyper::header::HeaderValue;
 
+use super::Answer;
+use super::error::ApiError;
+use super::route::Call;
 use super::views::{DetailView, with_type};
-use super::{Answer, AppState};
 
 /// The exposition, with everything that is measured at the moment of asking.
-#[utoipa::path(get, path = "/metrics", tag = "operations", operation_id = "metrics",
+#[utoipa::path(get, path = "", tag = "operations", operation_id = "metrics",
     responses(
         (status = 200, description = "Prometheus text format 0.0.4", content_type = "text/plain", body = String),
         (status = 401, description = "Reading wants a token", body = DetailView),
         (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
     ),
     security((), ("token" = [])))]
-pub async fn expose(app: &AppState) -> Answer {
+pub async fn expose(Call { app, .. }: Call<'_>) -> Result<Answer, ApiError> {
     let mut gauges = app.store.gauges().await;
     gauges.ready &= !app.is_leaving();
     let text = app.metrics.encode(gauges, &app.doors.secret_uses());
-    with_type(text.into(), HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"))
+    Ok(with_type(text.into(), HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8")))
 }

@@ -1,9 +1,12 @@
-//! The OpenAPI 3.1 document, generated from the handlers and views. `docs/openapi.json` is its snapshot.
+//! The OpenAPI 3.1 document: the route table says which paths there are, handlers and views describe them (so their attributes leave the
+//! path empty). `docs/openapi.json` is its snapshot.
 
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{details, docs, health, index, messages, metrics, receive, stats, views};
+use super::route::Route;
+use super::routes::ROUTES;
+use super::views;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -14,10 +17,6 @@ use super::{details, docs, health, index, messages, metrics, receive, stats, vie
         license(name = "MIT", identifier = "MIT"),
     ),
     servers((url = ".", description = "The service that this document comes from, below whatever path it is shown")),
-    paths(
-        receive::receive, receive::receive_at_door, messages::list, details::message, details::statuses, details::events, details::event, stats::summarize, health::live, health::ready, metrics::expose, index::greet,
-        docs::openapi, docs::page,
-    ),
     components(schemas(views::DetailView, views::InvalidView, views::StatusCountsView)),
     tags(
         (name = "messages", description = "Receiving, listing and counting messages"),
@@ -35,7 +34,10 @@ impl Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("One of the tokens of API_TOKEN. Not needed while that is unset."))
+            .description(Some(
+                "A token of API_TOKEN, POSTROOM_API_OPERATOR_TOKEN or POSTROOM_API_ADMIN_TOKEN; the header X-Postroom-Token takes it too. \
+                 Not needed for reading while API_TOKEN is unset.",
+            ))
             .build();
         let signature = ApiKeyValue::with_description(
             "X-Signature",
@@ -50,5 +52,17 @@ impl Modify for Security {
 
 /// The document as JSON, one line an element, as the snapshot has it.
 pub fn document() -> String {
-    Document::openapi().to_pretty_json().expect("the document is plain data") + "\n"
+    let mut document = Document::openapi();
+    ROUTES.iter().for_each(|route| describe(&mut document, route));
+    document.to_pretty_json().expect("the document is plain data") + "\n"
+}
+
+/// Adds what a row's handler says of itself, under the path of the row.
+fn describe(document: &mut utoipa::openapi::OpenApi, route: &Route) {
+    let Some(operation) = route.operation else { return };
+    let described = operation();
+    let item = document.paths.paths.entry(route.path.text.to_owned()).or_default();
+    described.paths.paths.into_values().for_each(|operations| item.merge_operations(operations));
+    let schemas = described.components.into_iter().flat_map(|components| components.schemas);
+    document.components.get_or_insert_default().schemas.extend(schemas);
 }

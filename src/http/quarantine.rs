@@ -12,6 +12,7 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use serde_json::{Map, Value, json};
 
+use super::guard::TOKEN_HEADER;
 use crate::config::QuarantineConfig;
 use crate::domain::Moment;
 use crate::providers::encoding::Encoding;
@@ -154,7 +155,7 @@ fn holds_secret(source: &Source, headers: &HeaderMap, name: &str) -> bool {
     let is_secret = match source.shows_secret() {
         true => !harmless(),
         false => {
-            matches!(name, "authorization" | "cookie" | "proxy-authorization")
+            matches!(name, "authorization" | "cookie" | "proxy-authorization" | TOKEN_HEADER)
                 || source.sealed_header().as_deref() == Some(name)
         }
     };

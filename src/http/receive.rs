@@ -13,8 +13,10 @@ use super::body::RequestBody;
 use super::doors::base_url;
 use super::error::ApiError;
 use super::exchange::{Filed, Record};
+use super::route::Handler;
+use super::routes::Found;
 use super::views::{DetailView, InvalidView, NewMessageView, StoredView};
-use super::{Answer, AppState, Endpoint, source_path};
+use super::{Answer, AppState};
 use crate::domain::{Intake, Moment, Outcome};
 use crate::providers::{InvalidBody, Parsed, Request, Source, VerifiedBody};
 use crate::runtime::process::give_back_memory;
@@ -24,7 +26,7 @@ use crate::telemetry::metrics::WebhookResult;
 /// Verifies, reads and stores what a provider posts.
 ///
 /// The order of the checks is the contract's.
-#[utoipa::path(post, path = "/webhook", tag = "messages", operation_id = "receive",
+#[utoipa::path(post, path = "", tag = "messages", operation_id = "receive",
     description = "Stores one message. A known message_id answers 200 again and keeps the first copy. The answer comes after a \
         commit that survives power loss.",
     security(("signature" = [])),
@@ -84,7 +86,7 @@ pub async fn receive(
 }
 
 /// As `receive`, for the doors of providers.
-#[utoipa::path(post, path = "/webhook/{source}", tag = "messages", operation_id = "receive_at_door",
+#[utoipa::path(post, path = "", tag = "messages", operation_id = "receive_at_door",
     description = "Takes what a provider posts, in its own format and with its own signature. Each message is stored under its \
         own id; what is not understood is kept and listed under /events. The answer is what the provider wants to hear.",
     params(("source" = String, Path, description = "The door's name")),
@@ -107,15 +109,15 @@ pub async fn receive(
 pub fn receive_at_door() {}
 
 /// The door that a path leads to; none if it leads elsewhere. What stands behind a door's name is the bridge's own.
-pub fn door(app: &AppState, endpoint: Endpoint, path: &str) -> Result<Option<Arc<Source>>, ApiError> {
-    let source = match endpoint {
-        Endpoint::Webhook => app.doors.original(),
-        Endpoint::Door => {
-            let rest = source_path(path).strip_prefix("/webhook/").unwrap_or_default();
-            let (name, behind) = rest.split_once('/').unwrap_or((rest, ""));
-            app.doors.named(name).filter(|source| behind.is_empty() || source.scheme.takes_suffix)
+pub fn door(app: &AppState, found: Found<'_>) -> Result<Option<Arc<Source>>, ApiError> {
+    let source = match found.route.handler {
+        Handler::Original => app.doors.original(),
+        Handler::Source => {
+            let (name, has_suffix) =
+                found.parameter.split_once('/').map_or((found.parameter, false), |(name, _)| (name, true));
+            app.doors.named(name).filter(|source| !has_suffix || source.scheme.takes_suffix)
         }
-        _ => return Ok(None),
+        Handler::Now(_) | Handler::Later(_) | Handler::Files(_) => return Ok(None),
     };
     source.map(Some).ok_or(ApiError::NotFound)
 }

@@ -1,12 +1,13 @@
 //! `GET /stats`: the inbox in a few numbers.
 
 use super::error::ApiError;
+use super::route::Call;
 use super::views::{DetailView, InvalidView, StatsView, StatusCountView, StatusCountsView, ok};
-use super::{Answer, AppState, params};
+use super::{Answer, params};
 use crate::domain::State;
 
 /// Totals, top senders, first and last time, of one snapshot.
-#[utoipa::path(get, path = "/stats", tag = "messages", operation_id = "stats",
+#[utoipa::path(get, path = "", tag = "messages", operation_id = "stats",
     description = "Totals, top senders, first and last time. by=status: how far sent messages came, instead (StatusCounts).",
     params(("by" = Option<String>, Query, description = "status: counts of sent messages by state, by recipient")),
     responses(
@@ -18,7 +19,7 @@ use crate::domain::State;
         (status = 503, description = "The database is not available", body = DetailView),
     ),
     security((), ("token" = [])))]
-pub async fn summarize(app: &AppState, query: &str) -> Result<Answer, ApiError> {
+pub async fn summarize(Call { app, query, .. }: Call<'_>) -> Result<Answer, ApiError> {
     if params::by_status(query).map_err(ApiError::Invalid)? {
         let counts = app.store.status_counts().await?;
         let view = |(state, count): (State, u64)| StatusCountView { status: state.name(), count };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::postgres::by_hand;
 use super::postgres::config::PostgresConfig;
 use super::{Health, Lookup, Store, StoreError, Unobserved};
 use crate::domain::event::EventRequest;
@@ -63,7 +64,7 @@ fn config(database: Database) -> StoreConfig {
 }
 
 fn open(config: &StoreConfig) -> Store {
-    Store::open(config, Arc::new(Unobserved)).expect("the store opens")
+    Store::open_limited(config, Arc::new(Unobserved), by_hand::SMALL).expect("the store opens")
 }
 
 /// Runs a test within a runtime, on a fresh store. None where the engine is not there.

@@ -65,9 +65,20 @@ impl Store {
     /// Opens or makes the database and starts the store's threads. Blocks, for as long as an upgrade takes. Must be called
     /// within a Tokio runtime, which delivers the receipts.
     pub fn open(config: &StoreConfig, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
+        Self::open_limited(config, observer, postgres::Limits::PRODUCTION)
+    }
+
+    /// The same with other limits of the background work and of searches: tests choose small ones.
+    pub fn open_limited(
+        config: &StoreConfig,
+        observer: Arc<dyn Observer>,
+        limits: postgres::Limits,
+    ) -> Result<Self, OpenError> {
         match &config.database {
             Database::Sqlite { path } => Ok(Self::Sqlite(SqliteStore::open(path, config, observer)?)),
-            Database::Postgres(postgres) => Ok(Self::Postgres(PostgresStore::open(postgres, config, observer)?)),
+            Database::Postgres(postgres) => {
+                Ok(Self::Postgres(PostgresStore::open(postgres, config, observer, limits)?))
+            }
         }
     }
 

@@ -1,19 +1,28 @@
-//! The text format in which Prometheus reads numbers ("Exposition formats", version 0.0.4).
+//! The text format of Prometheus, version 0.0.4.
 
 use std::fmt::Write;
 
 use super::histogram::Histogram;
 
-/// Families and their samples, in the order in which they are written.
-pub(super) struct Exposition(pub String);
+/// An exposition while it is written.
+#[derive(Debug)]
+pub(super) struct Exposition(String);
 
 impl Exposition {
-    /// Begins a family.
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self(String::with_capacity(16 << 10))
+    }
+
+    /// All of it.
+    pub fn into_text(self) -> String {
+        self.0
+    }
+
     pub fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    /// A sample of the family that was begun last.
     pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         self.0.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
@@ -23,13 +32,11 @@ impl Exposition {
         let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 
-    /// A family with one sample.
     pub fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
 
-    /// The samples of a histogram.
     pub fn histogram(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
         let (buckets, sum) = histogram.cumulative();
         let count = buckets.last().map_or(0, |(_, count)| *count);

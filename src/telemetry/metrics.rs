@@ -8,155 +8,14 @@ use super::door_counts::DoorCounts;
 use super::exposition::Exposition;
 use super::gauges::encode_gauges;
 use super::histogram::{Histogram, Window};
+pub use super::labels::{Refusal, WebhookResult};
+pub use super::request_counts::PathLabel;
+use super::request_counts::RequestCounts;
 use super::secret_use::{SecretUse, encode_secrets};
 use crate::domain::{Moment, Outcome};
 use crate::runtime::{log, process};
 use crate::store::{DamageKind, Gauges, Observer};
 
-/// Labels of a closed set: an enum, its values, and their names in the exposition.
-macro_rules! labels {
-    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[$doc])* $variant),+ }
-
-        impl $name {
-            /// All of them, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The name in the exposition and in log lines.
-            pub fn label(self) -> &'static str {
-                match self { $(Self::$variant => $label),+ }
-            }
-        }
-    };
-}
-
-labels! {
-    /// The path label: one per route, and one for everything unknown.
-    PathLabel {
-        /// `/`
-        Root = "/",
-        /// `/webhook`
-        Webhook = "/webhook",
-        /// The doors of providers, whatever their names.
-        Door = "/webhook/{source}",
-        /// `/messages`
-        Messages = "/messages",
-        /// `/messages/` and an id
-        Message = "/messages/{id}",
-        /// `/messages/`, an id and `/statuses`
-        Statuses = "/messages/{id}/statuses",
-        /// `/events`
-        Events = "/events",
-        /// `/events/` and a number
-        Event = "/events/{id}",
-        /// `/stats`
-        Stats = "/stats",
-        /// `/health/live`
-        Live = "/health/live",
-        /// `/health/ready`
-        Ready = "/health/ready",
-        /// `/metrics`
-        Metrics = "/metrics",
-        /// `/openapi.json`
-        OpenApi = "/openapi.json",
-        /// `/docs` and the files of that page.
-        Docs = "/docs",
-        /// Any other path, and requests too broken to have one.
-        Unknown = "unknown",
-    }
-}
-
-labels! {
-    /// What became of a request to the original door.
-    WebhookResult {
-        /// Stored.
-        Created = "created",
-        /// Stored before.
-        Duplicate = "duplicate",
-        /// Not signed by a secret of ours.
-        InvalidSignature = "invalid_signature",
-        /// Signed, but not a message.
-        ValidationError = "validation_error",
-    }
-}
-
-labels! {
-    /// Why a request was refused, other than for its content.
-    Refusal {
-        /// 400: not HTTP as it should be.
-        MalformedRequest = "malformed_request",
-        /// 431
-        HeadersTooLarge = "headers_too_large",
-        /// Closed without an answer: the head did not come in time.
-        HeadersTooSlow = "headers_too_slow",
-        /// 408
-        BodyTooSlow = "body_too_slow",
-        /// 413
-        BodyTooLarge = "body_too_large",
-        /// 503, or closed before there was a request: it made no progress while another connection waited for its place.
-        ConnectionGaveWay = "connection_gave_way",
-        /// 503: all bodies under way together are too large.
-        BodiesTooLarge = "bodies_too_large",
-        /// 415
-        ContentEncoding = "content_encoding",
-        /// 401: no signature header.
-        MissingHeader = "missing_header",
-        /// 401: more than one signature header.
-        DuplicateHeader = "duplicate_header",
-        /// 401: not of the form of a signature.
-        MalformedSignature = "malformed_signature",
-        /// 401: a signature by another secret, or of other bytes.
-        WrongSecret = "wrong_secret",
-        /// 401: a signed time that is not of the form of times.
-        MalformedTimestamp = "malformed_timestamp",
-        /// 401: signed too long ago.
-        StaleTimestamp = "stale_timestamp",
-        /// 401: signed with a time too far ahead.
-        FutureTimestamp = "future_timestamp",
-        /// 401: signed by an algorithm that the door does not take.
-        WrongAlgorithm = "wrong_algorithm",
-        /// 401: the signed digest is that of another body or URL.
-        BodyMismatch = "body_mismatch",
-        /// 401: it is not known under which URL the request was sent.
-        UnknownUrl = "unknown_url",
-        /// 403: a handshake with another verify token, or without one.
-        WrongVerifyToken = "wrong_verify_token",
-        /// 403: a handshake whose mode or challenge is not as it should be.
-        MalformedHandshake = "malformed_handshake",
-        /// 401: reading wants a token.
-        NotAuthenticated = "not_authenticated",
-        /// 429: more often than the operator allows.
-        TooMany = "too_many",
-        /// 503: the writer's queue, or the readers', is full.
-        QueueFull = "queue_full",
-        /// 503: the service is stopping.
-        ShuttingDown = "shutting_down",
-        /// 503: the database does not answer as it should.
-        DatabaseUnavailable = "database_unavailable",
-        /// 503: what was to be read is not what was stored.
-        DataDamaged = "data_damaged",
-        /// 503: a read took too long.
-        QueryDeadline = "query_deadline",
-        /// 503: a request took too long.
-        RequestDeadline = "request_deadline",
-        /// No answer: the client went away before it, or a stop ran out of patience.
-        Unanswered = "unanswered",
-        /// 507
-        DiskFull = "disk_full",
-        /// 500
-        Panic = "panic",
-    }
-}
-
-/// The statuses that Postroom answers with.
-const STATUSES: [u16; 18] = [200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503, 507];
-/// The method label: what routes know, and everything else.
-const METHODS: [&str; 5] = ["GET", "POST", "HEAD", "OPTIONS", "other"];
-const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
-
-const REQUEST_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const COMMIT_SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 const BATCH_MESSAGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
@@ -165,8 +24,7 @@ const BATCH_MESSAGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 25
 #[derive(Debug)]
 pub struct Metrics {
     started: Moment,
-    requests: Vec<AtomicU64>,
-    request_seconds: Vec<Histogram>,
+    requests: RequestCounts,
     latency: Window,
     webhook_results: [AtomicU64; WebhookResult::ALL.len()],
     refusals: [AtomicU64; Refusal::ALL.len()],
@@ -185,12 +43,9 @@ pub struct Metrics {
 impl Metrics {
     /// All zero. `doors` are the names of the doors.
     pub fn new(doors: Vec<String>, queue_limit: usize, connections_limit: usize) -> Self {
-        let zeros = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
-        let series = PathLabel::ALL.len() * METHODS.len() * CLASSES.len();
         Self {
             started: Moment::now(),
-            requests: zeros(PathLabel::ALL.len() * STATUSES.len()),
-            request_seconds: (0..series).map(|_| Histogram::new(REQUEST_SECONDS)).collect(),
+            requests: RequestCounts::new(std::iter::empty()),
             latency: Window::new(),
             webhook_results: Default::default(),
             refusals: Default::default(),
@@ -207,29 +62,22 @@ impl Metrics {
         }
     }
 
+    /// Counts requests by path too: a label for each row of the route table, in its order. Rows may share one.
+    pub fn with_paths(mut self, labels: impl Iterator<Item = &'static str>) -> Self {
+        self.requests = RequestCounts::new(labels);
+        self
+    }
+
     /// A request was answered.
     pub fn request_answered(&self, path: PathLabel, method: &str, status: u16, latency: Duration, now: Instant) {
-        self.count_request(path, status);
-        let method_at = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
-        let class_at = match status {
-            ..400 => 0,
-            400..500 => 1,
-            _ => 2,
-        };
-        let series = (path as usize * METHODS.len() + method_at) * CLASSES.len() + class_at;
-        self.request_seconds[series].observe(latency.as_secs_f64());
+        self.requests.count(path, status);
+        self.requests.time(path, method, status, latency);
         self.latency.observe(latency, now);
     }
 
     /// What could not be read as a request was answered; how long that took is not known.
     pub fn unparsable_answered(&self, status: u16) {
-        self.count_request(PathLabel::Unknown, status);
-    }
-
-    fn count_request(&self, path: PathLabel, status: u16) {
-        let other = STATUSES.len() - 3;
-        let status_at = STATUSES.iter().position(|known| *known == status).unwrap_or(other);
-        self.requests[path as usize * STATUSES.len() + status_at].fetch_add(1, Relaxed);
+        self.requests.count(PathLabel::Unknown, status);
     }
 
     /// A request to the original door came to its end.
@@ -267,30 +115,17 @@ impl Metrics {
     ///
     /// Source: Prometheus, "Exposition formats", text-based format.
     pub fn encode(&self, gauges: Gauges, secrets: &[SecretUse]) -> String {
-        let mut out = Exposition(String::with_capacity(16 << 10));
+        let mut out = Exposition::new();
         self.encode_contract(&mut out);
         self.encode_ingest(&mut out, gauges);
         encode_secrets(&mut out, secrets);
         self.encode_store(&mut out, gauges);
         self.encode_process(&mut out);
-        out.0
+        out.into_text()
     }
 
     fn encode_contract(&self, out: &mut Exposition) {
-        out.family("http_requests_total", "counter", "Requests answered, by path and status.");
-        for path in PathLabel::ALL {
-            for (status_at, status) in STATUSES.iter().enumerate() {
-                let count = self.requests[*path as usize * STATUSES.len() + status_at].load(Relaxed);
-                // A series begins at zero before its first event, so that rates see the first one too.
-                if count > 0 || *status == 200 {
-                    out.sample(
-                        "http_requests_total",
-                        &[("path", path.label()), ("status", &status.to_string())],
-                        count,
-                    );
-                }
-            }
-        }
+        self.requests.encode_counts(out);
         out.family("webhook_requests_total", "counter", "Requests to POST /webhook, by result.");
         for result in WebhookResult::ALL {
             let count = self.webhook_results[*result as usize].load(Relaxed);
@@ -309,19 +144,7 @@ impl Metrics {
         let (count, sum_ms) = self.latency.count_and_sum_ms();
         out.sample("request_latency_ms_sum", &[], sum_ms);
         out.sample("request_latency_ms_count", &[], count);
-        out.family(
-            "http_request_duration_seconds",
-            "histogram",
-            "Time to answer, by path, method and class of status.",
-        );
-        for (series, histogram) in self.request_seconds.iter().enumerate() {
-            let (method_at, class_at) = (series / CLASSES.len() % METHODS.len(), series % CLASSES.len());
-            let path = PathLabel::ALL[series / (CLASSES.len() * METHODS.len())];
-            let labels = [("path", path.label()), ("method", METHODS[method_at]), ("status", CLASSES[class_at])];
-            if histogram.cumulative().0.last().is_some_and(|(_, count)| *count > 0) {
-                out.histogram("http_request_duration_seconds", &labels, histogram);
-            }
-        }
+        self.requests.encode_times(out);
     }
 
     fn encode_ingest(&self, out: &mut Exposition, gauges: Gauges) {

@@ -4,7 +4,9 @@ mod door_counts;
 mod exposition;
 mod gauges;
 pub mod histogram;
+mod labels;
 pub mod metrics;
+mod request_counts;
 pub mod secret_use;
 
 pub use metrics::Metrics;

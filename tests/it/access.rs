@@ -37,6 +37,51 @@ fn a_token_may_be_given_as_its_digest() {
 }
 
 #[test]
+fn tokens_of_higher_scopes_read_too_and_either_header_is_taken() {
+    let server = Setup::new()
+        .env("API_TOKEN", "reader")
+        .env("POSTROOM_API_OPERATOR_TOKEN", "first-operator, second-operator")
+        .env("POSTROOM_API_ADMIN_TOKEN", "administrator")
+        .start();
+    for token in ["reader", "first-operator", "second-operator", "administrator"] {
+        for header in [("Authorization", format!("Bearer {token}")), ("X-Postroom-Token", token.to_owned())] {
+            for path in ["/messages", "/stats", "/metrics"] {
+                let reply = ask(&server, "GET", path, &[(header.0, &header.1)]);
+                assert_eq!(reply.status, 200, "{path} with {header:?}");
+            }
+        }
+    }
+    for wrong in ["nobody", "Bearer reader", "reader,administrator", "first-operator, second-operator"] {
+        let reply = ask(&server, "GET", "/messages", &[("X-Postroom-Token", wrong)]);
+        assert_eq!(reply.status, 401, "{wrong}");
+        assert_eq!(reply.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
+    }
+    let password = ("Authorization", "Basic eDp5");
+    let behind_a_proxy = |own| ask(&server, "GET", "/messages", &[password, ("X-Postroom-Token", own)]).status;
+    assert_eq!((behind_a_proxy("reader"), behind_a_proxy("nobody")), (200, 401));
+    let own = ("X-Postroom-Token", "nobody");
+    let both = ask(&server, "GET", "/messages", &[own, ("Authorization", "Bearer reader")]);
+    assert_eq!(both.status, 401, "the header of our own goes first");
+    let bytes = body(&message("m1"));
+    let post = server.client().request("POST", "/webhook", &[("X-Postroom-Token", "administrator")], &bytes).unwrap();
+    assert_eq!(post.status, 401, "no token stores a message");
+}
+
+#[test]
+fn only_tokens_for_reading_close_reading() {
+    let server = Setup::new()
+        .env("POSTROOM_API_OPERATOR_TOKEN", "operator")
+        .env("POSTROOM_API_ADMIN_TOKEN", "administrator")
+        .start();
+    for headers in [&[][..], &[("X-Postroom-Token", "operator")], &[("X-Postroom-Token", "nobody")]] {
+        for path in ["/messages", "/metrics"] {
+            assert_eq!(ask(&server, "GET", path, headers).status, 200, "{path} with {headers:?}");
+        }
+    }
+    server.wait_for_line(|line| line["message"].as_str().is_some_and(|text| text.contains("open to everyone")));
+}
+
+#[test]
 fn the_start_warns_of_open_reading_and_says_that_web_pages_may_read_too() {
     let warned = |server: &Server| {
         let names =
@@ -91,7 +136,8 @@ fn other_origins_may_read_only_if_the_operator_says_so() {
         [origin, ("Access-Control-Request-Method", "GET"), ("Access-Control-Request-Headers", "authorization")];
     let reply = ask(&open, "OPTIONS", "/messages", &preflight);
     assert_eq!((reply.status, reply.header("access-control-allow-methods")), (204, Some("GET")));
-    assert!(reply.header("access-control-allow-headers").unwrap().contains("authorization"));
+    let headers = reply.header("access-control-allow-headers");
+    assert_eq!(headers, Some("authorization, x-postroom-token, x-request-id"));
     let reply = ask(&open, "OPTIONS", "/webhook", &preflight);
     assert!(reply.status == 204 && reply.header("access-control-allow-methods").is_none(), "never at the sources");
     let reply = ask(&open, "OPTIONS", "/messages", &[]);

@@ -54,7 +54,7 @@ fn config(environment: &BTreeMap<String, String>) -> Config {
 
 /// Whether a GET of that path is answered.
 fn is_answered(path: &str) -> bool {
-    ROUTES.iter().any(|route| route.path == path && route.method == "GET")
+    ROUTES.iter().any(|route| route.path.text == path && route.method == "GET")
 }
 
 /// What a stop may take: the time in which balancers turn away, the requests under way, then a last batch.

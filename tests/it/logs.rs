@@ -159,7 +159,11 @@ fn what_is_no_request_at_all_is_answered_and_logged_under_an_id_too() {
 
 #[test]
 fn nothing_confided_is_in_any_line() {
-    let setup = Setup::new().env("LOG_LEVEL", "DEBUG").env("API_TOKEN", "token-of-the-reader");
+    let setup = Setup::new()
+        .env("LOG_LEVEL", "DEBUG")
+        .env("API_TOKEN", "token-of-the-reader")
+        .env("POSTROOM_API_OPERATOR_TOKEN", "token-of-the-operator")
+        .env("POSTROOM_API_ADMIN_TOKEN", "token-of-the-administrator");
     let server = setup.start();
     let mut secretive = message("m1");
     secretive["text"] = json!("the text of the message");
@@ -177,11 +181,14 @@ fn nothing_confided_is_in_any_line() {
     for token in ["Bearer token-of-the-reader", "Bearer wrong-token"] {
         server.client().request("GET", query, &[("Authorization", token)], b"").unwrap();
     }
+    for token in ["token-of-the-operator", "token-of-the-administrator", "wrong-token"] {
+        server.client().request("GET", query, &[("X-Postroom-Token", token)], b"").unwrap();
+    }
     let (_, lines, stderr) = server.stop();
-    assert_eq!((requests(lines.clone()).len(), stderr.as_str()), (6, ""));
+    assert_eq!((requests(lines.clone()).len(), stderr.as_str()), (9, ""));
     for line in lines {
         let line = line.to_string();
-        for confided in [SECRET, &right[..16], "the text", "the+text", "token-of-the-reader", "wrong-token"] {
+        for confided in [SECRET, &right[..16], "the text", "the+text", "token-of-the", "wrong-token"] {
             assert!(!line.contains(confided), "{confided} is in {line}");
         }
     }

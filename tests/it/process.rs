@@ -95,6 +95,37 @@ fn secrets_may_come_from_files() {
 }
 
 #[test]
+fn tokens_of_higher_scopes_are_settings_like_the_one_for_reading() {
+    for (name, shared) in
+        [("POSTROOM_API_OPERATOR_TOKEN", "API_TOKEN"), ("POSTROOM_API_ADMIN_TOKEN", "POSTROOM_API_OPERATOR_TOKEN")]
+    {
+        for bad in ["", "a,,b", "sha256:abc"] {
+            assert_refused(&Setup::new().env(name, bad), name);
+        }
+        let setup = Setup::new();
+        let file = setup.path().join("token");
+        fs::write(&file, "from-a-file\n").unwrap();
+        let file_variable = format!("{name}_FILE");
+        assert_refused(&Setup::new().env(&file_variable, "/none"), &file_variable);
+        assert_refused(&Setup::new().env(name, "x").env(&file_variable, file.display()), name);
+        let server = setup.env("API_TOKEN", "reader").env(&file_variable, file.display()).start();
+        let reply = server.client().request("GET", "/messages", &[("X-Postroom-Token", "from-a-file")], b"").unwrap();
+        assert_eq!(reply.status, 200, "{name}");
+
+        let (status, stdout, _) = Setup::new().env(name, "good-token").env("API_TOKEN", "other").arg("check").run();
+        assert!(status.success() && !stdout.contains("caution        ") && !stdout.contains("good-token"), "{stdout}");
+        let twice = Setup::new().env(name, "same-token").env(shared, "other, same-token");
+        let (status, stdout, _) = twice.arg("check").run();
+        let caution = format!("caution        {name} has a token that {shared} has too");
+        assert!(status.success() && stdout.contains(&caution) && !stdout.contains("same-token"), "{stdout}");
+    }
+    let misspelt = Setup::new().env("POSTROOM_API_OPERATER_TOKEN", "x");
+    assert_refused(&misspelt, "did you mean POSTROOM_API_OPERATOR_TOKEN?");
+    let (status, _, stderr) = Setup::new().arg("serve").arg("--api-operator-token=x").run();
+    assert!(status.code() == Some(2) && stderr.contains("unexpected argument"), "no flag has a secret: {stderr}");
+}
+
+#[test]
 fn database_urls_that_are_not_supported_leave_nothing_behind() {
     let urls = [
         "postgres://user:hunter2@db:port/x",

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use postroom::config::settings::SETTINGS;
+use postroom::http::ROUTES;
+use postroom::http::route::Handler;
+use serde_json::Value;
 
 /// Each uses only what is to its left.
 const MODULES: [&str; 8] = ["domain", "providers", "config", "telemetry", "store", "http", "app", "cli"];
@@ -121,6 +124,29 @@ fn the_example_file_and_the_readme_name_every_setting() {
         );
         assert!(readme.contains(setting.name), "README.md lacks {}", setting.name);
     }
+}
+
+#[test]
+fn every_route_is_in_the_documents() {
+    let api = read("API.md");
+    let document: Value = serde_json::from_str(&read("docs/openapi.json")).expect("the document is JSON");
+    let paths = document["paths"].as_object().expect("the document has paths");
+    let mut described = 0;
+    for route in ROUTES {
+        let (path, method) = (route.path.text, route.method.as_str());
+        if let Handler::Files(_) = route.handler {
+            let folder = path.split('{').next().unwrap();
+            assert!(api.contains(&format!("`{folder}`")), "API.md does not name the files below {folder}");
+            continue;
+        }
+        let row = format!("| `{path}` | {method} | ");
+        assert!(api.lines().any(|line| line.starts_with(&row)), "API.md has no row {row}");
+        let operation = &document["paths"][path][method.to_ascii_lowercase()];
+        assert!(operation["responses"].is_object(), "docs/openapi.json does not describe {method} {path}");
+        described += 1;
+    }
+    let operations: usize = paths.values().map(|item| item.as_object().expect("an item").len()).sum();
+    assert_eq!(operations, described, "docs/openapi.json describes what is no route");
 }
 
 #[test]

@@ -220,8 +220,11 @@ fn whatever_other_programs_do_on_postgresql_answers_are_what_the_table_has() {
     let outcome = runner.run(&history, |(steps, last)| {
         let Database::Postgres(config) = on_server(&cluster.database()) else { unreachable!("it is PostgreSQL") };
         runtime.block_on(async {
-            let world =
-                World { config: &config, sessions: by_hand::open(&config, 3).await, counting: Counting::default() };
+            let world = World {
+                config: &config,
+                sessions: by_hand::open(&config, 3).await,
+                counting: Counting::new(&by_hand::SMALL),
+            };
             for session in &world.sessions {
                 session.client.batch_execute("SET lock_timeout = '20ms'").await.unwrap();
             }

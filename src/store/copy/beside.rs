@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::chunk::{CopyError, Phase};
+use super::chunk::Phase;
 use super::end::End;
+use super::error::CopyError;
 use super::tally::Day;
 use super::thing::{CHUNK_BODIES, Cell, Sort, Thing};
 

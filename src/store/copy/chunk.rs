@@ -1,22 +1,9 @@
-//! What is copied at a time, and why a copy stops.
-
-use thiserror::Error;
+//! What is copied at a time.
 
 /// Rows that are read and written together.
 pub(super) const CHUNK_ROWS: i64 = 10_000;
 /// Bytes of text behind which a chunk has no more rows.
 pub(super) const CHUNK_BYTES: i64 = 16 << 20;
-
-/// Why a copy stopped, in one line.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct CopyError(pub(in crate::store) String);
-
-impl From<rusqlite::Error> for CopyError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self(error.to_string())
-    }
-}
 
 /// A row as it is copied: every value as text.
 #[derive(Debug, Clone, PartialEq, Eq)]

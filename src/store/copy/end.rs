@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::chunk::{Chunk, CopyError, Row};
+use super::chunk::{Chunk, Row};
+use super::error::CopyError;
 use super::postgres::PostgresEnd;
 use super::sqlite::SqliteEnd;
 use super::thing::{Cell, Sort, Thing};
@@ -25,10 +26,9 @@ impl End {
 
     /// Opens the target, and makes it one of ours first, as a start of the service would.
     pub async fn target(config: &StoreConfig) -> Result<Self, CopyError> {
-        let observer = Arc::new(Unobserved);
-        let store = Store::open(config, observer).map_err(|error| CopyError(in_one_line(&error)))?;
+        let store = Store::open(config, Arc::new(Unobserved)).map_err(CopyError::Open)?;
         let closed = tokio::task::spawn_blocking(move || store.close()).await;
-        closed.map_err(|_| CopyError("the target did not close".to_owned()))?;
+        closed.map_err(|_| CopyError::NotClosed)?;
         Ok(match &config.database {
             Database::Sqlite { path } => Self::Sqlite(SqliteEnd::target(path, config.lock_timeout)?),
             Database::Postgres(config) => Self::Postgres(Box::new(PostgresEnd::open(config).await?)),
@@ -113,14 +113,4 @@ impl End {
             Self::Postgres(end) => end.find(rows).await,
         }
     }
-}
-
-fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

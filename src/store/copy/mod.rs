@@ -5,6 +5,7 @@
 mod beside;
 mod chunk;
 mod end;
+mod error;
 mod postgres;
 mod sqlite;
 mod tally;
@@ -15,8 +16,9 @@ use std::collections::BTreeMap;
 use super::sqlite::locate;
 use super::{Database, StoreConfig};
 pub use beside::Copied;
-pub use chunk::{CopyError, Phase, Row};
+pub use chunk::{Phase, Row};
 use end::End;
+pub use error::CopyError;
 pub use tally::{Day, Tally};
 pub use thing::Sort;
 
@@ -60,7 +62,7 @@ pub async fn copy(
     mut tell: impl FnMut(Phase, u64, u64),
 ) -> Result<Summary, CopyError> {
     if from.database == to.database || same_file(&from.database, &to.database) {
-        return Err(CopyError("source and target are the same database".to_owned()));
+        return Err(CopyError::SameDatabase);
     }
     let mut source = End::source(&from.database).await?;
     let mut target = End::target(to).await?;

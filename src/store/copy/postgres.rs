@@ -9,69 +9,84 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio_postgres::Row as StoredRow;
-use tokio_postgres::types::{ToSql, Type};
 
-use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk, CopyError, Row};
+use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Row};
+use super::error::CopyError;
 use super::thing::{Cell, Holds, Sort, Thing};
 use crate::domain::State;
-use crate::store::postgres::brought::recipient;
+use crate::store::postgres::accompanying::{BRING_PAYLOADS, BRING_STATUSES, recipient};
+use crate::store::postgres::arrival::{horizon, within_bytes};
+use crate::store::postgres::brought::BRING_EVENTS;
 use crate::store::postgres::config::PostgresConfig;
-use crate::store::postgres::{Connector, Failure, Session, batch, details_sql, sql};
+use crate::store::postgres::parameters::Parameters;
+use crate::store::postgres::{Connector, Session, batch};
 
 const COLUMNS: &str = "message_id, from_msisdn, to_msisdn, ts, text, text_exact, created_at";
 /// Bytes that are handed to the server at once.
 const PIECE_BYTES: usize = 1 << 16;
 
+/// Begins the transaction of a stretch that is copied.
+const COPY_BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; \
+     CREATE TEMPORARY TABLE IF NOT EXISTS postroom_incoming (place BIGINT, message_id TEXT COLLATE \"C\", \
+     from_msisdn TEXT, to_msisdn TEXT, ts TEXT, created_at TEXT, text TEXT, text_exact BYTEA) ON COMMIT DELETE ROWS";
+const COPY_IN: &str = "COPY postroom_incoming \
+     (place, message_id, from_msisdn, to_msisdn, ts, created_at, text, text_exact) FROM STDIN";
+/// Sorted like every batch, so that it waits for those of running replicas and never in a circle with them.
+const COPY_INSERT: &str = "\
+    WITH first AS MATERIALIZED (SELECT postroom_first_arrival() AS number)
+    INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, created_at, text, text_exact, arrival)
+    SELECT i.message_id, i.from_msisdn, i.to_msisdn, i.ts, i.created_at, i.text, i.text_exact, first.number + i.place
+    FROM postroom_incoming i, first ORDER BY i.message_id
+    ON CONFLICT (message_id) DO NOTHING";
+const COPY_POSITION: &str = "INSERT INTO postroom_copies (source, position) VALUES ($1, $2) \
+     ON CONFLICT (source) DO UPDATE SET position = excluded.position";
+/// What is there stays.
+const COPY_DETAILS: &str = "\
+    INSERT INTO postroom_details (message_id, provider_id, source, kind, fields, payload_id)
+    SELECT d.message_id, d.provider_id, d.source, d.kind, d.fields, p.payload_id
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[])
+        AS d (message_id, provider_id, source, kind, fields, digest)
+    LEFT JOIN postroom_payloads p ON p.digest = d.digest ORDER BY message_id
+    ON CONFLICT (message_id) DO NOTHING";
+
 pub(super) struct PostgresEnd {
     session: Session,
 }
 
-impl From<Failure> for CopyError {
-    fn from(failure: Failure) -> Self {
-        Self(failure.to_string())
-    }
-}
-
-impl From<tokio_postgres::Error> for CopyError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Failure::from(error).into()
-    }
-}
-
 impl PostgresEnd {
     pub async fn open(config: &PostgresConfig) -> Result<Self, CopyError> {
-        let connector = Connector::new(Arc::new(config.clone())).map_err(CopyError)?;
+        let connector = Connector::new(Arc::new(config.clone()))?;
         Ok(Self { session: connector.connect().await? })
     }
 
     pub async fn count_behind(&self, position: i64) -> Result<u64, CopyError> {
-        let sql = "SELECT count(*) FROM messages WHERE arrival > $1";
-        let row = self.session.client.query_typed_one(sql, &[(&position, Type::INT8)]).await?;
-        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+        let sql = "SELECT count(*) AS rows FROM messages WHERE arrival > $1";
+        let row = Parameters::new().number(position).row(&self.session.client, sql).await?;
+        Ok(u64::try_from(row.get::<_, i64>("rows")).unwrap_or(0))
     }
 
     pub async fn read(&self, position: i64, last: i64) -> Result<Chunk, CopyError> {
         let sql = format!(
             "SELECT {COLUMNS}, arrival FROM messages WHERE arrival > $1 AND arrival <= $2
              AND arrival < ({}) ORDER BY arrival LIMIT {CHUNK_ROWS}",
-            sql::HORIZON
+            horizon()
         );
-        let parameters = [(&position as _, Type::INT8), (&last as _, Type::INT8)];
-        let rows = self.session.client.query_typed(&sql::within_bytes(&sql, CHUNK_BYTES), &parameters).await?;
-        let end = rows.last().map(|row| row.get(7));
+        let stretch = Parameters::new().number(position).number(last);
+        let rows = stretch.rows(&self.session.client, &within_bytes(&sql, CHUNK_BYTES)).await?;
+        let end = rows.last().map(|row| row.get("arrival"));
         Ok(Chunk { rows: rows.iter().map(row_of).collect(), odd: Vec::new(), end })
     }
 
     pub async fn position(&self, source: &str) -> Result<Option<i64>, CopyError> {
         let sql = "SELECT position FROM postroom_copies WHERE source = $1";
-        let row = self.session.client.query_typed_opt(sql, &[(&source, Type::TEXT)]).await?;
-        Ok(row.map(|row| row.get(0)))
+        let row = Parameters::new().text(source).row_if_any(&self.session.client, sql).await?;
+        Ok(row.map(|row| row.get("position")))
     }
 
     pub async fn write(&self, source: &str, rows: &[Row], position: i64) -> Result<u64, CopyError> {
         let client = &self.session.client;
-        client.batch_execute(sql::COPY_BEGIN).await?;
-        let mut sink = pin!(client.copy_in::<_, Bytes>(sql::COPY_IN).await?);
+        client.batch_execute(COPY_BEGIN).await?;
+        let mut sink = pin!(client.copy_in::<_, Bytes>(COPY_IN).await?);
         let mut piece = String::with_capacity(PIECE_BYTES);
         for (place, row) in rows.iter().enumerate() {
             write_line(&mut piece, place, row);
@@ -81,29 +96,29 @@ impl PostgresEnd {
         }
         sink.send(piece.into()).await?;
         sink.finish().await?;
-        let created = client.execute_typed(sql::COPY_INSERT, &[]).await?;
-        client.execute_typed(sql::COPY_POSITION, &[(&source, Type::TEXT), (&position, Type::INT8)]).await?;
+        let created = client.execute_typed(COPY_INSERT, &[]).await?;
+        Parameters::new().text(source).number(position).execute(client, COPY_POSITION).await?;
         client.batch_execute("COMMIT").await?;
         Ok(created)
     }
 
     pub async fn find(&self, rows: &[Row]) -> Result<Vec<Row>, CopyError> {
-        let ids: Vec<_> = rows.iter().map(|row| row.id.as_str()).collect();
+        let ids = rows.iter().map(|row| row.id.as_str());
         let sql = format!("SELECT {COLUMNS} FROM messages WHERE message_id = ANY($1) ORDER BY message_id");
-        let rows = self.session.client.query_typed(&sql, &[(&ids, Type::TEXT_ARRAY)]).await?;
+        let rows = Parameters::new().texts(ids).rows(&self.session.client, &sql).await?;
         Ok(rows.iter().map(row_of).collect())
     }
 
     pub async fn count_things(&self, sort: Sort) -> Result<u64, CopyError> {
         // A source may be of an earlier version, without tables for what providers told.
-        let there = "SELECT to_regclass($1) IS NOT NULL";
-        let there = self.session.client.query_typed_one(there, &[(&sort.table(), Type::TEXT)]).await?;
-        if !there.get::<_, bool>(0) {
+        let client = &self.session.client;
+        let there = "SELECT to_regclass($1) IS NOT NULL AS is_there";
+        if !Parameters::new().text(sort.table()).row(client, there).await?.get::<_, bool>("is_there") {
             return Ok(0);
         }
-        let sql = format!("SELECT count(*) FROM {}", sort.table());
-        let row = self.session.client.query_typed_one(&sql, &[]).await?;
-        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+        let sql = format!("SELECT count(*) AS rows FROM {}", sort.table());
+        let row = Parameters::new().row(client, &sql).await?;
+        Ok(u64::try_from(row.get::<_, i64>("rows")).unwrap_or(0))
     }
 
     pub async fn read_things(&self, sort: Sort, behind: Option<&[Cell]>) -> Result<Vec<Thing>, CopyError> {
@@ -114,9 +129,8 @@ impl PostgresEnd {
         let order = order.join(", ");
         let place: Vec<Thing> =
             behind.into_iter().map(|place| Thing { cells: place.to_vec(), place: Vec::new() }).collect();
-        let columns = columns_of(&place, sort.order());
         // The place is the one row of arrays.
-        let places: Vec<_> = (1..=columns.len()).map(|at| format!("${at}[1]")).collect();
+        let places: Vec<_> = (1..=sort.order().len()).map(|at| format!("${at}[1]")).collect();
         let condition = match behind {
             Some(_) => format!("({order}) > ({})", places.join(", ")),
             None => "true".to_owned(),
@@ -127,8 +141,8 @@ impl PostgresEnd {
             sort.table(),
             sort.limit()
         );
-        let parameters: Vec<_> = columns.iter().filter(|_| behind.is_some()).map(Column::typed).collect();
-        let rows = self.session.client.query_typed(&sql, &parameters).await?;
+        let place = if behind.is_some() { columns_of(&place, sort.order()) } else { Parameters::new() };
+        let rows = place.rows(&self.session.client, &sql).await?;
         Ok(rows.iter().map(|row| thing_of(sort, row)).collect())
     }
 
@@ -136,37 +150,32 @@ impl PostgresEnd {
     async fn has_added(&self, sort: Sort) -> Result<bool, CopyError> {
         let Some(column) = sort.added() else { return Ok(true) };
         let sql = "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped";
-        let parameters = [(&sort.table() as _, Type::TEXT), (&column as _, Type::TEXT)];
-        Ok(self.session.client.query_typed_opt(sql, &parameters).await?.is_some())
+        let names = Parameters::new().text(sort.table()).text(column);
+        Ok(names.row_if_any(&self.session.client, sql).await?.is_some())
     }
 
     pub async fn write_things(&self, sort: Sort, things: &[Thing]) -> Result<u64, CopyError> {
         let client = &self.session.client;
         client.batch_execute("BEGIN; SET LOCAL statement_timeout = 0").await?;
-        let columns = columns_of(things, sort.columns());
-        let mut parameters: Vec<_> = columns.iter().map(Column::typed).collect();
-        let payloads: Vec<_> = things.iter().map(|thing| thing.payload(sort)).collect();
+        let mut columns = columns_of(things, sort.columns());
         if sort.has_payload() {
-            parameters.push((&payloads, Type::BYTEA_ARRAY));
+            columns = columns.bytes(things.iter().map(|thing| thing.payload(sort)));
         }
-        let no_forms: Vec<&str> = Vec::new();
-        let states: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
+        // Of no attempt of a writer.
+        let no_id = None::<i64>;
         let created = match sort {
             Sort::Payloads => {
-                let row = client.query_typed_one(details_sql::BRING_PAYLOADS, &parameters).await?;
+                let row = columns.row(client, BRING_PAYLOADS).await?;
                 u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)
             }
-            Sort::Details => client.execute_typed(details_sql::COPY_DETAILS, &parameters).await?,
+            Sort::Details => columns.execute(client, COPY_DETAILS).await?,
             Sort::Statuses => {
                 // As they stand: no form is looked for.
-                parameters.extend([(&None::<i64> as _, Type::INT8), (&states as _, Type::TEXT_ARRAY)]);
-                parameters.push((&no_forms, Type::TEXT_ARRAY));
-                client.query_typed(details_sql::BRING_STATUSES, &parameters).await?.len() as u64
+                let no_forms = [""; 0];
+                let columns = columns.number(no_id).texts(State::ALL.iter().map(|state| state.name())).texts(no_forms);
+                columns.rows(client, BRING_STATUSES).await?.len() as u64
             }
-            Sort::Events => {
-                parameters.push((&None::<i64>, Type::INT8));
-                client.query_typed(details_sql::BRING_EVENTS, &parameters).await?.len() as u64
-            }
+            Sort::Events => columns.number(no_id).rows(client, BRING_EVENTS).await?.len() as u64,
         };
         client.batch_execute("COMMIT").await?;
         Ok(created)
@@ -174,8 +183,7 @@ impl PostgresEnd {
 
     pub async fn find_things(&self, sort: Sort, things: &[Thing]) -> Result<Vec<Thing>, CopyError> {
         let keys = &sort.columns()[..sort.key_columns()];
-        let columns = columns_of(things, keys);
-        let given: Vec<_> = (1..=columns.len()).map(|at| format!("${at}")).collect();
+        let given: Vec<_> = (1..=keys.len()).map(|at| format!("${at}")).collect();
         let names: Vec<_> = keys.iter().map(|(name, _)| *name).collect();
         let joined: Vec<_> = names.iter().map(|name| format!("t.{name} = g.{name}")).collect();
         let sql = format!(
@@ -186,51 +194,32 @@ impl PostgresEnd {
             sort.table(),
             joined.join(" AND ")
         );
-        let parameters: Vec<_> = columns.iter().map(Column::typed).collect();
-        let rows = self.session.client.query_typed(&sql, &parameters).await?;
+        let rows = columns_of(things, keys).rows(&self.session.client, &sql).await?;
         Ok(rows.iter().map(|row| thing_of(sort, row)).collect())
     }
 
     pub async fn known_payloads(&self, digests: &BTreeSet<&[u8]>) -> Result<BTreeSet<Vec<u8>>, CopyError> {
-        let digests: Vec<_> = digests.iter().copied().collect();
         let sql = "SELECT digest FROM postroom_payloads WHERE digest = ANY($1)";
-        let rows = self.session.client.query_typed(sql, &[(&digests, Type::BYTEA_ARRAY)]).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-}
-
-/// The values of one column.
-enum Column {
-    Texts(Vec<Option<String>>),
-    Numbers(Vec<Option<i64>>),
-    Bytes(Vec<Option<Vec<u8>>>),
-}
-
-impl Column {
-    fn typed(&self) -> (&(dyn ToSql + Sync), Type) {
-        match self {
-            Self::Texts(values) => (values, Type::TEXT_ARRAY),
-            Self::Numbers(values) => (values, Type::INT8_ARRAY),
-            Self::Bytes(values) => (values, Type::BYTEA_ARRAY),
-        }
+        let rows = Parameters::new().bytes(digests).rows(&self.session.client, sql).await?;
+        Ok(rows.iter().map(|row| row.get("digest")).collect())
     }
 }
 
 /// The first columns of things, each as the server takes it.
-fn columns_of(things: &[Thing], columns: &[(&'static str, Holds)]) -> Vec<Column> {
-    let column = |(at, (name, holds)): (usize, &(&'static str, Holds))| {
-        let cells = things.iter().map(|thing| &thing.cells[at]);
-        match holds {
-            Holds::Text => Column::Texts(cells.map(|cell| text_of(cell, name)).collect()),
-            Holds::Number => Column::Numbers(
-                cells.map(|cell| if let Cell::Number(number) = cell { Some(*number) } else { None }).collect(),
-            ),
-            Holds::Bytes => Column::Bytes(
-                cells.map(|cell| if let Cell::Bytes(bytes) = cell { Some(bytes.clone()) } else { None }).collect(),
-            ),
-        }
-    };
-    columns.iter().enumerate().map(column).collect()
+fn columns_of<'a>(things: &'a [Thing], columns: &[(&'static str, Holds)]) -> Parameters<'a> {
+    let mut parameters = Parameters::new();
+    for (at, (name, holds)) in columns.iter().enumerate() {
+        let cells = things.iter().map(move |thing| &thing.cells[at]);
+        parameters =
+            match holds {
+                Holds::Text => parameters.texts(cells.map(|cell| text_of(cell, name))),
+                Holds::Number => parameters
+                    .numbers(cells.map(|cell| if let Cell::Number(number) = cell { Some(*number) } else { None })),
+                Holds::Bytes => parameters
+                    .bytes(cells.map(|cell| if let Cell::Bytes(bytes) = cell { Some(&bytes[..]) } else { None })),
+            };
+    }
+    parameters
 }
 
 fn text_of(cell: &Cell, column: &str) -> Option<String> {
@@ -251,12 +240,12 @@ fn thing_of(sort: Sort, row: &StoredRow) -> Thing {
 
 fn row_of(row: &StoredRow) -> Row {
     Row {
-        id: row.get(0),
-        from: row.get(1),
-        to: row.get(2),
-        ts: row.get(3),
-        text: batch::exact(row.get(4), row.get(5)),
-        created_at: row.get(6),
+        id: row.get("message_id"),
+        from: row.get("from_msisdn"),
+        to: row.get("to_msisdn"),
+        ts: row.get("ts"),
+        text: batch::exact(row.get("text"), row.get("text_exact")),
+        created_at: row.get("created_at"),
     }
 }
 

@@ -1,13 +1,44 @@
 //! What the tasks do, one step at a time, so that tests can put other programs' deeds between and beside the steps.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::derive::{self, Counting, Round};
-use super::{Connector, Failure, Session, audit, listing, schema, statistics};
+use super::counting::Counting;
+use super::failure::Failure;
+use super::limits::Limits;
+use super::round::Round;
+use super::session::{Connector, Session};
+use super::snapshot::Snapshot;
+use super::{audit, guard, indexing, listing, schema, statistics};
 use crate::domain::{Page, PageRequest, Stats};
 use crate::store::postgres::config::PostgresConfig;
+
+/// Limits so small that a handful of messages reaches every way.
+pub(in crate::store) const SMALL: Limits = Limits {
+    gather: Duration::from_millis(2),
+    gather_texts: Duration::from_millis(2),
+    counted_first: 3,
+    counted_least: 1,
+    counted_max: 4,
+    indexed_least: 3,
+    indexed_max: 5,
+    indexed_bytes_max: 40,
+    gone_max: 2,
+    admitted_max: 3,
+    folded_max: 3,
+    merged_together: 2,
+    merged_rows_max: 7,
+    place_chunk_bits: 2,
+    skipped_max: 2,
+    matches_max: 6,
+    bound_least: 1,
+    placed_least: 1,
+    walked_first: 2,
+    walked_max: 4,
+    candidates_few: 2,
+};
 
 /// A database with our tables, and as many connections.
 pub(in crate::store) async fn open(config: &PostgresConfig, connections: usize) -> Vec<Session> {
@@ -21,28 +52,28 @@ pub(in crate::store) async fn open(config: &PostgresConfig, connections: usize) 
 
 /// Gives numbers to rows that wait for one, and counts a stretch. Answers whether there is more.
 pub(in crate::store) async fn count(client: &Client, counting: &Counting) -> bool {
-    derive::admit(client).await.unwrap();
+    guard::admit(client, SMALL.admitted_max).await.unwrap();
     counting.round(client).await.unwrap().1 == Round::More
 }
 
 /// Indexes a stretch, or takes texts out. Answers whether there is more.
 pub(in crate::store) async fn index(client: &Client) -> bool {
-    derive::index(client, 1, 3).await.unwrap().1 == Round::More
+    indexing::index(client, &SMALL, 1, 3).await.unwrap().1 == Round::More
 }
 
 /// Merges a piece of the index. Answers whether there is more.
 pub(in crate::store) async fn merge(client: &Client) -> bool {
-    derive::merge(client).await.unwrap() == Round::More
+    indexing::merge(client, &SMALL).await.unwrap() == Round::More
 }
 
 /// A page, of the snapshot that is open.
 pub(in crate::store) async fn page(client: &Client, request: &PageRequest) -> Result<Page, Failure> {
-    listing::page(client, request).await
+    listing::page(&Snapshot { client, limits: &SMALL }, request).await
 }
 
 /// The statistics, of the snapshot that is open.
 pub(in crate::store) async fn stats(client: &Client) -> Result<Stats, Failure> {
-    statistics::stats(client).await
+    statistics::stats(&Snapshot { client, limits: &SMALL }).await
 }
 
 /// What `postroom check --data` finds.

@@ -4,8 +4,10 @@
 use tokio_postgres::Client;
 
 use super::failure::Failure;
-use super::session::Server;
-use super::sql;
+use crate::store::postgres::config::{PostgresConfig, SynchronousCommit};
+
+/// An operator's setting that keeps every replica from writing.
+pub(super) const READ_ONLY: &str = "default_transaction_read_only is on, so nothing can be written";
 
 /// Oldest server that knows transaction numbers of 64 bits, which the order of arrival is made of.
 const VERSION_LEAST: i32 = 130_000;
@@ -19,6 +21,63 @@ const OTHERS: [(&str, &str, &str); 3] = [
 const NO_NUMBERS: &str =
     "it does not number transactions as PostgreSQL does, and the order of arrival is made of these numbers";
 
+/// What a server said of itself when we connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct Server {
+    /// As it calls itself: `PostgreSQL 15.18 (Debian …) on x86_64-pc-linux-gnu`.
+    pub name: String,
+    /// As a number: 150018.
+    pub version: i32,
+    pub encoding: String,
+    pub is_standby: bool,
+    /// Whether transactions may not write unless they say so, which an operator can set for a role or a database.
+    pub is_read_only: bool,
+    pub synchronous_commit: String,
+    pub synchronous_standby_names: String,
+    /// The version of Citus, where this database has it.
+    pub citus: Option<String>,
+}
+
+impl Server {
+    /// What our commits wait for: what the operator chose, or what the server says and at least `on`.
+    pub fn effective_commit(&self, config: &PostgresConfig) -> SynchronousCommit {
+        let said = SynchronousCommit::named(&self.synchronous_commit).unwrap_or(SynchronousCommit::On);
+        config.synchronous_commit.unwrap_or(said.max(SynchronousCommit::On))
+    }
+
+    /// Whether a commit waits until the server itself has it on disk.
+    pub fn survives_crash(&self, config: &PostgresConfig) -> bool {
+        self.effective_commit(config) >= SynchronousCommit::Local
+    }
+
+    /// Whether a commit waits until a standby has it on disk, so that a promotion loses nothing acknowledged.
+    pub fn survives_promotion(&self, config: &PostgresConfig) -> bool {
+        !self.synchronous_standby_names.is_empty() && self.effective_commit(config) >= SynchronousCommit::On
+    }
+    /// What an acknowledged message survives, in words for the operator.
+    pub fn durability(&self, config: &PostgresConfig) -> String {
+        let survives = if self.survives_promotion(config) {
+            "a 200 survives the loss of the primary"
+        } else if self.survives_crash(config) {
+            "a 200 survives a crash of the server, not a promotion: no synchronous standby"
+        } else {
+            "a 200 does not survive a crash of the server"
+        };
+        format!("synchronous_commit={}: {survives}", self.effective_commit(config).name())
+    }
+}
+
+/// Settings of a server; functions that our statements need and that it lacks; the version of Citus, where it has that.
+const SERVER: &str = "\
+    SELECT current_setting('server_version_num') AS version, current_setting('server_encoding') AS encoding,
+           pg_is_in_recovery() AS is_standby, current_setting('synchronous_commit') AS synchronous_commit,
+           current_setting('synchronous_standby_names') AS synchronous_standby_names,
+           ARRAY(SELECT name FROM unnest(ARRAY['pg_current_xact_id', 'pg_current_snapshot', 'pg_snapshot_xmin',
+                                               'pg_snapshot_xmax', 'pg_logical_emit_message']) AS name
+                 WHERE name NOT IN (SELECT proname::text FROM pg_proc)) AS missing,
+           (SELECT extversion FROM pg_extension WHERE extname = 'citus') AS citus,
+           current_setting('default_transaction_read_only') AS read_only";
+
 /// Asks a server what it is, and refuses what cannot be used.
 pub(super) async fn ask(client: &Client) -> Result<Server, Failure> {
     // Alone and first: the one question that every engine answers.
@@ -28,15 +87,14 @@ pub(super) async fn ask(client: &Client) -> Result<Server, Failure> {
     if let Some((_, engine, why)) = OTHERS.iter().find(|(mark, ..)| version.contains(mark)) {
         return Err(Failure::Broken(format!("the server is {engine} ({name}): {why}; PostgreSQL is needed")));
     }
-    let row =
-        client.query_typed_one(sql::SERVER, &[]).await.map_err(Failure::from).map_err(|failure| match failure {
-            Failure::Broken(why) => {
-                Failure::Broken(format!("the server ({name}) does not answer as PostgreSQL does: {why}"))
-            }
-            other => other,
-        })?;
-    let number: i32 = row.get::<_, String>(0).parse().unwrap_or(0);
-    let missing: Vec<String> = row.get(5);
+    let row = client.query_typed_one(SERVER, &[]).await.map_err(Failure::from).map_err(|failure| match failure {
+        Failure::Broken(why) => {
+            Failure::Broken(format!("the server ({name}) does not answer as PostgreSQL does: {why}"))
+        }
+        other => other,
+    })?;
+    let number: i32 = row.get::<_, &str>("version").parse().unwrap_or(0);
+    let missing: Vec<String> = row.get("missing");
     if number < VERSION_LEAST {
         return Err(Failure::Broken(format!("the server is PostgreSQL {}; 13 or later is needed", number / 10_000)));
     }
@@ -49,11 +107,11 @@ pub(super) async fn ask(client: &Client) -> Result<Server, Failure> {
     Ok(Server {
         name,
         version: number,
-        encoding: row.get(1),
-        is_standby: row.get(2),
-        synchronous_commit: row.get(3),
-        synchronous_standby_names: row.get(4),
-        citus: row.get(6),
-        is_read_only: row.get::<_, &str>(7) == "on",
+        encoding: row.get("encoding"),
+        is_standby: row.get("is_standby"),
+        synchronous_commit: row.get("synchronous_commit"),
+        synchronous_standby_names: row.get("synchronous_standby_names"),
+        citus: row.get("citus"),
+        is_read_only: row.get::<_, &str>("read_only") == "on",
     })
 }

@@ -3,15 +3,15 @@
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-use super::tls;
+use super::tls::{self, TlsError};
 use crate::store::{Health, StoreError};
 
-/// An operator's limit on a whole transaction, from PostgreSQL 17 on: the session ends with it.
+/// An operator's limit on a whole transaction, from PostgreSQL 17 on: the session ends with it. The library has no name for it.
 const TRANSACTION_TIMEOUT: &str = "25P04";
 
 /// Why something was not done, with words for the log: one line, and nothing of what was to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::store) enum Failure {
+pub enum Failure {
     /// The server has no space.
     DiskFull(String),
     /// The server refuses this content, whoever tries.
@@ -60,9 +60,21 @@ impl From<Failure> for StoreError {
     }
 }
 
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let Some(database) = error.as_db_error() else { return Self::Lost(chain(&error)) };
+        Self::from(&error)
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let Some(database) = error.as_db_error() else { return Self::Lost(chain(error)) };
         let code = database.code();
         // Only the message: detail and hint may repeat what a sender wrote.
         let why = format!("{} ({})", one_line(database.message()), code.code());

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio_postgres::types::Type;
 
-use super::{Connector, Failure, OpenError, Session};
+use super::open_error::OpenError;
+use super::session::{Connector, Session};
 use crate::store::postgres::config::PostgresConfig;
 
 /// A table with the six columns and a key, and nothing derived.
@@ -39,22 +40,10 @@ impl std::fmt::Debug for Ground {
     }
 }
 
-impl From<Failure> for OpenError {
-    fn from(failure: Failure) -> Self {
-        Self(failure.to_string())
-    }
-}
-
-impl From<tokio_postgres::Error> for OpenError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Failure::from(error).into()
-    }
-}
-
 impl Ground {
     /// Connects to the server.
     pub async fn open(config: &PostgresConfig) -> Result<Self, OpenError> {
-        let connector = Connector::new(Arc::new(config.clone())).map_err(OpenError)?;
+        let connector = Connector::new(Arc::new(config.clone()))?;
         Ok(Self { session: connector.connect().await?, databases: Vec::new(), made: 0 })
     }
 
@@ -87,9 +76,9 @@ impl Ground {
 
     /// The process that serves this connection, and the database that it is connected to.
     pub async fn process(&self) -> Result<(u32, String), OpenError> {
-        let sql = "SELECT pg_backend_pid(), current_database()::text";
+        let sql = "SELECT pg_backend_pid() AS process, current_database()::text AS database";
         let row = self.session.client.query_typed_one(sql, &[]).await?;
-        Ok((row.get::<_, i32>(0).cast_unsigned(), row.get(1)))
+        Ok((row.get::<_, i32>("process").cast_unsigned(), row.get("database")))
     }
 
     /// Bytes of a database.

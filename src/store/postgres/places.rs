@@ -12,11 +12,8 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Row};
 
 use super::failure::Failure;
-use super::sql;
+use super::parameters::Parameters;
 use crate::store::index::source::{put_number, take_number};
-
-/// The numbers of texts whose places stand in one row differ in these last bits.
-const CHUNK_BITS: u32 = if cfg!(test) { 2 } else { 13 };
 
 /// A page of a table, and a line on it: what the server calls `ctid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,24 +30,31 @@ struct Lines {
     count: u16,
 }
 
-/// Notes where texts were written: rows of number and place.
-pub(super) async fn note(client: &Client, written: &[Row]) -> Result<(), Failure> {
-    let mut texts: Vec<(i64, Place)> = written.iter().map(|row| (row.get(0), row.get(1))).collect();
+/// A chunk that has places gets more behind them.
+const NOTE_PLACES: &str = "\
+    INSERT INTO postroom_places (chunk, places) SELECT * FROM unnest($1::bigint[], $2::bytea[]) ORDER BY 1
+    ON CONFLICT (chunk) DO UPDATE SET places = postroom_places.places || excluded.places";
+
+/// Notes where texts were written: rows of number and place. The numbers of a chunk differ in the last `chunk_bits`.
+pub(super) async fn note(client: &Client, chunk_bits: u32, written: &[Row]) -> Result<(), Failure> {
+    let mut texts: Vec<(i64, Place)> = written.iter().map(|row| (row.get("number"), row.get("ctid"))).collect();
     texts.sort_unstable_by_key(|(number, _)| *number);
-    let chunks = texts.chunk_by(|(one, _), (next, _)| one >> CHUNK_BITS == next >> CHUNK_BITS);
-    let (chunks, places): (Vec<i64>, Vec<Vec<u8>>) =
-        chunks.map(|texts| (texts[0].0 >> CHUNK_BITS, pack(texts))).unzip();
-    client.execute_typed(sql::NOTE_PLACES, &[(&chunks, Type::INT8_ARRAY), (&places, Type::BYTEA_ARRAY)]).await?;
+    let chunks: Vec<_> = texts.chunk_by(|(one, _), (next, _)| one >> chunk_bits == next >> chunk_bits).collect();
+    let numbers = chunks.iter().map(|texts| texts[0].0 >> chunk_bits);
+    let places = chunks.iter().map(|texts| pack(texts));
+    Parameters::new().numbers(numbers).bytes(places).execute(client, NOTE_PLACES).await?;
     Ok(())
 }
 
+const PLACES: &str = "SELECT places FROM postroom_places WHERE chunk BETWEEN $1 AND $2 ORDER BY chunk";
+
 /// Where texts of these numbers, which ascend, may lie; those are left out of which nothing is known.
-pub(in crate::store) async fn of(client: &Client, numbers: &[i64]) -> Result<Vec<Place>, Failure> {
+pub(in crate::store) async fn of(client: &Client, chunk_bits: u32, numbers: &[i64]) -> Result<Vec<Place>, Failure> {
     let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
-    let (first, last) = (first >> CHUNK_BITS, last >> CHUNK_BITS);
+    let chunks = Parameters::new().number(first >> chunk_bits).number(last >> chunk_bits);
     let mut known = Vec::new();
-    for row in client.query_typed(sql::PLACES, &[(&first, Type::INT8), (&last, Type::INT8)]).await? {
-        unpack(row.get(0), &mut known);
+    for row in chunks.rows(client, PLACES).await? {
+        unpack(row.get("places"), &mut known);
     }
     Ok(numbers.iter().filter_map(|number| find(&known, *number)).collect())
 }

@@ -2,16 +2,14 @@
 //! that requests take. A role's limit of connections, a pooler, rights, columns and functions that are missing show
 //! there, and nowhere else.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::failure::Failure;
-use super::{Shared, details_sql, sql};
+use super::shared::Shared;
+use super::{accompanying, brought, messages};
 
 /// How long a task may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -20,38 +18,6 @@ const SILENCES_MAX: u32 = 3;
 
 /// Where a task says what it found.
 pub(super) type Ask = oneshot::Sender<Result<(), Failure>>;
-
-/// What is known of a task.
-#[derive(Debug, Default)]
-pub(super) struct Task {
-    /// Whether it is one of those that write.
-    pub writes: bool,
-    /// How long its work may take: until then somebody's lock may keep it, and it says itself when that was too long.
-    patience: Duration,
-    /// How much it did.
-    done: AtomicU64,
-    /// What keeps it from its work.
-    fault: Mutex<Option<Failure>>,
-}
-
-impl Task {
-    pub fn new(writes: bool, patience: Duration) -> Self {
-        Self { writes, patience, ..Self::default() }
-    }
-
-    /// It did something.
-    pub fn works(&self) {
-        self.done.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn fault(&self) -> Option<Failure> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn set_fault(&self, fault: Option<Failure>) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
-    }
-}
 
 /// All tasks that work for requests, to be asked.
 #[derive(Default)]
@@ -95,7 +61,7 @@ impl Probes {
                 Some(answer) => tokio::time::timeout_at(end, answer).await.ok().and_then(Result::ok),
                 None => None,
             };
-            let done = task.done.load(Ordering::Relaxed);
+            let done = task.done();
             let is_busy = std::mem::replace(seen, done) != done;
             match answer {
                 Some(Ok(())) => {
@@ -117,30 +83,23 @@ impl Probes {
     }
 }
 
-/// What keeps any task from its work: the first that is worse than a full disk, or else that.
-pub(super) fn fault(tasks: &[Arc<Task>]) -> Option<Failure> {
-    let mut faults: Vec<_> = tasks.iter().filter_map(|task| task.fault()).collect();
-    let worst = faults.iter().position(|fault| !matches!(fault, Failure::DiskFull(_))).unwrap_or(0);
-    (!faults.is_empty()).then(|| faults.swap_remove(worst))
-}
-
 /// Everything that a batch may send, of nothing, and undone: rights, columns and functions are looked at all the same.
 /// With `is_whole` a message too, like the last one that is stored, since the server refused some: by a constraint or a
 /// trigger it may refuse all.
 pub(super) fn write(commit: &str, is_whole: bool) -> String {
     let statements = [
-        sql::INSERT,
-        sql::STORED,
-        details_sql::LOOK,
-        details_sql::BRING_PAYLOADS,
-        details_sql::BRING_DETAILS,
-        details_sql::BRING_STATUSES,
-        details_sql::BRING_EVENTS,
-        details_sql::FORGET_UNREADABLE,
+        messages::INSERT,
+        messages::STORED,
+        accompanying::LOOK,
+        accompanying::BRING_PAYLOADS,
+        accompanying::BRING_DETAILS,
+        accompanying::BRING_STATUSES,
+        brought::BRING_EVENTS,
+        brought::FORGET_UNREADABLE,
     ];
     let of_nothing = statements.map(of_nothing).join("; ");
     let message = if is_whole { WHOLE.replace("$1", &format!("'{commit}'")) } else { String::new() };
-    format!("{}'{commit}'; {of_nothing}; {message} ROLLBACK", details_sql::BEGIN)
+    format!("{}'{commit}'; {of_nothing}; {message} ROLLBACK", brought::BEGIN)
 }
 
 /// A message like the last one, under an id that no sender has, and what is put off to the commit.
@@ -148,7 +107,8 @@ const WHOLE: &str = "\
     SELECT f.* FROM (
         (SELECT from_msisdn, to_msisdn, ts, text, text_exact, created_at FROM messages ORDER BY arrival DESC LIMIT 1)
         UNION ALL SELECT '+10', '+10', '2025-01-15T10:00:00Z', 'probe', NULL, '2025-01-15T10:00:00Z' LIMIT 1
-    ) m, LATERAL postroom_file(ARRAY['postroom-probe-' || md5(random()::text)], ARRAY[m.from_msisdn], ARRAY[m.to_msisdn], ARRAY[m.ts],
+    ) m, LATERAL postroom_file(
+        ARRAY['postroom-probe-' || md5(random()::text)], ARRAY[m.from_msisdn], ARRAY[m.to_msisdn], ARRAY[m.ts],
         ARRAY[m.text], ARRAY[m.text_exact], ARRAY[m.created_at], 0, $1) f;
     SET CONSTRAINTS ALL IMMEDIATE;";
 
@@ -170,15 +130,5 @@ mod tests {
         assert_eq!(of_nothing("SELECT f($1, $12) WHERE $2"), "SELECT f(NULL, NULL) WHERE NULL");
         assert_eq!(of_nothing("SELECT 1"), "SELECT 1");
         assert!(!write("on", true).contains('$'));
-    }
-
-    #[test]
-    fn a_full_disk_is_told_only_where_nothing_is_worse() {
-        let tasks: Vec<_> = (0..3).map(|_| Arc::new(Task::new(true, PATIENCE))).collect();
-        assert_eq!(fault(&tasks), None);
-        tasks[0].set_fault(Some(Failure::DiskFull("full".to_owned())));
-        assert_eq!(fault(&tasks), Some(Failure::DiskFull("full".to_owned())));
-        tasks[2].set_fault(Some(Failure::Broken("no right".to_owned())));
-        assert_eq!(fault(&tasks), Some(Failure::Broken("no right".to_owned())));
     }
 }

@@ -4,36 +4,30 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
 
 use super::failure::Failure;
-use super::places::Place;
+use super::parameters::Parameters;
 use crate::domain::{Filter, ORIGINAL_SOURCE, PLAIN_KIND};
 
 /// SQL text and the values of its parameters, in order.
 #[derive(Debug, Default)]
 pub(super) struct Query {
     pub text: String,
-    values: Vec<Value>,
-}
-
-/// A value of a parameter.
-#[derive(Debug)]
-pub(super) enum Value {
-    Text(String),
-    Number(i64),
-    Bytes(Vec<u8>),
-    Numbers(Vec<i64>),
-    Places(Vec<Place>),
+    values: Parameters<'static>,
 }
 
 impl Query {
-    /// Adds a value and answers its place in the text.
-    pub fn bind(&mut self, value: Value) -> String {
-        self.values.push(value);
+    /// Adds a value and returns its name in the text.
+    pub fn bind(&mut self, value: impl ToSql + Sync + Send + 'static, kind: Type) -> String {
+        self.values.push(value, kind);
         format!("${}", self.values.len())
     }
 
     /// As `bind`, for text, which must not hold NUL.
     pub fn bind_text(&mut self, text: &str) -> String {
-        self.bind(Value::Text(text.to_owned()))
+        self.bind(text.to_owned(), Type::TEXT)
+    }
+
+    pub fn bind_number(&mut self, number: i64) -> String {
+        self.bind(number, Type::INT8)
     }
 
     /// The parts of a filter that are about columns of `m`, each with ` AND ` in front.
@@ -65,8 +59,8 @@ impl Query {
         terms
     }
 
-    /// That a detail has a value. Said so that the server can join: a message without details has the value of messages of the
-    /// original door.
+    /// That a detail has a value. Said so that the server can join: a message without details has the value of messages of
+    /// the original source.
     fn detail(&mut self, column: &str, value: &str, value_without: &str) -> String {
         let (quantifier, relation) = if value == value_without { ("NOT EXISTS", "<>") } else { ("EXISTS", "=") };
         let value = self.bind_text(value);
@@ -76,35 +70,18 @@ impl Query {
         )
     }
 
-    /// The values, as the client takes them.
-    pub fn parameters(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
-        self.values.iter().map(Value::typed).collect()
-    }
-
     pub async fn rows(&self, client: &Client) -> Result<Vec<Row>, Failure> {
-        Ok(client.query_typed(&self.text, &self.parameters()).await?)
+        self.values.rows(client, &self.text).await
     }
 
     /// The rows, one after the other as they come.
     pub async fn stream(&self, client: &Client) -> Result<RowStream, Failure> {
-        Ok(client.query_typed_raw(&self.text, self.parameters()).await?)
+        self.values.stream(client, &self.text).await
     }
 
-    /// The one number that the statement answers.
+    /// The one number that the statement finds.
     pub async fn number(&self, client: &Client) -> Result<u64, Failure> {
-        let row = client.query_typed_one(&self.text, &self.parameters()).await?;
+        let row = self.values.row(client, &self.text).await?;
         Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
-    }
-}
-
-impl Value {
-    fn typed(&self) -> (&(dyn ToSql + Sync), Type) {
-        match self {
-            Self::Text(text) => (text, Type::TEXT),
-            Self::Number(number) => (number, Type::INT8),
-            Self::Bytes(bytes) => (bytes, Type::BYTEA),
-            Self::Numbers(numbers) => (numbers, Type::INT8_ARRAY),
-            Self::Places(places) => (places, Type::TID_ARRAY),
-        }
     }
 }

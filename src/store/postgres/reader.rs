@@ -1,47 +1,64 @@
-//! The tasks that read: a connection each, every read in one read-only snapshot and with a deadline that the server keeps.
+//! The tasks that read: a connection each. A read is a closure over a read-only snapshot, with a deadline that the server keeps.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio_postgres::Client;
 
 use super::failure::Failure;
-use super::probe::{Ask, Task};
+use super::limits::Limits;
+use super::probe::Ask;
 use super::session::{Connector, Session};
-use super::{details, listing, statistics};
-use crate::domain::event::{EventRequest, StoredEvent};
-use crate::domain::message::FullMessage;
-use crate::domain::payload::StoredPayload;
-use crate::domain::status::MessageStatus;
-use crate::domain::{Page, PageRequest, State, Stats};
-use crate::store::{Lookup, StoreError};
+use super::snapshot::Snapshot;
+use super::task::Task;
+use super::{details, listing};
+use crate::store::StoreError;
 
 /// Reads that may wait for a connection; more are refused at once.
 pub(super) const WAITING_MAX: usize = 256;
 /// How much longer than its own limit the server is waited for.
 const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A question, and where its answer goes.
-pub(super) struct Read {
-    pub deadline: Instant,
-    pub question: Question,
-}
+/// A read and the way of its result, to be run by any of the tasks.
+pub(super) type Work = Box<dyn FnOnce(&mut Reader) -> Reading<'_> + Send>;
 
-/// Where an answer goes.
+/// A read that is under way, on the thread of the database.
+type Reading<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// Where a result goes.
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// What can be asked.
-pub(super) enum Question {
-    Page(Box<PageRequest>, Reply<Page>),
-    Stats(Reply<Stats>),
-    Message(String, Reply<Lookup<FullMessage>>),
-    Statuses(String, Reply<Lookup<MessageStatus>>),
-    StatusCounts(Reply<Vec<(State, u64)>>),
-    Events(EventRequest, Reply<Vec<StoredEvent>>),
-    Event(i64, Reply<Option<StoredEvent>>),
-    Payload(i64, Reply<Option<StoredPayload>>),
-    Payloads { after: i64, all: bool, limit: u32, reply: Reply<Vec<StoredPayload>> },
+/// The reading tasks, as requests see them.
+#[derive(Debug)]
+pub(super) struct Readers {
+    work: mpsc::Sender<Work>,
+    /// How long a read may take, waiting time included.
+    patience: Duration,
+}
+
+impl Readers {
+    /// Also returns what the tasks take work from.
+    pub fn new(patience: Duration) -> (Self, mpsc::Receiver<Work>) {
+        let (work, waiting) = mpsc::channel(WAITING_MAX);
+        (Self { work, patience }, waiting)
+    }
+
+    /// Runs `read` in a snapshot on one of the connections, and once more if the first connection turned out to be gone.
+    /// Gives up at the deadline, and at once when nobody waits for the result any more.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl AsyncFn(&Snapshot<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, result) = oneshot::channel();
+        let deadline = Instant::now() + self.patience;
+        let work: Work = Box::new(move |reader| Box::pin(async move { reader.answer(deadline, reply, &read).await }));
+        self.work.try_send(work).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+        })?;
+        result.await.unwrap_or(Err(StoreError::Closed))
+    }
 }
 
 /// One reading task.
@@ -50,13 +67,14 @@ pub(super) struct Reader {
     pub asks: mpsc::Receiver<Ask>,
     /// How long a read may take.
     pub patience: Duration,
+    pub limits: Limits,
     pub connector: Connector,
-    pub questions: Arc<Mutex<mpsc::Receiver<Read>>>,
+    pub work: Arc<Mutex<mpsc::Receiver<Work>>>,
     pub session: Option<Session>,
 }
 
 impl Reader {
-    /// Answers until nobody can ask any more.
+    /// Reads until nobody can ask any more.
     pub async fn run(mut self) {
         loop {
             let next = tokio::select! {
@@ -65,47 +83,21 @@ impl Reader {
                     let _ = ask.send(self.probe().await);
                     continue;
                 }
-                next = async { self.questions.lock().await.recv().await } => next,
+                next = async { self.work.lock().await.recv().await } => next,
             };
-            let Some(Read { deadline, question }) = next else { return };
-            match question {
-                Question::Page(request, reply) => {
-                    let read = async |client: &Client| listing::page(client, &request).await;
-                    self.answer(deadline, reply, read).await;
-                }
-                Question::Stats(reply) => self.answer(deadline, reply, statistics::stats).await,
-                Question::Message(id, reply) => {
-                    self.answer(deadline, reply, async |client: &Client| details::message(client, &id).await).await;
-                }
-                Question::Statuses(id, reply) => {
-                    self.answer(deadline, reply, async |client: &Client| details::statuses(client, &id).await).await;
-                }
-                Question::StatusCounts(reply) => self.answer(deadline, reply, details::status_counts).await,
-                Question::Events(request, reply) => {
-                    self.answer(deadline, reply, async |client: &Client| details::events(client, &request).await).await;
-                }
-                Question::Event(number, reply) => {
-                    self.answer(deadline, reply, async |client: &Client| details::event(client, number).await).await;
-                }
-                Question::Payload(number, reply) => {
-                    self.answer(deadline, reply, async |client: &Client| details::payload(client, number).await).await;
-                }
-                Question::Payloads { after, all, limit, reply } => {
-                    let read = async |client: &Client| details::unreadable_payloads(client, after, all, limit).await;
-                    self.answer(deadline, reply, read).await;
-                }
-            }
+            let Some(work) = next else { return };
+            work(&mut self).await;
         }
     }
 
     /// Reads a little of everything that can be asked.
     async fn probe(&mut self) -> Result<(), Failure> {
-        let read = async |client: &Client| {
-            listing::probe(client).await?;
-            details::probe(client).await
+        let read = async |snapshot: &Snapshot<'_>| {
+            listing::probe(snapshot).await?;
+            details::probe(snapshot).await
         };
         // As long as any other: a server that is slow is not silent, though who asked has its answer by then.
-        match self.read(Instant::now() + self.patience, read).await {
+        match self.read(Instant::now() + self.patience, &read).await {
             Ok(()) => {
                 self.task.works();
                 Ok(())
@@ -116,24 +108,19 @@ impl Reader {
         }
     }
 
-    /// Reads, unless whoever asked goes away.
+    /// Reads, unless whoever asked goes away: then the server is asked to give up.
     async fn answer<T>(
         &mut self,
         deadline: Instant,
         mut reply: Reply<T>,
-        read: impl AsyncFn(&Client) -> Result<T, Failure>,
+        read: &impl AsyncFn(&Snapshot<'_>) -> Result<T, Failure>,
     ) {
         let read = self.read(deadline, read);
-        let answer = tokio::select! { answer = read => Some(answer), () = reply.closed() => None };
+        let result = tokio::select! { result = read => Some(result), () = reply.closed() => None };
         self.task.works();
-        self.finish(answer, reply).await;
-    }
-
-    /// Hands the answer over; where nobody waits for one, the server is told to give up.
-    async fn finish<T>(&mut self, answer: Option<Result<T, Failure>>, reply: Reply<T>) {
-        match answer {
-            Some(answer) => {
-                let _ = reply.send(answer.map_err(StoreError::from));
+        match result {
+            Some(result) => {
+                let _ = reply.send(result.map_err(StoreError::from));
             }
             None => self.abandon().await,
         }
@@ -149,7 +136,7 @@ impl Reader {
     async fn read<T>(
         &mut self,
         deadline: Instant,
-        read: impl AsyncFn(&Client) -> Result<T, Failure>,
+        read: &impl AsyncFn(&Snapshot<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut is_fresh = false;
         loop {
@@ -162,8 +149,8 @@ impl Reader {
                 self.session = Some(self.connector.connect().await?);
             }
             let session = self.session.as_ref().expect("opened above");
-            let result = tokio::time::timeout(left + SERVER_PATIENCE, in_snapshot(session, left, &read)).await;
-            match result {
+            let read = in_snapshot(session, &self.limits, left, read);
+            match tokio::time::timeout(left + SERVER_PATIENCE, read).await {
                 Err(_) => {
                     self.abandon().await;
                     return Err(Failure::Deadline);
@@ -174,7 +161,7 @@ impl Reader {
                     self.session = None;
                     return Err(failure);
                 }
-                Ok(answer) => return answer,
+                Ok(result) => return result,
             }
         }
     }
@@ -182,16 +169,18 @@ impl Reader {
 
 async fn in_snapshot<T>(
     session: &Session,
+    limits: &Limits,
     left: Duration,
-    read: &impl AsyncFn(&Client) -> Result<T, Failure>,
+    read: &impl AsyncFn(&Snapshot<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let milliseconds = left.as_millis().max(1);
     // What the server would compile for one read takes longer than the read.
     let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {milliseconds}; SET LOCAL jit = off"
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {milliseconds}; \
+         SET LOCAL jit = off"
     );
     session.client.batch_execute(&begin).await?;
-    let answer = read(&session.client).await?;
+    let result = read(&Snapshot { client: &session.client, limits }).await?;
     session.client.batch_execute("COMMIT").await?;
-    Ok(answer)
+    Ok(result)
 }

@@ -5,29 +5,17 @@
 use std::collections::BTreeMap;
 
 use tokio_postgres::Client;
-use tokio_postgres::types::{ToSql, Type};
 
 use super::failure::Failure;
-use super::{grams, places, sql};
+use super::limits::Limits;
+use super::parameters::Parameters;
+use super::{grams, places};
 use crate::store::index::postings;
 use crate::store::index::source::{put_number, take_bytes, take_number};
 
-/// Up to so many candidates are always looked at one by one.
-const FEW: u64 = if cfg!(test) { 2 } else { 20_000 };
-/// More candidates than this part of all messages: then it is as quick to look at all texts.
-const PART_MAX: u64 = 8;
-/// Runs of a term that are counted, to find the rarest among them.
-const COUNTED_MAX: usize = 12;
-/// The rarest runs of a term that are looked up; each further one says less.
-const RUNS_MAX: usize = 4;
-/// So few candidates are not worth looking up another run for.
-const FEW_ENOUGH: usize = 64;
-/// So many stretches of a level are merged into one of the next.
-const MERGED_TOGETHER: i64 = if cfg!(test) { 2 } else { 16 };
 /// Stretches of this level are not merged any more: they hold millions of texts.
 const LEVEL_MAX: i16 = 3;
-/// Rows, and bytes of packed numbers, that are merged in one transaction.
-const MERGED_ROWS_MAX: i64 = if cfg!(test) { 7 } else { 20_000 };
+/// Bytes of packed numbers that are merged in one transaction.
 const MERGED_BYTES_MAX: i64 = 8 << 20;
 
 /// A row that has a text.
@@ -85,54 +73,102 @@ impl Stretch {
     }
 
     /// Writes it.
-    pub async fn write(&self, client: &Client) -> Result<(), Failure> {
+    pub async fn write(&self, client: &Client, limits: &Limits) -> Result<(), Failure> {
         let Some(last) = self.numbers.last() else { return Ok(()) };
-        let texts: [(&(dyn ToSql + Sync), Type); 5] = [
-            (&self.numbers, Type::INT8_ARRAY),
-            (&self.arrivals, Type::INT8_ARRAY),
-            (&self.senders, Type::TEXT_ARRAY),
-            (&self.times, Type::TEXT_ARRAY),
-            (&self.folded, Type::BYTEA_ARRAY),
-        ];
-        places::note(client, &client.query_typed(sql::INDEX_TEXTS, &texts).await?).await?;
-        client.execute_typed(sql::INDEX_STRETCH, &[(last, Type::INT8)]).await?;
-        let runs: [(&(dyn ToSql + Sync), Type); 4] = [
-            (last, Type::INT8),
-            (&self.runs, Type::INT8_ARRAY),
-            (&self.counts, Type::INT4_ARRAY),
-            (&self.packed, Type::BYTEA_ARRAY),
-        ];
-        client.execute_typed(sql::INDEX_RUNS, &runs).await?;
+        let texts = Parameters::new()
+            .numbers(&self.numbers)
+            .numbers(&self.arrivals)
+            .texts(&self.senders)
+            .texts(&self.times)
+            .bytes(&self.folded);
+        places::note(client, limits.place_chunk_bits, &texts.rows(client, INDEX_TEXTS).await?).await?;
+        Parameters::new().number(*last).execute(client, INDEX_STRETCH).await?;
+        let runs = Parameters::new().number(*last).numbers(&self.runs).counts(&self.counts).bytes(&self.packed);
+        runs.execute(client, INDEX_RUNS).await?;
         Ok(())
     }
 }
 
-/// Merges a piece of the stretches of the lowest level that has enough of them. Answers whether there was one. The index must be
-/// locked.
-pub(super) async fn merge(client: &Client) -> Result<bool, Failure> {
-    let most: [(&(dyn ToSql + Sync), Type); 2] = [(&MERGED_TOGETHER, Type::INT8), (&LEVEL_MAX, Type::INT2)];
-    let Some(due) = client.query_typed_opt(sql::MERGE_DUE, &most).await? else { return Ok(false) };
-    let (level, last): (i16, i64) = (due.get(0), due.get(1));
+const INDEX_TEXTS: &str = "\
+    INSERT INTO postroom_folded (number, arrival, from_msisdn, ts, folded)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[]) RETURNING number, ctid";
+const INDEX_STRETCH: &str = "INSERT INTO postroom_stretches (level, last) VALUES (0, $1)";
+const INDEX_RUNS: &str = "\
+    INSERT INTO postroom_runs (level, run, last, texts, numbers)
+    SELECT 0, run, $1, texts, numbers FROM unnest($2::bigint[], $3::int[], $4::bytea[]) AS r (run, texts, numbers)";
+
+/// The lowest level with enough stretches, and the last of those that are merged.
+const MERGE_DUE: &str = "\
+    SELECT level, (array_agg(last ORDER BY last))[$1] AS last FROM postroom_stretches
+    WHERE level < $2 GROUP BY level HAVING count(*) >= $1 ORDER BY level LIMIT 1";
+/// Moves some rows of these stretches into the next level, one for each run: their lists one behind the other. Where a run's
+/// rows are moved in two pieces it has two there, which are told apart by the last stretch of each.
+const MERGE_PIECE: &str = "\
+    WITH first AS (
+        SELECT run, last, octet_length(numbers) AS bytes FROM postroom_runs
+        WHERE level = $1 AND last <= $2 ORDER BY run, last LIMIT $3
+    ), piece AS (
+        SELECT run, last FROM (
+            SELECT run, last, bytes, sum(bytes) OVER (ORDER BY run, last) AS upto FROM first
+        ) measured WHERE upto - bytes < $4
+    ), gone AS (
+        DELETE FROM postroom_runs r USING piece p WHERE r.level = $1 AND r.run = p.run AND r.last = p.last
+        RETURNING r.run, r.last, r.texts, r.numbers
+    ), merged AS (
+        INSERT INTO postroom_runs (level, run, last, texts, numbers)
+        SELECT $1 + 1, run, max(last), sum(texts), string_agg(numbers, ''::bytea ORDER BY last) FROM gone GROUP BY run
+    )
+    SELECT count(*) AS rows FROM piece";
+/// All rows of these stretches were moved.
+const MERGED: &str = "\
+    WITH gone AS (DELETE FROM postroom_stretches WHERE level = $1 AND last <= $2)
+    INSERT INTO postroom_stretches (level, last) VALUES ($1 + 1, $2)";
+
+/// Merges a piece of the stretches of the lowest level that has enough of them. Returns whether there was one. The index must
+/// be locked.
+pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<bool, Failure> {
+    let most = Parameters::new().number(limits.merged_together).small_number(LEVEL_MAX);
+    let Some(due) = most.row_if_any(client, MERGE_DUE).await? else { return Ok(false) };
+    let (level, last): (i16, i64) = (due.get("level"), due.get("last"));
     // While the server knows nothing of the table, as after a copy, it would read and sort a whole level for each piece.
     client.batch_execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off").await?;
-    let piece: [(&(dyn ToSql + Sync), Type); 4] =
-        [(&level, Type::INT2), (&last, Type::INT8), (&MERGED_ROWS_MAX, Type::INT8), (&MERGED_BYTES_MAX, Type::INT8)];
-    let merged: i64 = client.query_typed_one(sql::MERGE_PIECE, &piece).await?.get(0);
-    if merged == 0 {
-        client.execute_typed(sql::MERGED, &[(&level, Type::INT2), (&last, Type::INT8)]).await?;
+    let stretches = || Parameters::new().small_number(level).number(last);
+    let piece = stretches().number(limits.merged_rows_max).number(MERGED_BYTES_MAX);
+    if piece.row(client, MERGE_PIECE).await?.get::<_, i64>("rows") == 0 {
+        stretches().execute(client, MERGED).await?;
     }
     Ok(true)
 }
 
-/// Takes out some texts of rows that are gone, up to an arrival. Answers whether there were any. The index must be locked. Their numbers
-/// stay in the lists, and are found to stand for nothing; how many of a run are missing is noted.
-pub(super) async fn take_out(client: &Client, indexed: i64, most: i64, bytes: i64) -> Result<bool, Failure> {
-    let gone = [(&indexed as _, Type::INT8), (&most as _, Type::INT8), (&bytes as _, Type::INT8)];
-    let rows = client.query_typed(sql::TAKE_OUT, &gone).await?;
+/// Takes some texts out that are gone and indexed, until they have so many bytes. Returns them; of a text that was never there
+/// null.
+const TAKE_OUT: &str = "\
+    WITH gone AS MATERIALIZED (
+        SELECT g.ctid AS place, sum(octet_length(f.folded)) OVER (
+                   ORDER BY g.arrival ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS behind
+        FROM (SELECT ctid, arrival FROM postroom_gone_texts WHERE arrival <= $1 ORDER BY arrival LIMIT $2) g
+        LEFT JOIN postroom_folded f ON f.arrival = g.arrival
+    ), taken AS MATERIALIZED (
+        DELETE FROM postroom_gone_texts
+        WHERE ctid = ANY(ARRAY(SELECT place FROM gone WHERE coalesce(behind, 0) <= $3)) RETURNING arrival
+    ), removed AS (
+        DELETE FROM postroom_folded f USING taken t WHERE f.arrival = t.arrival RETURNING f.arrival, f.folded
+    )
+    SELECT r.folded FROM taken t LEFT JOIN removed r ON r.arrival = t.arrival";
+const LOSE_RUNS: &str = "\
+    INSERT INTO postroom_run_losses (run, texts) SELECT * FROM unnest($1::bigint[], $2::bigint[])
+    ON CONFLICT (run) DO UPDATE SET texts = postroom_run_losses.texts + excluded.texts";
+const TAKEN_OUT: &str = "UPDATE postroom_search SET removed = removed + $1";
+
+/// Takes out some texts of rows that are gone, up to an arrival. Returns whether there were any. The index must be locked.
+/// Their numbers stay in the lists, and are found to stand for nothing; how many of a run are missing is noted.
+pub(super) async fn take_out(client: &Client, limits: &Limits, indexed: i64) -> Result<bool, Failure> {
+    let gone = Parameters::new().number(indexed).number(limits.gone_max).number(limits.indexed_bytes_max);
+    let rows = gone.rows(client, TAKE_OUT).await?;
     if rows.is_empty() {
         return Ok(false);
     }
-    let texts: Vec<Vec<u8>> = rows.iter().filter_map(|row| row.get(0)).collect();
+    let texts: Vec<Vec<u8>> = rows.iter().filter_map(|row| row.get("folded")).collect();
     let removed = texts.len() as i64;
     // On a thread for such work, as when they came in.
     let losses = tokio::task::spawn_blocking(move || {
@@ -144,65 +180,9 @@ pub(super) async fn take_out(client: &Client, indexed: i64, most: i64, bytes: i6
         losses
     });
     let losses = losses.await.map_err(|_| Failure::Broken("a text could not be taken out of the index".to_owned()))?;
-    let (runs, counts): (Vec<i64>, Vec<i64>) = losses.into_iter().unzip();
-    client.execute_typed(sql::LOSE_RUNS, &[(&runs, Type::INT8_ARRAY), (&counts, Type::INT8_ARRAY)]).await?;
-    client.execute_typed(sql::TAKEN_OUT, &[(&removed, Type::INT8)]).await?;
+    Parameters::new().numbers(losses.keys()).numbers(losses.values()).execute(client, LOSE_RUNS).await?;
+    Parameters::new().number(removed).execute(client, TAKEN_OUT).await?;
     Ok(true)
-}
-
-/// What the index says of a term.
-pub(super) struct Looked {
-    /// How many texts have the term, where the index alone tells.
-    pub count: Option<u64>,
-    /// The texts that may have it, ascending; none where it is as quick to look at all.
-    pub candidates: Option<Vec<i64>>,
-}
-
-/// Looks a folded term up. `all` is about how many messages there are; where `is_stale`, some texts of the index are of rows that are gone.
-pub(super) async fn look_up(client: &Client, folded: &str, all: u64, is_stale: bool) -> Result<Looked, Failure> {
-    let mut runs = grams::of_term(folded);
-    let is_one_run = runs.len() == 1 && folded.chars().count() <= grams::LENGTH_MAX;
-    // A long term is counted by runs from all over it.
-    let step = runs.len().div_ceil(COUNTED_MAX).max(1);
-    runs = runs.into_iter().step_by(step).collect();
-    let counts = client.query_typed(sql::RUN_COUNTS, &[(&runs, Type::INT8_ARRAY)]).await?;
-    if counts.len() < runs.len() {
-        return Ok(Looked { count: Some(0), candidates: Some(Vec::new()) });
-    }
-    // The rarest first.
-    let least = counts.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(1)).unwrap_or(0));
-    let count = (is_one_run && !is_stale).then_some(least);
-    if least > FEW.max(all / PART_MAX) {
-        return Ok(Looked { count, candidates: None });
-    }
-    let mut candidates: Option<Vec<i64>> = None;
-    for row in counts.iter().take(RUNS_MAX) {
-        let run: i64 = row.get(0);
-        let mut numbers = Vec::new();
-        for row in client.query_typed(sql::RUN_NUMBERS, &[(&run, Type::INT8)]).await? {
-            unpack(row.get(0), &mut numbers)?;
-        }
-        let both = match candidates.take() {
-            None => numbers,
-            Some(before) => both(before, &numbers),
-        };
-        let is_enough = both.len() <= FEW_ENOUGH;
-        candidates = Some(both);
-        if is_enough {
-            break;
-        }
-    }
-    Ok(Looked { count, candidates })
-}
-
-/// What is in both ascending lists.
-fn both(mut one: Vec<i64>, other: &[i64]) -> Vec<i64> {
-    let mut rest = other.iter().peekable();
-    one.retain(|number| {
-        while rest.next_if(|next| *next < number).is_some() {}
-        rest.peek() == Some(&number)
-    });
-    one
 }
 
 /// Packs ascending places behind `first` as a block that stands for itself: blocks one behind the other are one list.
@@ -264,7 +244,6 @@ mod tests {
         let mut numbers = Vec::new();
         unpack(&blocks, &mut numbers).unwrap();
         assert_eq!((&numbers[..3], numbers.len(), numbers[301]), (&[5, 12, 1_000][..], 302, 1_299));
-        assert_eq!(both(numbers, &[1, 5, 6, 1_299, 2_000]), [5, 1_299]);
         blocks.pop();
         assert!(unpack(&blocks, &mut Vec::new()).is_err());
     }

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::failure::Failure;
+use super::indexing::{FORGET_FORMER_INDEX, FORGET_INDEX};
+use super::open_error::OpenError;
+use super::parameters::Parameters;
 use super::session::{Connector, Session};
-use super::{sql, tables};
+use super::{arrival, tables};
 use crate::domain::fold::UNICODE_VERSION;
 use crate::runtime::log;
 
@@ -29,7 +34,8 @@ pub(super) const CLUSTERS: &str = include_str!("migrations/0009_clusters.sql");
 /// Since when this is so.
 pub(super) const KNOWS_CLUSTERS: i32 = 9;
 /// Whether the triggers before that fire.
-const NOTING: &str = "SELECT count(*) = 4 FROM pg_trigger WHERE tgrelid = to_regclass('messages') AND tgenabled IN ('O', 'A') AND tgname IN \
+const NOTING: &str = "SELECT count(*) = 4 FROM pg_trigger WHERE tgrelid = to_regclass('messages') \
+     AND tgenabled IN ('O', 'A') AND tgname IN \
      ('postroom_note_deleted', 'postroom_note_updated', 'postroom_arrive_anew', 'postroom_note_emptied')";
 /// How long a replica that upgrades keeps the others waiting without a sign of life.
 const LEASE_SECONDS: f64 = 60.0;
@@ -38,65 +44,60 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often making the first table is tried: replicas that make it at the same instant get in each other's way.
 const TRIES_MAX: u32 = 20;
 
-// What makes the tables waits for no standby, or it would wait without a word for one that is away. Nothing is acknowledged by it, and
-// a standby that has a later message has this too.
-const LEASE_TABLE: &str = "SET LOCAL synchronous_commit = local; CREATE TABLE IF NOT EXISTS postroom_schema (id INTEGER PRIMARY KEY CHECK (id = 1), \
-     version INTEGER NOT NULL, upgraded_by TEXT, upgraded_until TIMESTAMPTZ); \
+// Making the tables waits for no standby, or it would wait without a word for one that is away. Nothing is acknowledged by it,
+// and a standby that has a later message has this too.
+const LEASE_TABLE: &str = "SET LOCAL synchronous_commit = local; \
+     CREATE TABLE IF NOT EXISTS postroom_schema (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, \
+     upgraded_by TEXT, upgraded_until TIMESTAMPTZ); \
      INSERT INTO postroom_schema (id, version) VALUES (1, 0) ON CONFLICT DO NOTHING";
 const LEASE: &str = "UPDATE postroom_schema SET upgraded_by = $1, upgraded_until = now() + make_interval(secs => $2) \
      WHERE id = 1 AND (upgraded_until IS NULL OR upgraded_until < now()) AND version = $3 \
      AND set_config('synchronous_commit', 'local', true) <> '' RETURNING version";
 const RELEASE: &str = "UPDATE postroom_schema SET version = $1, upgraded_by = NULL, upgraded_until = NULL WHERE id = 1";
 
-/// Counts states anew while nobody writes any.
-pub(super) const RECOUNT_STATES: &str = "BEGIN; LOCK TABLE postroom_states IN SHARE MODE; DELETE FROM postroom_state_changes; \
-     DELETE FROM postroom_state_counts; \
-     INSERT INTO postroom_state_counts SELECT state, count(*) FROM postroom_states GROUP BY state; COMMIT";
-
-/// An operator's setting that keeps every replica from writing.
-pub(super) const READ_ONLY: &str = "default_transaction_read_only is on, so nothing can be written";
-
 /// The version of the schema that this program makes.
 pub(super) fn newest() -> i32 {
     MIGRATIONS.len() as i32
 }
 
-/// Opens a first connection and makes it a database of ours. The error is one line that an operator can act on.
-pub(super) async fn prepare(connector: &Connector) -> Result<Session, String> {
-    let session = connector.connect().await.map_err(in_words)?;
+/// Opens a first connection and makes it a database of ours.
+pub(super) async fn prepare(connector: &Connector) -> Result<Session, OpenError> {
+    let session = connector.connect().await.map_err(OpenError::of_start)?;
     let server = &session.server;
     if server.encoding != "UTF8" {
-        return Err(format!(
-            "the database's encoding is {}; UTF8 is needed (createdb --encoding=UTF8)",
-            server.encoding
-        ));
+        return Err(OpenError::Encoding(server.encoding.clone()));
     }
     if server.is_standby {
-        return Err("the server is a standby, which takes no writes; name the primary, or all of them with \
-                    target_session_attrs=read-write"
-            .to_owned());
+        return Err(OpenError::Standby);
     }
     if server.is_read_only {
-        return Err(format!("{READ_ONLY}; RESET it for the role and the database"));
+        return Err(OpenError::ReadOnly);
     }
-    upgrade(&session).await.map_err(in_words)?;
-    if let Some(why) = tables::obstacle(&session).await.map_err(in_words)? {
-        return Err(why);
+    match prepare_tables(&session).await.map_err(OpenError::of_start)? {
+        Prepared::Usable(warning) => warning.into_iter().for_each(|why| log::warning(why).emit()),
+        Prepared::Obstructed(why) => return Err(OpenError::Tables(why)),
     }
-    continue_arrivals(&session).await.map_err(in_words)?;
-    if let Some(why) = unnoted(&session, newest()).await.map_err(in_words)? {
-        log::warning(why).emit();
+    match collated_column(&session).await.map_err(OpenError::of_start)? {
+        None => Ok(session),
+        Some(column) => Err(OpenError::Collation(column)),
     }
-    check_collation(&session).await?;
-    Ok(session)
 }
 
-fn in_words(failure: Failure) -> String {
-    match failure {
-        // No limit of ours holds at a start.
-        Failure::Deadline => "statement_timeout or transaction_timeout is too short for what a start asks".to_owned(),
-        other => other.to_string(),
+/// Whether the tables can be used.
+enum Prepared {
+    /// They can; the warning is one sentence for the operator.
+    Usable(Option<&'static str>),
+    /// Something is in the way, in one sentence.
+    Obstructed(String),
+}
+
+async fn prepare_tables(session: &Session) -> Result<Prepared, Failure> {
+    upgrade(session).await?;
+    if let Some(why) = tables::obstacle(session).await? {
+        return Ok(Prepared::Obstructed(why));
     }
+    continue_arrivals(session).await?;
+    Ok(Prepared::Usable(unnoted(session, newest()).await?))
 }
 
 /// The version that the database has; 0: none of ours.
@@ -118,7 +119,7 @@ async fn upgrade(session: &Session) -> Result<(), Failure> {
     let newest = newest();
     if version(session).await? == 0 {
         refuse_foreign_rows(session).await?;
-        make_lease_table(session).await.map_err(for_want_of_a_place)?;
+        make_lease_table(session).await.map_err(of_making)?;
     }
     if let Some(why) = tables::managed(session).await? {
         return Err(Failure::Broken(why));
@@ -137,7 +138,7 @@ async fn upgrade(session: &Session) -> Result<(), Failure> {
         }
         let parameters = [(&me as _, Type::TEXT), (&LEASE_SECONDS as _, Type::FLOAT8), (&version as _, Type::INT4)];
         if session.client.query_typed_opt(LEASE, &parameters).await?.is_some() {
-            migrate(session, version as usize).await.map_err(for_want_of_a_place)?;
+            migrate(session, version as usize).await.map_err(of_making)?;
             continue;
         }
         if !std::mem::replace(&mut waits, true) {
@@ -147,14 +148,14 @@ async fn upgrade(session: &Session) -> Result<(), Failure> {
     }
 }
 
-/// What an operator can do where a table cannot be made.
-fn for_want_of_a_place(failure: Failure) -> Failure {
-    let hint = match &failure {
-        Failure::Broken(why) if why.contains("(42501)") => tables::NO_CREATE,
-        Failure::Broken(why) if why.contains("(3F000)") => tables::NO_SCHEMA,
-        _ => return failure,
+/// A failure to make a table, with what an operator can do about it.
+fn of_making(error: Error) -> Failure {
+    let hint = match error.code() {
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => tables::NO_CREATE,
+        Some(code) if *code == SqlState::INVALID_SCHEMA_NAME => tables::NO_SCHEMA,
+        _ => return error.into(),
     };
-    Failure::Broken(format!("{failure}: {hint}"))
+    Failure::Broken(format!("{}: {hint}", Failure::from(error)))
 }
 
 /// A table of that name which another program filled has no order of arrival.
@@ -169,27 +170,29 @@ async fn refuse_foreign_rows(session: &Session) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn make_lease_table(session: &Session) -> Result<(), Failure> {
+async fn make_lease_table(session: &Session) -> Result<(), Error> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match session.client.batch_execute(LEASE_TABLE).await.map_err(Failure::from) {
-            // `IF NOT EXISTS` does not see what another transaction is about to commit.
-            Err(Failure::Refused(_) | Failure::Retry(_)) if tries < TRIES_MAX => {
-                tokio::time::sleep(LOOK_INTERVAL).await
-            }
-            // Nor does it see the table, or the type of its rows, that was committed while it looked.
-            Err(Failure::Broken(why)) if (why.contains("(42P07)") || why.contains("(42710)")) && tries < TRIES_MAX => {
-                tokio::time::sleep(LOOK_INTERVAL).await;
-            }
+        match session.client.batch_execute(LEASE_TABLE).await {
+            Err(error) if tries < TRIES_MAX && is_made_by_another(&error) => tokio::time::sleep(LOOK_INTERVAL).await,
             result => return result,
         }
     }
 }
 
+/// Whether another transaction makes the same table just now.
+fn is_made_by_another(error: &Error) -> bool {
+    // `IF NOT EXISTS` does not see a table that another transaction is about to commit. Nor does it see the table, or the type
+    // of its rows, that was committed while it looked.
+    let made_meanwhile = [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT];
+    let is_made_meanwhile = error.code().is_some_and(|code| made_meanwhile.contains(code));
+    is_made_meanwhile || matches!(Failure::from(error), Failure::Refused(_) | Failure::Retry(_))
+}
+
 /// Makes the migrations that are missing, all or none. Whoever's lease ran out in the middle gets in nobody's way: each
 /// statement makes only what is not there.
-async fn migrate(session: &Session, from: usize) -> Result<(), Failure> {
+async fn migrate(session: &Session, from: usize) -> Result<(), Error> {
     let client = &session.client;
     // However long it takes: the operator's limits are about requests.
     client.batch_execute("BEGIN; SET LOCAL synchronous_commit = local; SET LOCAL statement_timeout = 0").await?;
@@ -199,7 +202,7 @@ async fn migrate(session: &Session, from: usize) -> Result<(), Failure> {
         }
         if from == 0 {
             // No earlier build ever searched here.
-            client.batch_execute(sql::FORGET_FORMER_INDEX).await?;
+            client.batch_execute(FORGET_FORMER_INDEX).await?;
         }
         let unicode = unicode();
         let insert = "INSERT INTO postroom_search (id, unicode) VALUES (1, $1) ON CONFLICT DO NOTHING";
@@ -211,15 +214,15 @@ async fn migrate(session: &Session, from: usize) -> Result<(), Failure> {
     if result.is_err() {
         let _ = client.batch_execute("ROLLBACK").await;
     }
-    Ok(result?)
+    result
 }
 
 /// That what other programs do goes unnoticed, where it does, in one sentence.
 pub(super) async fn unnoted(session: &Session, version: i32) -> Result<Option<&'static str>, Failure> {
     let watched = if version < KNOWS_CLUSTERS { NOTING } else { "SELECT postroom_watched()" };
     let is_watched: bool = session.client.query_typed_one(watched, &[]).await?.get(0);
-    let why = "a trigger of ours on messages is missing or disabled, or was for a while, so what other programs did is not all \
-               noted; a replica that runs, or `postroom reindex`, makes it anew and counts anew";
+    let why = "a trigger of ours on messages is missing or disabled, or was for a while, so what other programs did is not \
+               all noted; a replica that runs, or `postroom reindex`, makes it anew and counts anew";
     Ok((!is_watched).then_some(why))
 }
 
@@ -234,17 +237,17 @@ async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
     let base = "SELECT arrival_base FROM postroom_state";
     let before: i64 = session.client.query_typed_one(base, &[]).await?.get(0);
     // Waits as a message does: a standby that took over without it would number messages below those that are counted.
-    let settled: i64 = session.client.query_typed_one(sql::SETTLE, &[(&0_i64, Type::INT8)]).await?.get(0);
+    let settled: i64 = Parameters::new().number(0).row(&session.client, arrival::SETTLE).await?.get(0);
     if settled != before {
         tell_of_another_cluster();
     }
     let unicode = unicode();
     let stored = session.client.query_typed_opt("SELECT unicode FROM postroom_search", &[]).await?;
-    if stored.is_some_and(|row| row.get::<_, String>(0) != unicode) {
+    if stored.is_some_and(|row| row.get::<_, &str>("unicode") != unicode) {
         // The version is digits and dots, so it can stand in the text.
         let anew = format!(
             "BEGIN; SET LOCAL synchronous_commit = local; UPDATE postroom_search SET unicode = '{unicode}'; {}; COMMIT",
-            sql::FORGET_INDEX
+            FORGET_INDEX
         );
         session.client.batch_execute(&anew).await?;
         log::info("searches fold by another version of Unicode; texts are indexed anew").emit();
@@ -255,19 +258,17 @@ async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
 /// Tells that numbers of arrival were raised.
 pub(super) fn tell_of_another_cluster() {
     log::warning(
-        "the data comes from another cluster, a backup or a promoted standby; arrival numbers are raised above those in it",
+        "the data comes from another cluster, a backup or a promoted standby; arrival numbers are raised above those in \
+         it",
     )
     .emit();
 }
 
-/// Bytewise order is part of the contract, and comes from the columns.
-async fn check_collation(session: &Session) -> Result<(), String> {
-    let sql = "SELECT a.attname::text FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation \
-               WHERE a.attrelid = to_regclass('messages') AND a.attname IN ('message_id', 'from_msisdn', 'ts') \
-               AND c.collname NOT IN ('C', 'POSIX') LIMIT 1";
-    match session.client.query_typed_opt(sql, &[]).await {
-        Ok(None) => Ok(()),
-        Ok(Some(row)) => Err(format!("column {} of messages needs COLLATE \"C\"", row.get::<_, String>(0))),
-        Err(error) => Err(in_words(error.into())),
-    }
+/// A column that does not sort by bytes. Bytewise order is part of the contract, and comes from the columns.
+async fn collated_column(session: &Session) -> Result<Option<String>, Failure> {
+    let sql = "SELECT a.attname::text AS name FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation
+               WHERE a.attrelid = to_regclass('messages') AND a.attname IN ('message_id', 'from_msisdn', 'ts')
+                   AND c.collname NOT IN ('C', 'POSIX') LIMIT 1";
+    let row = session.client.query_typed_opt(sql, &[]).await?;
+    Ok(row.map(|row| row.get("name")))
 }

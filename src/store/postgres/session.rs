@@ -9,9 +9,10 @@ use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::{AsyncMessage, Client};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::engine::{self, Server};
 use super::failure::Failure;
-use super::{engine, tls};
-use crate::store::postgres::config::{PostgresConfig, Roots, SynchronousCommit, Trust};
+use super::tls::{self, TlsError};
+use crate::store::postgres::config::{PostgresConfig, Roots, Trust};
 
 /// How long a request to cancel a statement may take.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
@@ -38,43 +39,8 @@ pub(in crate::store) struct Session {
     tls: MakeRustlsConnect,
 }
 
-/// What a server said of itself when we connected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::store) struct Server {
-    /// As it calls itself: `PostgreSQL 15.18 (Debian …) on x86_64-pc-linux-gnu`.
-    pub name: String,
-    /// As a number: 150018.
-    pub version: i32,
-    pub encoding: String,
-    pub is_standby: bool,
-    /// Whether transactions may not write unless they say so, which an operator can set for a role or a database.
-    pub is_read_only: bool,
-    pub synchronous_commit: String,
-    pub synchronous_standby_names: String,
-    /// The version of Citus, where this database has it.
-    pub citus: Option<String>,
-}
-
-impl Server {
-    /// What our commits wait for: what the operator chose, or what the server says and at least `on`.
-    pub fn effective_commit(&self, config: &PostgresConfig) -> SynchronousCommit {
-        let said = SynchronousCommit::named(&self.synchronous_commit).unwrap_or(SynchronousCommit::On);
-        config.synchronous_commit.unwrap_or(said.max(SynchronousCommit::On))
-    }
-
-    /// Whether a commit waits until the server itself has it on disk.
-    pub fn survives_crash(&self, config: &PostgresConfig) -> bool {
-        self.effective_commit(config) >= SynchronousCommit::Local
-    }
-
-    /// Whether a commit waits until a standby has it on disk, so that a promotion loses nothing acknowledged.
-    pub fn survives_promotion(&self, config: &PostgresConfig) -> bool {
-        !self.synchronous_standby_names.is_empty() && self.effective_commit(config) >= SynchronousCommit::On
-    }
-}
-
 impl Connector {
-    pub fn new(config: Arc<PostgresConfig>) -> Result<Self, String> {
+    pub fn new(config: Arc<PostgresConfig>) -> Result<Self, TlsError> {
         let tls = tls::connector(&config.trust)?;
         Ok(Self { config, tls, drivers: Arc::default() })
     }
@@ -122,9 +88,7 @@ impl Connector {
     /// Root certificates of a file are read again for each connection: they may be renewed.
     fn tls(&self) -> Result<MakeRustlsConnect, Failure> {
         match &self.config.trust {
-            Trust::Authority(Roots::File(_)) | Trust::Host(Roots::File(_)) => {
-                tls::connector(&self.config.trust).map_err(Failure::Broken)
-            }
+            Trust::Authority(Roots::File(_)) | Trust::Host(Roots::File(_)) => Ok(tls::connector(&self.config.trust)?),
             _ => Ok(self.tls.clone()),
         }
     }

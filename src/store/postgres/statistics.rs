@@ -3,9 +3,10 @@
 
 use tokio_postgres::Client;
 
+use super::arrival;
 use super::failure::Failure;
-use super::query::{Query, Value};
-use super::sql;
+use super::query::Query;
+use super::snapshot::Snapshot;
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{Filter, SenderCount, Stats, Timestamp};
 
@@ -30,16 +31,38 @@ pub(super) struct State {
 
 impl State {
     pub async fn read(client: &Client) -> Result<Self, Failure> {
-        let row = client.query_typed_one(sql::STATE, &[]).await?;
+        let sql = format!(
+            "SELECT counted, messages, senders, {} AS horizon, s.packed,
+                    EXISTS (SELECT 1 FROM postroom_gone_texts g WHERE g.arrival <= s.packed) AS is_stale
+             FROM postroom_state LEFT JOIN postroom_search s ON true",
+            arrival::settled()
+        );
+        let row = client.query_typed_one(&sql, &[]).await?;
         Ok(Self {
-            counted: row.get(0),
-            messages: row.get(1),
-            senders: row.get(2),
-            indexed: row.get::<_, Option<i64>>(3).unwrap_or(0),
-            is_stale: row.get::<_, Option<bool>>(5).unwrap_or(false),
-            horizon: row.get(4),
+            counted: row.get("counted"),
+            messages: row.get("messages"),
+            senders: row.get("senders"),
+            indexed: row.get::<_, Option<i64>>("packed").unwrap_or(0),
+            is_stale: row.get("is_stale"),
+            horizon: row.get("horizon"),
         })
     }
+}
+
+/// What the counters do not hold, as rows `m` of sender, time and `n`: one for each row behind the watermark, and minus one
+/// for each that they hold though it is gone.
+fn uncounted(counted: &str) -> String {
+    format!(
+        "(SELECT from_msisdn, ts, 1 AS n FROM messages WHERE arrival > {counted}
+          UNION ALL SELECT from_msisdn, ts, -1 FROM postroom_gone WHERE arrival <= {counted}) m"
+    )
+}
+
+/// Asks for a little of the counters.
+pub(super) async fn probe(client: &Client) -> Result<(), Failure> {
+    let first = "SELECT from_msisdn, messages FROM postroom_senders ORDER BY messages DESC, from_msisdn LIMIT 1";
+    client.query_typed(first, &[]).await?;
+    Ok(())
 }
 
 /// Whether counters know about a filter. None tells recipients, doors or kinds apart.
@@ -69,7 +92,7 @@ pub(super) async fn total(client: &Client, state: &State, filter: &Filter) -> Re
 /// The same without `to` and `until`.
 async fn total_since(client: &Client, state: &State, filter: &Filter) -> Result<u64, Failure> {
     let mut query = Query::default();
-    let uncounted = sql::uncounted(&query.bind(Value::Number(state.counted)));
+    let uncounted = uncounted(&query.bind_number(state.counted));
     query.text = match (&filter.from, &filter.since) {
         (None, None) => {
             format!("SELECT {} + coalesce(sum(m.n), 0)::bigint FROM {uncounted}", state.messages)
@@ -170,7 +193,7 @@ pub(super) async fn seek(client: &Client, state: &State, filter: &Filter, offset
     let mut sought = Sought { not_before: String::new(), skip: offset + before };
     for level in levels {
         let mut query = Query::default();
-        let uncounted = sql::uncounted(&query.bind(Value::Number(state.counted)));
+        let uncounted = uncounted(&query.bind_number(state.counted));
         let (low, high) =
             (query.bind_text(&sought.not_before), query.bind_text(&format!("{}{BEHIND}", sought.not_before)));
         let (table, condition, tail) = match &filter.from {
@@ -181,16 +204,17 @@ pub(super) async fn seek(client: &Client, state: &State, filter: &Filter, offset
             None => ("postroom_buckets", format!("level = {level}"), String::new()),
         };
         query.text = format!(
-            "SELECT bucket, sum(messages)::bigint FROM (
+            "SELECT bucket, sum(messages)::bigint AS messages FROM (
                  SELECT bucket, messages FROM {table} WHERE {condition} AND bucket >= {low} AND bucket < {high}
                  UNION ALL
-                 SELECT left(m.ts, {level}), sum(m.n) FROM {uncounted} WHERE m.ts >= {low} AND m.ts < {high} {tail} GROUP BY 1
+                 SELECT left(m.ts, {level}), sum(m.n) FROM {uncounted}
+                 WHERE m.ts >= {low} AND m.ts < {high} {tail} GROUP BY 1
              ) counts GROUP BY bucket ORDER BY bucket"
         );
         for row in query.rows(client).await? {
-            let here = u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
+            let here = u64::try_from(row.get::<_, i64>("messages")).unwrap_or(0);
             if sought.skip < here {
-                sought.not_before = row.get(0);
+                sought.not_before = row.get("bucket");
                 break;
             }
             sought.skip -= here;
@@ -200,13 +224,14 @@ pub(super) async fn seek(client: &Client, state: &State, filter: &Filter, offset
 }
 
 /// The inbox in a few numbers.
-pub(super) async fn stats(client: &Client) -> Result<Stats, Failure> {
+pub(super) async fn stats(snapshot: &Snapshot<'_>) -> Result<Stats, Failure> {
+    let client = snapshot.client;
     let state = State::read(client).await?;
     let mut query = Query::default();
-    let uncounted = sql::uncounted(&query.bind(Value::Number(state.counted)));
-    // Whoever is among the first in the end is among the first of the counters, or has rows in the tail; and as many more of the
-    // counters as have rows there that are gone. What is known of a sender is asked for one by one: the tail is short, and a join
-    // would read all senders.
+    let uncounted = uncounted(&query.bind_number(state.counted));
+    // A sender among the first in the end is among the first of the counters, or has rows in the tail; so as many more of the
+    // counters are needed as have rows there that are gone. The count of each sender is asked for one by one: the tail is
+    // short, and a join would read all senders.
     query.text = format!(
         "WITH tail AS MATERIALIZED (
              SELECT t.from_msisdn, t.n,
@@ -216,9 +241,10 @@ pub(super) async fn stats(client: &Client) -> Result<Stats, Failure> {
              SELECT from_msisdn, messages FROM postroom_senders ORDER BY messages DESC, from_msisdn
              LIMIT {TOP_SENDERS_MAX} + (SELECT count(*) FROM tail WHERE n < 0)
          )
-         SELECT from_msisdn, n::bigint, (SELECT coalesce(sum(n), 0)::bigint FROM tail),
-                (SELECT count(*) FILTER (WHERE known IS NULL AND n > 0) - count(*) FILTER (WHERE known + n = 0) FROM tail),
-                (SELECT min(ts) FROM messages), (SELECT max(ts) FROM messages)
+         SELECT from_msisdn, n::bigint AS messages, (SELECT coalesce(sum(n), 0)::bigint FROM tail) AS more_messages,
+                (SELECT count(*) FILTER (WHERE known IS NULL AND n > 0)
+                        - count(*) FILTER (WHERE known + n = 0) FROM tail) AS more_senders,
+                (SELECT min(ts) FROM messages) AS first_ts, (SELECT max(ts) FROM messages) AS last_ts
          FROM (
              SELECT from_msisdn, n + coalesce(known, 0) AS n FROM tail
              UNION ALL
@@ -229,10 +255,13 @@ pub(super) async fn stats(client: &Client) -> Result<Stats, Failure> {
     let Some(any) = senders.first() else { return Ok(Stats::default()) };
     let sum = |known: i64, more: i64| u64::try_from(known + more).unwrap_or(0);
     Ok(Stats {
-        total_messages: sum(state.messages, any.get(2)),
-        senders_count: sum(state.senders, any.get(3)),
-        first_ts: any.get(4),
-        last_ts: any.get(5),
-        top_senders: senders.iter().map(|row| SenderCount { from: row.get(0), count: sum(row.get(1), 0) }).collect(),
+        total_messages: sum(state.messages, any.get("more_messages")),
+        senders_count: sum(state.senders, any.get("more_senders")),
+        first_ts: any.get("first_ts"),
+        last_ts: any.get("last_ts"),
+        top_senders: senders
+            .iter()
+            .map(|row| SenderCount { from: row.get("from_msisdn"), count: sum(row.get("messages"), 0) })
+            .collect(),
     })
 }

@@ -30,18 +30,19 @@ const LACKING: &str = "\
         UNION ALL
         SELECT 'EXECUTE on ' || proname::text FROM pg_proc WHERE left(proname::text, 9) = 'postroom_'
         AND pg_function_is_visible(oid) AND NOT has_function_privilege(oid, 'EXECUTE')
-    ), ARRAY(SELECT name FROM ours WHERE row_security_active(id))";
+    ) AS lacking, ARRAY(SELECT name FROM ours WHERE row_security_active(id)) AS hiding";
 
 /// Tables of ours that Citus manages. Asked only where it is, since its catalogue is not there otherwise.
-const MANAGED: &str = "SELECT c.relname::text FROM pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid \
+const MANAGED: &str = "SELECT c.relname::text AS name FROM pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid \
      WHERE pg_table_is_visible(c.oid) AND (c.relname = 'messages' OR left(c.relname::text, 9) = 'postroom_') \
      ORDER BY c.relname LIMIT 1";
 
 /// What is in the way of making the tables, in one sentence.
 pub(super) async fn hindrance(session: &Session) -> Result<Option<&'static str>, Failure> {
-    let place = "SELECT current_schema() IS NOT NULL, has_schema_privilege(current_schema(), 'CREATE')";
+    let place = "SELECT current_schema() IS NOT NULL AS is_there,
+                        has_schema_privilege(current_schema(), 'CREATE') AS can_create";
     let row = session.client.query_typed_one(place, &[]).await?;
-    Ok(match (row.get(0), row.get(1)) {
+    Ok(match (row.get("is_there"), row.get("can_create")) {
         (false, _) => Some(NO_SCHEMA),
         (true, Some(false)) => Some(NO_CREATE),
         _ => None,
@@ -54,7 +55,7 @@ pub(super) async fn managed(session: &Session) -> Result<Option<String>, Failure
         return Ok(None);
     }
     let row = session.client.query_typed_opt(MANAGED, &[]).await?;
-    Ok(row.map(|row| row.get::<_, String>(0)).map(|name| {
+    Ok(row.map(|row| row.get::<_, String>("name")).map(|name| {
         format!(
             "Citus manages the table {name}, and the order of arrival is made of one server's transaction numbers; \
              undistribute_table('{name}') makes it an ordinary one"
@@ -68,10 +69,11 @@ pub(super) async fn obstacle(session: &Session) -> Result<Option<String>, Failur
         return Ok(Some(why));
     }
     let row = session.client.query_typed_one(LACKING, &[]).await?;
-    let (lacking, hiding): (Vec<String>, Vec<String>) = (row.get(0), row.get(1));
+    let (lacking, hiding): (Vec<String>, Vec<String>) = (row.get("lacking"), row.get("hiding"));
     if let Some(name) = hiding.first() {
         return Ok(Some(format!(
-            "row security hides rows of {name} from this role; a role with BYPASSRLS, or none of it on our tables, is needed"
+            "row security hides rows of {name} from this role; a role with BYPASSRLS, or none of it on our tables, is \
+             needed"
         )));
     }
     if lacking.is_empty() {

@@ -7,8 +7,9 @@ use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::server::ParsedCertificate;
+use rustls::server::{ParsedCertificate, VerifierBuilderError};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use thiserror::Error as ThisError;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::certificate::Certificate;
@@ -34,21 +35,48 @@ const REMEDIES: [(&str, &str); 6] = [
     ("CaUsedAsEndEntity", "the server's certificate is an authority's: name it, or who signed it, by sslrootcert"),
 ];
 
-/// A connector for that much trust. The error is one line that an operator can act on.
-pub(super) fn connector(trust: &Trust) -> Result<MakeRustlsConnect, String> {
+/// Why connections cannot be encrypted, or a server not be proved, in one line that an operator can act on.
+#[derive(Debug, ThisError)]
+pub enum TlsError {
+    /// No certificate of an authority was read.
+    #[error("{place} holds no usable certificate{}", why.as_ref().map_or_else(String::new, |why| format!(": {why}")))]
+    NoRoots {
+        /// Where they were looked for.
+        place: String,
+        /// What the system says of it.
+        why: Option<rustls_native_certs::Error>,
+    },
+    /// The file with certificates of authorities is not there, or not ours to read.
+    #[error("{place} cannot be read: {why}")]
+    Unreadable {
+        /// The file.
+        place: String,
+        /// What the system says of it.
+        why: std::io::Error,
+    },
+    /// They are of no use as authorities.
+    #[error("the root certificates cannot be used: {0}")]
+    Roots(VerifierBuilderError),
+    /// The library has no version of the protocol.
+    #[error("TLS is not available: {0}")]
+    Unavailable(Error),
+}
+
+/// A connector for that much trust.
+pub(super) fn connector(trust: &Trust) -> Result<MakeRustlsConnect, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let (authority, roots) = match trust {
         Trust::Anyone => (None, Vec::new()),
         Trust::Authority(roots) | Trust::Host(roots) => {
             let (store, roots) = load(roots)?;
             let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider));
-            (Some(verifier.build().map_err(|error| format!("the root certificates cannot be used: {error}"))?), roots)
+            (Some(verifier.build().map_err(TlsError::Roots)?), roots)
         }
     };
     let proves_host = matches!(trust, Trust::Host(_));
     let verifier = Verifier { authority, roots, proves_host, provider: Arc::clone(&provider) };
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| format!("TLS is not available: {error}"))?;
+    let config = config.map_err(TlsError::Unavailable)?;
     let config = config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
 }
@@ -58,20 +86,21 @@ pub(super) fn remedy(error: &str) -> Option<&'static str> {
     REMEDIES.iter().find(|(mark, _)| error.contains(mark)).map(|(_, remedy)| *remedy)
 }
 
-fn load(roots: &Roots) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), String> {
+fn load(roots: &Roots) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsError> {
     let (loaded, place) = match roots {
         Roots::System => (rustls_native_certs::load_native_certs(), "this machine's certificate store".to_owned()),
         Roots::File(path) => {
             let place = format!("sslrootcert {}", path.display());
-            std::fs::metadata(path).map_err(|error| format!("{place} cannot be read: {error}"))?;
+            if let Err(why) = std::fs::metadata(path) {
+                return Err(TlsError::Unreadable { place, why });
+            }
             (rustls_native_certs::load_certs_from_paths(Some(path), None), place)
         }
     };
     let mut store = RootCertStore::empty();
     let (added, _) = store.add_parsable_certificates(loaded.certs.iter().cloned());
     if added == 0 {
-        let why = loaded.errors.first().map_or_else(String::new, |error| format!(": {error}"));
-        return Err(format!("{place} holds no usable certificate{why}"));
+        return Err(TlsError::NoRoots { place, why: loaded.errors.into_iter().next() });
     }
     Ok((store, loaded.certs))
 }

@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_postgres::types::Type;
 
-use super::Shared;
 use super::failure::Failure;
-use super::probe::{self, PATIENCE, Probes};
+use super::parameters::Parameters;
+use super::probe::{PATIENCE, Probes};
 use super::session::{Connector, GAVE_UP_WAITING, Session};
-use super::{derive, schema, sql, tables};
+use super::shared::Shared;
+use super::{schema, tables, task};
 use crate::store::Health;
 use crate::store::observer::{Commits, Gauges};
 
@@ -21,6 +21,30 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often the other tasks are asked at most while all is well, however often somebody asks for readiness.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whether the table is there, whether writes can be taken, and what commits would wait for.
+const HEALTH: &str = "\
+    SELECT to_regclass('messages') IS NOT NULL AND to_regclass('postroom_state') IS NOT NULL AS has_tables,
+           pg_is_in_recovery() AS is_standby, current_setting('synchronous_standby_names') AS standby_names";
+/// Writes as much as a small batch, of what does not compress: a commit of nothing would succeed on a full disk.
+const PROBE: &str = "\
+    WITH filler AS (SELECT string_agg(md5(random()::text), '') AS text FROM generate_series(1, 4096)),
+         away AS (DELETE FROM postroom_probe)
+    INSERT INTO postroom_probe SELECT convert_to(text, 'UTF8') FROM filler
+    WHERE set_config('synchronous_commit', $1, true) <> '' AND set_config('client_min_messages', 'warning', true) <> ''";
+/// The database in numbers for `/metrics`: bytes, and rows that wait to be counted and indexed.
+const GAUGES: &str = "\
+    SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
+            WHERE oid IN (to_regclass('messages'), to_regclass('postroom_folded'), to_regclass('postroom_runs'),
+                          to_regclass('postroom_stretches'), to_regclass('postroom_places'),
+                          to_regclass('postroom_texts'), to_regclass('postroom_gone'),
+                          to_regclass('postroom_gone_texts'), to_regclass('postroom_run_losses'),
+                          to_regclass('postroom_buckets'), to_regclass('postroom_senders'),
+                          to_regclass('postroom_sender_days'), to_regclass('postroom_details'),
+                          to_regclass('postroom_payloads'), to_regclass('postroom_events'),
+                          to_regclass('postroom_statuses'), to_regclass('postroom_states'))) AS bytes,
+           (SELECT count(*) FROM messages WHERE arrival > (SELECT counted FROM postroom_state)) AS uncounted,
+           (SELECT count(*) FROM messages WHERE arrival > (SELECT packed FROM postroom_search)) AS unindexed";
 
 /// The task that looks, on a connection of its own, so that nothing else delays it.
 pub(super) struct Watch {
@@ -67,7 +91,7 @@ impl Watch {
                     let _ = reply.send(self.gauges().await);
                 }
                 () = tokio::time::sleep(INTERVAL) => {
-                    let is_well = self.shared.health() == Health::Ready && probe::fault(&self.shared.tasks).is_none();
+                    let is_well = self.shared.health() == Health::Ready && task::fault(&self.shared.tasks).is_none();
                     if !is_well || self.shared.queue.is_held_up() {
                         self.look().await;
                     }
@@ -100,8 +124,8 @@ impl Watch {
             }
             Err(_) => {
                 if let Some(session) = self.session.take() {
-                    // What waits for a standby or a lock would go on waiting there, one more for each look. Whoever asks does not
-                    // wait for this.
+                    // A statement that waits for a standby or a lock would go on waiting there, one more for each look. The
+                    // caller does not wait for this.
                     tokio::task::spawn_local(session.cancel());
                 }
                 let failure = Failure::Lost(format!("no answer within {} s", PATIENCE.as_secs()));
@@ -109,7 +133,7 @@ impl Watch {
                     // Others get their answers.
                     self.silent = None;
                 } else if self.silent == Some(well) {
-                    // Nor by a new way.
+                    // A new connection got no answer either.
                     self.shared.away(&failure);
                     self.connector.drop_all_but(None);
                 } else {
@@ -125,11 +149,11 @@ impl Watch {
     /// them can write.
     async fn ask_others(&mut self, failures: u64) {
         let is_due = self.probed.is_none_or(|at| at.elapsed() >= PROBE_INTERVAL);
-        if is_due || self.shared.health() != Health::Ready || probe::fault(&self.shared.tasks).is_some() {
+        if is_due || self.shared.health() != Health::Ready || task::fault(&self.shared.tasks).is_some() {
             self.probes.ask(&self.shared).await;
             self.probed = Some(Instant::now());
         }
-        match probe::fault(&self.shared.tasks) {
+        match task::fault(&self.shared.tasks) {
             None => self.shared.recovered(failures),
             Some(fault) => {
                 if self.shared.can_write() {
@@ -144,7 +168,7 @@ impl Watch {
         let mut first = true;
         loop {
             let session = self.session().await?;
-            let row = match session.client.query_typed_one(sql::HEALTH, &[]).await.map_err(Failure::from) {
+            let row = match session.client.query_typed_one(HEALTH, &[]).await.map_err(Failure::from) {
                 // The connection may have died of old age; another one tells.
                 Err(Failure::Lost(_)) if std::mem::take(&mut first) => {
                     self.session = None;
@@ -152,8 +176,8 @@ impl Watch {
                 }
                 row => row?,
             };
-            let (has_tables, is_standby): (bool, bool) = (row.get(0), row.get(1));
-            session.server.synchronous_standby_names = row.get(2);
+            let (has_tables, is_standby): (bool, bool) = (row.get("has_tables"), row.get("is_standby"));
+            session.server.synchronous_standby_names = row.get("standby_names");
             if !has_tables {
                 return Err(Failure::Broken("the tables are gone".to_owned()));
             }
@@ -178,8 +202,8 @@ impl Watch {
             }
             let commit = session.server.effective_commit(&config).name();
             let warnings = session.warnings();
-            // Waits for the commit, as `execute_typed` would not.
-            session.client.query_typed(sql::PROBE, &[(&commit, Type::TEXT)]).await?;
+            // Waits for the commit, as `execute` would not.
+            Parameters::new().text(commit).rows(&session.client, PROBE).await?;
             if session.warnings() > warnings {
                 return Err(Failure::Broken(GAVE_UP_WAITING.to_owned()));
             }
@@ -203,13 +227,14 @@ impl Watch {
             survive_crash: session.server.survives_crash(&config),
             survive_promotion: session.server.survives_promotion(&config),
         });
-        let measured = tokio::time::timeout(PATIENCE, session.client.query_typed_one(sql::GAUGES, &[])).await;
+        let measured = tokio::time::timeout(PATIENCE, session.client.query_typed_one(GAUGES, &[])).await;
         if let Ok(Ok(row)) = measured {
-            let number = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
-            gauges.database_bytes = number(0);
-            gauges.uncounted = number(1);
+            let number = |column: &str| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
+            gauges.database_bytes = number("bytes");
+            gauges.uncounted = number("uncounted");
             // Fewer are not waited for: searches look at them as they are.
-            gauges.index_lag = Some(number(2)).filter(|lag| *lag >= derive::INDEXED_LEAST as u64).unwrap_or(0);
+            let least = self.shared.limits.indexed_least.unsigned_abs();
+            gauges.index_lag = Some(number("unindexed")).filter(|lag| *lag >= least).unwrap_or(0);
         } else {
             self.session = None;
         }

@@ -7,15 +7,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Client;
 
-use super::Shared;
-use super::batch::{Batch, Known, Stored, storable};
+use super::arrival::BATCH_ROWS_MAX;
+use super::batch::{Batch, Known};
 use super::failure::Failure;
-use super::probe::{Ask, Task};
+use super::messages::{self, Attempt};
+use super::probe::Ask;
 use super::session::{Connector, GAVE_UP_WAITING, Session};
-use super::{brought, probe, sql};
+use super::shared::Shared;
+use super::task::Task;
+use super::{brought, probe};
 use crate::runtime::log;
 use crate::store::StoreError;
 use crate::store::queue::{Answers, Job};
@@ -25,15 +27,6 @@ const TRIES_MAX: u32 = 4;
 
 /// How long a task that leaves the work to others waits before it looks whether they still do it.
 const REST: Duration = Duration::from_millis(500);
-
-/// One of the tries to do something.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Attempt {
-    /// What its commit waits for.
-    pub commit: &'static str,
-    /// Whether another try may have done it already.
-    pub is_repeated: bool,
-}
 
 /// One writing task.
 pub(super) struct Writer {
@@ -62,7 +55,7 @@ impl Writer {
 
     /// Writes until the queue is closed and empty.
     pub async fn run(mut self) {
-        let most = self.shared.config.batch_max.min(sql::BATCH_ROWS_MAX);
+        let most = self.shared.config.batch_max.min(BATCH_ROWS_MAX);
         loop {
             let leaves_it = self.leaves_it_to_others();
             let jobs = tokio::select! {
@@ -219,7 +212,7 @@ impl Writer {
         while let Some(range) = ranges.pop().filter(|range| !range.is_empty()) {
             statements += 1;
             let insert = async |client: &Client, attempt: Attempt| {
-                insert_messages(client, batch, &range.clone().collect::<Vec<_>>(), ingest_id, attempt.commit).await
+                messages::insert(client, batch, &range.clone().collect::<Vec<_>>(), ingest_id, attempt.commit).await
             };
             match self.insist(insert).await {
                 Ok(places) => {
@@ -245,13 +238,11 @@ impl Writer {
         // for everything that the other one waits for.
         let is_fenced = created > 0 && statements == 1;
         if !batch.open().is_empty() {
-            let found = self.insist(async |client: &Client, _| read_back(client, batch, ingest_id).await).await?;
+            let found =
+                self.insist(async |client: &Client, _| messages::read_back(client, batch, ingest_id).await).await?;
             if !is_fenced {
-                // Not `execute_typed`, which returns when the statement is done, and that is before its commit.
-                let fence = async |client: &Client, attempt: Attempt| {
-                    Ok(client.query_typed(sql::FENCE, &[(&attempt.commit, Type::TEXT)]).await?)
-                };
-                self.insist(fence).await?;
+                self.insist(async |client: &Client, attempt: Attempt| messages::fence(client, attempt.commit).await)
+                    .await?;
             }
             // Only now: what is known is answered, whatever happens.
             found.into_iter().for_each(|(at, known)| batch.know(at, known));
@@ -323,54 +314,4 @@ impl Writer {
             }
         }
     }
-}
-
-/// Writes the messages at these places of a batch; answers which of them were not there before.
-pub(super) async fn insert_messages(
-    client: &Client,
-    batch: &Batch,
-    places: &[usize],
-    ingest_id: i64,
-    commit: &'static str,
-) -> Result<Vec<usize>, Failure> {
-    if places.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows: Vec<_> = places.iter().map(|at| batch.message(*at)).collect();
-    let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref().map(storable)).collect();
-    let ids: Vec<_> = rows.iter().map(|row| row.id.as_str()).collect();
-    let senders: Vec<_> = rows.iter().map(|row| row.from.as_str()).collect();
-    let recipients: Vec<_> = rows.iter().map(|row| row.to.as_str()).collect();
-    let times: Vec<_> = rows.iter().map(|row| row.ts.as_str()).collect();
-    let plain: Vec<_> = texts.iter().map(|text| text.as_ref().map(|(text, _)| text.as_ref())).collect();
-    let bytes: Vec<_> = texts.iter().map(|text| text.as_ref().and_then(|(_, bytes)| *bytes)).collect();
-    let accepted: Vec<_> = rows.iter().map(|row| row.accepted_at.to_iso_micros()).collect();
-    let parameters: [(&(dyn ToSql + Sync), Type); 9] = [
-        (&ids, Type::TEXT_ARRAY),
-        (&senders, Type::TEXT_ARRAY),
-        (&recipients, Type::TEXT_ARRAY),
-        (&times, Type::TEXT_ARRAY),
-        (&plain, Type::TEXT_ARRAY),
-        (&bytes, Type::BYTEA_ARRAY),
-        (&accepted, Type::TEXT_ARRAY),
-        (&ingest_id, Type::INT8),
-        (&commit, Type::TEXT),
-    ];
-    let rows = client.query_typed(sql::INSERT, &parameters).await?;
-    let place = |arrival: i64| places[(arrival & ((1 << sql::ARRIVAL_BITS) - 1)) as usize];
-    Ok(rows.iter().map(|row| place(row.get(0))).collect())
-}
-
-/// Finds out about the ids that the batch did not create: ours of a commit whose answer was lost, or others'.
-pub(super) async fn read_back(client: &Client, batch: &Batch, ingest_id: i64) -> Result<Vec<(usize, Known)>, Failure> {
-    let ids: Vec<_> = batch.open().into_iter().map(|at| batch.message(at).id.as_str()).collect();
-    let rows = client.query_typed(sql::STORED, &[(&ids, Type::TEXT_ARRAY)]).await?;
-    let known = |row: Row| {
-        let at = batch.find(row.get(0))?;
-        if row.get::<_, Option<i64>>(6) == Some(ingest_id) {
-            return Some((at, Known::Created));
-        }
-        Some((at, Known::Stored(Stored::of(&row))))
-    };
-    Ok(rows.into_iter().filter_map(known).collect())
 }

@@ -101,6 +101,25 @@ fn tokens_for_reading_are_exchanged_without_a_restart() {
 }
 
 #[test]
+fn tokens_of_every_scope_are_exchanged_without_a_restart() {
+    for key in ["operator_token_file", "admin_token_file"] {
+        let settings = format!("{TOKEN}{key} = \"higher\"\n");
+        let server = start(TOKEN);
+        write(server.folder().path(), "higher", "one");
+        assert_eq!((read(&server, "first").status, read(&server, "one").status), (200, 401));
+        exchange(&server, "postroom.toml", &settings);
+        assert_eq!((read(&server, "first").status, read(&server, "one").status), (200, 200), "{key}");
+        exchange(&server, "higher", "two");
+        assert_eq!((read(&server, "one").status, read(&server, "two").status), (401, 200), "{key}");
+        let told = exchange(&server, "higher", "three,");
+        assert!(told["error"].as_str().unwrap().contains("must not hold an empty token"), "{told}");
+        assert_eq!(read(&server, "two").status, 200, "the old ones hold");
+        exchange(&server, "postroom.toml", TOKEN);
+        assert_eq!((read(&server, "first").status, read(&server, "two").status), (200, 401));
+    }
+}
+
+#[test]
 fn settings_that_cannot_be_used_change_nothing_at_all() {
     let server = start(&format!("{TOKEN}{BERLIN}"));
     let folder = server.folder();

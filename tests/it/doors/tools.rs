@@ -172,6 +172,7 @@ fn refused_requests_are_kept_if_asked_and_stored_once_the_secret_is_right() {
     let body = envelope(&[text_message("a", "x")]);
     let mut headers = door("whatsapp").headers(&body, "1", now());
     headers.insert("authorization", "Bearer secret-token".parse().unwrap());
+    headers.insert("x-postroom-token", "secret-token".parse().unwrap());
     assert_eq!(door("whatsapp").post_with(&server, &body, &headers).status, 401);
     let path = wait_until("it is kept", || kept().pop());
     let text = wait_until("it is written", || fs::read_to_string(&path).ok().filter(|text| text.ends_with('}')));

@@ -1,0 +1,106 @@
+//! Where and how to listen, with every limit at the edge to the network.
+
+use std::time::Duration;
+
+use super::given::Given;
+use super::{ConfigError, Inputs, Network, complaint, sources};
+
+/// The edge to the network: every limit has a name and a defined answer.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Address or host name to bind.
+    pub host: String,
+    /// Port to bind; 0 takes a free one.
+    pub port: u16,
+    /// Where reading is served instead, so that only the doors face the network.
+    pub read_address: Option<(String, u16)>,
+    /// Most bytes of a request body.
+    pub body_bytes_max: usize,
+    /// Most bytes of all bodies under way, beyond the first 16 KiB of each.
+    pub bodies_bytes_max: usize,
+    /// Most bytes of a request head.
+    pub header_bytes_max: usize,
+    /// Most header fields of a request.
+    pub headers_max: usize,
+    /// Longest wait for a whole request head.
+    pub header_timeout: Duration,
+    /// Longest wait for a whole request body.
+    pub body_timeout: Duration,
+    /// Longest rest of a connection between requests.
+    pub idle_timeout: Duration,
+    /// Longest time from head to answer.
+    pub request_timeout: Duration,
+    /// Most connections at once.
+    pub connections_max: usize,
+    /// How long the service goes on after SIGTERM, not ready, before it stops.
+    pub drain: Duration,
+    /// How long a stop waits for requests under way.
+    pub grace: Duration,
+    /// Most bytes of a body at the doors of providers.
+    pub door_body_bytes_max: usize,
+    /// Scheme and host, and perhaps a path, under which providers reach us.
+    pub public_base_url: Option<String>,
+    /// Proxies whose word is taken for scheme and host, where no base URL is set.
+    pub trusted_proxies: Vec<Network>,
+}
+
+/// Reads all of it.
+pub(super) fn load(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
+    let seconds = |name, least| inputs.number(name, least, 86_400).map(Duration::from_secs);
+    let count = |name, least, most| inputs.number(name, least, most).map(|number| number as usize);
+    Ok(ServerConfig {
+        host: inputs.host()?,
+        port: inputs.port()?,
+        read_address: read_address(inputs)?,
+        body_bytes_max: count("MAX_BODY_BYTES", 1, 1 << 30)?,
+        bodies_bytes_max: count("POSTROOM_SERVER_BODIES_BYTES_MAX", 0, 1 << 40)?,
+        // Below 8 KiB hyper has no room to read into.
+        header_bytes_max: count("POSTROOM_SERVER_HEADER_BYTES_MAX", 8_192, 1 << 20)?,
+        headers_max: count("POSTROOM_SERVER_HEADERS_MAX", 8, 1_000)?,
+        header_timeout: seconds("POSTROOM_SERVER_HEADER_SECONDS", 1)?,
+        body_timeout: seconds("POSTROOM_SERVER_BODY_SECONDS", 1)?,
+        idle_timeout: seconds("POSTROOM_SERVER_IDLE_SECONDS", 1)?,
+        request_timeout: seconds("POSTROOM_SERVER_REQUEST_SECONDS", 1)?,
+        connections_max: count("POSTROOM_SERVER_CONNECTIONS_MAX", 1, 1 << 20)?,
+        drain: seconds("POSTROOM_SERVER_DRAIN_SECONDS", 0)?,
+        grace: seconds("POSTROOM_SERVER_GRACE_SECONDS", 0)?,
+        door_body_bytes_max: count("POSTROOM_DOORS_BODY_BYTES_MAX", 1, 1 << 30)?,
+        public_base_url: public_base_url(inputs.value("PUBLIC_BASE_URL")?)?,
+        trusted_proxies: trusted_proxies(inputs)?,
+    })
+}
+
+/// None unless a port for reading is set.
+fn read_address(inputs: &Inputs) -> Result<Option<(String, u16)>, ConfigError> {
+    if inputs.value("POSTROOM_SERVER_READ_PORT")?.value.is_empty() {
+        return Ok(None);
+    }
+    let port = inputs.number("POSTROOM_SERVER_READ_PORT", 0, 65_535)? as u16;
+    Ok(Some((inputs.host_to_bind("POSTROOM_SERVER_READ_HOST")?, port)))
+}
+
+fn public_base_url(given: Given) -> Result<Option<String>, ConfigError> {
+    match (given.value.trim(), sources::base_url(given.value.trim())) {
+        ("", _) => Ok(None),
+        (_, Some(url)) => Ok(Some(url)),
+        (_, None) => Err(complaint(given, |_| sources::BASE_URL_RULE.to_owned())),
+    }
+}
+
+fn trusted_proxies(inputs: &Inputs) -> Result<Vec<Network>, ConfigError> {
+    let given = inputs.value("POSTROOM_SERVER_TRUSTED_PROXIES")?;
+    let parts = given.value.split(',').map(str::trim).filter(|part| !part.is_empty());
+    match parts.map(Network::parse).collect::<Option<Vec<_>>>() {
+        Some(networks) => {
+            if networks.iter().any(Network::is_everyone) {
+                inputs.caution(&given.said_by, TRUSTS_EVERYONE);
+            }
+            Ok(networks)
+        }
+        None => {
+            Err(complaint(given, |value| format!("must be addresses such as 10.0.0.1 or 10.0.0.0/8, not '{value}'")))
+        }
+    }
+}
+
+const TRUSTS_EVERYONE: &str = "trusts every address: any client can then claim another address and another URL";

@@ -1,0 +1,164 @@
+//! Keeps counters and search index true, whatever other programs do to the messages and to the server.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use super::counting::FORGET_COUNTS;
+use super::failure::Failure;
+use super::indexing::FORGET_INDEX;
+use super::limits::Limits;
+use super::parameters::Parameters;
+use super::round::Round;
+use super::{arrival, schema};
+use crate::runtime::log;
+
+/// How often counters and index are compared with the messages where rows come by other programs.
+const VERIFY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Whether nobody can have done anything to the messages unnoticed, as far as the triggers tell.
+const WATCHED: &str = "SELECT postroom_watched()";
+/// Makes the triggers anew. It waits for who writes, and others wait behind it, so it does not wait for long.
+const WATCH: &str = "SET LOCAL lock_timeout = '200ms'; SELECT postroom_watch()";
+
+/// Keeps what is derived true, whatever others do to the messages and to the server.
+pub(super) struct Guard {
+    /// Most rows that get a number of arrival in one transaction.
+    admitted_max: i64,
+    /// The greatest number of arrival that can have been given, and what numbers began at.
+    seen: Cell<i64>,
+    base: Cell<Option<i64>>,
+    /// Whether counters and index are to be compared with the messages, and when they were.
+    is_doubtful: Cell<bool>,
+    verified: Cell<Option<Instant>>,
+    /// Whether it was logged that a trigger cannot be made.
+    is_told: Cell<bool>,
+}
+
+impl Guard {
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            admitted_max: limits.admitted_max,
+            seen: Cell::default(),
+            base: Cell::default(),
+            is_doubtful: Cell::default(),
+            verified: Cell::default(),
+            is_told: Cell::default(),
+        }
+    }
+
+    /// Looks whether this is the cluster that gave the last numbers, gives numbers to rows that wait for one, and
+    /// compares where anything may have happened meanwhile.
+    pub async fn round(&self, client: &Client, is_fresh: bool) -> Result<Round, Failure> {
+        let base: i64 = Parameters::new().number(self.seen.get()).row(client, arrival::SETTLE).await?.get(0);
+        if self.base.replace(Some(base)).is_some_and(|before| before != base) {
+            schema::tell_of_another_cluster();
+            self.is_doubtful.set(true);
+            self.verified.set(None);
+        }
+        self.seen.set(client.query_typed_one(&arrival::horizon(), &[]).await?.get(0));
+        let is_watched: bool = client.query_typed_one(WATCHED, &[]).await?.get(0);
+        if !is_watched {
+            self.watch(client).await?;
+        }
+        let admitted = admit(client, self.admitted_max).await?;
+        if admitted == Round::More {
+            self.is_doubtful.set(true);
+            return Ok(Round::More);
+        }
+        let is_due = self.verified.get().is_none_or(|at| at.elapsed() >= VERIFY_INTERVAL);
+        if is_fresh || (self.is_doubtful.get() && is_due) {
+            self.is_doubtful.set(true);
+            verify(client).await?;
+            self.is_doubtful.set(false);
+            self.verified.set(Some(Instant::now()));
+        }
+        Ok(Round::Done)
+    }
+
+    /// Makes the triggers anew, and what was done while they did not fire is counted.
+    async fn watch(&self, client: &Client) -> Result<(), Failure> {
+        match client.batch_execute(WATCH).await.map_err(Failure::from) {
+            Ok(()) => {}
+            // Somebody writes; the next round tries again.
+            Err(Failure::Retry(_) | Failure::Deadline) => return Ok(()),
+            Err(Failure::Broken(why)) => {
+                if !self.is_told.replace(true) {
+                    log::warning("a trigger of ours on messages is missing or disabled, and cannot be made")
+                        .text("error", &why)
+                        .emit();
+                }
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        }
+        log::warning(
+            "a trigger of ours on messages was missing or disabled; it was made anew, and all is counted anew",
+        )
+        .emit();
+        forget(client).await
+    }
+}
+
+/// Gives numbers of arrival to rows that wait for them.
+const ADMIT: &str = "SELECT postroom_admit($1)";
+
+/// Gives numbers of arrival to some rows that other programs brought without one, or with one of their own.
+pub(super) async fn admit(client: &Client, rows_max: i64) -> Result<Round, Failure> {
+    let admitted: i64 = match Parameters::new().number(rows_max).row(client, ADMIT).await {
+        // Somebody changes them.
+        Err(Failure::Retry(_)) => return Ok(Round::Done),
+        row => row?.get(0),
+    };
+    if admitted > 0 {
+        let message =
+            "another program brought messages without a number of arrival, or with one of its own; they arrive now";
+        log::info(message).value("messages", admitted).emit();
+    }
+    Ok(if admitted > 0 { Round::More } else { Round::Done })
+}
+
+/// Whether counters and search index are of these messages: the number of rows that the counters hold, in each of their
+/// tables, and a sample of the index from both sides. Rows that came in below a watermark unnoticed are seen by it.
+const AGREES: &str = "\
+    SELECT s.messages = (SELECT count(*) FROM messages WHERE arrival <= s.counted)
+                        + (SELECT count(*) FROM postroom_gone WHERE arrival <= s.counted)
+           AND s.messages = (SELECT coalesce(sum(messages), 0) FROM postroom_buckets WHERE level = 10)
+           AND s.messages = (SELECT coalesce(sum(messages), 0) FROM postroom_senders)
+           AND s.senders = (SELECT count(*) FROM postroom_senders)
+           AND NOT EXISTS (
+               SELECT 1 FROM (SELECT arrival FROM postroom_folded ORDER BY number DESC LIMIT 1000) f
+               WHERE NOT EXISTS (SELECT 1 FROM messages m WHERE m.arrival = f.arrival)
+                   AND NOT EXISTS (SELECT 1 FROM postroom_gone_texts g WHERE g.arrival = f.arrival))
+           AND NOT EXISTS (
+               SELECT 1 FROM (
+                   SELECT arrival, text FROM messages WHERE arrival <= i.packed ORDER BY arrival DESC LIMIT 1000
+               ) m
+               WHERE m.text IS NOT NULL AND NOT EXISTS (SELECT 1 FROM postroom_folded f WHERE f.arrival = m.arrival))
+           AS agrees
+    FROM postroom_state s, postroom_search i";
+
+/// Compares the counters and the index with the messages, and has both made anew where they differ.
+async fn verify(client: &Client) -> Result<(), Failure> {
+    // However long it takes: nobody waits for it.
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0").await?;
+    let agrees = client.query_typed_opt(AGREES, &[]).await;
+    client.batch_execute("COMMIT").await?;
+    if agrees?.is_none_or(|row| row.get::<_, Option<bool>>("agrees") == Some(true)) {
+        return Ok(());
+    }
+    log::warning(
+        "messages came in or went unnoticed, by a restore or another program; counters and search index are made anew, \
+         and answers are exact and slower until then",
+    )
+    .emit();
+    forget(client).await
+}
+
+/// Throws the counters and the search index away, to be made anew.
+async fn forget(client: &Client) -> Result<(), Failure> {
+    // Sent together, these are one transaction.
+    let forget = format!("SET LOCAL statement_timeout = 0; {}; {}", FORGET_COUNTS, FORGET_INDEX);
+    Ok(client.batch_execute(&forget).await?)
+}

@@ -1,0 +1,103 @@
+//! Looking a term up in the search index: which texts may have it.
+
+use tokio_postgres::Client;
+
+use super::failure::Failure;
+use super::grams;
+use super::parameters::Parameters;
+use super::runs::unpack;
+use super::snapshot::Snapshot;
+
+/// More candidates than this part of all messages: then it is as quick to look at all texts.
+const PART_MAX: u64 = 8;
+/// Runs of a term that are counted, to find the rarest among them.
+const COUNTED_MAX: usize = 12;
+/// The rarest runs of a term that are looked up; each further one says less.
+const RUNS_MAX: usize = 4;
+/// So few candidates are not worth looking up another run for.
+const FEW_ENOUGH: usize = 64;
+
+/// What the index says of a term.
+pub(super) struct LookedUp {
+    /// How many texts have the term, where the index alone tells.
+    pub count: Option<u64>,
+    /// The texts that may have it, ascending; none where it is as quick to look at all.
+    pub candidates: Option<Vec<i64>>,
+}
+
+/// How many indexed texts have each of some runs, the rarest first.
+const RUN_COUNTS: &str = "\
+    SELECT run, (sum(texts) - coalesce((SELECT l.texts FROM postroom_run_losses l WHERE l.run = r.run), 0))::bigint AS texts
+    FROM postroom_runs r WHERE level = ANY('{0,1,2,3}') AND run = ANY($1) GROUP BY run ORDER BY 2";
+
+/// Looks a folded term up. `all` is about how many messages there are; where `is_stale`, some texts of the index are of rows
+/// that are gone.
+pub(super) async fn look_up(
+    snapshot: &Snapshot<'_>,
+    folded: &str,
+    all: u64,
+    is_stale: bool,
+) -> Result<LookedUp, Failure> {
+    let mut runs = grams::of_term(folded);
+    let is_one_run = runs.len() == 1 && folded.chars().count() <= grams::LENGTH_MAX;
+    // A long term is counted by runs from all over it.
+    let step = runs.len().div_ceil(COUNTED_MAX).max(1);
+    runs = runs.into_iter().step_by(step).collect();
+    let counts = Parameters::new().numbers(&runs).rows(snapshot.client, RUN_COUNTS).await?;
+    if counts.len() < runs.len() {
+        return Ok(LookedUp { count: Some(0), candidates: Some(Vec::new()) });
+    }
+    // The rarest first.
+    let least = counts.first().map_or(0, |row| u64::try_from(row.get::<_, i64>("texts")).unwrap_or(0));
+    let count = (is_one_run && !is_stale).then_some(least);
+    if least > snapshot.limits.candidates_few.max(all / PART_MAX) {
+        return Ok(LookedUp { count, candidates: None });
+    }
+    let mut candidates: Option<Vec<i64>> = None;
+    for row in counts.iter().take(RUNS_MAX) {
+        let numbers = numbers_of(snapshot.client, row.get("run")).await?;
+        let both = match candidates.take() {
+            None => numbers,
+            Some(before) => both(before, &numbers),
+        };
+        let is_enough = both.len() <= FEW_ENOUGH;
+        candidates = Some(both);
+        if is_enough {
+            break;
+        }
+    }
+    Ok(LookedUp { count, candidates })
+}
+
+/// Which texts have a run, in their order.
+const RUN_NUMBERS: &str = "SELECT numbers FROM postroom_runs WHERE level = ANY('{0,1,2,3}') AND run = $1 ORDER BY last";
+
+/// The numbers of the texts that have a run, ascending.
+pub(super) async fn numbers_of(client: &Client, run: i64) -> Result<Vec<i64>, Failure> {
+    let mut numbers = Vec::new();
+    for row in Parameters::new().number(run).rows(client, RUN_NUMBERS).await? {
+        unpack(row.get("numbers"), &mut numbers)?;
+    }
+    Ok(numbers)
+}
+
+/// What is in both ascending lists.
+fn both(mut one: Vec<i64>, other: &[i64]) -> Vec<i64> {
+    let mut rest = other.iter().peekable();
+    one.retain(|number| {
+        while rest.next_if(|next| *next < number).is_some() {}
+        rest.peek() == Some(&number)
+    });
+    one
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_both_lists_are_kept() {
+        assert_eq!(both(vec![5, 12, 1_000, 1_299], &[1, 5, 6, 1_299, 2_000]), [5, 1_299]);
+        assert_eq!(both(vec![1], &[]), [0_i64; 0]);
+    }
+}

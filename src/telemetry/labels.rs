@@ -1,0 +1,104 @@
+//! Label values of metrics: closed sets, so the size of an exposition does not depend on what clients send.
+
+/// Labels of a closed set: an enum, its values, and their names in the exposition.
+macro_rules! labels {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$doc])* $variant),+ }
+
+        impl $name {
+            /// All of them, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The name in the exposition and in log lines.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// What became of a request to the original door.
+    WebhookResult {
+        /// Stored.
+        Created = "created",
+        /// Stored before.
+        Duplicate = "duplicate",
+        /// Not signed by a secret of ours.
+        InvalidSignature = "invalid_signature",
+        /// Signed, but not a message.
+        ValidationError = "validation_error",
+    }
+}
+
+labels! {
+    /// Why a request was refused, other than for its content.
+    Refusal {
+        /// 400: not HTTP as it should be.
+        MalformedRequest = "malformed_request",
+        /// 431
+        HeadersTooLarge = "headers_too_large",
+        /// Closed without an answer: the head did not come in time.
+        HeadersTooSlow = "headers_too_slow",
+        /// 408
+        BodyTooSlow = "body_too_slow",
+        /// 413
+        BodyTooLarge = "body_too_large",
+        /// 503, or closed before there was a request: it made no progress while another connection waited for its place.
+        ConnectionGaveWay = "connection_gave_way",
+        /// 503: all bodies under way together are too large.
+        BodiesTooLarge = "bodies_too_large",
+        /// 415
+        ContentEncoding = "content_encoding",
+        /// 401: no signature header.
+        MissingHeader = "missing_header",
+        /// 401: more than one signature header.
+        DuplicateHeader = "duplicate_header",
+        /// 401: not of the form of a signature.
+        MalformedSignature = "malformed_signature",
+        /// 401: a signature by another secret, or of other bytes.
+        WrongSecret = "wrong_secret",
+        /// 401: a signed time that is not of the form of times.
+        MalformedTimestamp = "malformed_timestamp",
+        /// 401: signed too long ago.
+        StaleTimestamp = "stale_timestamp",
+        /// 401: signed with a time too far ahead.
+        FutureTimestamp = "future_timestamp",
+        /// 401: signed by an algorithm that the door does not take.
+        WrongAlgorithm = "wrong_algorithm",
+        /// 401: the signed digest is that of another body or URL.
+        BodyMismatch = "body_mismatch",
+        /// 401: it is not known under which URL the request was sent.
+        UnknownUrl = "unknown_url",
+        /// 403: a handshake with another verify token, or without one.
+        WrongVerifyToken = "wrong_verify_token",
+        /// 403: a handshake whose mode or challenge is not as it should be.
+        MalformedHandshake = "malformed_handshake",
+        /// 401: reading wants a token.
+        NotAuthenticated = "not_authenticated",
+        /// 403: the scope of the token is too small, or no token has the scope.
+        NotPermitted = "not_permitted",
+        /// 429: more often than the operator allows.
+        TooMany = "too_many",
+        /// 503: the writer's queue, or the readers', is full.
+        QueueFull = "queue_full",
+        /// 503: the service is stopping.
+        ShuttingDown = "shutting_down",
+        /// 503: the database does not answer as it should.
+        DatabaseUnavailable = "database_unavailable",
+        /// 503: what was to be read is not what was stored.
+        DataDamaged = "data_damaged",
+        /// 503: a read took too long.
+        QueryDeadline = "query_deadline",
+        /// 503: a request took too long.
+        RequestDeadline = "request_deadline",
+        /// No answer: the client went away before it, or a stop ran out of patience.
+        Unanswered = "unanswered",
+        /// 507
+        DiskFull = "disk_full",
+        /// 500
+        Panic = "panic",
+    }
+}
