@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, ensure};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use super::ServeArguments;
+use super::arguments::ServeArguments;
 use crate::config::sources::VERIFY_TOKEN_VARIABLE;
 use crate::config::{Config, Inputs};
 use crate::http::routes::{WEBHOOK, path_of_source};

@@ -8,7 +8,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{Given, url};
+use super::arguments::{Given, url};
 use crate::config::{Inputs, store_of};
 use crate::store::copy::{Copied, Phase, Summary, copy};
 

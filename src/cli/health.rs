@@ -8,8 +8,8 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
 
+use super::arguments::local_url;
 use super::client::{Client, Target};
-use super::local_url;
 use crate::http::routes::READY;
 
 /// Exits 0 if the service is ready, 1 if it is not or cannot be reached.

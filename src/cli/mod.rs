@@ -10,7 +10,9 @@ macro_rules! tell {
     ($($text:tt)*) => { drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", $crate::runtime::escape::for_terminal(&format!($($text)*))))) };
 }
 
+mod arguments;
 mod bench;
+mod case;
 mod check;
 mod client;
 mod copy;
@@ -28,23 +30,14 @@ mod verify;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use anyhow::{Context, ensure};
-use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::config::ConfigError;
 use crate::config::settings::SETTINGS;
-use crate::config::{Config, ConfigError, Inputs, host};
-use crate::providers::Source;
 use crate::runtime::escape::for_terminal;
-use crate::store::Store;
-use crate::store::{Database, StoreConfig};
-use crate::telemetry::Metrics;
-
-/// The exit code of a configuration that cannot be used, as of a wrong command line.
-const EXIT_CONFIGURATION: u8 = 2;
+use arguments::{EXIT_CONFIGURATION, ServeArguments};
 
 /// The post room for message webhooks: verified at the door, filed exactly once, found again in milliseconds.
 #[derive(Debug, Parser)]
@@ -89,14 +82,6 @@ enum Subcommands {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
-}
-
-/// Where a command finds the settings of the service. A flag for each setting is added from the table of settings.
-#[derive(Debug, Args)]
-pub struct ServeArguments {
-    /// A TOML file with settings (also POSTROOM_CONFIG)
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
 }
 
 /// Runs the program and answers its exit code.
@@ -159,50 +144,6 @@ fn long_version() -> &'static str {
         crate::domain::fold::UNICODE_VERSION.2,
     );
     Box::leak(text.into_boxed_str())
-}
-
-/// A service on this machine, where nothing else is named.
-fn local_url(host: &str, port: u16) -> String {
-    format!("http://{}:{port}", host::to_reach(host))
-}
-
-/// A URL, by where it was given.
-enum Given {
-    Flag(String),
-    Environment(String),
-}
-
-/// The URL of a flag, or of a variable of the environment or the file that it names.
-fn url(inputs: &Inputs, flag: Option<&str>, name: &str, variable: &str) -> anyhow::Result<Given> {
-    let given = match flag {
-        Some(url) => Some(Given::Flag(url.to_owned())),
-        None => inputs.environment_url(variable)?.map(Given::Environment),
-    };
-    given.with_context(|| format!("{name} is missing; give it, or {variable}, or {variable}_FILE"))
-}
-
-/// The database that a service has written before: where the URL is mistyped, nothing is made, and nothing goes astray.
-fn open_existing(store: &StoreConfig) -> anyhow::Result<Store> {
-    if let Database::Sqlite { path } = &store.database {
-        ensure!(path.exists(), "there is no database {}", path.display());
-    }
-    Ok(Store::open(store, Arc::new(Metrics::new(Vec::new(), store.queue_max, 1)))?)
-}
-
-/// A door by its name, and the settings that it stands in.
-fn source_named(
-    flags: BTreeMap<&'static str, String>,
-    config_file: Option<PathBuf>,
-    name: &str,
-) -> anyhow::Result<(Source, Config)> {
-    let mut config = Config::load(&Inputs::gather(flags, config_file)?)?;
-    match config.sources.iter().position(|source| source.name == name) {
-        Some(at) => Ok((config.sources.swap_remove(at), config)),
-        None => {
-            let known: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
-            anyhow::bail!("there is no door '{name}'; those with a secret are: {}", known.join(", "))
-        }
-    }
 }
 
 fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {

@@ -8,8 +8,8 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::Value;
 
-use super::open_existing;
-use super::verify::Case;
+use super::arguments::open_existing;
+use super::case::Case;
 use crate::config::Config;
 use crate::domain::Moment;
 use crate::http::read_key;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::ServeArguments;
+use super::arguments::ServeArguments;
 use crate::config::{Config, Inputs};
 use crate::store::Database;
 use crate::store::postgres;

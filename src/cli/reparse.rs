@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use super::{ServeArguments, open_existing};
+use super::arguments::{ServeArguments, open_existing};
 use crate::config::{Config, Inputs};
 use crate::domain::{Moment, Outcome};
 use crate::providers::{Scheme, Source};

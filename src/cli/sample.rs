@@ -9,8 +9,8 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
+use super::arguments::{local_url, source_named};
 use super::client::{Client, Target};
-use super::{local_url, source_named};
 use crate::domain::{Moment, Secret};
 use crate::http::routes::path_of_source;
 use crate::providers::{Key, Request, SecretForm};

@@ -15,9 +15,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
+use super::arguments::local_url;
 use super::client::{Client, Reply, Target};
 use super::sample::{self, Wanted};
-use super::{local_url, unpack};
+use super::unpack;
 use crate::config::{Inputs, SigningKey, signing_key};
 use crate::http::routes::WEBHOOK;
 use crate::providers::original::SIGNATURE_HEADER;

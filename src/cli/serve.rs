@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::EXIT_CONFIGURATION;
+use super::arguments::EXIT_CONFIGURATION;
 use crate::app::{App, Stop};
 use crate::config::{Config, ConfigError, Inputs, LogLevel};
 use crate::runtime::log;

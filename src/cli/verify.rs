@@ -8,12 +8,13 @@ use anyhow::{Context, bail, ensure};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
+use super::arguments::{ServeArguments, source_named};
+use super::case::Case;
+use super::quarantine;
 use super::sign::read;
-use super::{ServeArguments, quarantine, source_named};
 use crate::config::{Config, Inputs};
 use crate::domain::Moment;
 use crate::http::routes::path_of_source;
-use crate::providers::{BadSignature, Request, Source};
 
 /// Checks a captured request against a door, and says in words what is wrong.
 ///
@@ -87,172 +88,4 @@ fn parse_headers(lines: &[String]) -> anyhow::Result<HeaderMap> {
         headers.append(name, HeaderValue::try_from(value.trim()).context("a header's value holds what it may not")?);
     }
     Ok(headers)
-}
-
-/// A captured request.
-pub struct Case<'a> {
-    pub source: &'a Source,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
-    pub base_url: Option<String>,
-    pub target: String,
-    pub now: Moment,
-}
-
-impl Case<'_> {
-    /// The label of the secret that vouches for it.
-    pub fn verdict(&self) -> Result<String, BadSignature> {
-        self.ask(self.source, &self.body, &self.target, self.now)
-    }
-
-    fn ask(&self, source: &Source, body: &[u8], target: &str, now: Moment) -> Result<String, BadSignature> {
-        let request = Request { headers: &self.headers, body, base_url: self.base_url.as_deref(), target };
-        let before: Vec<u64> = source.keys.iter().map(|key| key.uses().0).collect();
-        source.verify(&request, body.to_vec().into(), now)?;
-        let used = source.keys.iter().zip(before).find(|(key, before)| key.uses().0 > *before);
-        Ok(used.map(|(key, _)| key.label.clone()).unwrap_or_default())
-    }
-
-    /// What is known of the reason, and what was found out by trying.
-    pub fn hints(&self, reason: BadSignature) -> Vec<String> {
-        let mut hints = vec![meaning(reason).to_owned()];
-        if reason != BadSignature::WrongSecret {
-            return hints;
-        }
-        hints.extend(self.body_hint());
-        hints.extend(self.secret_hint());
-        if self.source.needs_url() {
-            let base = self.source.options.base_url.as_deref().or(self.base_url.as_deref()).unwrap_or("(unknown)");
-            hints.push(format!(
-                "the URL that was verified is {base}{}: is it the one in the provider's dashboard?",
-                self.target
-            ));
-            hints.extend(self.url_hint());
-        }
-        if hints.len() == 1 {
-            hints.push(
-                "neither another reading of the body nor of the secret fits: the secret is another one".to_owned(),
-            );
-        }
-        hints
-    }
-
-    /// Whether the bytes were changed on the way, as loggers and frameworks do.
-    fn body_hint(&self) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.body).into_owned();
-        let value: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
-        let mut variants = vec![
-            ("without the line end at its end", text.trim_end_matches(['\r', '\n']).to_owned()),
-            ("with a line end at its end", format!("{text}\n")),
-            ("with Windows line ends", text.replace('\n', "\r\n")),
-            ("with Unix line ends", text.replace("\r\n", "\n")),
-        ];
-        if let Some(value) = value {
-            let compact = value.to_string();
-            let meta = escape_as_meta(&compact);
-            variants.push(("written compactly: it was parsed and formatted anew", compact));
-            variants.push(("with Meta's escapes (\\u00e4, \\/): it was parsed and written anew", meta));
-        }
-        let fits = |variant: &String| self.ask(self.source, variant.as_bytes(), &self.target, self.now).is_ok();
-        let found = variants.iter().find(|(_, variant)| fits(variant))?;
-        Some(format!("the signature fits the body {}. Sign and verify the bytes as they came", found.0))
-    }
-
-    /// Whether the secret was taken for what it is not.
-    fn secret_hint(&self) -> Option<String> {
-        use crate::providers::SecretForm;
-        for key in &self.source.keys {
-            let trimmed = key.secret.expose().trim_ascii();
-            let secret = crate::domain::Secret::new(trimmed)?;
-            let forms = [
-                ("without the blanks around it", SecretForm::Text),
-                ("decoded from base64 (secret_encoding = \"base64\")", SecretForm::Base64),
-                ("decoded from hexadecimal (secret_encoding = \"hex\")", SecretForm::Hex),
-                ("decoded after whsec_ (provider = \"standard\")", SecretForm::Standard),
-            ];
-            for (how, form) in forms {
-                let Ok(mut other) = form.read(&key.label, &secret) else { continue };
-                other.id = key.id.clone();
-                let keys = vec![other];
-                let door = Source {
-                    name: self.source.name.clone(),
-                    scheme: self.source.scheme,
-                    keys,
-                    options: self.source.options.clone(),
-                };
-                if self.ask(&door, &self.body, &self.target, self.now).is_ok() {
-                    return Some(format!("the signature fits the secret of {} {how}", key.label));
-                }
-            }
-        }
-        None
-    }
-
-    /// Whether another form of the URL fits.
-    fn url_hint(&self) -> Option<String> {
-        let base = self.source.options.base_url.clone().or(self.base_url.clone())?;
-        let other_scheme = match base.strip_prefix("https://") {
-            Some(rest) => format!("http://{rest}"),
-            None => base.replacen("http://", "https://", 1),
-        };
-        let path = self.target.split('?').next().unwrap_or_default().to_owned();
-        let slash = if path.ends_with('/') { path.trim_end_matches('/').to_owned() } else { format!("{path}/") };
-        let tries = [
-            (other_scheme, self.target.clone(), "with the other of http and https"),
-            (base.clone(), path, "without its query"),
-            (base, slash, "with, or without, a slash at its end"),
-        ];
-        for (base_url, target, how) in tries {
-            let mut door = Source::new(&self.source.name, self.source.scheme, self.source.keys.clone());
-            door.options = self.source.options.clone();
-            door.options.base_url = Some(base_url);
-            if self.ask(&door, &self.body, &target, self.now).is_ok() {
-                return Some(format!("the signature fits the URL {how}"));
-            }
-        }
-        None
-    }
-}
-
-/// Meta writes everything beyond ASCII, and slashes, as escapes.
-fn escape_as_meta(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for character in json.chars() {
-        match character {
-            '/' => out.push_str("\\/"),
-            character if character.is_ascii() => out.push(character),
-            character => {
-                let mut units = [0; 2];
-                for unit in character.encode_utf16(&mut units) {
-                    out.push_str(&format!("\\u{unit:04x}"));
-                }
-            }
-        }
-    }
-    out
-}
-
-fn meaning(reason: BadSignature) -> &'static str {
-    match reason {
-        BadSignature::MissingHeader => {
-            "a header that proves the sender is absent; proxies drop headers that they do not know"
-        }
-        BadSignature::DuplicateHeader => "a header came twice; which one counts must not be a matter of taste",
-        BadSignature::Malformed => {
-            "the header is not of the form of this provider's signatures (prefix, length, encoding)"
-        }
-        BadSignature::WrongSecret => "the signature is well formed, but no configured secret makes it of this request",
-        BadSignature::MalformedTimestamp => "the signed time is not a plain whole number, or there are two",
-        BadSignature::StaleTimestamp => {
-            "signed too long ago: an old capture (try --at), or this machine's clock is ahead"
-        }
-        BadSignature::FutureTimestamp => {
-            "signed in the future: this machine's clock is behind, or seconds and milliseconds are mixed up"
-        }
-        BadSignature::WrongAlgorithm => {
-            "signed by an algorithm that this door does not take; a request does not choose it"
-        }
-        BadSignature::BodyMismatch => "the signature is right, but the digest in it is that of another body or URL",
-        BadSignature::UnknownUrl => "the URL is part of what is signed: set PUBLIC_BASE_URL, or base_url of the door",
-    }
 }

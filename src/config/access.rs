@@ -3,7 +3,8 @@
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::inputs::{Given, Inputs};
+use super::given::Given;
+use super::inputs::Inputs;
 use super::{ConfigError, complaint, complaint_about, host};
 use crate::providers::encoding::decode_hex;
 

@@ -6,8 +6,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use super::error::{ConfigError, complaint_about};
+use super::given::Given;
+use super::host;
 use super::settings::{SETTINGS, Setting, find, nearest};
-use super::{ConfigError, host};
 use crate::domain::Secret;
 use crate::runtime::secret_file;
 
@@ -22,12 +24,6 @@ pub struct Inputs {
     sources: BTreeMap<String, toml::Table>,
     /// What looked like a mistake while it was read, in the order of reading; each once.
     cautions: RefCell<Vec<String>>,
-}
-
-/// A value and who said it, so that a complaint can name the right place.
-pub(super) struct Given {
-    pub value: String,
-    pub said_by: String,
 }
 
 impl Inputs {
@@ -180,7 +176,7 @@ impl Inputs {
     /// where it was not given at all; given and empty is an error.
     pub(super) fn environment_secret(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
         let Some(bytes) = self.environment_or_its_file(name)? else { return Ok(None) };
-        self.secret_of(bytes, name).map(Some).ok_or_else(|| super::complaint_about(name, "must not be empty"))
+        self.secret_of(bytes, name).map(Some).ok_or_else(|| complaint_about(name, "must not be empty"))
     }
 
     /// The file that a secret of the table is read from, where it is.
@@ -202,13 +198,13 @@ impl Inputs {
         let Some(bytes) = self.environment_or_its_file(name)?.filter(|bytes| !bytes.is_empty()) else {
             return Ok(None);
         };
-        String::from_utf8(bytes).map(Some).map_err(|_| super::complaint_about(name, "is not UTF-8"))
+        String::from_utf8(bytes).map(Some).map_err(|_| complaint_about(name, "is not UTF-8"))
     }
 
     /// The secret in a file.
     pub(super) fn file_secret(&self, path: &str, said_by: &str) -> Result<Secret, ConfigError> {
         let bytes = read_secret_file(path, said_by)?;
-        self.secret_of(bytes, said_by).ok_or_else(|| super::complaint_about(said_by, "names an empty file"))
+        self.secret_of(bytes, said_by).ok_or_else(|| complaint_about(said_by, "names an empty file"))
     }
 
     /// The doors of the file, by name.
@@ -228,7 +224,7 @@ impl Inputs {
 
 /// The bytes of a file that holds a secret.
 fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
-    secret_file::read_secret_file(path).map_err(|problem| super::complaint_about(said_by, &problem))
+    secret_file::read_secret_file(path).map_err(|problem| complaint_about(said_by, &problem))
 }
 
 /// A misspelt variable of ours must not be silently without effect. Left alone are names outside our sections, and what

@@ -1,6 +1,6 @@
 //! `LOG_LEVEL`.
 
-use super::inputs::Given;
+use super::given::Given;
 use super::{ConfigError, complaint};
 use crate::runtime::log::LogLevel;
 

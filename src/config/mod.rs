@@ -1,6 +1,8 @@
 //! What the operator said, made into valid types once, before anything else starts. Secrets redact themselves.
 
 mod access;
+mod error;
+mod given;
 pub mod host;
 mod inputs;
 mod log_level;
@@ -14,43 +16,18 @@ mod store;
 
 use std::path::PathBuf;
 
-use thiserror::Error;
-
 use crate::domain::Secret;
 use crate::providers::Source;
 pub use crate::providers::signature::SigningKey;
 pub use crate::runtime::log::LogLevel;
 use crate::store::StoreConfig;
 pub use access::{AccessConfig, Scope, Tokens};
-use inputs::Given;
+pub use error::ConfigError;
+use error::{complaint, complaint_about};
 pub use inputs::Inputs;
 pub use network::Network;
 pub use server::ServerConfig;
 pub use store::store_of;
-
-/// A complaint about one setting, in one line that names it.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// A value that cannot be used.
-    #[error("{said_by} {problem}")]
-    Setting {
-        /// The flag, variable or key of the file.
-        said_by: String,
-        /// What is wrong, and what would be right.
-        problem: String,
-    },
-    /// A name that no setting has.
-    #[error("{place} is no setting of postroom{}", .suggestion.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
-    Unknown {
-        /// What was written, and where.
-        place: String,
-        /// The setting that was probably meant.
-        suggestion: Option<String>,
-    },
-    /// No door has a secret.
-    #[error("WEBHOOK_SECRET is not set: no message could be verified without it")]
-    NoSecret,
-}
 
 /// Everything `serve` needs to know.
 #[derive(Debug)]
@@ -113,14 +90,6 @@ fn quarantine(inputs: &Inputs) -> Result<Option<QuarantineConfig>, ConfigError> 
     let folder = inputs.value("POSTROOM_QUARANTINE_FOLDER")?.value;
     let requests_max = inputs.number("POSTROOM_QUARANTINE_REQUESTS_MAX", 1, 99_999)? as u32;
     Ok((!folder.is_empty()).then(|| QuarantineConfig { folder: PathBuf::from(folder), requests_max }))
-}
-
-fn complaint_about(place: &str, problem: &str) -> ConfigError {
-    ConfigError::Setting { said_by: place.to_owned(), problem: problem.to_owned() }
-}
-
-fn complaint(given: Given, problem: impl FnOnce(&str) -> String) -> ConfigError {
-    ConfigError::Setting { problem: problem(&given.value), said_by: given.said_by }
 }
 
 #[cfg(test)]

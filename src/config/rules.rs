@@ -9,8 +9,8 @@ use super::ConfigError;
 use crate::providers::Scheme;
 use crate::providers::algorithm::Algorithm;
 use crate::providers::encoding::Encoding;
-use crate::providers::generic::{self, Mapping};
 use crate::providers::header::{TOLERANCE_SECONDS, TimeUnit};
+use crate::providers::mapping::{Mapping, NOTHING_MAPPED};
 use crate::providers::rule::{List, Part, Proof, Rule, Text, Time, TimePlace};
 
 /// How a complaint about a key of the file is made.
@@ -102,7 +102,7 @@ pub fn mapping(table: &Table, scheme: &Scheme, complain: Complain<'_>) -> Result
         Some("form") => true,
         Some(_) => return Err(complain("format", "must be json or form")),
     };
-    let mut mapping = Mapping { is_form, ..generic::NOTHING_MAPPED };
+    let mut mapping = Mapping { is_form, ..NOTHING_MAPPED };
     let Some(fields) = table.get("fields") else { return Ok(Some(mapping)) };
     let fields = fields.as_table().ok_or_else(|| complain("fields", "must be a table of JSON pointers"))?;
     for (name, value) in fields {

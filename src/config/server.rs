@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::inputs::Given;
+use super::given::Given;
 use super::{ConfigError, Inputs, Network, complaint, sources};
 
 /// The edge to the network: every limit has a name and a defined answer.

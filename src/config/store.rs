@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::inputs::Given;
+use super::given::Given;
 use super::{ConfigError, Inputs, postgres};
 use crate::store::{Database, StoreConfig};
 

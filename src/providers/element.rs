@@ -95,6 +95,17 @@ pub fn address_of_channel(channel: &str, id: &str) -> Address {
     }
 }
 
+/// The sort of file that a media type tells.
+pub fn kind_of_media(mime_type: &str) -> Kind {
+    match mime_type.split('/').next().unwrap_or_default() {
+        "image" => Kind::Image,
+        "video" => Kind::Video,
+        "audio" => Kind::Audio,
+        _ if mime_type.contains("vcard") => Kind::Contacts,
+        _ => Kind::Document,
+    }
+}
+
 /// A provider's time: seconds or milliseconds since 1970 as number or text, or a date and time (RFC 3339).
 pub fn timestamp(value: &Value) -> Option<Timestamp> {
     let number = match value {

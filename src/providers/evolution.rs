@@ -10,7 +10,7 @@ use super::algorithm::same_secret;
 use super::element::{self, Content, ELEMENTS_MAX, message_key};
 use super::header::{bearer, single};
 use super::json::{as_scalar, list, members, owned, scalar, text};
-use super::rule::first_fitting;
+use super::key::first_fitting;
 use super::signature::BadSignature;
 use super::{Parse, Parsed, Request, Scheme, Source, jid, jwt};
 use crate::domain::{Address, Details, Kind, Media, Moment, NewMessage, State, StatusUpdate};

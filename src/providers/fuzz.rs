@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::algorithm::Algorithm;
 use super::encoding::{Encoding, encode_hex};
-use super::generic::{Mapping, NOTHING_MAPPED};
 use super::header::{TimeUnit, sorted_form};
+use super::mapping::{Mapping, NOTHING_MAPPED};
 use super::rule::{List, Part, Proof, Time, TimePlace};
 use super::{Key, Request, Rule, Scheme, SecretForm, Source, VerifiedBody, original, text};
 use crate::domain::address::ADDRESS_CHARACTERS_MAX;

@@ -7,7 +7,7 @@ use super::algorithm::Algorithm;
 use super::encoding::{decode_base64url, encode_base64url, encode_hex};
 use super::header::TOLERANCE_SECONDS;
 use super::key::Key;
-use super::rule::first_fitting;
+use super::key::first_fitting;
 use super::signature::BadSignature;
 use crate::domain::Moment;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use super::encoding::{decode_hex, decode_secret_base64};
-use super::signature::SigningKey;
+use super::signature::{BadSignature, SigningKey};
 use crate::domain::{Moment, Secret};
 
 /// How a provider writes its secrets.
@@ -118,6 +118,15 @@ impl Key {
             self.uses = Arc::clone(&same.uses);
         }
     }
+}
+
+/// The place of the key that fits, after trying all of them.
+pub fn first_fitting(keys: &[Key], fits: impl Fn(&Key) -> bool) -> Result<usize, BadSignature> {
+    let found = keys.iter().enumerate().fold(None, |found, (at, key)| match fits(key) {
+        true => found.or(Some(at)),
+        false => found,
+    });
+    found.ok_or(BadSignature::WrongSecret)
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::Value;
 
 use super::element::message_key;
-use super::signature::{BadSignature, verify_hex_header};
+use super::hex_header::verify_hex_header;
+use super::signature::BadSignature;
 use super::{InvalidBody, Parse, Parsed, Request, Rule, Scheme, Source, VerifiedBody};
 use crate::domain::invalid::Place;
 use crate::domain::message::check_text;

@@ -4,13 +4,13 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::algorithm::Algorithm;
-use super::element::{self, Content, message_key};
+use super::element::{self, Content, kind_of_media, message_key};
 use super::encoding::Encoding;
 use super::fields::Fields;
 use super::header::{form, single, sorted_form};
-use super::rule::{SIGNATURES_MAX, first_fitting};
+use super::key::first_fitting;
+use super::rule::SIGNATURES_MAX;
 use super::signature::BadSignature;
-use super::twilio::kind_of_media;
 use super::{AnswerStyle, InvalidBody, Parse, Parsed, Request, Scheme, Source, VerifiedBody};
 use crate::domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 

@@ -11,13 +11,19 @@ use sha2::{Digest, Sha256};
 use super::algorithm::{Algorithm, same_secret};
 use super::encoding::{Encoding, encode_hex};
 use super::header::{TOLERANCE_SECONDS, TimeUnit, check_time, single, sorted_form};
-use super::key::Key;
+use super::jwt;
+use super::key::{Key, first_fitting};
+use super::request::Request;
 use super::signature::BadSignature;
-use super::{Request, jwt};
 use crate::domain::Moment;
 
 /// A text that stands in the program or in the configuration.
 pub type Text = Cow<'static, str>;
+
+/// A text that stands in the program, for rows of data.
+pub(super) const fn text(text: &'static str) -> Text {
+    Cow::Borrowed(text)
+}
 
 /// Most signatures looked at in one header.
 pub const SIGNATURES_MAX: usize = 16;
@@ -337,15 +343,6 @@ impl Rule {
         headers.insert(HeaderName::try_from(self.header.as_ref()).ok()?, HeaderValue::try_from(value).ok()?);
         Some(headers)
     }
-}
-
-/// The place of the key that fits, after trying all of them.
-pub fn first_fitting(keys: &[Key], fits: impl Fn(&Key) -> bool) -> Result<usize, BadSignature> {
-    let found = keys.iter().enumerate().fold(None, |found, (at, key)| match fits(key) {
-        true => found.or(Some(at)),
-        false => found,
-    });
-    found.ok_or(BadSignature::WrongSecret)
 }
 
 /// The items of a list with their labels; an item without one has an empty label.

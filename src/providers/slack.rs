@@ -4,12 +4,11 @@
 use serde_json::Value;
 
 use super::algorithm::Algorithm;
-use super::element::{self, Content};
+use super::element::{self, Content, kind_of_media};
 use super::encoding::Encoding;
 use super::fields::{Fields, is_form};
 use super::json::{list, owned, read, text};
 use super::rule::Part;
-use super::twilio::kind_of_media;
 use super::{AnswerStyle, Challenge, InvalidBody, Parse, Parsed, Rule, Scheme, Source, VerifiedBody};
 use crate::domain::{Address, Details, Event, Intake, Kind, Media, Moment, NewMessage};
 

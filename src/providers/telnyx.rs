@@ -3,11 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::algorithm::Algorithm;
-use super::element::{self, Content, message_key};
+use super::element::{self, Content, kind_of_media, message_key};
 use super::encoding::Encoding;
 use super::json::{list, others, owned, scalar, text};
 use super::rule::Part;
-use super::twilio::kind_of_media;
 use super::{Parse, Parsed, Rule, Scheme, SecretForm, Source};
 use crate::domain::{Address, Details, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 

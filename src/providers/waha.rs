@@ -5,12 +5,11 @@ use std::borrow::Cow;
 use serde_json::{Map, Value, json};
 
 use super::algorithm::Algorithm;
-use super::element::{self, Content, message_key};
+use super::element::{self, Content, kind_of_media, message_key};
 use super::encoding::Encoding;
 use super::header::single;
 use super::json::{list, owned, scalar, text};
 use super::signature::BadSignature;
-use super::twilio::kind_of_media;
 use super::{Parse, Parsed, Request, Rule, Scheme, Source, jid};
 use crate::domain::{Address, Details, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::exposition::Exposition;
 use crate::domain::Outcome;
+use crate::domain::lock::unpoisoned;
 
 /// The counts of all doors that there were since the start, in the order in which they came.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl DoorCounts {
 
     /// Begins to count at doors that are new; the others go on.
     pub fn add(&self, names: Vec<String>) {
-        let mut doors = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut doors = unpoisoned(self.0.write());
         for name in names {
             if !doors.iter().any(|door| door.name == name) {
                 doors.push(Door::named(name));
@@ -47,14 +48,14 @@ impl DoorCounts {
     }
 
     fn count(&self, name: &str, counter: impl Fn(&Door) -> &AtomicU64, more: usize) {
-        let doors = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let doors = unpoisoned(self.0.read());
         if let Some(door) = doors.iter().find(|door| door.name == name) {
             counter(door).fetch_add(more as u64, Relaxed);
         }
     }
 
     pub fn encode(&self, out: &mut Exposition) {
-        let doors = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let doors = unpoisoned(self.0.read());
         let name = "postroom_messages_total";
         out.family(name, "counter", "Messages by door and outcome; conflict: known id, other content.");
         for door in doors.iter() {

@@ -6,6 +6,7 @@ mod access;
 mod addresses;
 mod api;
 mod bench;
+mod circles;
 mod crash;
 mod deploy;
 mod docs;

@@ -1,6 +1,7 @@
 //! `postroom bench`: what the service costs and how quick it is, on this machine, beside a server that stores nothing. The load, the
 //! data and the floor are all in this program; BENCHMARKS.md says what each figure means.
 
+mod context;
 mod data;
 mod figure;
 mod floor;
@@ -17,8 +18,9 @@ use std::sync::Arc;
 
 use crate::config::{Inputs, SigningKey, webhook_secret};
 use crate::domain::Secret;
+use context::Bench;
 use data::Inbox;
-use load::{Prepared, Requests, Writer};
+use load::Writer;
 use place::{Machine, SECRET, Tidy, Workplace};
 use plan::{Options, Plan, Section};
 use progress::Progress;
@@ -47,35 +49,6 @@ enum Part {
     Floor,
 }
 
-/// What every section needs.
-struct Bench {
-    workplace: Arc<Workplace>,
-    writer: Writer,
-    plan: Plan,
-    progress: Progress,
-    /// The first fresh message that no server has seen.
-    next_fresh: Cell<u64>,
-}
-
-/// Messages that load without an end may take: more than any lasts.
-const ENDLESS: u64 = 1 << 28;
-
-impl Bench {
-    /// Requests with messages that no server has seen, made in advance.
-    fn prepare(&self, count: u64) -> Prepared {
-        Prepared::fresh(&self.writer, self.reserve(count), count)
-    }
-
-    /// The same, made when they are sent.
-    fn endless(&self) -> Requests {
-        Requests::Endless(self.writer.clone(), self.reserve(ENDLESS))
-    }
-
-    fn reserve(&self, count: u64) -> u64 {
-        self.next_fresh.replace(self.next_fresh.get() + count)
-    }
-}
-
 /// Measures and prints.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(Part::Floor) = arguments.part {
@@ -95,7 +68,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None if options.folder.is_none() => Inputs::of_environment()?.environment_url("POSTROOM_BENCH_DATABASE_URL")?,
         given => given.clone(),
     };
-    let report = runtime.block_on(bench.measure(url.as_deref(), |table| {
+    let report = runtime.block_on(measure(&bench, url.as_deref(), |table| {
         if !options.json {
             bench.progress.print(&table);
         }
@@ -106,56 +79,55 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Bench {
-    /// Measures one section after the other, and hands each over as a table as soon as it is done.
-    async fn measure(&self, url: Option<&str>, done: impl Fn(String)) -> anyhow::Result<Report> {
-        let machine = Machine::look(self.workplace.scratch())?;
-        if machine.is_forgetful() {
-            self.progress
-                .warn("the working folder is in memory: name one on a disk by --folder, or nothing here is durable");
-        }
-        done(report::machine(&machine, &self.plan));
-        let plan = self.plan.clone();
-        let mut report = Report::new(machine, plan);
-        if let Some(url) = url {
-            let shared = shared::run(self, url).await?;
-            done(report::shared(&shared));
-            report.shared = Some(shared);
-            return Ok(report);
-        }
-        let mut filled = None;
-        if self.plan.needs_dataset() {
-            let (started, startup) = startup::run(self, self.plan.has(Section::Startup)).await?;
-            filled = Some(started);
-            startup.iter().for_each(|startup| done(report::startup(startup)));
-            report.startup = startup;
-        }
-        let has = |section| filled.as_ref().filter(|_| self.plan.has(section)).map(|filled: &Filled| &filled.server);
-        if self.plan.has(Section::Ingest) || self.plan.has(Section::IngestEmpty) {
-            let rows = ingest::run(self, has(Section::Ingest)).await?;
-            done(report::ingest(&rows));
-            report.ingest = Some(rows);
-        }
-        if let Some(server) = has(Section::Latency) {
-            let rows = latency::run(self, server).await?;
-            done(report::latency(&rows));
-            report.latency = Some(rows);
-        }
-        if let Some(server) = has(Section::Reads) {
-            let reads = reads::run(self, server).await?;
-            done(report::reads(&reads));
-            report.reads = Some(reads);
-        }
-        if let Some(filled) = filled.filter(|_| self.plan.has(Section::Memory)) {
-            let memory = memory::run(self, filled).await?;
-            done(report::memory(&memory));
-            report.memory = Some(memory);
-        }
-        if self.plan.has(Section::Overload) {
-            let overload = overload::run(self).await?;
-            done(report::overload(&overload));
-            report.overload = Some(overload);
-        }
-        Ok(report)
+/// Measures one section after the other, and hands each over as a table as soon as it is done.
+async fn measure(bench: &Bench, url: Option<&str>, done: impl Fn(String)) -> anyhow::Result<Report> {
+    let machine = Machine::look(bench.workplace.scratch())?;
+    if machine.is_forgetful() {
+        bench
+            .progress
+            .warn("the working folder is in memory: name one on a disk by --folder, or nothing here is durable");
     }
+    done(report::machine(&machine, &bench.plan));
+    let plan = bench.plan.clone();
+    let mut report = Report::new(machine, plan);
+    if let Some(url) = url {
+        let shared = shared::run(bench, url).await?;
+        done(report::shared(&shared));
+        report.shared = Some(shared);
+        return Ok(report);
+    }
+    let mut filled = None;
+    if bench.plan.needs_dataset() {
+        let (started, startup) = startup::run(bench, bench.plan.has(Section::Startup)).await?;
+        filled = Some(started);
+        startup.iter().for_each(|startup| done(report::startup(startup)));
+        report.startup = startup;
+    }
+    let has = |section| filled.as_ref().filter(|_| bench.plan.has(section)).map(|filled: &Filled| &filled.server);
+    if bench.plan.has(Section::Ingest) || bench.plan.has(Section::IngestEmpty) {
+        let rows = ingest::run(bench, has(Section::Ingest)).await?;
+        done(report::ingest(&rows));
+        report.ingest = Some(rows);
+    }
+    if let Some(server) = has(Section::Latency) {
+        let rows = latency::run(bench, server).await?;
+        done(report::latency(&rows));
+        report.latency = Some(rows);
+    }
+    if let Some(server) = has(Section::Reads) {
+        let reads = reads::run(bench, server).await?;
+        done(report::reads(&reads));
+        report.reads = Some(reads);
+    }
+    if let Some(filled) = filled.filter(|_| bench.plan.has(Section::Memory)) {
+        let memory = memory::run(bench, filled).await?;
+        done(report::memory(&memory));
+        report.memory = Some(memory);
+    }
+    if bench.plan.has(Section::Overload) {
+        let overload = overload::run(bench).await?;
+        done(report::overload(&overload));
+        report.overload = Some(overload);
+    }
+    Ok(report)
 }

@@ -1,5 +1,6 @@
 //! Twilio's SMS and WhatsApp: forms signed together with the URL that Twilio was given, answered by TwiML.
 
+mod address;
 mod streams;
 
 use hyper::HeaderMap;
@@ -7,14 +8,15 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::algorithm::Algorithm;
-use super::element::{self, Content, message_key};
+use super::element::{self, Content, kind_of_media, message_key};
 use super::encoding::{Encoding, encode_hex};
 use super::fields::Fields;
 use super::header::{form, single, sorted_form};
-use super::rule::first_fitting;
+use super::key::first_fitting;
 use super::signature::BadSignature;
 use super::{AnswerStyle, InvalidBody, Parse, Parsed, Request, Scheme, Source, VerifiedBody};
-use crate::domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdate};
+use crate::domain::{Kind, Media, Moment, NewMessage, State, StatusUpdate};
+use address::address;
 
 /// The row of `SCHEMES`.
 pub const SCHEME: Scheme = Scheme {
@@ -193,17 +195,6 @@ fn message(source: &Source, fields: &Fields, id: &str, now: Moment) -> Option<Ne
     Some(element::message(details, content, now))
 }
 
-/// The sort of file that a media type tells.
-pub fn kind_of_media(mime_type: &str) -> Kind {
-    match mime_type.split('/').next().unwrap_or_default() {
-        "image" => Kind::Image,
-        "video" => Kind::Video,
-        "audio" => Kind::Audio,
-        _ if mime_type.contains("vcard") => Kind::Contacts,
-        _ => Kind::Document,
-    }
-}
-
 /// Parameters that stand in the message or its details already; all others are kept under Twilio's own names.
 const STANDS_ELSEWHERE: [&str; 14] = [
     "AccountSid",
@@ -238,18 +229,6 @@ fn files(fields: &Fields, at: usize) -> Vec<Media> {
     match fields.all(&format!("MediaUrl{at}")) {
         [] => vec![file(None)],
         urls => urls.iter().map(|url| file(Some(url))).collect(),
-    }
-}
-
-/// `+E164`, `whatsapp:+E164`, `whatsapp:<BSUID>`, a short code, the name of a company, or an id of another channel, which is no
-/// number, however much it looks like one.
-fn address(raw: &str) -> Address {
-    let Some((channel, own)) = raw.split_once(':') else { return Address::read(raw) };
-    let number = if channel == "whatsapp" { Address::international(own) } else { None };
-    match number.or_else(|| own.starts_with('+').then(|| Address::number(own)).flatten()) {
-        Some(number) => number,
-        None if channel == "whatsapp" => Address::tagged("bsuid", own),
-        None => Address::tagged(&channel.chars().take(16).collect::<String>(), own),
     }
 }
 
@@ -292,28 +271,6 @@ fn status(source: &Source, fields: &Fields, id: &str, now: Moment) -> Option<Sta
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_of_every_channel() {
-        let cases = [
-            ("+14155550100", "+14155550100"),
-            ("whatsapp:+14155550100", "+14155550100"),
-            ("whatsapp:US.ABC123", "bsuid:US.ABC123"),
-            ("12345", "short:12345"),
-            ("AcmeCorp", "alpha:AcmeCorp"),
-            ("68849", "short:68849"),
-            ("14155550100", "+14155550100"),
-            ("messenger:1234567890", "messenger:1234567890"),
-            ("viber:4915112345678", "viber:4915112345678"),
-            ("rcs:+14155550100", "+14155550100"),
-            ("rcs:my_agent_1", "rcs:my_agent_1"),
-            ("whatsapp:14155550100", "+14155550100"),
-            ("+1abc", "alpha:+1abc"),
-        ];
-        for (raw, expected) in cases {
-            assert_eq!(address(raw).as_str(), expected, "{raw}");
-        }
-    }
 
     #[test]
     fn urls_are_tried_with_and_without_their_port() {

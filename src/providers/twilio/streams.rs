@@ -6,7 +6,7 @@ use super::super::element::{self, Content, ELEMENTS_MAX};
 use super::super::fields::Fields;
 use super::super::json::{list, members, owned, read, scalar, text};
 use super::super::{Parsed, Source};
-use super::{SCHEME, address};
+use super::address::address;
 use crate::domain::{Address, Event, Kind, Media, Moment, NewMessage};
 
 /// A JSON body: a list of CloudEvents, or anything else.
@@ -102,7 +102,7 @@ fn conversation_message(source: &Source, part: &Value, word: &str, kind: Kind, n
     let said = ["Body", "MessageBody"].iter().find_map(|name| part.get(*name)?.as_str());
     let content = Content {
         key_id: id,
-        from: text(part, "Author").map_or_else(|| Address::tagged("unknown", SCHEME.kind), address),
+        from: text(part, "Author").map_or_else(|| Address::tagged("unknown", source.scheme.kind), address),
         to: Address::tagged("conversation", conversation),
         time: ["DateRemoved", "DateUpdated", "DateCreated"].iter().find_map(|name| part.get(*name)),
         text: said.filter(|said| !said.is_empty() && kind != Kind::Revoke).map(str::to_owned),

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Line, Reader, person, sender};
+use super::reader::{Line, Reader, person, sender};
 use crate::domain::{Address, NewMessage};
 use crate::providers::json::{list, text};
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Reader;
+use super::reader::Reader;
 use crate::domain::{Address, Details, Kind, Media, NewMessage, State, StatusUpdate};
 use crate::providers::element::{self, Content, message_key};
 use crate::providers::json::{list, members, others, owned, scalar, text};

@@ -4,19 +4,21 @@
 mod business_app;
 mod content;
 mod messenger;
+mod reader;
 mod status;
 
 use serde_json::{Value, json};
 
 use super::algorithm::{Algorithm, same_secret};
-use super::element::{self, Content, ELEMENTS_MAX};
+use super::element::ELEMENTS_MAX;
 use super::encoding::Encoding;
 use super::header::form;
-use super::json::{list, owned, scalar, text};
-use super::rule::first_fitting;
+use super::json::{list, text};
+use super::key::first_fitting;
 use super::signature::BadHandshake;
 use super::{Challenge, Key, Parse, Parsed, Rule, Scheme, SecretForm, Source};
-use crate::domain::{Address, Moment, NewMessage};
+use crate::domain::Moment;
+use reader::{Line, Reader};
 
 /// The row of `SCHEMES`.
 pub const SCHEME: Scheme = Scheme {
@@ -83,124 +85,6 @@ pub fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     }
     reader.parsed.is_cut = reader.count > ELEMENTS_MAX;
     reader.parsed
-}
-
-/// What was read of a body so far.
-struct Reader<'a> {
-    source: &'a Source,
-    now: Moment,
-    parsed: Parsed,
-    /// How many elements were met. Those beyond the limit of a body are left out.
-    count: usize,
-}
-
-impl Reader<'_> {
-    /// Counts one more element; returns whether it is stored.
-    fn has_room(&mut self) -> bool {
-        self.count += 1;
-        self.parsed.intake.len() < ELEMENTS_MAX
-    }
-
-    fn event(&mut self, kind: &str, part: &Value) {
-        self.parsed.intake.events.push(element::event(self.source, kind, None, part, self.now));
-    }
-
-    /// What may be told again in the same words: that of another number, or at another time, is another one.
-    fn occurrence(&mut self, line: &Line<'_>, kind: &str, part: &Value) {
-        let occurred = format!("{}:{}", line.number, line.time);
-        let event = element::occurrence_event(self.source, kind, None, &occurred, part, self.now);
-        self.parsed.intake.events.push(event);
-    }
-
-    fn unreadable(&mut self, why: &str, part: &Value) {
-        self.parsed.intake.events.push(element::unreadable(self.source, why, part, self.now));
-    }
-
-    /// A message that does not belong into the inbox, since the business sent it, or long ago.
-    fn event_with_message(&mut self, kind: &str, message: Option<NewMessage>, part: &Value) {
-        match message {
-            Some(message) => {
-                let event = element::event_with_message(self.source, kind, message, part, self.now);
-                self.parsed.intake.events.push(event);
-            }
-            None => self.unreadable("a message without an id", part),
-        }
-    }
-}
-
-/// A number of the business, and those who wrote to it.
-struct Line<'a> {
-    source: &'a Source,
-    metadata: &'a Value,
-    contacts: &'a [Value],
-    number: String,
-    /// When Meta sent the entry; empty where it does not say.
-    time: String,
-    now: Moment,
-}
-
-impl<'a> Line<'a> {
-    /// Meta always names the number; where a relay leaves it out, the business account has to do, so that its messages land all
-    /// the same.
-    fn new(source: &'a Source, entry: &Value, value: &'a Value, now: Moment) -> Self {
-        let metadata = &value["metadata"];
-        let number = scalar(metadata, "phone_number_id").or_else(|| scalar(entry, "id"));
-        let contacts = list(if value["standby"].is_object() { &value["standby"] } else { value }, "contacts");
-        let number = number.unwrap_or_else(|| source.account().to_owned());
-        let time = scalar(entry, "time").unwrap_or_default();
-        Self { source, metadata, contacts, number, time, now }
-    }
-
-    /// The business's number as it is displayed; where that is no number, the id of it.
-    fn address(&self) -> Address {
-        let displayed = text(self.metadata, "display_phone_number").and_then(Address::international);
-        let tag = if scalar(self.metadata, "phone_number_id").is_some() { "phone_number_id" } else { "account" };
-        displayed.or_else(|| self.source.options.to.clone()).unwrap_or_else(|| Address::tagged(tag, &self.number))
-    }
-
-    /// A message of a customer.
-    fn received(&self, part: &Value) -> Option<NewMessage> {
-        self.message(part, sender(part), self.address(), &[])
-    }
-
-    /// A message between these two; `told` is what stands beside it.
-    fn message(&self, part: &Value, from: Address, to: Address, told: &[(&str, Value)]) -> Option<NewMessage> {
-        let id = scalar(part, "id")?;
-        let provider_kind = text(part, "type").unwrap_or("unknown");
-        let mut details = element::details(self.source, &self.number, &id, content::kind(provider_kind), provider_kind);
-        let said = content::read(part, provider_kind, &mut details);
-        details.person = owned(part, "from_user_id");
-        details.group = owned(part, "group_id");
-        let profile = self.contact(part).map_or(&Value::Null, |contact| &contact["profile"]);
-        details.profile_name = owned(profile, "name").or_else(|| owned(profile, "username"));
-        if let (Some(_), Some(username)) = (text(profile, "name"), text(profile, "username")) {
-            details.extra.insert("username".to_owned(), username.into());
-        }
-        details.extra.extend(told.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let content = Content { key_id: &id, from, to, time: part.get("timestamp"), text: said };
-        Some(element::message(details, content, self.now))
-    }
-
-    /// The contacts stand beside the messages, in any order: whose they are is told by their ids.
-    fn contact(&self, part: &Value) -> Option<&'a Value> {
-        let same = |contact: &Value, name: &str, own: &str| {
-            text(contact, name).is_some_and(|id| text(part, own).is_some_and(|from| from == id))
-        };
-        self.contacts.iter().find(|contact| same(contact, "user_id", "from_user_id") || same(contact, "wa_id", "from"))
-    }
-}
-
-/// The phone number where there is one, else the id that is scoped to the business (BSUID). A system message about a changed
-/// number may have neither.
-fn sender(part: &Value) -> Address {
-    let ids = [text(part, "from_user_id"), text(&part["system"], "user_id"), text(&part["system"], "previous_user_id")];
-    person(text(part, "from"), ids.into_iter().flatten().next()).unwrap_or_else(|| Address::tagged("unknown", ""))
-}
-
-/// Somebody at WhatsApp, by number or else by id.
-fn person(number: Option<&str>, id: Option<&str>) -> Option<Address> {
-    let phone = number.and_then(Address::international);
-    phone.or_else(|| id.or(number).map(|id| Address::tagged("bsuid", id)))
 }
 
 fn holds_messages(value: &Value) -> bool {

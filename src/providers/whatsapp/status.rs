@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Reader, person};
+use super::reader::{Reader, person};
 use crate::domain::{Address, Moment, State, StatusUpdate};
 use crate::providers::Source;
 use crate::providers::element::{self, message_key};

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio_postgres::Row as StoredRow;
 
-use super::beside::{Cell, Holds, Sort, Thing};
-use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, CopyError, Row};
+use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Row};
+use super::error::CopyError;
+use super::thing::{Cell, Holds, Sort, Thing};
 use crate::domain::State;
 use crate::store::postgres::accompanying::{BRING_PAYLOADS, BRING_STATUSES, recipient};
 use crate::store::postgres::arrival::{horizon, within_bytes};

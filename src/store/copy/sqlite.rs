@@ -8,8 +8,9 @@ use std::time::Duration;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row as StoredRow, params, params_from_iter};
 
-use super::beside::{Cell, Holds, Sort, Thing};
-use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, CopyError, Row};
+use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Row};
+use super::error::CopyError;
+use super::thing::{Cell, Holds, Sort, Thing};
 use crate::domain::conflict::CONFLICT;
 use crate::domain::{ConflictKey, State};
 use crate::store::sqlite::details;

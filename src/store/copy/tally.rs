@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use super::Row;
+use super::chunk::Row;
 
 /// Sums by day (the first ten characters of `ts`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

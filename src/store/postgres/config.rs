@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
+pub use super::trust::{Roots, Trust};
 use super::url::{ConnectionUrl, password_of_file};
 use crate::runtime::secret_file::read_secret_file;
 
@@ -44,26 +45,6 @@ pub struct RotatedFiles {
     pub password: Option<PathBuf>,
     /// In libpq's form; counts where neither URL nor setting have a password.
     pub passfile: Option<PathBuf>,
-}
-
-/// How much of the server's certificate must be proved, after libpq's `sslmode`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trust {
-    /// Nothing: encryption alone, where there is any (`disable`, `allow`, `prefer`, `require`).
-    Anyone,
-    /// That an authority vouches for it (`verify-ca`, or `require` with `sslrootcert`).
-    Authority(Roots),
-    /// That too, and that it was made for this host (`verify-full`).
-    Host(Roots),
-}
-
-/// The authorities that may vouch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Roots {
-    /// Those that this machine trusts.
-    System,
-    /// Those of a PEM file.
-    File(PathBuf),
 }
 
 /// What PostgreSQL's `synchronous_commit` may be, least first.

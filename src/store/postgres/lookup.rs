@@ -7,6 +7,7 @@ use super::grams;
 use super::parameters::Parameters;
 use super::runs::unpack;
 use super::snapshot::Snapshot;
+use crate::store::index::search::intersect;
 
 /// More candidates than this part of all messages: then it is as quick to look at all texts.
 const PART_MAX: u64 = 8;
@@ -58,7 +59,10 @@ pub(super) async fn look_up(
         let numbers = numbers_of(snapshot.client, row.get("run")).await?;
         let both = match candidates.take() {
             None => numbers,
-            Some(before) => both(before, &numbers),
+            Some(mut before) => {
+                intersect(&mut before, &numbers);
+                before
+            }
         };
         let is_enough = both.len() <= FEW_ENOUGH;
         candidates = Some(both);
@@ -79,25 +83,4 @@ pub(super) async fn numbers_of(client: &Client, run: i64) -> Result<Vec<i64>, Fa
         unpack(row.get("numbers"), &mut numbers)?;
     }
     Ok(numbers)
-}
-
-/// What is in both ascending lists.
-fn both(mut one: Vec<i64>, other: &[i64]) -> Vec<i64> {
-    let mut rest = other.iter().peekable();
-    one.retain(|number| {
-        while rest.next_if(|next| *next < number).is_some() {}
-        rest.peek() == Some(&number)
-    });
-    one
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_in_both_lists_are_kept() {
-        assert_eq!(both(vec![5, 12, 1_000, 1_299], &[1, 5, 6, 1_299, 2_000]), [5, 1_299]);
-        assert_eq!(both(vec![1], &[]), [0_i64; 0]);
-    }
 }

@@ -47,6 +47,7 @@ mod statistics;
 mod tables;
 mod task;
 mod tls;
+mod trust;
 pub mod url;
 mod watch;
 mod writer;

@@ -11,11 +11,11 @@ use super::queue::Queue;
 use super::task::Task;
 use crate::runtime::log;
 use crate::store::StoreConfig;
+use crate::store::StoreError;
+use crate::store::health::{Health, SharedHealth};
 use crate::store::observer::Observer;
 use crate::store::postgres::config::PostgresConfig;
 use crate::store::queue::Job;
-use crate::store::StoreError;
-use crate::store::health::{Health, SharedHealth};
 
 /// What requests and the tasks share.
 pub(super) struct Shared {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
-use super::config::{Roots, Trust};
+use super::trust::{Roots, Trust};
 
 /// What a URL says.
 #[derive(Debug)]

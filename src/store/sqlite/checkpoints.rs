@@ -25,6 +25,8 @@ const PAGE: u64 = 4096;
 const STRETCH: u32 = 32;
 /// The writer moves such a part of a log itself: it takes about as long as a few commits.
 const LAST: u32 = 64;
+/// A pass that leaves more than so many quarters of what the one before it left has not kept up: the writer moves the rest.
+const ENOUGH_LEFT_QUARTERS: u32 = 3;
 /// The writer waits for the thread when the log has grown to so many times the length at which it should be moved.
 const PATIENCE: u32 = 4;
 
@@ -85,7 +87,7 @@ impl Checkpoints {
         if is_due {
             let left = pages.saturating_sub(self.moved);
             // Each pass leaves less than the one before, unless the disk does not keep up, or a reader holds an older state.
-            if left <= self.pages / LAST || left >= self.left / 4 * 3 {
+            if left <= self.pages / LAST || left >= self.left / 4 * ENOUGH_LEFT_QUARTERS {
                 return self.move_all(writer, pages);
             }
             self.left = left;

@@ -15,6 +15,8 @@ use crate::store::index::key;
 use crate::store::index::senders::{Changes, count};
 use crate::store::index::state::{Dead, Gone, State, digest};
 
+/// Of a sample of the same database at most one row in so many is damaged; more than that, and it is another database.
+const DAMAGED_SHARE: usize = 8;
 /// Messages whose hashes are kept with the files.
 const SAMPLES: u64 = 64;
 
@@ -165,7 +167,8 @@ impl Sampled {
     /// Whether this is the database that the samples were taken of. In another one, or one of another time, more than a few rows
     /// differ; where few do, they are damaged.
     pub fn is_of_this_database(&self) -> bool {
-        self.differing.is_empty() || self.differing.len() < self.rows && self.differing.len() * 8 <= self.rows.max(8)
+        let few = self.rows.max(DAMAGED_SHARE) / DAMAGED_SHARE;
+        self.differing.is_empty() || self.differing.len() < self.rows && self.differing.len() <= few
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, params};
 use serde::{Deserialize, Serialize};
 
 use super::file::{FileIdentity, wal_path};
@@ -64,11 +64,16 @@ impl TieRequest {
     }
 }
 
-/// Puts a name in front of the others, of which the newest sixteen stay.
+/// Names that stay: the newest.
+const NAMES_KEPT: usize = 16;
+/// Bytes of a name, and of the blank behind it.
+const NAME_BYTES: usize = 32 + 1;
+
+/// Puts a name in front of the others, of which the newest stay.
 pub(super) fn put(connection: &Connection, name: &str) -> rusqlite::Result<()> {
     let sql = "INSERT INTO postroom_tie (only_row, names) VALUES (1, ?1 || ' ')
-               ON CONFLICT (only_row) DO UPDATE SET names = excluded.names || substr(names, 1, 15 * 33)";
-    connection.prepare_cached(sql)?.execute([name]).map(drop)
+               ON CONFLICT (only_row) DO UPDATE SET names = excluded.names || substr(names, 1, ?2)";
+    connection.prepare_cached(sql)?.execute(params![name, (NAMES_KEPT - 1) * NAME_BYTES]).map(drop)
 }
 
 /// The same without a writer at hand.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::usage::{self, Usage};
-use super::workplace::Workplace;
+use super::workplace::{SECRET, Workplace};
 use crate::cli::bench::load::Connection;
 
 /// How long a server may take to start, to stop, or to catch up with what it derives.
@@ -36,6 +37,31 @@ pub struct Server {
     started: Instant,
     ready_ms: f64,
     log: Option<JoinHandle<()>>,
+}
+
+impl Workplace {
+    /// Starts the service on a file, with its usual settings, and waits until it is ready.
+    pub async fn start_server(self: &Arc<Self>, database: &Path) -> anyhow::Result<Server> {
+        self.start_server_on(&format!("sqlite:///{}", database.display())).await
+    }
+
+    /// The same on whatever a URL names. How a server of PostgreSQL is spoken to is as this program's own environment says.
+    pub async fn start_server_on(self: &Arc<Self>, database_url: &str) -> anyhow::Result<Server> {
+        let mut command = Command::new(&self.server_program);
+        command.arg("serve").env_clear().env("WEBHOOK_SECRET", SECRET).env("DATABASE_URL", database_url);
+        command.env("HOST", "127.0.0.1").env("PORT", "0");
+        command.envs(std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POSTROOM_POSTGRES_")));
+        let mut server = Server::start(self, command)?;
+        server.wait_until_ready().await?;
+        Ok(server)
+    }
+
+    /// Starts the floor.
+    pub fn start_floor(self: &Arc<Self>) -> anyhow::Result<Server> {
+        let mut command = Command::new(&self.floor_program);
+        command.args(["bench", "floor"]).env_clear().env("WEBHOOK_SECRET", SECRET);
+        Server::start(self, command)
+    }
 }
 
 impl Server {

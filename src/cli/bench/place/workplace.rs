@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Context;
 
-use super::server::Server;
 use crate::runtime::signals::StopSignals;
 
 /// The secret that all requests are signed with.
@@ -19,8 +18,8 @@ pub const SECRET: &str = "benchmark";
 pub struct Workplace {
     scratch: PathBuf,
     datasets: PathBuf,
-    server_program: PathBuf,
-    floor_program: PathBuf,
+    pub(super) server_program: PathBuf,
+    pub(super) floor_program: PathBuf,
     running: Mutex<BTreeMap<u32, Child>>,
 }
 
@@ -64,29 +63,6 @@ impl Workplace {
         }
         fs::create_dir(&folder)?;
         Ok(folder.join("app.db"))
-    }
-
-    /// Starts the service on a file, with its usual settings, and waits until it is ready.
-    pub async fn start_server(self: &Arc<Self>, database: &Path) -> anyhow::Result<Server> {
-        self.start_server_on(&format!("sqlite:///{}", database.display())).await
-    }
-
-    /// The same on whatever a URL names. How a server of PostgreSQL is spoken to is as this program's own environment says.
-    pub async fn start_server_on(self: &Arc<Self>, database_url: &str) -> anyhow::Result<Server> {
-        let mut command = Command::new(&self.server_program);
-        command.arg("serve").env_clear().env("WEBHOOK_SECRET", SECRET).env("DATABASE_URL", database_url);
-        command.env("HOST", "127.0.0.1").env("PORT", "0");
-        command.envs(std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POSTROOM_POSTGRES_")));
-        let mut server = Server::start(self, command)?;
-        server.wait_until_ready().await?;
-        Ok(server)
-    }
-
-    /// Starts the floor.
-    pub fn start_floor(self: &Arc<Self>) -> anyhow::Result<Server> {
-        let mut command = Command::new(&self.floor_program);
-        command.args(["bench", "floor"]).env_clear().env("WEBHOOK_SECRET", SECRET);
-        Server::start(self, command)
     }
 
     /// Starts a program whose stdout is read here. What it complains about is in the second value when it ends early.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use serde::Serialize;
 
-use crate::cli::bench::Bench;
+use crate::cli::bench::context::Bench;
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::load::{Answers, Load, Pace, Requests};
 use crate::cli::bench::place::Server;

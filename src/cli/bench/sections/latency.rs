@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::ingest::CONNECTIONS_OF_GOALS;
-use crate::cli::bench::Bench;
+use crate::cli::bench::context::Bench;
 use crate::cli::bench::load::{Answers, Load, Pace};
 use crate::cli::bench::place::Server;
 

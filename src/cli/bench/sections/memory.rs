@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::ingest::CONNECTIONS_OF_GOALS;
 use super::startup::Filled;
-use crate::cli::bench::Bench;
+use crate::cli::bench::context::Bench;
 use crate::cli::bench::data::Random;
 use crate::cli::bench::load::{Background, Requests, get};
 use crate::cli::bench::sections::reads::{PARAMETERS, SEARCHES};

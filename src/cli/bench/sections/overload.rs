@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::cli::bench::Bench;
+use crate::cli::bench::context::Bench;
 use crate::cli::bench::load::{Answers, Load, Pace};
 use crate::runtime::process;
 

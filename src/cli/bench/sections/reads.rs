@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::cli::bench::Bench;
+use crate::cli::bench::context::Bench;
 use crate::cli::bench::data::texts::{ABSENT, COMMON, MEDIUM, MEDIUM_CJK, RARE, RARE_CJK};
 use crate::cli::bench::data::{Inbox, Random, busiest_sender, moment};
 use crate::cli::bench::load::{Answers, Background, Connection};

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::ingest::expect_stored;
 use super::reads::{self, Reads};
-use crate::cli::bench::Bench;
+use crate::cli::bench::context::Bench;
 use crate::cli::bench::data::Dataset;
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::load::{Answers, Load, Pace, Requests};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::ingest::folder_bytes;
-use crate::cli::bench::Bench;
+use crate::cli::bench::context::Bench;
 use crate::cli::bench::data::Dataset;
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::place::Server;

@@ -1,0 +1,37 @@
+//! Complaints about settings.
+
+use thiserror::Error;
+
+use super::given::Given;
+
+/// A complaint about one setting, in one line that names it.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A value that cannot be used.
+    #[error("{said_by} {problem}")]
+    Setting {
+        /// The flag, variable or key of the file.
+        said_by: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// A name that no setting has.
+    #[error("{place} is no setting of postroom{}", .suggestion.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
+    Unknown {
+        /// What was written, and where.
+        place: String,
+        /// The setting that was probably meant.
+        suggestion: Option<String>,
+    },
+    /// No door has a secret.
+    #[error("WEBHOOK_SECRET is not set: no message could be verified without it")]
+    NoSecret,
+}
+
+pub(super) fn complaint(given: Given, problem: impl FnOnce(&str) -> String) -> ConfigError {
+    ConfigError::Setting { problem: problem(&given.value), said_by: given.said_by }
+}
+
+pub(super) fn complaint_about(place: &str, problem: &str) -> ConfigError {
+    ConfigError::Setting { said_by: place.to_owned(), problem: problem.to_owned() }
+}

@@ -1,0 +1,109 @@
+//! What a source does with a request: it verifies the raw bytes, and reads what it verified.
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+
+use super::parsed::{Challenge, InvalidBody, Parsed};
+use super::request::Request;
+use super::scheme::{Parse, Source};
+use super::signature::{BadHandshake, BadSignature};
+use super::verified::VerifiedBody;
+use super::{element, original, redact};
+use crate::domain::payload::{PayloadRow, StoredPayload};
+use crate::domain::{Event, Intake, Moment, Payload};
+
+impl Source {
+    /// Checks the signature over the raw body.
+    pub fn verify(&self, request: &Request<'_>, body: Bytes, now: Moment) -> Result<VerifiedBody, BadSignature> {
+        let request = Request { base_url: self.options.base_url.as_deref().or(request.base_url), ..*request };
+        let key = (self.scheme.verify)(self, &request, now)?;
+        if let Some(key) = self.keys.get(key) {
+            key.used(now);
+        }
+        let own = self.options.rule.as_ref().and_then(|rule| rule.id_header.as_deref());
+        let kept = self.scheme.kept_headers.iter().copied().chain(own).filter_map(|name| {
+            let value = request.headers.get(name)?.to_str().ok()?;
+            Some((name.to_owned(), value.to_owned()))
+        });
+        Ok(VerifiedBody::new(body, kept.collect()))
+    }
+
+    /// Reads the messages out of a verified body. `now` is when the request was accepted. Only a door of the original kind
+    /// refuses content; at the others, what cannot be understood becomes an event, and the raw bytes stay.
+    pub fn parse(&self, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
+        let mut parsed = match self.scheme.parse {
+            Parse::Bytes(parse) => parse(self, body, now)?,
+            Parse::Json(parse) => match element::read_json(self, body, now) {
+                Ok(value) => parse(self, &value, now),
+                Err(unreadable) => *unreadable,
+            },
+        };
+        if self.keeps_payload() {
+            if parsed.is_cut {
+                let why = "more than 10000 elements in one body";
+                parsed.intake.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
+            }
+            if parsed.intake.is_empty() && parsed.challenge.is_none() {
+                let why = "nothing in it is known";
+                parsed.intake.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
+            }
+            parsed.intake.payload = Some(self.payload(body));
+            self.redact_events(&mut parsed.intake.events);
+        }
+        Ok(parsed)
+    }
+
+    /// The raw body as it is kept.
+    fn payload(&self, body: &VerifiedBody) -> Payload {
+        let redacted = self.redact(body.as_bytes());
+        Payload {
+            source: self.name.clone(),
+            provider: self.scheme.kind,
+            redacted: redacted.is_some(),
+            bytes: redacted.map_or_else(|| body.bytes().clone(), Bytes::from),
+            headers: body.headers().to_vec(),
+        }
+    }
+
+    /// The bytes of a body without the secrets that this provider writes into it; none if it holds none. Whatever keeps a body,
+    /// or a part of one, keeps it like this.
+    pub fn redact(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        redact::redact(bytes, self.scheme.secret_members)
+    }
+
+    fn redact_events(&self, events: &mut [Event]) {
+        for body in events.iter_mut().filter_map(|event| event.body.as_mut()) {
+            if let Some(redacted) = self.redact(body.as_bytes()) {
+                *body = String::from_utf8(redacted).expect("whole members of a text were replaced");
+            }
+        }
+    }
+
+    /// Whether raw bodies of this door are kept. The original one's hold nothing that the table does not.
+    pub fn keeps_payload(&self) -> bool {
+        self.scheme.kind != original::SCHEME.kind
+    }
+
+    /// What a body becomes whose parser failed altogether: one event, for another try after an upgrade.
+    pub fn unreadable(&self, body: &VerifiedBody, why: &str, now: Moment) -> Parsed {
+        let events = vec![element::unreadable_body(self, body.as_bytes(), why, now)];
+        Intake { events, payload: Some(self.payload(body)), ..Intake::default() }.into()
+    }
+
+    /// A body that was verified when it came, and was stored since.
+    pub fn reopen(&self, stored: StoredPayload) -> VerifiedBody {
+        let PayloadRow { bytes, headers, .. } = stored.into_row();
+        VerifiedBody::new(bytes.into(), headers)
+    }
+
+    /// Answers a GET by which the provider makes sure that the door is ours; none where it never asks.
+    pub fn handshake(&self, query: &str) -> Option<Result<Challenge, BadHandshake>> {
+        self.scheme.handshake.map(|handshake| handshake(self, query))
+    }
+
+    /// The headers by which the provider would prove this request. None where only the provider can.
+    pub fn sign(&self, request: &Request<'_>, id: &str, now: Moment) -> Option<HeaderMap> {
+        let request = Request { base_url: self.options.base_url.as_deref().or(request.base_url), ..*request };
+        self.scheme.sign?(self, &request, id, now)
+    }
+}

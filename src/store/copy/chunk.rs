@@ -1,0 +1,44 @@
+//! What is copied at a time.
+
+/// Rows that are read and written together.
+pub(super) const CHUNK_ROWS: i64 = 10_000;
+/// Bytes of text behind which a chunk has no more rows.
+pub(super) const CHUNK_BYTES: i64 = 16 << 20;
+
+/// A row as it is copied: every value as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Unique key.
+    pub id: String,
+    /// Who sent it.
+    pub from: String,
+    /// To whom it went.
+    pub to: String,
+    /// When the sender says it was sent.
+    pub ts: String,
+    /// What it says.
+    pub text: Option<String>,
+    /// When it was accepted.
+    pub created_at: String,
+}
+
+/// A stretch of the source.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    pub rows: Vec<Row>,
+    /// What stands for rows that are no text, as other programs may have left them in a file.
+    pub odd: Vec<String>,
+    /// Where the stretch ends; none where there was nothing.
+    pub end: Option<i64>,
+}
+
+/// What is being done, for a progress bar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Rows are copied.
+    Copying,
+    /// What providers told is copied and compared.
+    Details,
+    /// Copied rows are compared.
+    Verifying,
+}

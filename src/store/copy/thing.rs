@@ -1,0 +1,192 @@
+//! What providers told beyond the messages, as rows that are the same in every database.
+
+use super::chunk::CHUNK_ROWS;
+use super::tally::{Value, row_sum};
+
+/// Bodies, and events, which have some too, that are read and written together.
+pub(super) const CHUNK_BODIES: i64 = 100;
+
+/// What sort of thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sort {
+    /// Raw bodies.
+    Payloads,
+    /// Details of messages.
+    Details,
+    /// What became of sent messages.
+    Statuses,
+    /// Everything else.
+    Events,
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    Text,
+    Number,
+    Bytes,
+}
+
+/// A value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cell {
+    Null,
+    Text(String),
+    Number(i64),
+    Bytes(Vec<u8>),
+}
+
+/// A thing: its columns, then the digest of the body that brought it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Thing {
+    pub cells: Vec<Cell>,
+    /// Where it stands in its table.
+    pub place: Vec<Cell>,
+}
+
+impl Sort {
+    /// In the order in which they are copied: what others refer to is there before.
+    pub const ALL: [Self; 4] = [Self::Payloads, Self::Details, Self::Statuses, Self::Events];
+
+    /// What people call them.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Payloads => "bodies",
+            Self::Details => "details",
+            Self::Statuses => "statuses",
+            Self::Events => "events",
+        }
+    }
+
+    pub(super) fn table(self) -> &'static str {
+        match self {
+            Self::Payloads => "postroom_payloads",
+            Self::Details => "postroom_details",
+            Self::Statuses => "postroom_statuses",
+            Self::Events => "postroom_events",
+        }
+    }
+
+    /// The columns that are the same in every database. Numbers of bodies are not: their digests stand for them.
+    pub(super) fn columns(self) -> &'static [(&'static str, Holds)] {
+        use Holds::{Bytes, Number, Text};
+        match self {
+            Self::Payloads => &[
+                ("digest", Bytes),
+                ("source", Text),
+                ("provider", Text),
+                ("headers", Text),
+                ("encoding", Text),
+                ("bytes", Number),
+                ("body", Bytes),
+                ("received_at", Text),
+            ],
+            Self::Details => {
+                &[("message_id", Text), ("provider_id", Text), ("source", Text), ("kind", Text), ("fields", Text)]
+            }
+            Self::Statuses => &[
+                ("message_id", Text),
+                ("recipient", Text),
+                ("state", Text),
+                ("at", Text),
+                ("error", Text),
+                ("provider_id", Text),
+                ("source", Text),
+                ("received_at", Text),
+                ("extra", Text),
+            ],
+            Self::Events => &[
+                ("event_key", Text),
+                ("source", Text),
+                ("provider", Text),
+                ("kind", Text),
+                ("body", Text),
+                ("received_at", Text),
+                ("message", Text),
+            ],
+        }
+    }
+
+    /// The column that a source of an earlier version lacks.
+    pub(super) fn added(self) -> Option<&'static str> {
+        match self {
+            Self::Payloads | Self::Details => None,
+            Self::Statuses => Some("extra"),
+            Self::Events => Some("message"),
+        }
+    }
+
+    /// How many of the first columns tell one from another.
+    pub(super) fn key_columns(self) -> usize {
+        if self == Self::Statuses { 3 } else { 1 }
+    }
+
+    /// Whether each was brought by a body.
+    pub(super) fn has_payload(self) -> bool {
+        self != Self::Payloads
+    }
+
+    /// The columns of the order in which they are read, and what these hold.
+    pub(super) fn order(self) -> &'static [(&'static str, Holds)] {
+        match self {
+            Self::Payloads => &[("payload_id", Holds::Number)],
+            Self::Events => &[("event_id", Holds::Number)],
+            Self::Details | Self::Statuses => &self.columns()[..self.key_columns()],
+        }
+    }
+
+    /// The columns for a SELECT from the table under the name `t`: those of a thing, the digest, and its place. An added column
+    /// that the table lacks is null.
+    pub(super) fn selected(self, has_added: bool) -> String {
+        let columns = self.columns().iter().map(|(name, _)| match self.added() {
+            Some(added) if added == *name && !has_added => "CAST(NULL AS TEXT)".to_owned(),
+            _ => format!("t.{name}"),
+        });
+        let digest = "(SELECT p.digest FROM postroom_payloads p WHERE p.payload_id = t.payload_id)".to_owned();
+        let digest = self.has_payload().then_some(digest);
+        let place = self.order().iter().map(|(name, _)| format!("t.{name}"));
+        columns.chain(digest).chain(place).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The names of the selected columns, and what each holds.
+    pub(super) fn held(self) -> impl Iterator<Item = (&'static str, Holds)> {
+        let digest = self.has_payload().then_some(("digest", Holds::Bytes));
+        self.columns().iter().copied().chain(digest).chain(self.order().iter().copied())
+    }
+
+    pub(super) fn limit(self) -> i64 {
+        if matches!(self, Self::Payloads | Self::Events) { CHUNK_BODIES } else { CHUNK_ROWS }
+    }
+}
+
+impl Thing {
+    /// Of the selected columns.
+    pub fn of(sort: Sort, mut cells: Vec<Cell>) -> Self {
+        let place = cells.split_off(cells.len() - sort.order().len());
+        Self { cells, place }
+    }
+
+    /// What tells it from others.
+    pub fn key(&self, sort: Sort) -> &[Cell] {
+        &self.cells[..sort.key_columns()]
+    }
+
+    /// The digest of the body that brought it.
+    pub fn payload(&self, sort: Sort) -> Option<&[u8]> {
+        match self.cells.last() {
+            Some(Cell::Bytes(digest)) if sort.has_payload() => Some(digest),
+            _ => None,
+        }
+    }
+
+    /// The sum of all values, whose order among the rows does not matter.
+    pub fn sum(&self) -> u64 {
+        let value = |cell| match cell {
+            &Cell::Null => Value::Null,
+            Cell::Text(text) => Value::Text(text),
+            &Cell::Number(number) => Value::Number(number),
+            Cell::Bytes(bytes) => Value::Bytes(bytes),
+        };
+        row_sum(&self.cells.iter().map(value).collect::<Vec<_>>())
+    }
+}
