@@ -85,6 +85,15 @@ pub struct MessageStatus {
     pub records: Vec<StatusRecord>,
 }
 
+impl MessageStatus {
+    /// Of the records of a message, in any order; none where there are none.
+    pub fn of(message: &str, mut records: Vec<StatusRecord>) -> Option<Self> {
+        records.sort_by(|a, b| (&a.at, a.state, &a.recipient).cmp(&(&b.at, b.state, &b.recipient)));
+        let state = records.iter().map(|record| record.state).max()?;
+        Some(Self { message: message.to_owned(), state, records })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

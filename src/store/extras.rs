@@ -8,6 +8,7 @@ use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use sha2::{Digest, Sha256};
 
+use crate::domain::payload::{PayloadRow, StoredPayload};
 use crate::domain::{Event, Intake, Moment, NewMessage, Payload, StatusUpdate};
 
 /// A body up to here is packed at once; a larger one on a thread for such work, so that it delays nobody.
@@ -77,7 +78,7 @@ fn pack(payload: Payload) -> PackedPayload {
 }
 
 /// What tells deliveries apart, and a stored one from a damaged one.
-pub fn digest(source: &str, provider: &str, headers: &str, bytes: &[u8]) -> [u8; 32] {
+fn digest(source: &str, provider: &str, headers: &str, bytes: &[u8]) -> [u8; 32] {
     let mut digest = Sha256::new();
     for part in [source, provider, headers] {
         digest.update((part.len() as u64).to_be_bytes());
@@ -87,8 +88,36 @@ pub fn digest(source: &str, provider: &str, headers: &str, bytes: &[u8]) -> [u8;
     digest.finalize().into()
 }
 
+/// A stored body, as either engine has it.
+pub struct PackedRow {
+    pub number: i64,
+    pub source: String,
+    pub provider: String,
+    pub headers: String,
+    pub encoding: String,
+    pub bytes: i64,
+    pub body: Vec<u8>,
+    pub received_at: String,
+    pub digest: Vec<u8>,
+}
+
+impl PackedRow {
+    /// The columns, in this order.
+    pub const COLUMNS: &str = "payload_id, source, provider, headers, encoding, bytes, body, received_at, digest";
+
+    /// The body as it came; or what is wrong, where the row is not what was stored.
+    pub fn open(self) -> Result<StoredPayload, String> {
+        let Self { number, source, provider, headers, encoding, bytes, body, received_at, digest: stored } = self;
+        let bytes = usize::try_from(bytes).ok().and_then(|bytes| unpack(&encoding, body, bytes));
+        let bytes = bytes.filter(|bytes| digest(&source, &provider, &headers, bytes).as_slice() == stored);
+        let bytes = bytes.ok_or_else(|| format!("raw body {number} is not what was stored"))?;
+        let headers = read_headers(&headers);
+        Ok(StoredPayload::read_from_store(PayloadRow { number, source, provider, bytes, headers, received_at }))
+    }
+}
+
 /// The bytes as they came. None if they are not what `pack` made.
-pub fn unpack(encoding: &str, body: Vec<u8>, bytes: usize) -> Option<Vec<u8>> {
+fn unpack(encoding: &str, body: Vec<u8>, bytes: usize) -> Option<Vec<u8>> {
     let unpacked = match encoding {
         "identity" => body,
         "deflate" => {
@@ -103,7 +132,7 @@ pub fn unpack(encoding: &str, body: Vec<u8>, bytes: usize) -> Option<Vec<u8>> {
 }
 
 /// The headers of a stored payload.
-pub fn read_headers(text: &str) -> Vec<(String, String)> {
+fn read_headers(text: &str) -> Vec<(String, String)> {
     let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
     fields.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect()
 }

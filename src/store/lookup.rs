@@ -10,3 +10,6 @@ pub enum Lookup<T> {
     /// Several, with these keys; at most ten are told.
     Ambiguous(Vec<String>),
 }
+
+/// Maximum keys that the response for an ambiguous id contains.
+pub(super) const CANDIDATES_MAX: i64 = 10;

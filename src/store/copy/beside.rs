@@ -38,11 +38,8 @@ pub(super) async fn copy(
             bring_payloads(source, target, sort, &things).await?;
             copied.created += target.write_things(sort, &things).await?;
             let there = target.find_things(sort, &things).await?;
-            let sum = |things: &[Thing]| things.iter().fold(0_u64, |sum, thing| sum.wrapping_add(thing.sum()));
-            copied.compared.source_messages += things.len() as u64;
-            copied.compared.source_sum = copied.compared.source_sum.wrapping_add(sum(&things));
-            copied.compared.target_messages += there.len() as u64;
-            copied.compared.target_sum = copied.compared.target_sum.wrapping_add(sum(&there));
+            things.iter().for_each(|thing| copied.compared.add_to_source(thing.sum()));
+            there.iter().for_each(|thing| copied.compared.add_to_target(thing.sum()));
             done += things.len() as u64;
             tell(Phase::Details, done, all.max(done));
             place = Some(last.place.clone());

@@ -222,16 +222,23 @@ fn columns_of<'a>(things: &'a [Thing], columns: &[(&'static str, Holds)]) -> Par
     parameters
 }
 
+/// The column of ids, which contain no NUL and are stored as they are.
+const MESSAGE_ID: &str = "message_id";
+
 fn text_of(cell: &Cell, column: &str) -> Option<String> {
     let Cell::Text(text) = cell else { return None };
-    Some(if column == "recipient" { recipient(text) } else { batch::held(text) }.into_owned())
+    Some(match column {
+        "recipient" => recipient(text).into_owned(),
+        MESSAGE_ID if !text.contains('\0') => text.clone(),
+        _ => batch::held(text).into_owned(),
+    })
 }
 
 fn thing_of(sort: Sort, row: &StoredRow) -> Thing {
-    let cell = |(column, holds): (usize, Holds)| match holds {
-        Holds::Text => {
-            row.get::<_, Option<String>>(column).map_or(Cell::Null, |text| Cell::Text(batch::released(text)))
-        }
+    let cell = |(column, (name, holds)): (usize, (&str, Holds))| match holds {
+        Holds::Text => row
+            .get::<_, Option<String>>(column)
+            .map_or(Cell::Null, |text| Cell::Text(if name == MESSAGE_ID { text } else { batch::released(text) })),
         Holds::Number => row.get::<_, Option<i64>>(column).map_or(Cell::Null, Cell::Number),
         Holds::Bytes => row.get::<_, Option<Vec<u8>>>(column).map_or(Cell::Null, Cell::Bytes),
     };

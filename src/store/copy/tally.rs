@@ -27,6 +27,18 @@ pub struct Day {
 }
 
 impl Day {
+    /// Adds a row of the source. The sum does not depend on the order.
+    pub(super) fn add_to_source(&mut self, row_sum: u64) {
+        self.source_messages += 1;
+        self.source_sum = self.source_sum.wrapping_add(row_sum);
+    }
+
+    /// Adds a row of the target.
+    pub(super) fn add_to_target(&mut self, row_sum: u64) {
+        self.target_messages += 1;
+        self.target_sum = self.target_sum.wrapping_add(row_sum);
+    }
+
     /// Whether both sides are the same.
     pub fn agrees(&self) -> bool {
         self.source_messages == self.target_messages && self.source_sum == self.target_sum
@@ -38,16 +50,14 @@ impl Tally {
     pub(super) fn add(&mut self, source: &[Row], target: &[Row]) {
         for row in source {
             let day = self.days.entry(day_of(row)).or_default();
-            day.source_messages += 1;
-            day.source_sum = day.source_sum.wrapping_add(digest(row));
+            day.add_to_source(row_sum(&row.values()));
         }
         // A row that differs in `ts` counts on the source's day, where it is missed.
         for row in target {
             let same_id = source.binary_search_by(|known| known.id.cmp(&row.id)).ok();
             let day = same_id.map_or_else(|| day_of(row), |at| day_of(&source[at]));
             let day = self.days.entry(day).or_default();
-            day.target_messages += 1;
-            day.target_sum = day.target_sum.wrapping_add(digest(row));
+            day.add_to_target(row_sum(&row.values()));
         }
     }
 
@@ -71,16 +81,40 @@ fn day_of(row: &Row) -> String {
     row.ts.chars().take(10).collect()
 }
 
-/// The first eight bytes of a hash over all values, each with its length in front, so that no two rows read the same.
-fn digest(row: &Row) -> u64 {
-    let mut hash = Sha256::new();
-    for value in [&row.id, &row.from, &row.to, &row.ts, &row.created_at] {
-        hash.update((value.len() as u64).to_be_bytes());
-        hash.update(value);
+impl Row {
+    fn values(&self) -> [Value<'_>; 6] {
+        let text = self.text.as_deref().map_or(Value::Null, Value::Text);
+        let [id, from, to, ts, created_at] = [&self.id, &self.from, &self.to, &self.ts, &self.created_at];
+        [Value::Text(id), Value::Text(from), Value::Text(to), Value::Text(ts), Value::Text(created_at), text]
     }
-    if let Some(text) = &row.text {
-        hash.update((text.len() as u64).to_be_bytes());
-        hash.update(text);
+}
+
+/// A value that is summed up.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Value<'a> {
+    Null,
+    Text(&'a str),
+    Number(i64),
+    Bytes(&'a [u8]),
+}
+
+/// The first eight bytes of a hash over all values, each with its type and its length in front, so that no two rows read the same.
+pub(super) fn row_sum(values: &[Value<'_>]) -> u64 {
+    let mut hash = Sha256::new();
+    for value in values {
+        let number;
+        let (mark, bytes): (u8, &[u8]) = match value {
+            Value::Null => (0, &[]),
+            Value::Text(text) => (1, text.as_bytes()),
+            Value::Number(value) => {
+                number = value.to_be_bytes();
+                (2, &number)
+            }
+            Value::Bytes(bytes) => (3, bytes),
+        };
+        hash.update([mark]);
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
     }
     let hash: [u8; 32] = hash.finalize().into();
     u64::from_be_bytes(*hash.first_chunk().expect("32 bytes are more than 8"))

@@ -1,8 +1,7 @@
 //! What providers told beyond the messages, as rows that are the same in every database.
 
-use sha2::{Digest, Sha256};
-
 use super::chunk::CHUNK_ROWS;
+use super::tally::{Value, row_sum};
 
 /// Bodies, and events, which have some too, that are read and written together.
 pub(super) const CHUNK_BODIES: i64 = 100;
@@ -149,10 +148,10 @@ impl Sort {
         columns.chain(digest).chain(place).collect::<Vec<_>>().join(", ")
     }
 
-    /// What each selected column holds.
-    pub(super) fn held(self) -> impl Iterator<Item = Holds> {
-        let digest = self.has_payload().then_some(Holds::Bytes);
-        self.columns().iter().map(|(_, holds)| *holds).chain(digest).chain(self.order().iter().map(|(_, holds)| *holds))
+    /// The names of the selected columns, and what each holds.
+    pub(super) fn held(self) -> impl Iterator<Item = (&'static str, Holds)> {
+        let digest = self.has_payload().then_some(("digest", Holds::Bytes));
+        self.columns().iter().copied().chain(digest).chain(self.order().iter().copied())
     }
 
     pub(super) fn limit(self) -> i64 {
@@ -180,34 +179,14 @@ impl Thing {
         }
     }
 
-    /// The first eight bytes of a hash over all values, each with what it is and its length in front.
+    /// A sum over all values.
     pub fn sum(&self) -> u64 {
-        let mut hash = Sha256::new();
-        for cell in &self.cells {
-            let (mark, number);
-            let bytes: &[u8] = match cell {
-                Cell::Null => {
-                    mark = 0;
-                    &[]
-                }
-                Cell::Text(text) => {
-                    mark = 1;
-                    text.as_bytes()
-                }
-                Cell::Number(value) => {
-                    (mark, number) = (2, value.to_be_bytes());
-                    &number
-                }
-                Cell::Bytes(bytes) => {
-                    mark = 3;
-                    bytes
-                }
-            };
-            hash.update([mark]);
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        }
-        let hash: [u8; 32] = hash.finalize().into();
-        u64::from_be_bytes(*hash.first_chunk().expect("32 bytes are more than 8"))
+        let value = |cell| match cell {
+            &Cell::Null => Value::Null,
+            Cell::Text(text) => Value::Text(text),
+            &Cell::Number(number) => Value::Number(number),
+            Cell::Bytes(bytes) => Value::Bytes(bytes),
+        };
+        row_sum(&self.cells.iter().map(value).collect::<Vec<_>>())
     }
 }

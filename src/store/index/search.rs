@@ -234,10 +234,10 @@ impl Search<'_> {
     }
 }
 
-/// Keeps of `found` what is in `ranks`. Both ascend; where one is much shorter, the other is not walked but searched.
-fn intersect(found: &mut Vec<u32>, ranks: &[u32]) {
-    let mut rest = ranks;
-    if found.len().saturating_mul(16) < ranks.len() {
+/// Keeps of `found` what is in `other`. Both ascend; where `found` is much shorter, `other` is not walked but searched.
+pub fn intersect<T: Ord>(found: &mut Vec<T>, other: &[T]) {
+    let mut rest = other;
+    if found.len().saturating_mul(16) < other.len() {
         found.retain(|rank| {
             // In steps that double: the next one is seldom far.
             let mut step = 1;

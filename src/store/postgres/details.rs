@@ -11,13 +11,10 @@ use super::snapshot::Snapshot;
 use crate::domain::State;
 use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
 use crate::domain::message::FullMessage;
-use crate::domain::payload::{PayloadRow, StoredPayload};
+use crate::domain::payload::StoredPayload;
 use crate::domain::status::{MessageStatus, StatusRecord};
-use crate::store::Lookup;
-use crate::store::extras::{read_headers, unpack};
-
-/// Keys that an ambiguous id is answered with, at most.
-const CANDIDATES_MAX: i64 = 10;
+use crate::store::extras::PackedRow;
+use crate::store::lookup::{CANDIDATES_MAX, Lookup};
 
 /// See `Store::message`.
 pub(super) async fn message(snapshot: &Snapshot<'_>, id: &str) -> Result<Lookup<FullMessage>, Failure> {
@@ -82,7 +79,7 @@ pub(super) async fn event(snapshot: &Snapshot<'_>, number: i64) -> Result<Option
 
 /// See `Store::payload`.
 pub(super) async fn payload(snapshot: &Snapshot<'_>, number: i64) -> Result<Option<StoredPayload>, Failure> {
-    let sql = format!("SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads WHERE payload_id = $1");
+    let sql = format!("SELECT {} FROM postroom_payloads WHERE payload_id = $1", PackedRow::COLUMNS);
     let row = Parameters::new().number(number).row_if_any(snapshot.client, &sql).await?;
     row.as_ref().map(read_payload).transpose()
 }
@@ -95,10 +92,11 @@ pub(super) async fn unreadable_payloads(
     limit: u32,
 ) -> Result<Vec<StoredPayload>, Failure> {
     let sql = format!(
-        "SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads payloads WHERE payload_id > $1 AND ($2 OR EXISTS (
+        "SELECT {} FROM postroom_payloads payloads WHERE payload_id > $1 AND ($2 OR EXISTS (
              SELECT 1 FROM postroom_events events
              WHERE events.payload_id = payloads.payload_id AND events.kind = $3))
-         ORDER BY payload_id LIMIT $4"
+         ORDER BY payload_id LIMIT $4",
+        PackedRow::COLUMNS
     );
     let asked = Parameters::new().number(after).flag(all).text(UNREADABLE).number(i64::from(limit));
     asked.rows(snapshot.client, &sql).await?.iter().map(read_payload).collect()
@@ -175,9 +173,7 @@ async fn message_status(client: &Client, key: &str) -> Result<Option<MessageStat
             payload: row.get("payload_id"),
         });
     }
-    records.sort_by(|a, b| (&a.at, a.state, &a.recipient).cmp(&(&b.at, b.state, &b.recipient)));
-    let state = records.iter().map(|record| record.state).max();
-    Ok(state.map(|state| MessageStatus { message: key.to_owned(), state, records }))
+    Ok(MessageStatus::of(key, records))
 }
 
 const EVENT_COLUMNS: &str = "event_id, source, provider, kind, body, received_at, payload_id, message";
@@ -195,18 +191,17 @@ fn read_event(row: &Row) -> StoredEvent {
     }
 }
 
-const PAYLOAD_COLUMNS: &str = "payload_id, source, provider, headers, encoding, bytes, body, received_at";
-
 fn read_payload(row: &Row) -> Result<StoredPayload, Failure> {
-    let number: i64 = row.get("payload_id");
-    let bytes = usize::try_from(row.get::<_, i64>("bytes")).ok();
-    let bytes = bytes.and_then(|bytes| unpack(row.get("encoding"), row.get("body"), bytes));
-    Ok(StoredPayload::read_from_store(PayloadRow {
-        number,
+    let packed = PackedRow {
+        number: row.get("payload_id"),
         source: released(row.get("source")),
         provider: row.get("provider"),
-        headers: read_headers(row.get("headers")),
-        bytes: bytes.ok_or_else(|| Failure::Broken(format!("the raw body {number} is damaged")))?,
+        headers: row.get("headers"),
+        encoding: row.get("encoding"),
+        bytes: row.get("bytes"),
+        body: row.get("body"),
         received_at: row.get("received_at"),
-    }))
+        digest: row.get("digest"),
+    };
+    packed.open().map_err(Failure::Broken)
 }

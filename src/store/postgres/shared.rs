@@ -1,7 +1,7 @@
 //! State that requests and the tasks of the database thread share: the queue, the health, and the events that change it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
@@ -11,10 +11,11 @@ use super::queue::Queue;
 use super::task::Task;
 use crate::runtime::log;
 use crate::store::StoreConfig;
+use crate::store::StoreError;
+use crate::store::health::{Health, SharedHealth};
 use crate::store::observer::Observer;
 use crate::store::postgres::config::PostgresConfig;
 use crate::store::queue::Job;
-use crate::store::{Health, StoreError};
 
 /// What requests and the tasks share.
 pub(super) struct Shared {
@@ -22,7 +23,7 @@ pub(super) struct Shared {
     pub observer: Arc<dyn Observer>,
     pub config: StoreConfig,
     pub limits: Limits,
-    health: AtomicU8,
+    health: SharedHealth,
     /// How often the server was found well.
     pub well: AtomicU64,
     /// How often something failed that says the server is not well.
@@ -53,7 +54,7 @@ impl Shared {
             observer,
             config: config.clone(),
             limits,
-            health: AtomicU8::new(Health::Ready as u8),
+            health: SharedHealth::new(),
             well: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             stops: AtomicBool::new(false),
@@ -64,18 +65,12 @@ impl Shared {
     }
 
     pub fn health(&self) -> Health {
-        match self.health.load(Ordering::Relaxed) {
-            0 => Health::Ready,
-            1 => Health::DiskFull,
-            _ => Health::Broken,
-        }
+        self.health.get()
     }
 
     /// Answers what it was before.
     pub fn set_health(&self, health: Health) -> Health {
-        let before = self.health();
-        self.health.store(health as u8, Ordering::Relaxed);
-        before
+        self.health.set(health)
     }
 
     /// Notes a failure, and tells it where it changes the health or costs somebody an answer.

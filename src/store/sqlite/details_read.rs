@@ -10,16 +10,14 @@ use super::reader::Snapshot;
 use super::verifier::Verifier;
 use crate::domain::event::{EVENT_PAGE_BYTES_MAX, EventRequest, StoredEvent, UNREADABLE};
 use crate::domain::message::FullMessage;
-use crate::domain::payload::{PayloadRow, StoredPayload};
+use crate::domain::payload::StoredPayload;
 use crate::domain::status::{MessageStatus, StatusRecord};
 use crate::domain::{Message, State};
-use crate::store::Lookup;
-use crate::store::extras::{digest, read_headers, unpack};
+use crate::store::extras::PackedRow;
+use crate::store::lookup::{CANDIDATES_MAX, Lookup};
 
 /// Findings that are told, at most.
 const FINDINGS_MAX: usize = 20;
-/// Keys that an ambiguous id is answered with, at most.
-const CANDIDATES_MAX: i64 = 10;
 
 /// See `Store::message`.
 pub(super) fn message(snapshot: &Snapshot<'_>, id: &str) -> rusqlite::Result<Lookup<FullMessage>> {
@@ -39,7 +37,7 @@ pub(super) fn statuses(connection: &Connection, id: &str) -> rusqlite::Result<Lo
 
 /// See `Store::payload`.
 pub(super) fn payload(connection: &Connection, number: i64) -> rusqlite::Result<Option<StoredPayload>> {
-    let sql = format!("SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads WHERE payload_id = ?1");
+    let sql = format!("SELECT {} FROM postroom_payloads WHERE payload_id = ?1", PackedRow::COLUMNS);
     connection.prepare_cached(&sql)?.query_row([number], read_payload).optional()
 }
 
@@ -51,10 +49,11 @@ pub(super) fn unreadable_payloads(
     limit: u32,
 ) -> rusqlite::Result<Vec<StoredPayload>> {
     let sql = format!(
-        "SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads AS payloads WHERE payload_id > ?1 AND (?2 OR EXISTS (
+        "SELECT {} FROM postroom_payloads AS payloads WHERE payload_id > ?1 AND (?2 OR EXISTS (
              SELECT 1 FROM postroom_events AS events
              WHERE events.payload_id = payloads.payload_id AND events.kind = ?3))
-         ORDER BY payload_id LIMIT ?4"
+         ORDER BY payload_id LIMIT ?4",
+        PackedRow::COLUMNS
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map(params![after, all, UNREADABLE, limit], read_payload)?;
@@ -187,9 +186,7 @@ fn message_status(connection: &Connection, key: &str) -> rusqlite::Result<Option
             payload: row.get(5)?,
         });
     }
-    records.sort_by(|a, b| (&a.at, a.state, &a.recipient).cmp(&(&b.at, b.state, &b.recipient)));
-    let state = records.iter().map(|record| record.state).max();
-    Ok(state.map(|state| MessageStatus { message: key.to_owned(), state, records }))
+    Ok(MessageStatus::of(key, records))
 }
 
 const EVENT_COLUMNS: &str = "event_id, source, provider, kind, body, received_at, payload_id, message";
@@ -207,29 +204,25 @@ fn read_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     })
 }
 
-const PAYLOAD_COLUMNS: &str = "payload_id, source, provider, headers, encoding, bytes, body, received_at, digest";
-
 fn read_payload(row: &Row<'_>) -> rusqlite::Result<StoredPayload> {
-    let (encoding, bytes, body): (String, i64, Vec<u8>) = (row.get(4)?, row.get(5)?, row.get(6)?);
-    let (number, source, provider): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-    let (headers, stored): (String, Vec<u8>) = (row.get(3)?, row.get(8)?);
-    let bytes = usize::try_from(bytes).ok().and_then(|bytes| unpack(&encoding, body, bytes));
-    let bytes = bytes.filter(|bytes| digest(&source, &provider, &headers, bytes).as_slice() == stored);
-    let damaged = || Damage(format!("raw body {number} is not what was stored"));
-    Ok(StoredPayload::read_from_store(PayloadRow {
-        number,
-        source,
-        provider,
-        headers: read_headers(&headers),
-        bytes: bytes.ok_or_else(damaged)?,
-        received_at: row.get(7)?,
-    }))
+    let packed = PackedRow {
+        number: row.get("payload_id")?,
+        source: row.get("source")?,
+        provider: row.get("provider")?,
+        headers: row.get("headers")?,
+        encoding: row.get("encoding")?,
+        bytes: row.get("bytes")?,
+        body: row.get("body")?,
+        received_at: row.get("received_at")?,
+        digest: row.get("digest")?,
+    };
+    packed.open().map_err(|what| Damage(what).into())
 }
 
 /// Looks at everything that can be told of what providers sent; one sentence for each finding, some at most.
 pub(super) fn audit(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut findings = Vec::new();
-    let sql = format!("SELECT {PAYLOAD_COLUMNS} FROM postroom_payloads");
+    let sql = format!("SELECT {} FROM postroom_payloads", PackedRow::COLUMNS);
     let mut statement = connection.prepare(&sql)?;
     for payload in statement.query_map([], |row| Ok(read_payload(row).err()))? {
         findings.extend(payload?.map(|error| error.to_string()));

@@ -1,7 +1,7 @@
 //! What requests, readers, the writer and the index have in common: the queue, the health, and what they ask of each other.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 
 use super::access::ReadAccess;
@@ -9,14 +9,14 @@ use super::file::FileIdentity;
 use super::queue::Queue;
 use super::tie::TieRequest;
 use crate::domain::lock::lock;
-use crate::store::Health;
+use crate::store::health::{Health, SharedHealth};
 use crate::store::observer::Observer;
 
 /// What requests and the writer share.
 pub(super) struct Shared {
     pub queue: Queue,
     pub observer: Arc<dyn Observer>,
-    health: AtomicU8,
+    health: SharedHealth,
     /// The files that the writer writes to; none while it has none open.
     written: Mutex<Option<FileIdentity>>,
     /// The greatest rowid as of the writer's last commit, or of its opening.
@@ -44,7 +44,7 @@ impl Shared {
         Self {
             queue,
             observer,
-            health: AtomicU8::new(Health::Ready as u8),
+            health: SharedHealth::new(),
             written: Mutex::default(),
             committed_row: AtomicI64::new(0),
             access: Arc::default(),
@@ -77,20 +77,12 @@ impl Shared {
     }
 
     pub fn health(&self) -> Health {
-        match self.health.load(Ordering::Relaxed) {
-            0 => Health::Ready,
-            1 => Health::DiskFull,
-            2 => Health::LogFull,
-            4 => Health::Refusing,
-            _ => Health::Broken,
-        }
+        self.health.get()
     }
 
     /// Answers what it was before.
     pub fn set_health(&self, health: Health) -> Health {
-        let before = self.health();
-        self.health.store(health as u8, Ordering::Relaxed);
-        before
+        self.health.set(health)
     }
 }
 
