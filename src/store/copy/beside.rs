@@ -1,5 +1,6 @@
-//! What providers told beyond the messages, on its way from one database to another. It has no order of arrival throughout, so
-//! every copy goes through all of it: what is there already is found so quickly that no place needs to be remembered.
+//! What providers told beyond the messages, on its way from one database to another. It has no order of arrival
+//! throughout, so every copy goes through all of it: what is there already is found so quickly that no place needs to
+//! be remembered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -139,8 +140,8 @@ impl Sort {
         }
     }
 
-    /// The columns for a SELECT from the table under the name `t`: those of a thing, the digest, and its place. An added column
-    /// that the table lacks is null.
+    /// The columns for a SELECT from the table under the name `t`: those of a thing, the digest, and its place. An
+    /// added column that the table lacks is null.
     pub(super) fn selected(self, has_added: bool) -> String {
         let columns = self.columns().iter().map(|(name, _)| match self.added() {
             Some(added) if added == *name && !has_added => "CAST(NULL AS TEXT)".to_owned(),
