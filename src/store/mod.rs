@@ -1,5 +1,5 @@
-//! Where messages are kept. A `Receipt` can only be built here, after the commit, so nothing is acknowledged before it is
-//! safe on disk. `DESIGN.md` beside this file explains the protocol between requests, queue and writer.
+//! Where messages are kept. A `Receipt` can only be built here, after the commit, so nothing is acknowledged before it
+//! is safe on disk. `DESIGN.md` beside this file explains the protocol between requests, queue and writer.
 
 #[cfg(test)]
 mod contract;
@@ -138,8 +138,8 @@ macro_rules! on_engine {
 }
 
 impl Store {
-    /// Opens or makes the database and starts the store's threads. Blocks, for as long as an upgrade takes. Must be called
-    /// within a Tokio runtime, which delivers the receipts.
+    /// Opens or makes the database and starts the store's threads. Blocks, for as long as an upgrade takes. Must be
+    /// called within a Tokio runtime, which delivers the receipts.
     pub fn open(config: &StoreConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         Self::open_limited(config, metrics, postgres::Limits::PRODUCTION)
     }

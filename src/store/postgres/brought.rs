@@ -40,8 +40,8 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      set_config('client_min_messages', 'warning', true), \
      pg_logical_emit_message(true, 'postroom', '')::text; SET LOCAL synchronous_commit = ";
 
-/// Writes a batch whose jobs bring more than messages, and notes in the batch the outcome of everything. Returns how much
-/// of it was created. May be run again.
+/// Writes a batch whose jobs bring more than messages, and notes in the batch the outcome of everything. Returns how
+/// much of it was created. May be run again.
 pub(super) async fn write(
     client: &Client,
     batch: &mut Batch,
