@@ -4,6 +4,7 @@
 mod details;
 mod foreign;
 mod indexed;
+mod reads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

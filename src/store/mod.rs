@@ -1,5 +1,5 @@
-//! Where messages are kept. A `Receipt` can only be built here, after the commit, so nothing is acknowledged before it is
-//! safe on disk. `DESIGN.md` beside this file explains the protocol between requests, queue and writer.
+//! Where messages are kept. A `Receipt` can only be built here, after the commit, so nothing is acknowledged before it
+//! is safe on disk. `DESIGN.md` beside this file explains the protocol between requests, queue and writer.
 
 mod config;
 #[cfg(test)]
@@ -61,9 +61,19 @@ pub enum Store {
     Postgres(PostgresStore),
 }
 
+/// Does the same with the store of either engine.
+macro_rules! on_engine {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Store::Sqlite($store) => $call,
+            Store::Postgres($store) => $call,
+        }
+    };
+}
+
 impl Store {
-    /// Opens or makes the database and starts the store's threads. Blocks, for as long as an upgrade takes. Must be called
-    /// within a Tokio runtime, which delivers the receipts.
+    /// Opens or makes the database and starts the store's threads. Blocks, for as long as an upgrade takes. Must be
+    /// called within a Tokio runtime, which delivers the receipts.
     pub fn open(config: &StoreConfig, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
         Self::open_limited(config, observer, postgres::Limits::PRODUCTION)
     }
@@ -92,82 +102,52 @@ impl Store {
 
     /// Whether a message would be taken now: for refusing early, before any work on it.
     pub fn has_room(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Sqlite(store) => store.has_room(),
-            Self::Postgres(store) => store.has_room(),
-        }
+        on_engine!(self, store => store.has_room())
     }
 
     /// Stores what a request brought, and answers after the commit.
     pub async fn append(&self, intake: Intake) -> Result<Receipt, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.append(intake).await,
-            Self::Postgres(store) => store.append(intake).await,
-        }
+        on_engine!(self, store => store.append(intake).await)
     }
 
     /// A page of messages and the total, of one snapshot.
     pub async fn page(&self, request: PageRequest) -> Result<Page, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.page(request).await,
-            Self::Postgres(store) => store.page(request).await,
-        }
+        on_engine!(self, store => store.page(request).await)
     }
 
     /// The inbox in a few numbers, of one snapshot.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.stats().await,
-            Self::Postgres(store) => store.stats().await,
-        }
+        on_engine!(self, store => store.stats().await)
     }
 
     /// A message with its details, by its key, or by the provider's id if only one message has it.
     pub async fn message(&self, id: String) -> Result<Lookup<FullMessage>, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.message(id).await,
-            Self::Postgres(store) => store.message(id).await,
-        }
+        on_engine!(self, store => store.message(id).await)
     }
 
     /// How far a message came, by its key, or by the provider's id if only one message has it.
     pub async fn statuses(&self, id: String) -> Result<Lookup<MessageStatus>, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.statuses(id).await,
-            Self::Postgres(store) => store.statuses(id).await,
-        }
+        on_engine!(self, store => store.statuses(id).await)
     }
 
     /// How many messages are in each state, by recipient, in the order of the states.
     pub async fn status_counts(&self) -> Result<Vec<(State, u64)>, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.status_counts().await,
-            Self::Postgres(store) => store.status_counts().await,
-        }
+        on_engine!(self, store => store.status_counts().await)
     }
 
     /// Events, the newest first.
     pub async fn events(&self, request: EventRequest) -> Result<Vec<StoredEvent>, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.events(request).await,
-            Self::Postgres(store) => store.events(request).await,
-        }
+        on_engine!(self, store => store.events(request).await)
     }
 
     /// An event by its number.
     pub async fn event(&self, number: i64) -> Result<Option<StoredEvent>, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.event(number).await,
-            Self::Postgres(store) => store.event(number).await,
-        }
+        on_engine!(self, store => store.event(number).await)
     }
 
     /// A raw body.
     pub async fn payload(&self, number: i64) -> Result<Option<StoredPayload>, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.payload(number).await,
-            Self::Postgres(store) => store.payload(number).await,
-        }
+        on_engine!(self, store => store.payload(number).await)
     }
 
     /// Raw bodies of which something could not be read (or all), by number, behind a number.
@@ -177,33 +157,21 @@ impl Store {
         all: bool,
         limit: u32,
     ) -> Result<Vec<StoredPayload>, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.unreadable_payloads(after, all, limit).await,
-            Self::Postgres(store) => store.unreadable_payloads(after, all, limit).await,
-        }
+        on_engine!(self, store => store.unreadable_payloads(after, all, limit).await)
     }
 
     /// Asks the database whether it is there, and whether it has its table.
     pub async fn health(&self) -> Health {
-        match self {
-            Self::Sqlite(store) => store.health().await,
-            Self::Postgres(store) => store.health().await,
-        }
+        on_engine!(self, store => store.health().await)
     }
 
-    /// Sizes, for observer.
+    /// Sizes, for metrics.
     pub async fn gauges(&self) -> Gauges {
-        match self {
-            Self::Sqlite(store) => store.gauges().await,
-            Self::Postgres(store) => store.gauges().await,
-        }
+        on_engine!(self, store => store.gauges().await)
     }
 
     /// Writes what is queued, and leaves one complete file. Blocks.
     pub fn close(self) {
-        match self {
-            Self::Sqlite(store) => store.close(),
-            Self::Postgres(store) => store.close(),
-        }
+        on_engine!(self, store => store.close())
     }
 }

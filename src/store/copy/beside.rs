@@ -1,5 +1,6 @@
-//! What providers told beyond the messages, on its way from one database to another. It has no order of arrival throughout, so
-//! every copy goes through all of it: what is there already is found so quickly that no place needs to be remembered.
+//! What providers told beyond the messages, on its way from one database to another. It has no order of arrival
+//! throughout, so every copy goes through all of it: what is there already is found so quickly that no place needs to
+//! be remembered.
 
 use std::collections::{BTreeMap, BTreeSet};
 

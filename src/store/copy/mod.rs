@@ -1,6 +1,6 @@
-//! Moving house: every message of one database into another, in the order of arrival, while both go on serving. The place that
-//! was reached is written with the rows, so a copy that was interrupted goes on where it stopped, and a copy made again
-//! takes what came since.
+//! Moving house: every message of one database into another, in the order of arrival, while both go on serving. The
+//! place that was reached is written with the rows, so a copy that was interrupted goes on where it stopped, and a copy
+//! made again takes what came since.
 
 mod beside;
 mod chunk;
@@ -53,8 +53,8 @@ fn same_file(one: &Database, other: &Database) -> bool {
     locate(one).is_ok_and(|one| locate(other).is_ok_and(|other| one == other))
 }
 
-/// Copies `from` into `to`, then compares row by row what was copied, this time and before. `anew` forgets how far earlier copies
-/// came. `tell` hears of rows done and rows in all.
+/// Copies `from` into `to`, then compares row by row what was copied, this time and before. `anew` forgets how far
+/// earlier copies came. `tell` hears of rows done and rows in all.
 pub async fn copy(
     from: &StoreConfig,
     to: &StoreConfig,

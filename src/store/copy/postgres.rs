@@ -60,9 +60,9 @@ impl PostgresEnd {
     }
 
     pub async fn count_behind(&self, position: i64) -> Result<u64, CopyError> {
-        let sql = "SELECT count(*) AS rows FROM messages WHERE arrival > $1";
-        let row = Parameters::new().number(position).row(&self.session.client, sql).await?;
-        Ok(u64::try_from(row.get::<_, i64>("rows")).unwrap_or(0))
+        let sql = "SELECT count(*) FROM messages WHERE arrival > $1";
+        let rows: i64 = Parameters::new().number(position).value(&self.session.client, sql).await?;
+        Ok(rows.unsigned_abs())
     }
 
     pub async fn read(&self, position: i64, last: i64) -> Result<Chunk, CopyError> {
@@ -112,13 +112,12 @@ impl PostgresEnd {
     pub async fn count_things(&self, sort: Sort) -> Result<u64, CopyError> {
         // A source may be of an earlier version, without tables for what providers told.
         let client = &self.session.client;
-        let there = "SELECT to_regclass($1) IS NOT NULL AS is_there";
-        if !Parameters::new().text(sort.table()).row(client, there).await?.get::<_, bool>("is_there") {
+        let there = "SELECT to_regclass($1) IS NOT NULL";
+        if !Parameters::new().text(sort.table()).value::<bool>(client, there).await? {
             return Ok(0);
         }
-        let sql = format!("SELECT count(*) AS rows FROM {}", sort.table());
-        let row = Parameters::new().row(client, &sql).await?;
-        Ok(u64::try_from(row.get::<_, i64>("rows")).unwrap_or(0))
+        let rows: i64 = Parameters::new().value(client, &format!("SELECT count(*) FROM {}", sort.table())).await?;
+        Ok(rows.unsigned_abs())
     }
 
     pub async fn read_things(&self, sort: Sort, behind: Option<&[Cell]>) -> Result<Vec<Thing>, CopyError> {
@@ -164,10 +163,7 @@ impl PostgresEnd {
         // Of no attempt of a writer.
         let no_id = None::<i64>;
         let created = match sort {
-            Sort::Payloads => {
-                let row = columns.row(client, BRING_PAYLOADS).await?;
-                u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)
-            }
+            Sort::Payloads => u64::try_from(columns.value::<i64>(client, BRING_PAYLOADS).await?).unwrap_or(0),
             Sort::Details => columns.execute(client, COPY_DETAILS).await?,
             Sort::Statuses => {
                 // As they stand: no form is looked for.

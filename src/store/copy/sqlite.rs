@@ -1,5 +1,5 @@
-//! An SQLite file as one end of a copy. It is read and written as any other program would: what keeps our own objects true
-//! for other programs does so here.
+//! An SQLite file as one end of a copy. It is read and written as any other program would: what keeps our own objects
+//! true for other programs does so here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! The details, statuses, events and raw bodies of a batch, each once, as columns for the functions in the database that store them.
-//! Rows are written in the order of their keys, like messages, so that batches which meet wait for each other in one order.
+//! The details, statuses, events and raw bodies of a batch, each once, as columns for the functions in the database
+//! that store them. Rows are written in the order of their keys, like messages, so that batches which meet wait for
+//! each other in one order.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -22,7 +23,7 @@ const RECIPIENT_BYTES_MAX: usize = 400;
 const FORM_END: &str = "\u{1f}";
 
 /// Where something stands: its job, and its place there.
-pub(super) type Place = (usize, usize);
+pub(super) type JobPlace = (usize, usize);
 
 /// What a batch brings beside its messages, each thing once, by where its first copy stands.
 pub(super) struct Accompanying {
@@ -30,8 +31,8 @@ pub(super) struct Accompanying {
     payloads: Vec<usize>,
     /// For each job, which of these is its own.
     payload_of: Vec<Option<usize>>,
-    pub statuses: Vec<Place>,
-    pub events: Vec<Place>,
+    pub statuses: Vec<JobPlace>,
+    pub events: Vec<JobPlace>,
 }
 
 /// The part of it that is stored already.
@@ -40,11 +41,11 @@ pub(super) struct Present {
     /// The number of each payload.
     pub payloads: HashMap<usize, i64>,
     /// Which attempt wrote each status and event.
-    pub statuses: HashMap<Place, Option<i64>>,
-    pub events: HashMap<Place, Option<i64>>,
+    pub statuses: HashMap<JobPlace, Option<i64>>,
+    pub events: HashMap<JobPlace, Option<i64>>,
 }
 
-/// The part that is stored already: of payloads their numbers, of statuses and events by which attempt.
+/// Finds the part that is stored already: of payloads their numbers, of statuses and events the attempts.
 pub(super) const LOOK: &str = "SELECT * FROM postroom_look($1, $2, $3, $4, $5)";
 /// Stores raw bodies. Returns how many were not there.
 pub(in crate::store) const BRING_PAYLOADS: &str = "SELECT postroom_bring_payloads($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -110,8 +111,8 @@ impl Accompanying {
         Ok(stored)
     }
 
-    /// The bodies to store: those that brought anything new. Of bodies that bring only copies of what is stored, in other
-    /// bytes, the first ones are enough.
+    /// The bodies to store: those that brought anything new. Of bodies that bring only copies of what is stored, in
+    /// other bytes, the first ones are enough.
     fn wanted_payloads(&self, outcomes: &[Vec<Outcome>], stored: &Present) -> Vec<usize> {
         let mut bring_news: BTreeSet<usize> = BTreeSet::new();
         let statuses = self.statuses.iter().filter(|place| !stored.statuses.contains_key(place));
@@ -155,7 +156,7 @@ impl Accompanying {
         client: &Client,
         batch: &Batch,
         ingest_id: i64,
-    ) -> Result<HashSet<Place>, Failure> {
+    ) -> Result<HashSet<JobPlace>, Failure> {
         if self.statuses.is_empty() {
             return Ok(HashSet::new());
         }
@@ -217,11 +218,11 @@ pub(in crate::store) fn recipient(name: &str) -> Cow<'_, str> {
     Sha256::digest(whole.as_bytes()).iter().fold(format!("{kept}~"), |short, byte| format!("{short}{byte:02x}")).into()
 }
 
-pub(super) fn status(batch: &Batch, (job, at): Place) -> &StatusUpdate {
+pub(super) fn status(batch: &Batch, (job, at): JobPlace) -> &StatusUpdate {
     &extras(batch, job).expect("it has statuses").statuses[at]
 }
 
-pub(super) fn event(batch: &Batch, (job, at): Place) -> &Event {
+pub(super) fn event(batch: &Batch, (job, at): JobPlace) -> &Event {
     &extras(batch, job).expect("it has events").events[at]
 }
 

@@ -1,5 +1,5 @@
-//! The order of arrival: a row's number is the number of the transaction that wrote it, then the row's place in it. `arrival_base`
-//! in the database raises the numbers where data came from another cluster.
+//! The order of arrival: a row's number is the number of the transaction that wrote it, then the row's place in it.
+//! `arrival_base` in the database raises the numbers where data came from another cluster.
 
 /// Bits of the place within one transaction, the last ones of a number. The migrations know it too.
 const PLACE_BITS: u32 = 20;

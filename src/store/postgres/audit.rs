@@ -16,6 +16,7 @@ use super::guard::admit;
 use super::indexing::{self, FORGET_FORMER_INDEX, FORGET_INDEX};
 use super::limits::Limits;
 use super::open_error::OpenError;
+use super::parameters::Parameters;
 use super::round::Round;
 use super::runs::unpack;
 use super::session::{Connector, Session};
@@ -47,8 +48,8 @@ pub struct Audit {
     pub findings: Vec<String>,
 }
 
-/// Each says what it compares, and finds the number of differences. `{counted}` stands for the rows that are in the counters. The
-/// last is of schema 2.
+/// Each says what it compares, and finds the number of differences. `{counted}` stands for the rows that are in the
+/// counters. The last is of schema 2.
 const RECOUNTS: [(&str, &str); 5] = [
     ("the number of messages", "SELECT abs((SELECT messages FROM postroom_state) - (SELECT count(*) FROM {counted}))"),
     (
@@ -88,8 +89,8 @@ fn counted(version: i32) -> String {
     format!("(SELECT from_msisdn, ts FROM messages WHERE arrival <= {state} {gone}) c")
 }
 
-/// Connects and looks at the tables; with `thorough`, compares every counter with a recount and every indexed text with its
-/// message. Blocks, and starts a runtime of its own.
+/// Connects and looks at the tables; with `thorough`, compares every counter with a recount and every indexed text with
+/// its message. Blocks, and starts a runtime of its own.
 pub fn audit(config: &PostgresConfig, thorough: bool) -> Result<Audit, OpenError> {
     block_on(async {
         let connector = Connector::new(Arc::new(config.clone()))?;
@@ -98,9 +99,9 @@ pub fn audit(config: &PostgresConfig, thorough: bool) -> Result<Audit, OpenError
     })
 }
 
-/// Removes what deleted messages and an earlier build left behind, throws the counters and the search index away and builds
-/// them from the messages, beside running replicas. Answers are exact all the time, and slower until it is done. `tell` hears
-/// how many rows were taken. Returns how many messages there are, and what was removed. Blocks.
+/// Removes what deleted messages and an earlier build left behind, throws the counters and the search index away and
+/// builds them from the messages, beside running replicas. Answers are exact all the time, and slower until it is done.
+/// `tell` hears how many rows were taken. Returns how many messages there are, and what was removed. Blocks.
 pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u64, Leftovers), OpenError> {
     let limits = Limits::PRODUCTION;
     block_on(async {
@@ -130,7 +131,8 @@ pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u6
     })
 }
 
-/// Throws away what is derived from the messages, and the rows of deleted messages. Returns how many of those there were.
+/// Throws away what is derived from the messages, and the rows of deleted messages. Returns how many of those there
+/// were.
 async fn throw_away(session: &Session, limits: &Limits) -> Result<Leftovers, Failure> {
     let client = &session.client;
     if schema::unnoted(session, schema::newest()).await?.is_some() {
@@ -145,8 +147,8 @@ async fn throw_away(session: &Session, limits: &Limits) -> Result<Leftovers, Fai
 }
 
 async fn count_messages(client: &Client) -> Result<u64, Failure> {
-    let row = client.query_typed_one("SELECT count(*) AS messages FROM messages", &[]).await?;
-    Ok(u64::try_from(row.get::<_, i64>("messages")).unwrap_or(0))
+    let messages: i64 = Parameters::new().value(client, "SELECT count(*) FROM messages").await?;
+    Ok(messages.unsigned_abs())
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, OpenError>>) -> Result<T, OpenError> {
@@ -207,19 +209,19 @@ fn complaints(server: &Server, config: &PostgresConfig) -> Vec<String> {
 async fn recount(client: &Client, version: i32, findings: &mut Vec<String>) -> Result<(), Failure> {
     for (what, sql) in RECOUNTS.iter().take(if version < 2 { 4 } else { RECOUNTS.len() }) {
         let sql = sql.replace("{counted}", &counted(version));
-        let differences: i64 = client.query_typed_one(&sql, &[]).await?.get(0);
+        let differences: i64 = Parameters::new().value(client, &sql).await?;
         if differences > 0 {
             findings.push(format!("{what} differ from a recount; `postroom reindex` counts anew"));
         }
     }
     let shared = "SELECT count(*) FROM (SELECT 1 FROM messages GROUP BY arrival HAVING count(*) > 1) s";
-    if client.query_typed_one(shared, &[]).await?.get::<_, i64>(0) > 0 {
+    if Parameters::new().value::<i64>(client, shared).await? > 0 {
         let why = "rows share a number of arrival; `UPDATE messages SET ts = ts` gives them others, half a million at \
                    once, and then `postroom reindex`";
         findings.push(why.to_owned());
     }
     let senders = "SELECT (SELECT senders FROM postroom_state) = (SELECT count(*) FROM postroom_senders)";
-    if !client.query_typed_one(senders, &[]).await?.get::<_, bool>(0) {
+    if !Parameters::new().value::<bool>(client, senders).await? {
         findings.push("the number of senders differs from a recount; `postroom reindex` counts anew".to_owned());
     }
     if version >= 3 && !index_agrees(client, version).await? {
@@ -228,9 +230,10 @@ async fn recount(client: &Client, version: i32, findings: &mut Vec<String>) -> R
     Ok(())
 }
 
-/// Whether the search index is what its messages make: each text folded and in its place, each run in as many texts and in the
-/// same ones. Of the numbers of a run a sum is compared, so that it takes a line for each run and not one for each text. Texts of
-/// rows that are gone may be there until they are taken out; of those that were, the numbers stay in the lists.
+/// Whether the search index is what its messages make: each text folded and in its place, each run in as many texts and
+/// in the same ones. Of the numbers of a run a sum is compared, so that it takes a line for each run and not one for
+/// each text. Texts of rows that are gone may be there until they are taken out; of those that were, the numbers stay
+/// in the lists.
 async fn index_agrees(client: &Client, version: i32) -> Result<bool, Failure> {
     let sql = IndexSql::of(version);
     let indexed = client.query_typed_one(&sql.indexed, &[]).await?;

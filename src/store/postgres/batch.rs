@@ -12,8 +12,8 @@ use crate::store::{Receipt, StoreError};
 /// Jobs, and where each of their messages stands among the distinct ids.
 pub(super) struct Batch {
     pub jobs: Vec<Job>,
-    /// For each distinct id, sorted bytewise: job and place of its first message. Sorted, so that batches which meet on the
-    /// server wait for each other in one order and never in a circle.
+    /// For each distinct id, sorted bytewise: job and place of its first message. Sorted, so that batches which meet on
+    /// the server wait for each other in one order and never in a circle.
     first: Vec<(usize, usize)>,
     /// What is known of each distinct id.
     known: Vec<Known>,
@@ -106,8 +106,8 @@ impl Batch {
         self.known.fill(Known::Open);
     }
 
-    /// Nothing came of the messages of which nothing is known, and nothing at all of jobs that bring more than messages: all that
-    /// they bring is one transaction.
+    /// Nothing came of the messages of which nothing is known, and nothing at all of jobs that bring more than
+    /// messages: all that they bring is one transaction.
     pub fn fail(&mut self, error: &StoreError) {
         self.open().into_iter().for_each(|at| self.know(at, Known::Failed(error.clone())));
         for (_, beside) in self.jobs.iter().zip(&mut self.beside).filter(|(job, _)| job.extras.is_some()) {
@@ -183,8 +183,8 @@ pub(in crate::store) fn exact(text: Option<String>, exact: Option<&[u8]>) -> Opt
     }
 }
 
-/// A short text as the server can hold it, so that different ones stay different: NUL is written as a character that nobody
-/// uses, and a digit.
+/// A short text as the server can hold it, so that different ones stay different: NUL is written as a character that
+/// nobody uses, and a digit.
 pub(in crate::store) fn held(text: &str) -> Cow<'_, str> {
     if text.contains(['\0', ESCAPE]) {
         text.replace(ESCAPE, "\u{FFFF}1").replace('\0', "\u{FFFF}0").into()

@@ -1,5 +1,5 @@
-//! Requests that bring more than messages: all of a batch in one transaction of two round trips, so that details, statuses,
-//! events and the raw body are there with the messages, or not at all.
+//! Requests that bring more than messages: all of a batch in one transaction of two round trips, so that details,
+//! statuses, events and the raw body are there with the messages, or not at all.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use futures_util::future::{join, join3, join4};
 use tokio_postgres::Client;
 
-use super::accompanying::{self, Accompanying, Place, Present, digest, event, extras, received_at};
+use super::accompanying::{self, Accompanying, JobPlace, Present, digest, event, extras, received_at};
 use super::batch::{self, Batch, Known, held};
 use super::failure::Failure;
 use super::messages::{self, Attempt};
@@ -26,12 +26,13 @@ struct NewEvent<'a> {
     message: Option<String>,
     received_at: String,
     payload: Option<&'a [u8]>,
-    place: Option<Place>,
+    place: Option<JobPlace>,
 }
 
-/// Begins a transaction that writes something, so that its commit waits for all that could be read before it, and a commit that
-/// gives up waiting is noticed by its warning. Functions that it calls are planned by way of the keys, however small a table is
-/// when the plan is made, and never compiled: since other ways count as very dear then, the server would think that it pays.
+/// Begins a transaction that writes something, so that its commit waits for all that could be read before it, and a
+/// commit that gives up waiting is noticed by its warning. Functions that it calls are planned by way of the keys,
+/// however small a table is when the plan is made, and never compiled: since other ways count as very dear then, the
+/// server would think that it pays.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), \
      set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true), \
@@ -39,8 +40,8 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      set_config('client_min_messages', 'warning', true), \
      pg_logical_emit_message(true, 'postroom', '')::text; SET LOCAL synchronous_commit = ";
 
-/// Writes a batch whose jobs bring more than messages, and tells the batch what became of everything. Answers how much
-/// of it was created. May be run again.
+/// Writes a batch whose jobs bring more than messages, and notes in the batch the outcome of everything. Returns how
+/// much of it was created. May be run again.
 pub(super) async fn write(
     client: &Client,
     batch: &mut Batch,
@@ -50,7 +51,7 @@ pub(super) async fn write(
     batch.forget();
     let written = Transaction { client, ingest_id, attempt }.run(batch).await;
     if written.is_err() {
-        // What it answers says nothing new: after a failure here the connection is not used again.
+        // Its result says nothing new: after a failure here the connection is not used again.
         let _ = client.batch_execute("ROLLBACK").await;
     }
     written
@@ -66,8 +67,8 @@ struct Transaction<'a> {
 
 /// The places of statuses and of events that a transaction created.
 struct Created {
-    statuses: HashSet<Place>,
-    events: HashSet<Place>,
+    statuses: HashSet<JobPlace>,
+    events: HashSet<JobPlace>,
 }
 
 impl Transaction<'_> {
@@ -86,15 +87,15 @@ impl Transaction<'_> {
         let created = self.finish(batch, &accompanying, &outcomes, &stored).await?;
         for job in 0..batch.jobs.len() {
             let counts = extras(batch, job).map_or((0, 0), |extras| (extras.statuses.len(), extras.events.len()));
-            let of = |created: &HashSet<Place>, count| (0..count).map(|at| outcome(created, (job, at))).collect();
+            let of = |created: &HashSet<JobPlace>, count| (0..count).map(|at| outcome(created, (job, at))).collect();
             let beside = (of(&created.statuses, counts.0), of(&created.events, counts.1));
             batch.know_beside(job, beside);
         }
         Ok(messages.len() + created.statuses.len() + created.events.len())
     }
 
-    /// Begins, stores the messages, and finds what else is stored already: one statement sent behind the other, in one round
-    /// trip.
+    /// Begins, stores the messages, and finds what else is stored already: one statement sent behind the other, in one
+    /// round trip.
     async fn begin(&self, batch: &Batch, accompanying: &Accompanying) -> Result<(Vec<usize>, Present), Failure> {
         let Self { client, ingest_id, attempt } = *self;
         let begin = format!("{BEGIN}'{}'", attempt.commit);
@@ -108,8 +109,8 @@ impl Transaction<'_> {
         Ok((messages?, stored?))
     }
 
-    /// Stores the rest and commits: one statement behind the other again, the commit last. Behind one that failed it undoes
-    /// everything.
+    /// Stores the rest and commits: one statement behind the other again, the commit last. Behind one that failed it
+    /// undoes everything.
     async fn finish(
         &self,
         batch: &Batch,
@@ -149,11 +150,11 @@ impl Transaction<'_> {
 }
 
 /// Those of these places that attempts with this number wrote.
-fn ours(known: &HashMap<Place, Option<i64>>, ingest_id: i64) -> impl Iterator<Item = Place> {
+fn ours(known: &HashMap<JobPlace, Option<i64>>, ingest_id: i64) -> impl Iterator<Item = JobPlace> {
     known.iter().filter(move |(_, id)| **id == Some(ingest_id)).map(|(place, _)| *place)
 }
 
-fn outcome(created: &HashSet<Place>, place: Place) -> Outcome {
+fn outcome(created: &HashSet<JobPlace>, place: JobPlace) -> Outcome {
     if created.contains(&place) { Outcome::Created } else { Outcome::Duplicate }
 }
 
@@ -202,7 +203,8 @@ fn events_of<'a>(accompanying: &Accompanying, batch: &'a Batch, outcomes: &[Vec<
     events
 }
 
-/// A copy that differs from what is stored changes nothing there; that it came is an event, and what it said is in its body.
+/// A copy that differs from what is stored changes nothing there; that it came is an event, and what it said is in its
+/// body.
 fn conflict<'a>(message: &'a NewMessage, payload: Option<&'a [u8]>, received_at: String) -> Option<NewEvent<'a>> {
     let details = message.details.as_ref()?;
     Some(NewEvent {
@@ -222,7 +224,7 @@ fn conflict<'a>(message: &'a NewMessage, payload: Option<&'a [u8]>, received_at:
 pub(in crate::store) const BRING_EVENTS: &str = "SELECT postroom_bring_events($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 /// Stores events. Returns the places of those that were created.
-async fn write_events(client: &Client, events: &[NewEvent<'_>], ingest_id: i64) -> Result<HashSet<Place>, Failure> {
+async fn write_events(client: &Client, events: &[NewEvent<'_>], ingest_id: i64) -> Result<HashSet<JobPlace>, Failure> {
     if events.is_empty() {
         return Ok(HashSet::new());
     }

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::Client;
 
 use super::counting::Counting;
 use super::failure::Failure;
 use super::limits::Limits;
+use super::reader::{Reader, Readers};
 use super::round::Round;
 use super::session::{Connector, Session};
 use super::snapshot::Snapshot;
+use super::task::Task;
 use super::{audit, guard, indexing, listing, schema, statistics};
 use crate::domain::{Page, PageRequest, Stats};
 use crate::store::postgres::config::PostgresConfig;
@@ -48,6 +51,17 @@ pub(in crate::store) async fn open(config: &PostgresConfig, connections: usize) 
         sessions.push(connector.connect().await.unwrap());
     }
     sessions
+}
+
+/// One reading task, which ends when nobody can ask it any more, and the way to it. Must be called within a `LocalSet`.
+pub(in crate::store) fn readers(config: &PostgresConfig, patience: Duration) -> Readers {
+    let connector = Connector::new(Arc::new(config.clone())).unwrap();
+    let (readers, work) = Readers::new(patience);
+    let (_, asks) = mpsc::channel(1);
+    let (task, work) = (Arc::new(Task::new(false, patience)), Arc::new(Mutex::new(work)));
+    let reader = Reader { task, asks, patience, limits: SMALL, connector, work, session: None };
+    tokio::task::spawn_local(reader.run());
+    readers
 }
 
 /// Gives numbers to rows that wait for one, and counts a stretch. Answers whether there is more.

@@ -11,8 +11,8 @@ use super::limits::Limits;
 use super::parameters::Parameters;
 use super::round::{Round, in_transaction, lease};
 
-/// How long counting a stretch shall take. A transaction that writes holds back listings by arrival for as long as it lasts; and
-/// the more rows are counted together, the less each costs, since they share counters.
+/// How long counting a stretch shall take. A transaction that writes holds back listings by arrival for as long as it
+/// lasts; and the more rows are counted together, the less each costs, since they share counters.
 const STRETCH_TIME: Duration = Duration::from_millis(500);
 
 /// Counts stretches of rows that are as long as the server is quick.
@@ -46,8 +46,8 @@ impl Counting {
     }
 }
 
-/// How long the next stretch is where one of `rows` took so long: changed by half or to twice as much, since the time of a
-/// single one says little.
+/// How long the next stretch is where one of `rows` took so long: changed by half or to twice as much, since the time
+/// of a single one says little.
 fn next_length(limits: &Limits, rows: i64, took: Duration) -> i64 {
     let factor = STRETCH_TIME.as_secs_f64() / took.as_secs_f64();
     ((rows as f64 * factor.clamp(0.5, 2.0)) as i64).clamp(limits.counted_least, limits.counted_max)
@@ -65,11 +65,12 @@ fn count_from() -> String {
 const COUNT_TO: &str = "\
     SELECT max(arrival) AS last, count(*) AS rows FROM
         (SELECT arrival FROM messages WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3) stretch";
-/// Hours and days are sums of minutes, so each row is looked at once. Sorted, as the counters of senders are below: then
-/// neighbours in the index are changed one after the other, and a page of it is read and logged once.
+/// Hours and days are sums of minutes, so each row is looked at once. Sorted, as the counters of senders are below:
+/// then neighbours in the index are changed one after the other, and a page of it is read and logged once.
 const COUNT_BUCKETS: &str = "\
     WITH minutes AS MATERIALIZED (
-        SELECT left(ts, 16) AS bucket, count(*) AS messages FROM messages WHERE arrival > $1 AND arrival <= $2 GROUP BY 1
+        SELECT left(ts, 16) AS bucket, count(*) AS messages FROM messages
+        WHERE arrival > $1 AND arrival <= $2 GROUP BY 1
     )
     INSERT INTO postroom_buckets (level, bucket, messages)
     SELECT level, left(bucket, level), sum(messages) FROM minutes, unnest(ARRAY[10, 13, 16]) AS level
@@ -93,7 +94,8 @@ const COUNT_SENDERS: &str = "\
     SELECT count(*) FILTER (WHERE is_new) AS new_senders FROM counted";
 /// Forgets rows that were gone before they were counted, and so never will be.
 const GONE_UNCOUNTED: &str = "DELETE FROM postroom_gone WHERE arrival > $1";
-/// Takes some rows that are gone from the counters that hold them. Returns how many, and how many senders have no row left.
+/// Takes some rows that are gone from the counters that hold them. Returns how many, and how many senders have no row
+/// left.
 const COUNT_GONE: &str = "\
     WITH taken AS MATERIALIZED (
         DELETE FROM postroom_gone WHERE ctid = ANY(ARRAY(
@@ -129,8 +131,8 @@ const COUNT_GONE: &str = "\
 const COUNT_TOTALS: &str = "\
     UPDATE postroom_state SET counted = $1, messages = messages + $2, senders = senders + $3";
 
-/// Adds up to `most` rows to the counters, and takes up to `gone_max` from them that are gone. Returns how many there were of
-/// each.
+/// Adds up to `most` rows to the counters, and takes up to `gone_max` from them that are gone. Returns how many there
+/// were of each.
 async fn count(client: &Client, most: i64, gone_max: i64) -> Result<(i64, i64), Failure> {
     in_transaction(client, async || {
         let Some(locked) = lease(client, &count_from()).await? else { return Ok((0, 0)) };

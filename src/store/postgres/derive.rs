@@ -1,6 +1,6 @@
-//! What follows the rows in the background: counters and the search index. Any replica does it for all of them, one at a time;
-//! a row of state is locked for it, which nobody else waits for. Reads add what is not done yet, so answers are exact all the
-//! time and storing a message touches no row that another replica touches.
+//! What follows the rows in the background: counters and the search index. Any replica does it for all of them, one at
+//! a time; a row of state is locked for it, which nobody else waits for. Reads add what is not done yet, so answers are
+//! exact all the time and storing a message touches no row that another replica touches.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,11 @@
-//! What answers behind the protocol of PostgreSQL. Found out by asking at every connection, not by a setting: whoever connects to
-//! an engine that lacks what the store is built on hears so in one line, before any statement that it would refuse.
+//! What answers behind the protocol of PostgreSQL. Found out by asking at every connection, not by a setting: whoever
+//! connects to an engine that lacks what the store is built on hears so in one line, before any statement that it would
+//! refuse.
 
 use tokio_postgres::Client;
 
 use super::failure::Failure;
+use super::parameters::Parameters;
 use crate::store::postgres::config::{PostgresConfig, SynchronousCommit};
 
 /// An operator's setting that keeps every replica from writing.
@@ -12,7 +14,8 @@ pub(super) const READ_ONLY: &str = "default_transaction_read_only is on, so noth
 /// Oldest server that knows transaction numbers of 64 bits, which the order of arrival is made of.
 const VERSION_LEAST: i32 = 130_000;
 
-/// Engines that speak the protocol and say themselves what they are: what is in their `version()`, their name, and what is in the way.
+/// Engines that speak the protocol and say themselves what they are: what is in their `version()`, their name, and what
+/// is in the way.
 const OTHERS: [(&str, &str, &str); 3] = [
     ("CockroachDB", "CockroachDB", NO_NUMBERS),
     ("-YB-", "YugabyteDB", NO_NUMBERS),
@@ -81,7 +84,7 @@ const SERVER: &str = "\
 /// Asks a server what it is, and refuses what cannot be used.
 pub(super) async fn ask(client: &Client) -> Result<Server, Failure> {
     // Alone and first: the one question that every engine answers.
-    let version: String = client.query_typed_one("SELECT version()", &[]).await?.get(0);
+    let version: String = Parameters::new().value(client, "SELECT version()").await?;
     // The rest is about the compiler.
     let name = version.split(", ").next().unwrap_or_default().to_owned();
     if let Some((_, engine, why)) = OTHERS.iter().find(|(mark, ..)| version.contains(mark)) {

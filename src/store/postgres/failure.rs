@@ -6,7 +6,8 @@ use tokio_postgres::error::SqlState;
 use super::tls::{self, TlsError};
 use crate::store::{Health, StoreError};
 
-/// An operator's limit on a whole transaction, from PostgreSQL 17 on: the session ends with it. The library has no name for it.
+/// An operator's limit on a whole transaction, from PostgreSQL 17 on: the session ends with it. The library has no name
+/// for it.
 const TRANSACTION_TIMEOUT: &str = "25P04";
 
 /// Why something was not done, with words for the log: one line, and nothing of what was to be stored.

@@ -1,8 +1,8 @@
-//! What searches look up: short runs of characters. An index of them finds candidates, which are then checked against the folded
-//! text, unless the whole term is one such run.
+//! What searches look up: short runs of characters. An index of them finds candidates, which are then checked against
+//! the folded text, unless the whole term is one such run.
 //!
-//! Runs are of one to three characters of any script, so that words of one and two Chinese, Japanese or Korean characters are
-//! found like any other.
+//! Runs are of one to three characters of any script, so that words of one and two Chinese, Japanese or Korean
+//! characters are found like any other.
 
 use crate::domain::fold::fold_into;
 
@@ -29,8 +29,8 @@ pub(super) fn of_folded(folded: &str) -> Vec<i64> {
     runs
 }
 
-/// Numbers that every text with this folded term has: of its longest runs, which say the most. A text that has the only one of a
-/// term of up to `LENGTH_MAX` characters has the term.
+/// Numbers that every text with this folded term has: of its longest runs, which say the most. A text that has the only
+/// one of a term of up to `LENGTH_MAX` characters has the term.
 pub(super) fn of_term(folded: &str) -> Vec<i64> {
     let characters: Vec<char> = folded.chars().collect();
     let length = characters.len().clamp(1, LENGTH_MAX);
@@ -62,7 +62,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_has_every_number_of_a_term_in_it(text in any::<String>(), from in any::<prop::sample::Index>(), to in any::<prop::sample::Index>()) {
+        fn a_text_has_every_number_of_a_term_in_it(
+            text in any::<String>(),
+            from in any::<prop::sample::Index>(),
+            to in any::<prop::sample::Index>(),
+        ) {
             let characters: Vec<char> = text.chars().collect();
             let (a, b) = (from.index(characters.len() + 1), to.index(characters.len() + 1));
             let part: String = characters[a.min(b)..a.max(b)].iter().collect();

@@ -1,10 +1,10 @@
-//! Databases of a benchmark's own on a server: made empty, and dropped afterwards. And what pgbench does there, for comparison.
+//! Databases of a benchmark's own on a server: made empty, and dropped afterwards. And what pgbench does there, for
+//! comparison.
 
 use std::sync::Arc;
 
-use tokio_postgres::types::Type;
-
 use super::open_error::OpenError;
+use super::parameters::Parameters;
 use super::session::{Connector, Session};
 use crate::store::postgres::config::PostgresConfig;
 
@@ -84,7 +84,7 @@ impl Ground {
     /// Bytes of a database.
     pub async fn bytes(&self, database: &str) -> Result<i64, OpenError> {
         let sql = "SELECT pg_database_size($1)";
-        Ok(self.session.client.query_typed_one(sql, &[(&database, Type::TEXT)]).await?.get(0))
+        Ok(Parameters::new().text(database).value(&self.session.client, sql).await?)
     }
 
     /// Drops a database, whoever is still connected to it.

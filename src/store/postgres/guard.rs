@@ -51,14 +51,14 @@ impl Guard {
     /// Looks whether this is the cluster that gave the last numbers, gives numbers to rows that wait for one, and
     /// compares where anything may have happened meanwhile.
     pub async fn round(&self, client: &Client, is_fresh: bool) -> Result<Round, Failure> {
-        let base: i64 = Parameters::new().number(self.seen.get()).row(client, arrival::SETTLE).await?.get(0);
+        let base: i64 = Parameters::new().number(self.seen.get()).value(client, arrival::SETTLE).await?;
         if self.base.replace(Some(base)).is_some_and(|before| before != base) {
             schema::tell_of_another_cluster();
             self.is_doubtful.set(true);
             self.verified.set(None);
         }
-        self.seen.set(client.query_typed_one(&arrival::horizon(), &[]).await?.get(0));
-        let is_watched: bool = client.query_typed_one(WATCHED, &[]).await?.get(0);
+        self.seen.set(Parameters::new().value(client, &arrival::horizon()).await?);
+        let is_watched: bool = Parameters::new().value(client, WATCHED).await?;
         if !is_watched {
             self.watch(client).await?;
         }
@@ -106,10 +106,10 @@ const ADMIT: &str = "SELECT postroom_admit($1)";
 
 /// Gives numbers of arrival to some rows that other programs brought without one, or with one of their own.
 pub(super) async fn admit(client: &Client, rows_max: i64) -> Result<Round, Failure> {
-    let admitted: i64 = match Parameters::new().number(rows_max).row(client, ADMIT).await {
+    let admitted: i64 = match Parameters::new().number(rows_max).value(client, ADMIT).await {
         // Somebody changes them.
         Err(Failure::Retry(_)) => return Ok(Round::Done),
-        row => row?.get(0),
+        admitted => admitted?,
     };
     if admitted > 0 {
         let message =

@@ -1,4 +1,5 @@
-//! The rounds in which texts are added to the search index, or taken out of it. `runs.rs` knows what the index is made of.
+//! The rounds in which texts are added to the search index, or taken out of it. `runs.rs` knows what the index is made
+//! of.
 
 use tokio_postgres::{Client, Row};
 
@@ -30,8 +31,8 @@ const INDEX_ROWS: &str = "\
 const GONE_UNINDEXED: &str = "DELETE FROM postroom_gone_texts WHERE arrival > $1";
 const INDEXED: &str = "UPDATE postroom_search SET packed = $1, texts = texts + $2";
 
-/// Adds a stretch of rows to the search index, if at least `least`, or long texts, wait for it: `most` rows at most. Returns how
-/// many they were.
+/// Adds a stretch of rows to the search index, if at least `least`, or long texts, wait for it: `most` rows at most.
+/// Returns how many they were.
 pub(super) async fn index(client: &Client, limits: &Limits, least: i64, most: i64) -> Result<(i64, Round), Failure> {
     let bytes_max = limits.indexed_bytes_max;
     in_transaction(client, async || {

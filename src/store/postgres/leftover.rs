@@ -1,9 +1,10 @@
-//! What is left over of messages that somebody deleted: their details, the raw bodies that nothing else came from, and copies
-//! with other content. `reindex` takes it away.
+//! What is left over of messages that somebody deleted: their details, the raw bodies that nothing else came from, and
+//! copies with other content. `reindex` takes it away.
 
 use tokio_postgres::Client;
 
 use super::failure::Failure;
+use super::parameters::Parameters;
 use crate::store::Leftovers;
 
 const DETAILS: &str = "FROM postroom_details t WHERE NOT EXISTS (
@@ -28,8 +29,8 @@ fn payloads() -> String {
 /// Counts what is left over.
 pub(super) async fn count(client: &Client) -> Result<Leftovers, Failure> {
     let count = async |rest: &str| -> Result<u64, Failure> {
-        let row = client.query_typed_one(&format!("SELECT count(*) {rest}"), &[]).await?;
-        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+        let rows: i64 = Parameters::new().value(client, &format!("SELECT count(*) {rest}")).await?;
+        Ok(rows.unsigned_abs())
     };
     Ok(Leftovers { details: count(DETAILS).await?, copies: count(COPIES).await?, payloads: count(&payloads()).await? })
 }
@@ -39,7 +40,8 @@ pub(super) async fn remove(client: &Client) -> Result<Leftovers, Failure> {
     if count(client).await?.is_empty() {
         return Ok(Leftovers::default());
     }
-    // Whoever is about to refer to a body has looked for it before, and keeps others from this lock until it has committed.
+    // Whoever is about to refer to a body has looked for it before, and keeps others from this lock until it has
+    // committed.
     client.batch_execute("BEGIN; LOCK TABLE postroom_payloads IN ACCESS EXCLUSIVE MODE").await?;
     let found = count(client).await?;
     // Bodies first: which of them are left over is told by the others.

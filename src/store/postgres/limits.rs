@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-/// How much is done at once. All replicas of a database must have the same `place_chunk_bits`, or searches find fewer places.
+/// How much is done at once. All replicas of a database must have the same `place_chunk_bits`, or searches find fewer
+/// places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How long rows gather before they are counted together. A longer time means fewer changes to one counter, and more
-    /// rows that a read has to add up itself.
+    /// How long rows gather before they are counted together. A longer time means fewer changes to one counter, and
+    /// more rows that a read has to add up itself.
     pub gather: Duration,
     /// The same before they are indexed together: a stretch of fewer rows costs more for each.
     pub gather_texts: Duration,
@@ -17,12 +18,13 @@ pub struct Limits {
     pub counted_least: i64,
     /// Most rows that are counted in a later one.
     pub counted_max: i64,
-    /// Fewest rows that are indexed, unless their texts are long: until so many have come, searches look at them one by one.
+    /// Fewest rows that are indexed, unless their texts are long: until so many have come, searches look at them one by
+    /// one.
     pub indexed_least: i64,
     /// Most rows indexed in one transaction.
     pub indexed_max: i64,
-    /// Bytes of text behind which no more rows are indexed in the same transaction: the index of a text that never repeats
-    /// itself takes thirty times as much while it is built.
+    /// Bytes of text behind which no more rows are indexed in the same transaction: the index of a text that never
+    /// repeats itself takes thirty times as much while it is built.
     pub indexed_bytes_max: i64,
     /// Most deleted rows that are taken from the counters, or from the index, in one transaction.
     pub gone_max: i64,
@@ -42,8 +44,8 @@ pub struct Limits {
     pub matches_max: usize,
     /// The same where a lower bound will do and the index does not narrow the search.
     pub bound_least: usize,
-    /// From so many candidates on a search looks at them where they lie; before, it costs more to learn where that is. Of
-    /// more than `matches_max` not all need to be looked at.
+    /// From so many candidates on a search looks at them where they lie; before, it costs more to learn where that is.
+    /// Of more than `matches_max` not all need to be looked at.
     pub placed_least: usize,
     /// Rows that are looked at together along the order of a listing, at first.
     pub walked_first: u32,

@@ -1,5 +1,5 @@
-//! Pages of the inbox: how many messages match, and the rows. Everything here runs in one snapshot. `search.rs` finds out which way
-//! to the matches is shortest.
+//! Pages of the inbox: how many messages match, and the rows. Everything here runs in one snapshot. `search.rs` finds
+//! out which way to the matches is shortest.
 
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -65,8 +65,8 @@ pub(super) async fn probe(snapshot: &Snapshot<'_>) -> Result<(), Failure> {
     statistics::probe(client).await
 }
 
-/// Whether nothing can match, whatever is stored: no address and no source has a name with NUL, which the server could not
-/// even be asked about.
+/// Whether nothing can match, whatever is stored: no address and no source has a name with NUL, which the server could
+/// not even be asked about.
 fn excludes_all(filter: &Filter) -> bool {
     let has_nul = |name: &Option<String>| name.as_ref().is_some_and(|name| name.contains('\0'));
     has_nul(&filter.from) || has_nul(&filter.to) || has_nul(&filter.source)
@@ -161,7 +161,8 @@ impl Listing<'_> {
         }
     }
 
-    /// Walks along the order of the listing and looks at each text. Many match, so the way is short unless the offset is far.
+    /// Walks along the order of the listing and looks at each text. Many match, so the way is short unless the offset
+    /// is far.
     async fn walk(&self, offset: u64, page: &mut Page) -> Result<ControlFlow<()>, Failure> {
         let Some(needle) = &self.request.filter.search else { return Ok(ControlFlow::Continue(())) };
         // No other order of steps meets the first ones soon.

@@ -28,11 +28,12 @@ pub(super) struct LookedUp {
 
 /// How many indexed texts have each of some runs, the rarest first.
 const RUN_COUNTS: &str = "\
-    SELECT run, (sum(texts) - coalesce((SELECT l.texts FROM postroom_run_losses l WHERE l.run = r.run), 0))::bigint AS texts
+    SELECT run,
+           (sum(texts) - coalesce((SELECT l.texts FROM postroom_run_losses l WHERE l.run = r.run), 0))::bigint AS texts
     FROM postroom_runs r WHERE level = ANY('{0,1,2,3}') AND run = ANY($1) GROUP BY run ORDER BY 2";
 
-/// Looks a folded term up. `all` is about how many messages there are; where `is_stale`, some texts of the index are of rows
-/// that are gone.
+/// Looks a folded term up. `all` is about how many messages there are; where `is_stale`, some texts of the index are of
+/// rows that are gone.
 pub(super) async fn look_up(
     snapshot: &Snapshot<'_>,
     folded: &str,

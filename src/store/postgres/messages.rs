@@ -16,8 +16,8 @@ pub(super) struct Attempt {
     pub is_repeated: bool,
 }
 
-/// Writes a batch. The setting holds for this transaction only, its commit included, so it reaches no other user of a pooler.
-/// Returns the arrival numbers of the rows that were not there before.
+/// Writes a batch. The setting holds for this transaction only, its commit included, so it reaches no other user of a
+/// pooler. Returns the arrival numbers of the rows that were not there before.
 pub(super) const INSERT: &str = "SELECT postroom_file($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 /// Writes the messages at these places of a batch; returns which of them were not there before.
@@ -49,7 +49,8 @@ pub(super) async fn insert(
 
 /// Reads back what a batch did not create.
 pub(super) const STORED: &str = "\
-    SELECT message_id, from_msisdn, to_msisdn, ts, text, text_exact, ingest_id FROM messages WHERE message_id = ANY($1)";
+    SELECT message_id, from_msisdn, to_msisdn, ts, text, text_exact, ingest_id
+    FROM messages WHERE message_id = ANY($1)";
 
 /// Finds out about the ids that the batch did not create: ours of a commit whose answer was lost, or others'.
 pub(super) async fn read_back(client: &Client, batch: &Batch, ingest_id: i64) -> Result<Vec<(usize, Known)>, Failure> {
@@ -65,8 +66,8 @@ pub(super) async fn read_back(client: &Client, batch: &Batch, ingest_id: i64) ->
     Ok(rows.into_iter().filter_map(known).collect())
 }
 
-/// Writes a little, so that this transaction's commit waits as long as that of a message: whatever could be read before it
-/// is as durable as it is by then.
+/// Writes a little, so that this transaction's commit waits as long as that of a message: whatever could be read before
+/// it is as durable as it is by then.
 const FENCE: &str = "\
     SELECT set_config('synchronous_commit', $1, true), set_config('client_min_messages', 'warning', true),
            pg_logical_emit_message(true, 'postroom', '')::text";

@@ -1,8 +1,8 @@
-//! The shared store: one PostgreSQL database that any number of replicas write and read. `DESIGN.md` beside this file explains
-//! how a message gets there and what holds when a replica, a connection or the server dies.
+//! The shared store: one PostgreSQL database that any number of replicas write and read. `DESIGN.md` beside this file
+//! explains how a message gets there and what holds when a replica, a connection or the server dies.
 //!
-//! One thread with a runtime of its own does all the work: what waits for the database never delays HTTP, and a stop can wait
-//! for it. Requests hand in jobs and questions, and get answers by oneshots.
+//! One thread with a runtime of its own does all the work: what waits for the database never delays HTTP, and a stop
+//! can wait for it. Requests hand in jobs and questions, and get answers by oneshots.
 
 pub(in crate::store) mod accompanying;
 pub(in crate::store) mod arrival;
@@ -77,10 +77,11 @@ pub use failure::Failure;
 pub use limits::Limits;
 pub use open_error::OpenError;
 use probe::{Ask, Probes};
-use reader::{Reader, Readers, Work};
+pub(in crate::store) use reader::Readers;
+use reader::{Reader, Work};
 pub(in crate::store) use session::{Connector, Session};
 use shared::Shared;
-use snapshot::Snapshot;
+pub(in crate::store) use snapshot::Snapshot;
 use task::Task;
 pub use tls::TlsError;
 use watch::Watch;

@@ -1,15 +1,15 @@
-//! Values of a statement's parameters, in order, each with its type. A column of many rows is one value: an array, which
-//! `unnest` in the statement makes rows of.
+//! Values of a statement's parameters, in order, each with its type. A column of many rows is one value: an array,
+//! which `unnest` in the statement makes rows of.
 
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
 
 use super::failure::Failure;
 
 type Value<'a> = Box<dyn ToSql + Sync + Send + 'a>;
 
-/// Parameters, as they are put together. Sent unnamed and with their types, so that a statement takes one round trip and
-/// works through poolers.
+/// Parameters, as they are put together. Sent unnamed and with their types, so that a statement takes one round trip
+/// and works through poolers.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Parameters<'a> {
     values: Vec<(Value<'a>, Type)>,
@@ -84,6 +84,11 @@ impl<'a> Parameters<'a> {
         Ok(client.query_typed_one(sql, &self.typed()).await?)
     }
 
+    /// The value of a statement that has one row of one column.
+    pub async fn value<T: FromSqlOwned>(&self, client: &Client, sql: &str) -> Result<T, Failure> {
+        Ok(self.row(client, sql).await?.get(0))
+    }
+
     /// The row of a statement, if there is one.
     pub async fn row_if_any(&self, client: &Client, sql: &str) -> Result<Option<Row>, Failure> {
         Ok(client.query_typed_opt(sql, &self.typed()).await?)
@@ -94,8 +99,8 @@ impl<'a> Parameters<'a> {
         Ok(client.query_typed_raw(sql, self.typed()).await?)
     }
 
-    /// Runs a statement without rows, and returns how many it changed. Ends before the commit of a statement that is its own
-    /// transaction.
+    /// Runs a statement without rows, and returns how many it changed. Ends before the commit of a statement that is
+    /// its own transaction.
     pub async fn execute(&self, client: &Client, sql: &str) -> Result<u64, Failure> {
         Ok(client.execute_typed(sql, &self.typed()).await?)
     }

@@ -1,9 +1,9 @@
-//! Where indexed texts lie in their table, page and line. Thousands of candidates of a search are looked at there, in the order of
-//! the pages; the way through the index, several pages for each, costs three times as much.
+//! Where indexed texts lie in their table, page and line. Thousands of candidates of a search are looked at there, in
+//! the order of the pages; the way through the index, several pages for each, costs three times as much.
 //!
-//! Places are hints. Rows are only ever added, but whoever rewrites the table (`VACUUM FULL`, a restore) moves them, and replicas
-//! of an earlier build note no places. So a row that is found somewhere says itself which text it is, and who searches looks for
-//! what was not found by number.
+//! Places are hints. Rows are only ever added, but whoever rewrites the table (`VACUUM FULL`, a restore) moves them,
+//! and replicas of an earlier build note no places. So a row that is found somewhere says itself which text it is, and
+//! who searches looks for what was not found by number.
 
 use std::error::Error;
 
@@ -59,8 +59,9 @@ pub(in crate::store) async fn of(client: &Client, chunk_bits: u32, numbers: &[i6
     Ok(numbers.iter().filter_map(|number| find(&known, *number)).collect())
 }
 
-/// Packs places as blocks that stand for themselves: others can be put behind them. A block is of texts numbered without a gap: the
-/// first number and how many texts; then, for lines one below the other, how many pages further they are, the first and how many.
+/// Packs places as blocks that stand for themselves: others can be put behind them. A block is of texts numbered
+/// without a gap: the first number and how many texts; then, for lines one below the other, how many pages further they
+/// are, the first and how many.
 fn pack(texts: &[(i64, Place)]) -> Vec<u8> {
     let mut packed = Vec::new();
     let is_below =

@@ -59,8 +59,8 @@ impl Query {
         terms
     }
 
-    /// That a detail has a value. Said so that the server can join: a message without details has the value of messages of
-    /// the original source.
+    /// That a detail has a value. Said so that the server can join: a message without details has the value of messages
+    /// of the original source.
     fn detail(&mut self, column: &str, value: &str, value_without: &str) -> String {
         let (quantifier, relation) = if value == value_without { ("NOT EXISTS", "<>") } else { ("EXISTS", "=") };
         let value = self.bind_text(value);
@@ -81,7 +81,7 @@ impl Query {
 
     /// The one number that the statement finds.
     pub async fn number(&self, client: &Client) -> Result<u64, Failure> {
-        let row = self.values.row(client, &self.text).await?;
-        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+        let number: i64 = self.values.value(client, &self.text).await?;
+        Ok(u64::try_from(number).unwrap_or(0))
     }
 }

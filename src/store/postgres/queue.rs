@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 use crate::store::StoreError;
 use crate::store::queue::{Backlog, Job};
 
-/// How long a batch may be under way before another is begun beside it: a statement that waits for somebody's lock, or for a
-/// standby, does not hold up the rest.
+/// How long a batch may be under way before another is begun beside it: a statement that waits for somebody's lock, or
+/// for a standby, does not hold up the rest.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// How long a batch may be under way before somebody looks whether the server is still there.
 const HELD_UP: Duration = Duration::from_secs(1);
@@ -71,9 +71,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for a job, then takes what is there: up to `most` elements, and at least one job. Who takes tells by `written` when the
-    /// batch is. While one is under way the next gathers, for a while: a few large batches cost the server less than many
-    /// small ones. None when nothing is left and nothing will come.
+    /// Waits for a job, then takes what is there: up to `most` elements, and at least one job. Who takes tells by
+    /// `written` when the batch is. While one is under way the next gathers, for a while: a few large batches cost the
+    /// server less than many small ones. None when nothing is left and nothing will come.
     pub async fn take(&self, most: usize) -> Option<Vec<Job>> {
         loop {
             let (jobs, is_empty, is_closed, left) = {

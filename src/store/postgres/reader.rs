@@ -1,4 +1,5 @@
-//! The tasks that read: a connection each. A read is a closure over a read-only snapshot, with a deadline that the server keeps.
+//! The tasks that read: a connection each. A read is a closure over a read-only snapshot, with a deadline that the
+//! server keeps.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// The reading tasks, as requests see them.
 #[derive(Debug)]
-pub(super) struct Readers {
+pub(in crate::store) struct Readers {
     work: mpsc::Sender<Work>,
     /// How long a read may take, waiting time included.
     patience: Duration,
@@ -39,13 +40,13 @@ pub(super) struct Readers {
 
 impl Readers {
     /// Also returns what the tasks take work from.
-    pub fn new(patience: Duration) -> (Self, mpsc::Receiver<Work>) {
+    pub(super) fn new(patience: Duration) -> (Self, mpsc::Receiver<Work>) {
         let (work, waiting) = mpsc::channel(WAITING_MAX);
         (Self { work, patience }, waiting)
     }
 
-    /// Runs `read` in a snapshot on one of the connections, and once more if the first connection turned out to be gone.
-    /// Gives up at the deadline, and at once when nobody waits for the result any more.
+    /// Runs `read` in a snapshot on one of the connections, and once more if the first connection turned out to be
+    /// gone. Gives up at the deadline, and at once when nobody waits for the result any more.
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl AsyncFn(&Snapshot<'_>) -> Result<T, Failure> + Send + 'static,

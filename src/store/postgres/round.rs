@@ -20,8 +20,8 @@ impl Round {
     }
 }
 
-/// A replica that loses its way to the server in the middle must not keep the others from going on for long. And what the
-/// server would compile for a statement takes longer than the statement.
+/// A replica that loses its way to the server in the middle must not keep the others from going on for long. And what
+/// the server would compile for a statement takes longer than the statement.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL idle_in_transaction_session_timeout = '30s'; \
      SET LOCAL jit = off";
 

@@ -1,6 +1,7 @@
-//! The search index: texts are numbered and taken in stretches, and for each run of characters in a stretch one row says which
-//! texts have it. A stretch of thousands shares its few thousand runs, so a message costs two or three small rows instead of a
-//! hundred entries. Stretches are merged into larger ones, so a run never has more than some dozen rows.
+//! The search index: texts are numbered and taken in stretches, and for each run of characters in a stretch one row
+//! says which texts have it. A stretch of thousands shares its few thousand runs, so a message costs two or three small
+//! rows instead of a hundred entries. Stretches are merged into larger ones, so a run never has more than some dozen
+//! rows.
 
 use std::collections::BTreeMap;
 
@@ -101,8 +102,8 @@ const INDEX_RUNS: &str = "\
 const MERGE_DUE: &str = "\
     SELECT level, (array_agg(last ORDER BY last))[$1] AS last FROM postroom_stretches
     WHERE level < $2 GROUP BY level HAVING count(*) >= $1 ORDER BY level LIMIT 1";
-/// Moves some rows of these stretches into the next level, one for each run: their lists one behind the other. Where a run's
-/// rows are moved in two pieces it has two there, which are told apart by the last stretch of each.
+/// Moves some rows of these stretches into the next level, one for each run: their lists one behind the other. Where a
+/// run's rows are moved in two pieces it has two there, which are told apart by the last stretch of each.
 const MERGE_PIECE: &str = "\
     WITH first AS (
         SELECT run, last, octet_length(numbers) AS bytes FROM postroom_runs
@@ -124,13 +125,14 @@ const MERGED: &str = "\
     WITH gone AS (DELETE FROM postroom_stretches WHERE level = $1 AND last <= $2)
     INSERT INTO postroom_stretches (level, last) VALUES ($1 + 1, $2)";
 
-/// Merges a piece of the stretches of the lowest level that has enough of them. Returns whether there was one. The index must
-/// be locked.
+/// Merges a piece of the stretches of the lowest level that has enough of them. Returns whether there was one. The
+/// index must be locked.
 pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<bool, Failure> {
     let most = Parameters::new().number(limits.merged_together).small_number(LEVEL_MAX);
     let Some(due) = most.row_if_any(client, MERGE_DUE).await? else { return Ok(false) };
     let (level, last): (i16, i64) = (due.get("level"), due.get("last"));
-    // While the server knows nothing of the table, as after a copy, it would read and sort a whole level for each piece.
+    // While the server knows nothing of the table, as after a copy, it would read and sort a whole level for each
+    // piece.
     client.batch_execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off").await?;
     let stretches = || Parameters::new().small_number(level).number(last);
     let piece = stretches().number(limits.merged_rows_max).number(MERGED_BYTES_MAX);
@@ -140,8 +142,8 @@ pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<bool, Fail
     Ok(true)
 }
 
-/// Takes some texts out that are gone and indexed, until they have so many bytes. Returns them; of a text that was never there
-/// null.
+/// Takes some texts out that are gone and indexed, until they have so many bytes. Returns them; of a text that was
+/// never there null.
 const TAKE_OUT: &str = "\
     WITH gone AS MATERIALIZED (
         SELECT g.ctid AS place, sum(octet_length(f.folded)) OVER (
@@ -160,8 +162,8 @@ const LOSE_RUNS: &str = "\
     ON CONFLICT (run) DO UPDATE SET texts = postroom_run_losses.texts + excluded.texts";
 const TAKEN_OUT: &str = "UPDATE postroom_search SET removed = removed + $1";
 
-/// Takes out some texts of rows that are gone, up to an arrival. Returns whether there were any. The index must be locked.
-/// Their numbers stay in the lists, and are found to stand for nothing; how many of a run are missing is noted.
+/// Takes out some texts of rows that are gone, up to an arrival. Returns whether there were any. The index must be
+/// locked. Their numbers stay in the lists, and are found to stand for nothing; how many of a run are missing is noted.
 pub(super) async fn take_out(client: &Client, limits: &Limits, indexed: i64) -> Result<bool, Failure> {
     let gone = Parameters::new().number(indexed).number(limits.gone_max).number(limits.indexed_bytes_max);
     let rows = gone.rows(client, TAKE_OUT).await?;

@@ -1,4 +1,5 @@
-//! Making and upgrading our tables, safe for any number of replicas that start at once, and refusing what cannot be served.
+//! Making and upgrading our tables, safe for any number of replicas that start at once, and refusing what cannot be
+//! served.
 
 use std::time::Duration;
 
@@ -44,8 +45,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often making the first table is tried: replicas that make it at the same instant get in each other's way.
 const TRIES_MAX: u32 = 20;
 
-// Making the tables waits for no standby, or it would wait without a word for one that is away. Nothing is acknowledged by it,
-// and a standby that has a later message has this too.
+// Making the tables waits for no standby, or it would wait without a word for one that is away. Nothing is acknowledged
+// by it, and a standby that has a later message has this too.
 const LEASE_TABLE: &str = "SET LOCAL synchronous_commit = local; \
      CREATE TABLE IF NOT EXISTS postroom_schema (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, \
      upgraded_by TEXT, upgraded_until TIMESTAMPTZ); \
@@ -102,12 +103,12 @@ async fn prepare_tables(session: &Session) -> Result<Prepared, Failure> {
 
 /// The version that the database has; 0: none of ours.
 pub(super) async fn version(session: &Session) -> Result<i32, Failure> {
-    let there = session.client.query_typed_one("SELECT to_regclass('postroom_schema') IS NOT NULL", &[]).await?;
-    if !there.get::<_, bool>(0) {
+    let there = "SELECT to_regclass('postroom_schema') IS NOT NULL";
+    if !Parameters::new().value::<bool>(&session.client, there).await? {
         return Ok(0);
     }
     let row = session.client.query_typed_opt("SELECT version FROM postroom_schema WHERE id = 1", &[]).await?;
-    Ok(row.map_or(0, |row| row.get(0)))
+    Ok(row.map_or(0, |row| row.get("version")))
 }
 
 /// Upgrades tables of an earlier build. Makes none where there are none.
@@ -160,11 +161,11 @@ fn of_making(error: Error) -> Failure {
 
 /// A table of that name which another program filled has no order of arrival.
 async fn refuse_foreign_rows(session: &Session) -> Result<(), Failure> {
-    let table = session.client.query_typed_one("SELECT to_regclass('messages') IS NOT NULL", &[]).await?;
-    if table.get::<_, bool>(0) && session.client.query_typed_opt("SELECT 1 FROM messages LIMIT 1", &[]).await?.is_some()
-    {
-        let why = "the database has a table 'messages' that Postroom did not make, with rows in it; use another database \
-                   or schema";
+    let (there, filled) = ("SELECT to_regclass('messages') IS NOT NULL", "SELECT EXISTS (SELECT 1 FROM messages)");
+    let is_there = async |sql| Parameters::new().value::<bool>(&session.client, sql).await;
+    if is_there(there).await? && is_there(filled).await? {
+        let why = "the database has a table 'messages' that Postroom did not make, with rows in it; use another \
+                   database or schema";
         return Err(Failure::Broken(why.to_owned()));
     }
     Ok(())
@@ -183,8 +184,8 @@ async fn make_lease_table(session: &Session) -> Result<(), Error> {
 
 /// Whether another transaction makes the same table just now.
 fn is_made_by_another(error: &Error) -> bool {
-    // `IF NOT EXISTS` does not see a table that another transaction is about to commit. Nor does it see the table, or the type
-    // of its rows, that was committed while it looked.
+    // `IF NOT EXISTS` does not see a table that another transaction is about to commit. Nor does it see the table, or
+    // the type of its rows, that was committed while it looked.
     let made_meanwhile = [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT];
     let is_made_meanwhile = error.code().is_some_and(|code| made_meanwhile.contains(code));
     is_made_meanwhile || matches!(Failure::from(error), Failure::Refused(_) | Failure::Retry(_))
@@ -220,9 +221,9 @@ async fn migrate(session: &Session, from: usize) -> Result<(), Error> {
 /// That what other programs do goes unnoticed, where it does, in one sentence.
 pub(super) async fn unnoted(session: &Session, version: i32) -> Result<Option<&'static str>, Failure> {
     let watched = if version < KNOWS_CLUSTERS { NOTING } else { "SELECT postroom_watched()" };
-    let is_watched: bool = session.client.query_typed_one(watched, &[]).await?.get(0);
-    let why = "a trigger of ours on messages is missing or disabled, or was for a while, so what other programs did is not \
-               all noted; a replica that runs, or `postroom reindex`, makes it anew and counts anew";
+    let is_watched: bool = Parameters::new().value(&session.client, watched).await?;
+    let why = "a trigger of ours on messages is missing or disabled, or was for a while, so what other programs did is \
+               not all noted; a replica that runs, or `postroom reindex`, makes it anew and counts anew";
     Ok((!is_watched).then_some(why))
 }
 
@@ -231,13 +232,14 @@ pub(super) fn unicode() -> String {
     format!("{}.{}.{}", UNICODE_VERSION.0, UNICODE_VERSION.1, UNICODE_VERSION.2)
 }
 
-/// Data that was restored into another cluster brings arrival numbers that this cluster's transactions have not reached: then all
-/// new ones are raised above them. Texts that were folded by another Unicode version are indexed anew.
+/// Data that was restored into another cluster brings arrival numbers that this cluster's transactions have not
+/// reached: then all new ones are raised above them. Texts that were folded by another Unicode version are indexed
+/// anew.
 async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
     let base = "SELECT arrival_base FROM postroom_state";
-    let before: i64 = session.client.query_typed_one(base, &[]).await?.get(0);
+    let before: i64 = Parameters::new().value(&session.client, base).await?;
     // Waits as a message does: a standby that took over without it would number messages below those that are counted.
-    let settled: i64 = Parameters::new().number(0).row(&session.client, arrival::SETTLE).await?.get(0);
+    let settled: i64 = Parameters::new().number(0).value(&session.client, arrival::SETTLE).await?;
     if settled != before {
         tell_of_another_cluster();
     }
@@ -258,8 +260,8 @@ async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
 /// Tells that numbers of arrival were raised.
 pub(super) fn tell_of_another_cluster() {
     log::warning(
-        "the data comes from another cluster, a backup or a promoted standby; arrival numbers are raised above those in \
-         it",
+        "the data comes from another cluster, a backup or a promoted standby; arrival numbers are raised above those \
+         in it",
     )
     .emit();
 }

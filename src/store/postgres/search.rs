@@ -132,8 +132,8 @@ impl Search<'_> {
         Ok(Found::ByText { total: counted + found.len() as u64, is_bound })
     }
 
-    /// Looks at candidates, which ascend, where they were written. Adds the matches to `found`, and returns the candidates
-    /// that are not there.
+    /// Looks at candidates, which ascend, where they were written. Adds the matches to `found`, and returns the
+    /// candidates that are not there.
     async fn matches_at_places(
         &self,
         term: Option<&Needle>,
@@ -180,8 +180,8 @@ impl Search<'_> {
     }
 }
 
-/// The conditions on an indexed text `t`, and the join that they need: that it has the term, if one is given, and is of a
-/// message that the columns of a filter let through and that is there still.
+/// The conditions on an indexed text `t`, and the join that they need: that it has the term, if one is given, and is of
+/// a message that the columns of a filter let through and that is there still.
 fn matching(query: &mut Query, state: &State, filter: &Filter, term: Option<&Needle>) -> (&'static str, String) {
     let mut matches = String::new();
     if let Some(term) = term {

@@ -93,7 +93,8 @@ impl Connector {
         }
     }
 
-    /// Ends all other connections at once. Whoever waits for an answer on one learns that it is lost, and what became of it is not known.
+    /// Ends all other connections at once. Whoever waits for an answer on one learns that it is lost, and what became
+    /// of it is not known.
     pub fn drop_all_but(&self, kept: Option<&Session>) {
         let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
         let (kept, dropped) =
@@ -107,6 +108,7 @@ impl Connector {
 fn is_about_encryption(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         Some(code) => *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        // The library tells the kind of its own errors by their texts only.
         None => error.to_string().contains("TLS"),
     }
 }
@@ -122,7 +124,8 @@ impl Session {
         self.warnings.load(Ordering::Relaxed)
     }
 
-    /// Has the server give up what it is doing for us, so that it holds nothing on behalf of nobody. Then the connection is closed.
+    /// Has the server give up what it is doing for us, so that it holds nothing on behalf of nobody. Then the
+    /// connection is closed.
     pub async fn cancel(self) {
         let token = self.client.cancel_token();
         let _ = tokio::time::timeout(CANCEL_PATIENCE, token.cancel_query(self.tls.clone())).await;

@@ -1,4 +1,5 @@
-//! State that requests and the tasks of the database thread share: the queue, the health, and the events that change it.
+//! State that requests and the tasks of the database thread share: the queue, the health, and the events that change
+//! it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -85,8 +86,8 @@ impl Shared {
         }
     }
 
-    /// Notes that the server cannot be reached, or is not fit to be written to: who waits for it is refused, and so is who comes,
-    /// until somebody finds it well.
+    /// Notes that the server cannot be reached, or is not fit to be written to: who waits for it is refused, and so is
+    /// who comes, until somebody finds it well.
     pub fn away(&self, failure: &Failure) {
         if failure.health().is_none() {
             return;
@@ -99,8 +100,8 @@ impl Shared {
         }
     }
 
-    /// The server was found well, and every task works: by somebody who began to look after so many failures. What failed
-    /// meanwhile is not refuted by it.
+    /// The server was found well, and every task works: by somebody who began to look after so many failures. What
+    /// failed meanwhile is not refuted by it.
     pub fn recovered(&self, failures: u64) {
         self.well.fetch_add(1, Ordering::Relaxed);
         if self.failures.load(Ordering::Relaxed) == failures && self.set_health(Health::Ready) != Health::Ready {

@@ -1,5 +1,6 @@
-//! What is known without counting: the counters that are kept in the background, and the short tail of rows that they do not
-//! hold yet, added up in the same snapshot. So every number is exact, and no row is fought over when messages are stored.
+//! What is known without counting: the counters that are kept in the background, and the short tail of rows that they
+//! do not hold yet, added up in the same snapshot. So every number is exact, and no row is fought over when messages
+//! are stored.
 
 use tokio_postgres::Client;
 
@@ -49,8 +50,8 @@ impl State {
     }
 }
 
-/// What the counters do not hold, as rows `m` of sender, time and `n`: one for each row behind the watermark, and minus one
-/// for each that they hold though it is gone.
+/// What the counters do not hold, as rows `m` of sender, time and `n`: one for each row behind the watermark, and minus
+/// one for each that they hold though it is gone.
 fn uncounted(counted: &str) -> String {
     format!(
         "(SELECT from_msisdn, ts, 1 AS n FROM messages WHERE arrival > {counted}
@@ -229,9 +230,9 @@ pub(super) async fn stats(snapshot: &Snapshot<'_>) -> Result<Stats, Failure> {
     let state = State::read(client).await?;
     let mut query = Query::default();
     let uncounted = uncounted(&query.bind_number(state.counted));
-    // A sender among the first in the end is among the first of the counters, or has rows in the tail; so as many more of the
-    // counters are needed as have rows there that are gone. The count of each sender is asked for one by one: the tail is
-    // short, and a join would read all senders.
+    // A sender among the first in the end is among the first of the counters, or has rows in the tail; so as many more
+    // of the counters are needed as have rows there that are gone. The count of each sender is asked for one by one:
+    // the tail is short, and a join would read all senders.
     query.text = format!(
         "WITH tail AS MATERIALIZED (
              SELECT t.from_msisdn, t.n,

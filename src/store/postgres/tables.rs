@@ -1,6 +1,6 @@
-//! Whether our tables can be used as they lie: rights, row security, and who else has a hand in them. Asked at every start and by
-//! `check`, and by the watch before it says that the database is well again: a right that is missing for one statement of many
-//! would show as a readiness that turns red and green.
+//! Whether our tables can be used as they lie: rights, row security, and who else has a hand in them. Asked at every
+//! start and by `check`, and by the watch before it says that the database is well again: a right that is missing for
+//! one statement of many would show as a readiness that turns red and green.
 
 use super::failure::Failure;
 use super::session::Session;
@@ -11,8 +11,9 @@ pub(super) const NO_CREATE: &str =
 /// Rights that are told one by one.
 const TOLD_MAX: usize = 3;
 
-/// Tables of ours that answers and background work touch, and functions and sequences that they call. What a role lacks, and tables
-/// of which row security hides rows from it. Of messages nothing is changed. What is not there is not asked about.
+/// Tables of ours that answers and background work touch, and functions and sequences that they call. What a role
+/// lacks, and tables of which row security hides rows from it. Of messages nothing is changed. What is not there is not
+/// asked about.
 const LACKING: &str = "\
     WITH ours AS (
         SELECT name, to_regclass(name)::oid AS id FROM unnest(ARRAY['messages', 'postroom_state', 'postroom_buckets',
@@ -33,7 +34,8 @@ const LACKING: &str = "\
     ) AS lacking, ARRAY(SELECT name FROM ours WHERE row_security_active(id)) AS hiding";
 
 /// Tables of ours that Citus manages. Asked only where it is, since its catalogue is not there otherwise.
-const MANAGED: &str = "SELECT c.relname::text AS name FROM pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid \
+const MANAGED: &str = "\
+     SELECT c.relname::text AS name FROM pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid \
      WHERE pg_table_is_visible(c.oid) AND (c.relname = 'messages' OR left(c.relname::text, 9) = 'postroom_') \
      ORDER BY c.relname LIMIT 1";
 

@@ -105,8 +105,8 @@ fn load(roots: &Roots) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), 
     Ok((store, loaded.certs))
 }
 
-/// Proves as much as was asked for. Without an authority the connection is encrypted, and nothing is known of who answers: that
-/// is what `sslmode=require` means to everybody.
+/// Proves as much as was asked for. Without an authority the connection is encrypted, and nothing is known of who
+/// answers: that is what `sslmode=require` means to everybody.
 #[derive(Debug)]
 struct Verifier {
     authority: Option<Arc<WebPkiServerVerifier>>,

@@ -1,5 +1,5 @@
-//! Whether the database is well: asked by readiness, and asked again by itself while it is not, so that everything comes back
-//! without an operator and without a message at stake.
+//! Whether the database is well: asked by readiness, and asked again by itself while it is not, so that everything
+//! comes back without an operator and without a message at stake.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,7 +31,8 @@ const PROBE: &str = "\
     WITH filler AS (SELECT string_agg(md5(random()::text), '') AS text FROM generate_series(1, 4096)),
          away AS (DELETE FROM postroom_probe)
     INSERT INTO postroom_probe SELECT convert_to(text, 'UTF8') FROM filler
-    WHERE set_config('synchronous_commit', $1, true) <> '' AND set_config('client_min_messages', 'warning', true) <> ''";
+    WHERE set_config('synchronous_commit', $1, true) <> ''
+        AND set_config('client_min_messages', 'warning', true) <> ''";
 /// The database in numbers for `/metrics`: bytes, and rows that wait to be counted and indexed.
 const GAUGES: &str = "\
     SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
@@ -107,7 +108,8 @@ impl Watch {
         match tokio::time::timeout(PATIENCE, self.try_look()).await {
             Ok(Ok(())) => {
                 if self.silent.take() == Some(well) {
-                    // A new way to it works, and nobody got anything by the old ones since: they are dead without having been closed.
+                    // A new way to it works, and nobody got anything by the old ones since: they are dead without
+                    // having been closed.
                     self.connector.drop_all_but(self.session.as_ref());
                 }
                 self.ask_others(failures).await;
@@ -124,8 +126,8 @@ impl Watch {
             }
             Err(_) => {
                 if let Some(session) = self.session.take() {
-                    // A statement that waits for a standby or a lock would go on waiting there, one more for each look. The
-                    // caller does not wait for this.
+                    // A statement that waits for a standby or a lock would go on waiting there, one more for each look.
+                    // The caller does not wait for this.
                     tokio::task::spawn_local(session.cancel());
                 }
                 let failure = Failure::Lost(format!("no answer within {} s", PATIENCE.as_secs()));

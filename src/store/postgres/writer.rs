@@ -1,5 +1,5 @@
-//! The tasks that write. Each takes one job, then whatever queued during its last round trip (no timer), writes one statement,
-//! which is one transaction, then answers everyone in it. Several are in flight, on a connection each.
+//! The tasks that write. Each takes one job, then whatever queued during its last round trip (no timer), writes one
+//! statement, which is one transaction, then answers everyone in it. Several are in flight, on a connection each.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -234,8 +234,8 @@ impl Writer {
                 Err(failure) => return Err(failure),
             }
         }
-        // A row that stood in the way was committed before our statement ended, so our own commit, if there was one, waited
-        // for everything that the other one waits for.
+        // A row that stood in the way was committed before our statement ended, so our own commit, if there was one,
+        // waited for everything that the other one waits for.
         let is_fenced = created > 0 && statements == 1;
         if !batch.open().is_empty() {
             let found =
