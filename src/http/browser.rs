@@ -21,11 +21,11 @@ fn allowed_origin(access: &AccessConfig, headers: &HeaderMap) -> Option<HeaderVa
 
 /// Answers the question that a browser asks before it reads with a token.
 pub fn preflight(app: &AppState, found: &Found<'_>, method: &Method, headers: &HeaderMap) -> Option<Answer> {
-    let asks = *method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let shared = found.rows().iter().filter(|row| row.cors == Cors::Named);
-    if !asks || shared.clone().next().is_none() {
+    if *method != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         return None;
     }
+    let shared = found.rows().iter().filter(|row| row.cors == Cors::Named);
+    shared.clone().next()?;
     allowed_origin(&app.access(), headers)?;
     let mut answer = Answer::default();
     *answer.status_mut() = StatusCode::NO_CONTENT;
