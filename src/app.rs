@@ -88,8 +88,8 @@ impl App {
         Reloader(Arc::downgrade(&self.state))
     }
 
-    /// Serves until `shutdown` is done, then stops: not ready, no new connections, finish requests, close the queue, join the
-    /// writer, checkpoint.
+    /// Serves until `shutdown` is done, then stops: not ready, no new connections, finish requests, close the queue,
+    /// join the writer, checkpoint.
     pub async fn run_until(self, shutdown: impl Future<Output = Stop>) -> anyhow::Result<()> {
         let Self { state, listener, reading } = self;
         let serve = |listener, face| connection::serve(Arc::clone(&state), listener, face, state.stop.subscribe());
@@ -134,8 +134,8 @@ impl App {
 pub struct Reloader(Weak<AppState>);
 
 impl Reloader {
-    /// Takes over the doors, with their secrets and options, and who may read; or else, if the settings cannot be used, nothing
-    /// of them.
+    /// Takes over the doors, with their secrets and options, and who may read; or else, if the settings cannot be used,
+    /// nothing of them.
     pub fn reload(&self, read: Result<Config, ConfigError>) {
         let Some(state) = self.0.upgrade() else { return };
         let Config { sources, access, cautions: settings, .. } = match read {
@@ -183,8 +183,8 @@ fn warn_of_open_reading() {
     .emit();
 }
 
-/// File descriptors that the process needs beside its connections: the database, its log and its readers, the runtime, and a
-/// reserve, so that full connections never keep the database from being opened again.
+/// File descriptors that the process needs beside its connections: the database, its log and its readers, the runtime,
+/// and a reserve, so that full connections never keep the database from being opened again.
 const FILES_RESERVED: u64 = 64;
 
 /// Raises the limit of open files, and answers how many connections it allows.

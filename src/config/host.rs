@@ -1,4 +1,5 @@
-//! Hosts, as they are written in settings, in URLs and in headers: names, IPv4 addresses, and IPv6 addresses in brackets.
+//! Hosts, as they are written in settings, in URLs and in headers: names, IPv4 addresses, and IPv6 addresses in
+//! brackets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,8 +8,8 @@ const WITHOUT_ORIGIN: [&str; 9] = ["about", "blob", "data", "file", "ftp", "java
 /// Longest name of a host (RFC 1035, §2.3.4).
 const NAME_BYTES_MAX: usize = 253;
 
-/// An origin as browsers send it in `Origin`: lower case, without the port that the scheme implies, without a path. `*` stays. What
-/// no browser sends is refused with the reason.
+/// An origin as browsers send it in `Origin`: lower case, without the port that the scheme implies, without a path. `*`
+/// stays. What no browser sends is refused with the reason.
 pub fn origin(text: &str) -> Result<String, &'static str> {
     if text == "*" {
         return Ok(text.to_owned());
@@ -55,7 +56,8 @@ pub fn origin(text: &str) -> Result<String, &'static str> {
 
 const PATTERN: &str = "is a pattern, and patterns are not known; name each origin, or give * alone for all";
 
-/// A host and perhaps a port, as they stand in a URL. The host comes back in lower case, addresses in their shortest form.
+/// A host and perhaps a port, as they stand in a URL. The host comes back in lower case, addresses in their shortest
+/// form.
 pub fn authority(text: &str) -> Result<(String, Option<u16>), &'static str> {
     if text.contains('*') {
         return Err(PATTERN);
@@ -90,7 +92,8 @@ pub fn authority(text: &str) -> Result<(String, Option<u16>), &'static str> {
     Ok((host, port))
 }
 
-/// A host that is no IPv6 address, in lower case. What ends in a number is an IPv4 address, and browsers know no other form of it.
+/// A host that is no IPv6 address, in lower case. What ends in a number is an IPv4 address, and browsers know no other
+/// form of it.
 fn name(host: &str) -> Result<String, &'static str> {
     let whole = host.strip_suffix('.').unwrap_or(host);
     if whole.is_empty() {

@@ -172,8 +172,8 @@ impl Inputs {
         }
     }
 
-    /// A secret of the environment that is no setting of the table: the variable, or the file that `<NAME>_FILE` names. `None`
-    /// where it was not given at all; given and empty is an error.
+    /// A secret of the environment that is no setting of the table: the variable, or the file that `<NAME>_FILE` names.
+    /// `None` where it was not given at all; given and empty is an error.
     pub(super) fn environment_secret(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
         let Some(bytes) = self.environment_or_its_file(name)? else { return Ok(None) };
         self.secret_of(bytes, name).map(Some).ok_or_else(|| complaint_about(name, "must not be empty"))

@@ -12,7 +12,8 @@ pub struct Setting {
     pub default: &'static str,
     /// What it is for, with its unit.
     pub about: &'static str,
-    /// A secret is given by the environment or by a file of its own (`<NAME>_FILE`), never by a flag or in clear in the file.
+    /// A secret is given by the environment or by a file of its own (`<NAME>_FILE`), never by a flag or in clear in the
+    /// file.
     pub secret: bool,
 }
 

@@ -58,7 +58,8 @@ fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
     Err(ConfigError::Setting { said_by: given.said_by, problem })
 }
 
-/// What a path holds that is hardly meant as a part of it. The original service takes it as one, so there may be such files.
+/// What a path holds that is hardly meant as a part of it. The original service takes it as one, so there may be such
+/// files.
 fn said_beside(path: &str) -> Option<&'static str> {
     let has_query = path.rsplit_once('?').is_some_and(|(_, query)| query.is_empty() || query.contains('='));
     match path {

@@ -137,8 +137,8 @@ impl<'a> Record<'a> {
 }
 
 impl Drop for Record<'_> {
-    /// The client went away, or a stop ran out of patience, before there was an answer. What it brought may be stored all the
-    /// same; it will ask again, and hear that it is.
+    /// The client went away, or a stop ran out of patience, before there was an answer. What it brought may be stored
+    /// all the same; it will ask again, and hear that it is.
     fn drop(&mut self) {
         if !self.answered {
             self.app.metrics.refused(Refusal::Unanswered);

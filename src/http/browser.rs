@@ -21,11 +21,11 @@ fn allowed_origin(access: &AccessConfig, headers: &HeaderMap) -> Option<HeaderVa
 
 /// Answers the question that a browser asks before it reads with a token.
 pub fn preflight(app: &AppState, found: &Found<'_>, method: &Method, headers: &HeaderMap) -> Option<Answer> {
-    let asks = *method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let shared = found.rows().iter().filter(|row| row.cors == Cors::Named);
-    if !asks || shared.clone().next().is_none() {
+    if *method != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         return None;
     }
+    let shared = found.rows().iter().filter(|row| row.cors == Cors::Named);
+    shared.clone().next()?;
     allowed_origin(&app.access(), headers)?;
     let mut answer = Answer::default();
     *answer.status_mut() = StatusCode::NO_CONTENT;
@@ -40,6 +40,13 @@ pub fn preflight(app: &AppState, found: &Found<'_>, method: &Method, headers: &H
 /// Adds to an answer what browsers have to know. The doors answer machines, but a browser can be led there too.
 pub fn guard(app: &AppState, route: Option<&Route>, headers: &HeaderMap, answer: &mut Answer) {
     let access = app.access();
+    let cache = route.map_or(Cache::NoStore, |route| route.cache);
+    if let Cache::Public { seconds } = cache
+        && answer.status() == StatusCode::OK
+        && let Ok(value) = HeaderValue::try_from(format!("public, max-age={seconds}"))
+    {
+        answer.headers_mut().insert(CACHE_CONTROL, value);
+    }
     let is_shared = route.is_some_and(|route| route.cors == Cors::Named);
     if let Some(origin) = is_shared.then(|| allowed_origin(&access, headers)).flatten() {
         let out = answer.headers_mut();
@@ -53,19 +60,13 @@ pub fn guard(app: &AppState, route: Option<&Route>, headers: &HeaderMap, answer:
         // The answer depends on who asks, and a cache in between must know.
         answer.headers_mut().insert(VARY, HeaderValue::from_static("origin"));
     }
-    let is_ok = answer.status() == StatusCode::OK;
     let mut absent = |name: HeaderName, value: HeaderValue| {
         answer.headers_mut().entry(name).or_insert(value);
     };
     absent(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     absent(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     absent(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
-    match route.map_or(Cache::NoStore, |route| route.cache) {
-        Cache::NoStore => absent(CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        Cache::Public { seconds } if is_ok => {
-            let value = HeaderValue::try_from(format!("public, max-age={seconds}"));
-            value.into_iter().for_each(|value| absent(CACHE_CONTROL, value));
-        }
-        Cache::Unsaid | Cache::Public { .. } => {}
+    if cache == Cache::NoStore {
+        absent(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }

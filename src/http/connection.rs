@@ -119,12 +119,7 @@ async fn attend(
         Ok::<_, Infallible>(answer)
     });
     let io = TokioIo::new(Watched { stream, app, pulse, instead: None, discarded: 0 });
-    let connection = http1::Builder::new()
-        .max_header_size(app.limits.header_bytes_max)
-        .max_buf_size(app.limits.header_bytes_max)
-        .max_headers(app.limits.headers_max)
-        .serve_connection(io, service);
-    let mut connection = pin!(connection);
+    let mut connection = pin!(within_limits(app).serve_connection(io, service));
     let mut stopping = false;
     let mut stopped = pin!(stop.wait_for(|stage| *stage == Stage::Stopping));
     let attention = || std::future::poll_fn(|_| if pulse.takes_attention() { Poll::Ready(()) } else { Poll::Pending });
@@ -159,6 +154,16 @@ async fn attend(
             }
         }
     }
+}
+
+/// HTTP with the limits of the settings.
+fn within_limits(app: &AppState) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_header_size(app.limits.header_bytes_max)
+        .max_buf_size(app.limits.header_bytes_max)
+        .max_headers(app.limits.headers_max);
+    builder
 }
 
 /// A socket that tells its connection's pulse, and lingers before it closes where that is called for.

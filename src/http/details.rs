@@ -1,4 +1,5 @@
-//! What is known beyond a listing: one message with all of it, how far a sent message came, and everything that is neither.
+//! What is known beyond a listing: one message with all of it, how far a sent message came, and everything that is
+//! neither.
 
 use hyper::header::{CONTENT_DISPOSITION, HeaderName, HeaderValue};
 

@@ -1,5 +1,5 @@
-//! `GET /openapi.json` and `GET /docs`: the contract for machines and for people. Every byte comes from the binary, under a
-//! policy that lets the browser load nothing from anywhere else.
+//! `GET /openapi.json` and `GET /docs`: the contract for machines and for people. Every byte comes from the binary,
+//! under a policy that lets the browser load nothing from anywhere else.
 
 use std::sync::{Arc, LazyLock};
 

@@ -34,7 +34,8 @@ struct Exchange<'a> {
     found: Option<Found<'a>>,
 }
 
-/// Answers a request. `fault` is what the connection found wrong with its head. Never panics: a panic on the way is a 500.
+/// Answers a request. `fault` is what the connection found wrong with its head. Never panics: a panic on the way is a
+/// 500.
 pub async fn respond(
     app: &AppState,
     (face, peer): (Face, IpAddr),
@@ -143,9 +144,9 @@ fn head_fault(headers: &HeaderMap, version: Version) -> Option<&'static str> {
     }
 }
 
-/// Runs `work` to its end, or to its deadline, when it is `late`, or to a panic; the panic hook has told of that by then. A timer
-/// would cost each request what hardly any needs: the connection's watchdog wakes all of it at either deadline
-/// (see `Pulse::next_check`).
+/// Runs `work` to its end, or to its deadline, when it is `late`, or to a panic; the panic hook has told of that by
+/// then. A timer would cost each request what hardly any needs: the connection's watchdog wakes all of it at either
+/// deadline (see `Pulse::next_check`).
 pub async fn within<T>(
     mut work: Pin<&mut impl Future<Output = Result<T, ApiError>>>,
     deadline: Instant,
@@ -159,7 +160,8 @@ pub async fn within<T>(
     .await
 }
 
-/// Counts and logs what hyper could not read as a request, and puts the answer in our words: the connection ends with it.
+/// Counts and logs what hyper could not read as a request, and puts the answer in our words: the connection ends with
+/// it.
 pub fn refuse_unparsable(app: &AppState, status: StatusCode) -> Vec<u8> {
     let refusal = match status {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => Refusal::HeadersTooLarge,

@@ -125,15 +125,12 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_setting_and_the_scope() {
-        let refused = |is_configured| ApiError::NotPermitted { needed: Scope::Operate, is_configured };
+        let sufficient = "it needs a token of POSTROOM_API_OPERATOR_TOKEN or POSTROOM_API_ADMIN_TOKEN";
         for (is_configured, detail) in [
-            (
-                true,
-                "the token may not do this: it needs a token of POSTROOM_API_OPERATOR_TOKEN or POSTROOM_API_ADMIN_TOKEN",
-            ),
-            (false, "nobody may do this: POSTROOM_API_OPERATOR_TOKEN is not set"),
+            (true, format!("the token may not do this: {sufficient}")),
+            (false, "nobody may do this: POSTROOM_API_OPERATOR_TOKEN is not set".to_owned()),
         ] {
-            let error = refused(is_configured);
+            let error = ApiError::NotPermitted { needed: Scope::Operate, is_configured };
             assert_eq!(error.detail(), detail);
             let scheme = "Bearer error=\"insufficient_scope\", scope=\"operate\"";
             assert_eq!(error.answer().headers()["www-authenticate"], scheme);

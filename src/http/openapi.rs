@@ -1,5 +1,5 @@
-//! The OpenAPI 3.1 document: the route table says which paths there are, handlers and views describe them (so their attributes leave the
-//! path empty). `docs/openapi.json` is its snapshot.
+//! The OpenAPI 3.1 document: the route table says which paths there are, handlers and views describe them (so their
+//! attributes leave the path empty). `docs/openapi.json` is its snapshot.
 
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -35,8 +35,8 @@ impl Modify for Security {
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .description(Some(
-                "A token of API_TOKEN, POSTROOM_API_OPERATOR_TOKEN or POSTROOM_API_ADMIN_TOKEN; the header X-Postroom-Token takes it too. \
-                 Not needed for reading while API_TOKEN is unset.",
+                "A token of API_TOKEN, POSTROOM_API_OPERATOR_TOKEN or POSTROOM_API_ADMIN_TOKEN; the header \
+                 X-Postroom-Token takes it too. Not needed for reading while API_TOKEN is unset.",
             ))
             .build();
         let signature = ApiKeyValue::with_description(

@@ -1,5 +1,5 @@
-//! The query string of `/messages`: every parameter is optional, the last of a repeated one counts, unknown ones are ignored,
-//! and all that are wrong are told at once.
+//! The query string of `/messages`: every parameter is optional, the last of a repeated one counts, unknown ones are
+//! ignored, and all that are wrong are told at once.
 
 use std::borrow::Cow;
 
@@ -16,25 +16,7 @@ use crate::domain::{
 
 /// Reads a query string (without the question mark).
 pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
-    let mut given = Given::default();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let place = match name.as_ref() {
-            "limit" => &mut given.limit,
-            "offset" => &mut given.offset,
-            "from" => &mut given.from,
-            "since" => &mut given.since,
-            "q" => &mut given.q,
-            "order" => &mut given.order,
-            "cursor" => &mut given.cursor,
-            "total" => &mut given.total,
-            "to" => &mut given.to,
-            "until" => &mut given.until,
-            "source" => &mut given.source,
-            "kind" => &mut given.kind,
-            _ => continue,
-        };
-        *place = Some(value.into_owned());
-    }
+    let given = Given::read(query);
     let limit =
         given.limit.as_deref().map_or(Ok(i64::from(LIMIT_DEFAULT)), |text| integer(text, 1, i64::from(LIMIT_MAX)));
     let offset = given.offset.as_deref().map_or(Ok(0), |text| integer(text, 0, i64::MAX));
@@ -83,13 +65,18 @@ pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
                 ("cursor", start.err(), given.cursor),
                 ("total", bounded.err(), given.total),
             ];
-            let error = |(name, invalid, input): (_, Option<Invalid>, Option<String>)| {
-                let input = Value::String(input.unwrap_or_default());
-                Some(FieldError { place: Place::QueryParameter(name), invalid: invalid?, input })
-            };
-            Err(errors.into_iter().filter_map(error).collect())
+            Err(refusals(errors))
         }
     }
+}
+
+/// The parameters that break their rules, each with its value.
+fn refusals<const COUNT: usize>(errors: [(&'static str, Option<Invalid>, Option<String>); COUNT]) -> Vec<FieldError> {
+    let refusal = |(name, invalid, input): (_, Option<Invalid>, Option<String>)| {
+        let input = Value::String(input.unwrap_or_default());
+        Some(FieldError { place: Place::QueryParameter(name), invalid: invalid?, input })
+    };
+    errors.into_iter().filter_map(refusal).collect()
 }
 
 /// The parameters as they came, decoded.
@@ -110,6 +97,30 @@ struct Given {
 }
 
 impl Given {
+    /// The parameters of a query string; the last of a repeated one counts.
+    fn read(query: &str) -> Self {
+        let mut given = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let place = match name.as_ref() {
+                "limit" => &mut given.limit,
+                "offset" => &mut given.offset,
+                "from" => &mut given.from,
+                "since" => &mut given.since,
+                "q" => &mut given.q,
+                "order" => &mut given.order,
+                "cursor" => &mut given.cursor,
+                "total" => &mut given.total,
+                "to" => &mut given.to,
+                "until" => &mut given.until,
+                "source" => &mut given.source,
+                "kind" => &mut given.kind,
+                _ => continue,
+            };
+            *place = Some(value.into_owned());
+        }
+        given
+    }
+
     /// What was given and is not empty.
     fn text(value: &Option<String>) -> Option<&str> {
         value.as_deref().filter(|text| !text.is_empty())
@@ -138,8 +149,9 @@ fn bounded(text: &str) -> Result<bool, Invalid> {
     }
 }
 
-/// The page after `position`, as a reference relative to this one (`path`): a proxy may show us under any name, and below any
-/// path. None unless the query asks for it by `cursor` or `order`, so that nothing changes for clients that know neither.
+/// The page after `position`, as a reference relative to this one (`path`): a proxy may show us under any name, and
+/// below any path. None unless the query asks for it by `cursor` or `order`, so that nothing changes for clients that
+/// know neither.
 pub fn next_link(path: &str, query: &str, position: &Position) -> Option<String> {
     let given: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
     if !given.iter().any(|(name, _)| matches!(name.as_ref(), "cursor" | "order")) {
@@ -151,7 +163,8 @@ pub fn next_link(path: &str, query: &str, position: &Position) -> Option<String>
     Some(next.append_pair("cursor", &cursor::encode(position)).finish())
 }
 
-/// A whole number, with a sign and white space around it if need be. Numbers beyond 64 bits count as the greatest or least.
+/// A whole number, with a sign and white space around it if need be. Numbers beyond 64 bits count as the greatest or
+/// least.
 fn integer(text: &str, least: i64, most: i64) -> Result<i64, Invalid> {
     let trimmed = text.trim();
     let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
@@ -186,11 +199,7 @@ pub fn event_request(query: &str) -> Result<EventRequest, Vec<FieldError>> {
         }
         (wanted, below) => {
             let errors = [("limit", wanted.err(), limit), ("before", below.err(), before)];
-            let error = |(name, invalid, input): (_, Option<Invalid>, Option<String>)| {
-                let input = Value::String(input.unwrap_or_default());
-                Some(FieldError { place: Place::QueryParameter(name), invalid: invalid?, input })
-            };
-            Err(errors.into_iter().filter_map(error).collect())
+            Err(refusals(errors))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The last refused requests, for whoever wants to find out why: a bounded number of small files, off by default.
 //!
-//! Anybody can be refused, so anybody can have something written here: hence the ring of files, the limit on bodies, and the limit
-//! on how many a second. Nothing waits for the writing, and headers that hold secrets are left out.
+//! Anybody can be refused, so anybody can have something written here: hence the ring of files, the limit on bodies,
+//! and the limit on how many a second. Nothing waits for the writing, and headers that hold secrets are left out.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,7 +79,8 @@ impl Quarantine {
     }
 }
 
-/// The number of the next file: behind the newest one that an earlier run left, so that the oldest are overwritten first.
+/// The number of the next file: behind the newest one that an earlier run left, so that the oldest are overwritten
+/// first.
 fn first_number(config: &QuarantineConfig) -> u64 {
     let number = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".json")?.parse::<u64>().ok();
     let files = std::fs::read_dir(&config.folder).into_iter().flatten().flatten();
@@ -145,8 +146,8 @@ fn captured(source: &Source, request: &Request<'_>, reason: BadSignature, now: M
     })
 }
 
-/// What could be used again by whoever reads it; at doors that are opened by the secret itself it might stand anywhere. A header
-/// that came twice is left out too: a file has room for one.
+/// What could be used again by whoever reads it; at doors that are opened by the secret itself it might stand anywhere.
+/// A header that came twice is left out too: a file has room for one.
 fn holds_secret(source: &Source, headers: &HeaderMap, name: &str) -> bool {
     let harmless = || {
         let kept = source.scheme.kept_headers.contains(&name);

@@ -24,8 +24,8 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     headers.get(REQUEST_ID).filter(sane).cloned().unwrap_or_else(fresh_request_id)
 }
 
-/// A UUID of version 7 (RFC 9562, §5.7): sorted by time, and random by a keyed hash of a counter, which asks the system for
-/// nothing and so cannot fail.
+/// A UUID of version 7 (RFC 9562, §5.7): sorted by time, and random by a keyed hash of a counter, which asks the system
+/// for nothing and so cannot fail.
 pub fn fresh_request_id() -> HeaderValue {
     static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNTER: AtomicU64 = AtomicU64::new(0);

@@ -35,8 +35,8 @@ pub struct Route {
     pub operation: Option<fn() -> OpenApi>,
 }
 
-/// A path, without a slash at its end. One part in braces stands for any text that is not empty and does not begin with a slash: an id
-/// may hold slashes.
+/// A path, without a slash at its end. One part in braces stands for any text that is not empty and does not begin with
+/// a slash: an id may hold slashes.
 #[derive(Debug, Clone, Copy)]
 pub struct Path {
     /// As it is written in documents.

@@ -1,5 +1,5 @@
-//! The route table: an endpoint is one row, and nothing else names it. Labels, matching, tokens, rates, CORS, `Allow`, listeners, caching
-//! and the paths of the OpenAPI document follow from the row.
+//! The route table: an endpoint is one row, and nothing else names it. Labels, matching, tokens, rates, CORS, `Allow`,
+//! listeners, caching and the paths of the OpenAPI document follow from the row.
 
 use hyper::Method;
 
@@ -12,8 +12,8 @@ pub const ROOT: &str = "/";
 /// The source of the contract.
 pub const WEBHOOK: &str = "/webhook";
 
-/// Every path with a response other than 404. The first row that matches counts; a path that extends another one behind its braces stands
-/// directly behind it, and goes before it. Rows of one path stand together.
+/// Every path with a response other than 404. The first row that matches counts; a path that extends another one behind
+/// its braces stands directly behind it, and goes before it. Rows of one path stand together.
 pub static ROUTES: &[Route] = &[
     Route {
         path: Path::new(ROOT),
@@ -290,8 +290,8 @@ pub fn methods<'a>(rows: impl Iterator<Item = &'a Route> + Clone) -> String {
     taken.map(Method::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// The methods of rows in the form of the header `Allow`. At sources HEAD asks whether there is anything, and one with a handshake takes
-/// GET too.
+/// The methods of rows in the form of the header `Allow`. At sources HEAD asks whether there is anything, and one with
+/// a handshake takes GET too.
 pub fn allowed(rows: &[Route], has_handshake: bool) -> String {
     let taken = methods(rows.iter());
     let is_read = rows.iter().any(|row| row.method == Method::GET || row.access == Access::Signed);
@@ -299,8 +299,8 @@ pub fn allowed(rows: &[Route], has_handshake: bool) -> String {
     format!("{handshake}{taken}{}, OPTIONS", if is_read { ", HEAD" } else { "" })
 }
 
-/// The path with one slash in front of `webhook`, where there are several: a slash at the end of a base URL makes two. Elsewhere
-/// they stay, and lead nowhere, so that no rule of a proxy about a path is passed by with one slash more.
+/// The path with one slash in front of `webhook`, where there are several: a slash at the end of a base URL makes two.
+/// Elsewhere they stay, and lead nowhere, so that no rule of a proxy about a path is passed by with one slash more.
 fn source_path(path: &str) -> &str {
     let bare = path.trim_start_matches('/');
     if path.len() <= bare.len() + 1 {

@@ -1,5 +1,5 @@
-//! What came in at each door. Doors can be added while the service runs; the counts of one that was taken away stay, because
-//! counters never go back.
+//! What came in at each door. Doors can be added while the service runs; the counts of one that was taken away stay,
+//! because counters never go back.
 
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

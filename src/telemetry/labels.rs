@@ -46,7 +46,8 @@ labels! {
         BodyTooSlow = "body_too_slow",
         /// 413
         BodyTooLarge = "body_too_large",
-        /// 503, or closed before there was a request: it made no progress while another connection waited for its place.
+        /// 503, or closed before there was a request: it made no progress while another connection waited for its
+        /// place.
         ConnectionGaveWay = "connection_gave_way",
         /// 503: all bodies under way together are too large.
         BodiesTooLarge = "bodies_too_large",

@@ -112,9 +112,10 @@ fn tokens_of_higher_scopes_are_settings_like_the_one_for_reading() {
         let reply = server.client().request("GET", "/messages", &[("X-Postroom-Token", "from-a-file")], b"").unwrap();
         assert_eq!(reply.status, 200, "{name}");
 
-        let (status, stdout, _) = Setup::new().env(name, "good-token").env("API_TOKEN", "other").arg("check").run();
+        let (status, stdout, _) =
+            Setup::new().env(name, "good-token").env("API_TOKEN", "other-token").arg("check").run();
         assert!(status.success() && !stdout.contains("caution        ") && !stdout.contains("good-token"), "{stdout}");
-        let twice = Setup::new().env(name, "same-token").env(shared, "other, same-token");
+        let twice = Setup::new().env(name, "same-token").env(shared, "other-token, same-token");
         let (status, stdout, _) = twice.arg("check").run();
         let caution = format!("caution        {name} has a token that {shared} has too");
         assert!(status.success() && stdout.contains(&caution) && !stdout.contains("same-token"), "{stdout}");
