@@ -1,5 +1,5 @@
-//! An SQLite file as one end of a copy. It is read and written as any other program would: what keeps our own objects true
-//! for other programs does so here.
+//! An SQLite file as one end of a copy. It is read and written as any other program would: what keeps our own objects
+//! true for other programs does so here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -142,7 +142,8 @@ impl SqliteEnd {
         Ok(things)
     }
 
-    /// A file that was not upgraded yet is copied as if it had been: its conflicts have the keys that an upgrade gives them.
+    /// A file that was not upgraded yet is copied as if it had been: its conflicts have the keys that an upgrade gives
+    /// them.
     fn upgrade_conflicts(&self, events: &mut [Thing]) -> Result<(), CopyError> {
         let mut find = self.connection.prepare_cached("SELECT 1 FROM postroom_events WHERE event_key = ?1")?;
         for event in events {
