@@ -10,8 +10,8 @@ pub const CONFLICT: &str = "conflict";
 /// Stands in the key between the message and the body that brought the copy.
 const MARK: &str = "#conflict:";
 
-/// The key of the event that records a conflict: the message and the body that brought the other copy, so the same body sent again
-/// is recorded once. The body stands there by its digest, which is the same in every database.
+/// The key of the event that records a conflict: the message and the body that brought the other copy, so the same body
+/// sent again is recorded once. The body stands there by its digest, which is the same in every database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConflictKey(String);
 
@@ -26,8 +26,9 @@ impl ConflictKey {
         Self(format!("{message}{MARK}{start:016x}"))
     }
 
-    /// The key of an event that an earlier version recorded on SQLite, where the key ended with the number of the body. None where
-    /// the event has no such key, and where the body is gone: its digest is not known then, and the event keeps its key.
+    /// The key of an event that an earlier version recorded on SQLite, where the key ended with the number of the body.
+    /// None where the event has no such key, and where the body is gone: its digest is not known then, and the event
+    /// keeps its key.
     pub fn upgraded(key: &str, event_body: &str, digest: Option<&[u8]>) -> Option<Self> {
         let (message, number) = key.rsplit_once(MARK)?;
         // A digest has sixteen digits.

@@ -53,8 +53,8 @@ pub struct PayloadRow {
 /// }
 /// ```
 ///
-/// Nor can one be made of a row but by `read_from_store`, which only the store and the fuzz bodies may name (a test reads the
-/// sources for that):
+/// Nor can one be made of a row but by `read_from_store`, which only the store and the fuzz bodies may name (a test
+/// reads the sources for that):
 ///
 /// ```compile_fail,E0423
 /// use postroom::domain::payload::{PayloadRow, StoredPayload};

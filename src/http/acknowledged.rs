@@ -8,8 +8,8 @@ use super::views::{StoredView, ok, with_type};
 use crate::providers::{AnswerStyle, Challenge, VerifiedBody};
 use crate::store::Receipt;
 
-/// Why a signed request may be answered with success. A handler that does not store what it read has no `Receipt`, so it cannot
-/// make one of these by mistake.
+/// Why a signed request may be answered with success. A handler that does not store what it read has no `Receipt`, so
+/// it cannot make one of these by mistake.
 ///
 /// ```
 /// use postroom::http::acknowledged::{Acknowledged, answer};
@@ -80,8 +80,8 @@ pub fn answer(_proof: &Acknowledged, style: AnswerStyle, challenge: Option<&Chal
     }
 }
 
-/// A text that the provider chose, or a stranger who imitates it. It is never anything but text, and `browser::guard` keeps
-/// browsers from guessing another type.
+/// A text that the provider chose, or a stranger who imitates it. It is never anything but text, and `browser::guard`
+/// keeps browsers from guessing another type.
 pub(super) fn plain_text(Challenge(text): &Challenge) -> Answer {
     with_type(text.clone().into(), HeaderValue::from_static("text/plain; charset=utf-8"))
 }

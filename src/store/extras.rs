@@ -56,7 +56,8 @@ pub async fn split(intake: Intake) -> (Vec<NewMessage>, Option<Box<Extras>>) {
     let payload = match payload {
         None => None,
         Some(payload) if payload.bytes.len() <= PACKED_AT_ONCE_BYTES => Some(pack(payload)),
-        // The thread cannot fail but by a panic; then the body is lost, and the request with it, which is told by a 500.
+        // The thread cannot fail but by a panic; then the body is lost, and the request with it, which is told by a
+        // 500.
         Some(payload) => Some(tokio::task::spawn_blocking(|| pack(payload)).await.expect("packing does not panic")),
     };
     let moments = messages.iter().map(|message| message.accepted_at);

@@ -143,7 +143,8 @@ impl SqliteEnd {
         Ok(things)
     }
 
-    /// A file that was not upgraded yet is copied as if it had been: its conflicts have the keys that an upgrade gives them.
+    /// A file that was not upgraded yet is copied as if it had been: its conflicts have the keys that an upgrade gives
+    /// them.
     fn upgrade_conflicts(&self, events: &mut [Thing]) -> Result<(), CopyError> {
         let mut find = self.connection.prepare_cached("SELECT 1 FROM postroom_events WHERE event_key = ?1")?;
         for event in events {

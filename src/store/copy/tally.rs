@@ -98,7 +98,8 @@ pub(super) enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The first eight bytes of a hash over all values, each with its type and its length in front, so that no two rows read the same.
+/// The first eight bytes of a hash over all values, each with its type and its length in front, so that no two rows
+/// read the same.
 pub(super) fn row_sum(values: &[Value<'_>]) -> u64 {
     let mut hash = Sha256::new();
     for value in values {

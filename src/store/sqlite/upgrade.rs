@@ -1,4 +1,5 @@
-//! What is added to a database file before it is served: our objects, in one transaction, and a new meaning for all that is derived.
+//! What is added to a database file before it is served: our objects, in one transaction, and a new meaning for all
+//! that is derived.
 
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Steps of SQLite's virtual machine between two looks at the clock while something long is done.
 pub(super) const STEPS_PER_LOOK: i32 = 100_000;
 
-/// Whether one of our objects is absent, or a trigger of ours hangs on another table: then somebody may have written without
-/// leaving notes.
+/// Whether one of our objects is absent, or a trigger of ours hangs on another table: then somebody may have written
+/// without leaving notes.
 pub(super) fn needs_upgrade(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(user_version(connection)? != SCHEMA_VERSION || lacks_object(connection)? || lacks_column(connection)?)
 }
@@ -101,8 +102,8 @@ pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Puts every object of ours in place. With the new epoch the old notes say nothing any more; and a greatest possible rowid,
-/// which a row once had that is gone, need not be avoided any longer.
+/// Puts every object of ours in place. With the new epoch the old notes say nothing any more; and a greatest possible
+/// rowid, which a row once had that is gone, need not be avoided any longer.
 pub(super) fn build(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(NOTES)?;
     transaction.execute_batch(DETAILS)?;
@@ -142,12 +143,13 @@ fn add_columns(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Version 5: the key of a conflict ends with the digest of the body that brought the copy. It ended with the number of the body
-/// before, and a database that is copied numbers its bodies anew. Where the body is gone the event keeps its key: the same conflict
-/// is recorded once more then if it comes again, as its body is stored again.
+/// Version 5: the key of a conflict ends with the digest of the body that brought the copy. It ended with the number of
+/// the body before, and a database that is copied numbers its bodies anew. Where the body is gone the event keeps its
+/// key: the same conflict is recorded once more then if it comes again, as its body is stored again.
 fn rename_conflicts(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let sql = "SELECT events.event_id, events.event_key, events.body, payloads.digest FROM postroom_events AS events
-               LEFT JOIN postroom_payloads AS payloads ON payloads.payload_id = events.payload_id WHERE events.kind = ?1";
+               LEFT JOIN postroom_payloads AS payloads ON payloads.payload_id = events.payload_id
+               WHERE events.kind = ?1";
     let mut renamed = Vec::new();
     let mut statement = transaction.prepare(sql)?;
     let mut rows = statement.query([CONFLICT])?;
