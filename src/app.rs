@@ -18,12 +18,12 @@ use crate::runtime::{log, process};
 use crate::store::{Observer, Store};
 use crate::telemetry::Metrics;
 
-/// Why the service stops, and how.
+/// Why and how the service stops.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
     /// For the log.
     pub reason: &'static str,
-    /// Whether balancers get the time to turn away that the settings give them. A person at a terminal does not wait.
+    /// Whether balancers get the configured time to choose other servers. A person at a terminal does not wait.
     pub drains: bool,
 }
 
@@ -32,12 +32,12 @@ pub struct Stop {
 pub struct App {
     state: Arc<AppState>,
     listener: TcpListener,
-    /// For reading, where that has an address of its own.
+    /// For reading, if that has a separate address.
     reading: Option<TcpListener>,
 }
 
 impl App {
-    /// Opens the database (and upgrades it, if it must) and binds the address. Anything wrong is told in one line.
+    /// Opens the database (and upgrades it if necessary) and binds the address. Any error is one line.
     pub async fn build(mut config: Config) -> anyhow::Result<Self> {
         let started = Instant::now();
         config.server.connections_max = config.server.connections_max.min(connections_possible());
@@ -83,7 +83,7 @@ impl App {
         self.listener.local_addr()
     }
 
-    /// What exchanges doors and tokens while the service runs.
+    /// Replaces sources and tokens while the service runs.
     pub fn reloader(&self) -> Reloader {
         Reloader(Arc::downgrade(&self.state))
     }
@@ -109,7 +109,7 @@ impl App {
         };
         let (began, drain) = (Instant::now(), state.limits.drain);
         if drains && !drain.is_zero() {
-            log::info("stopping: not ready, and messages are still taken for a while")
+            log::info("stopping: not ready; messages are still accepted for a while")
                 .text("reason", reason)
                 .value("drain_seconds", drain.as_secs())
                 .emit();
@@ -119,7 +119,7 @@ impl App {
                 () = tokio::time::sleep(drain) => {}
             }
         }
-        log::info("stopping: no new connections, requests under way are finished").text("reason", reason).emit();
+        log::info("stopping: no new connections; requests in progress are finished").text("reason", reason).emit();
         state.stop.send_replace(Stage::Stopping);
         serving.await;
         let state = Arc::into_inner(state).context("a request outlived its connection")?;
@@ -129,7 +129,7 @@ impl App {
     }
 }
 
-/// Exchanges doors and tokens while the service runs. Outlives it without keeping it open.
+/// Replaces sources and tokens while the service runs. Outlives it without keeping it open.
 #[derive(Debug)]
 pub struct Reloader(Weak<AppState>);
 
@@ -140,12 +140,14 @@ impl Reloader {
         let Some(state) = self.0.upgrade() else { return };
         let Config { sources, access, cautions: settings, .. } = match read {
             Ok(config) => config,
-            Err(error) => return log::error("the secrets were not read again: the old ones hold").cause(&error).emit(),
+            Err(error) => {
+                return log::error("the settings were not reloaded; the previous ones stay in use").cause(&error).emit();
+            }
         };
         let (doors, open) = (sources.len(), access.tokens.leave_reading_open());
         let cautions: Vec<_> = sources.iter().filter_map(|door| Some((door.name.clone(), door.caution()?))).collect();
         let exchanged = state.reload(sources, access);
-        log::info("read the secrets again")
+        log::info("reloaded the settings")
             .value("doors", doors)
             .text_if("added", list(&exchanged.added).as_deref())
             .text_if("removed", list(&exchanged.removed).as_deref())
@@ -178,7 +180,7 @@ fn warn_of_settings(cautions: &[String]) {
 fn warn_of_open_reading() {
     log::warning(
         "reading is open to everyone who reaches this address, and through DNS rebinding to web pages that are open in a browser \
-         which reaches it; set API_TOKEN to guard it",
+         that reaches it; set API_TOKEN to close it",
     )
     .emit();
 }
@@ -187,7 +189,7 @@ fn warn_of_open_reading() {
 /// and a reserve, so that full connections never keep the database from being opened again.
 const FILES_RESERVED: u64 = 64;
 
-/// Raises the limit of open files, and answers how many connections it allows.
+/// Raises the limit of open files, and returns how many connections it allows.
 fn connections_possible() -> usize {
     let Some(files) = process::raise_open_file_limit() else { return usize::MAX };
     usize::try_from(files.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX).max(1)

@@ -1,13 +1,13 @@
-//! Postroom: the post room for message webhooks.
+//! Postroom: an inbox for message webhooks.
 //!
-//! Every message that arrives is checked at the door, filed exactly once, acknowledged only when it is safe on disk, and
-//! found again in milliseconds. A message travels one way, and the type of each step shows that the step before it happened:
+//! Every message is verified, stored exactly once, acknowledged only when it is safe on disk, and
+//! found in milliseconds. The type of each step of a message shows that the step before it happened:
 //!
 //! ```text
 //! HTTP bytes ─verify→ VerifiedBody ─parse→ Intake ─append→ queue → writer → COMMIT → Receipt ─view→ 200
 //! ```
 //!
-//! Modules stand in one line, and each uses only what is to its left:
+//! Modules have one order, and each uses only modules to its left:
 //!
 //! ```text
 //! domain ← providers ← config ← telemetry ← store ← http ← app ← cli ← main

@@ -12,10 +12,10 @@ use crate::providers::Source;
 use crate::store::{Database, Store, StoreConfig};
 use crate::telemetry::Metrics;
 
-/// The exit code of a configuration that cannot be used, as of a wrong command line.
+/// The exit code of an invalid configuration or command line.
 pub const EXIT_CONFIGURATION: u8 = 2;
 
-/// Where a command finds the settings of the service. A flag for each setting is added from the table of settings.
+/// Where a command reads the settings of the service. A flag for each setting is added from the table of settings.
 #[derive(Debug, Args)]
 pub struct ServeArguments {
     /// A TOML file with settings (also POSTROOM_CONFIG)
@@ -23,27 +23,27 @@ pub struct ServeArguments {
     pub config: Option<PathBuf>,
 }
 
-/// A service on this machine, where nothing else is named.
+/// A service on this machine, if no other is named.
 pub fn local_url(host: &str, port: u16) -> String {
     format!("http://{}:{port}", host::to_reach(host))
 }
 
-/// A URL, by where it was given.
+/// A URL, and where it was given.
 pub enum Given {
     Flag(String),
     Environment(String),
 }
 
-/// The URL of a flag, or of a variable of the environment or the file that it names.
+/// The URL of a flag, or of an environment variable, or of the file that the variable names.
 pub fn url(inputs: &Inputs, flag: Option<&str>, name: &str, variable: &str) -> anyhow::Result<Given> {
     let given = match flag {
         Some(url) => Some(Given::Flag(url.to_owned())),
         None => inputs.environment_url(variable)?.map(Given::Environment),
     };
-    given.with_context(|| format!("{name} is missing; give it, or {variable}, or {variable}_FILE"))
+    given.with_context(|| format!("{name} is missing; set it, or {variable}, or {variable}_FILE"))
 }
 
-/// The database that a service has written before: where the URL is mistyped, nothing is made, and nothing goes astray.
+/// An existing database of a service: with a mistyped URL nothing is created.
 pub fn open_existing(store: &StoreConfig) -> anyhow::Result<Store> {
     if let Database::Sqlite { path } = &store.database {
         ensure!(path.exists(), "there is no database {}", path.display());
@@ -51,7 +51,7 @@ pub fn open_existing(store: &StoreConfig) -> anyhow::Result<Store> {
     Ok(Store::open(store, Arc::new(Metrics::new(Vec::new(), store.queue_max, 1)))?)
 }
 
-/// A door by its name, and the settings that it stands in.
+/// A source by its name, and the settings that define it.
 pub fn source_named(
     flags: BTreeMap<&'static str, String>,
     config_file: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub fn source_named(
         Some(at) => Ok((config.sources.swap_remove(at), config)),
         None => {
             let known: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
-            anyhow::bail!("there is no door '{name}'; those with a secret are: {}", known.join(", "))
+            anyhow::bail!("there is no source '{name}'; sources with a secret: {}", known.join(", "))
         }
     }
 }

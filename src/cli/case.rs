@@ -16,7 +16,7 @@ pub struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// The label of the secret that vouches for it.
+    /// The label of the secret that matched.
     pub fn verdict(&self) -> Result<String, BadSignature> {
         self.ask(self.source, &self.body, &self.target, self.now)
     }
@@ -29,7 +29,7 @@ impl Case<'_> {
         Ok(used.map(|(key, _)| key.label.clone()).unwrap_or_default())
     }
 
-    /// What is known of the reason, and what was found out by trying.
+    /// The reason, and the findings of further attempts.
     pub fn hints(&self, reason: BadSignature) -> Vec<String> {
         let mut hints = vec![meaning(reason).to_owned()];
         if reason != BadSignature::WrongSecret {
@@ -46,14 +46,12 @@ impl Case<'_> {
             hints.extend(self.url_hint());
         }
         if hints.len() == 1 {
-            hints.push(
-                "neither another reading of the body nor of the secret fits: the secret is another one".to_owned(),
-            );
+            hints.push("no other form of the body or the secret matches: another secret was used".to_owned());
         }
         hints
     }
 
-    /// Whether the bytes were changed on the way, as loggers and frameworks do.
+    /// Whether the bytes were changed, as loggers and frameworks do.
     fn body_hint(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.body).into_owned();
         let value: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
@@ -66,15 +64,15 @@ impl Case<'_> {
         if let Some(value) = value {
             let compact = value.to_string();
             let meta = escape_as_meta(&compact);
-            variants.push(("written compactly: it was parsed and formatted anew", compact));
-            variants.push(("with Meta's escapes (\\u00e4, \\/): it was parsed and written anew", meta));
+            variants.push(("written compactly: it was parsed and formatted again", compact));
+            variants.push(("with Meta's escapes (\\u00e4, \\/): it was parsed and serialised again", meta));
         }
         let fits = |variant: &String| self.ask(self.source, variant.as_bytes(), &self.target, self.now).is_ok();
         let found = variants.iter().find(|(_, variant)| fits(variant))?;
-        Some(format!("the signature fits the body {}. Sign and verify the bytes as they came", found.0))
+        Some(format!("the signature matches the body {}. Sign and verify the bytes as received", found.0))
     }
 
-    /// Whether the secret was taken for what it is not.
+    /// Whether the secret has another encoding.
     fn secret_hint(&self) -> Option<String> {
         use crate::providers::SecretForm;
         for key in &self.source.keys {
@@ -97,14 +95,14 @@ impl Case<'_> {
                     options: self.source.options.clone(),
                 };
                 if self.ask(&door, &self.body, &self.target, self.now).is_ok() {
-                    return Some(format!("the signature fits the secret of {} {how}", key.label));
+                    return Some(format!("the signature matches the secret of {} {how}", key.label));
                 }
             }
         }
         None
     }
 
-    /// Whether another form of the URL fits.
+    /// Whether another form of the URL matches.
     fn url_hint(&self) -> Option<String> {
         let base = self.source.options.base_url.clone().or(self.base_url.clone())?;
         let other_scheme = match base.strip_prefix("https://") {
@@ -114,7 +112,7 @@ impl Case<'_> {
         let path = self.target.split('?').next().unwrap_or_default().to_owned();
         let slash = if path.ends_with('/') { path.trim_end_matches('/').to_owned() } else { format!("{path}/") };
         let tries = [
-            (other_scheme, self.target.clone(), "with the other of http and https"),
+            (other_scheme, self.target.clone(), "with http and https exchanged"),
             (base.clone(), path, "without its query"),
             (base, slash, "with, or without, a slash at its end"),
         ];
@@ -123,14 +121,14 @@ impl Case<'_> {
             door.options = self.source.options.clone();
             door.options.base_url = Some(base_url);
             if self.ask(&door, &self.body, &target, self.now).is_ok() {
-                return Some(format!("the signature fits the URL {how}"));
+                return Some(format!("the signature matches the URL {how}"));
             }
         }
         None
     }
 }
 
-/// Meta writes everything beyond ASCII, and slashes, as escapes.
+/// Meta writes non-ASCII characters and slashes as escapes.
 fn escape_as_meta(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for character in json.chars() {
@@ -150,15 +148,13 @@ fn escape_as_meta(json: &str) -> String {
 
 fn meaning(reason: BadSignature) -> &'static str {
     match reason {
-        BadSignature::MissingHeader => {
-            "a header that proves the sender is absent; proxies drop headers that they do not know"
-        }
-        BadSignature::DuplicateHeader => "a header came twice; which one counts must not be a matter of taste",
+        BadSignature::MissingHeader => "the header with the proof is missing; proxies may drop unknown headers",
+        BadSignature::DuplicateHeader => "a header is repeated; it would be ambiguous which one counts",
         BadSignature::Malformed => {
-            "the header is not of the form of this provider's signatures (prefix, length, encoding)"
+            "the header does not have the form of this provider's signatures (prefix, length, encoding)"
         }
-        BadSignature::WrongSecret => "the signature is well formed, but no configured secret makes it of this request",
-        BadSignature::MalformedTimestamp => "the signed time is not a plain whole number, or there are two",
+        BadSignature::WrongSecret => "the signature is well formed, but matches no configured secret for this request",
+        BadSignature::MalformedTimestamp => "the signed time is not a plain whole number, or is repeated",
         BadSignature::StaleTimestamp => {
             "signed too long ago: an old capture (try --at), or this machine's clock is ahead"
         }
@@ -166,9 +162,9 @@ fn meaning(reason: BadSignature) -> &'static str {
             "signed in the future: this machine's clock is behind, or seconds and milliseconds are mixed up"
         }
         BadSignature::WrongAlgorithm => {
-            "signed by an algorithm that this door does not take; a request does not choose it"
+            "signed with an algorithm that this source does not accept; a request must not select it"
         }
-        BadSignature::BodyMismatch => "the signature is right, but the digest in it is that of another body or URL",
-        BadSignature::UnknownUrl => "the URL is part of what is signed: set PUBLIC_BASE_URL, or base_url of the door",
+        BadSignature::BodyMismatch => "the signature is valid, but its digest belongs to another body or URL",
+        BadSignature::UnknownUrl => "the signature covers the URL: set PUBLIC_BASE_URL, or base_url of the source",
     }
 }

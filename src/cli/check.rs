@@ -1,4 +1,4 @@
-//! `postroom check`: would it start, and is what it keeps in order?
+//! `postroom check`: would the service start, and are its data in order?
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::store::postgres;
 use crate::store::postgres::config::PostgresConfig;
 use crate::store::sqlite::{IndexAudit, audit};
 
-/// Checks every setting and opens the database for reading. Exits 0 if all is well, 2 if a setting is not, 1 for the rest.
+/// Checks every setting and opens the database for reading. Exits 0 if all is well, 2 for a setting, 1 for the rest.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     }
     if !path.exists() {
         if hindrances.is_empty() {
-            say!("database       {} does not exist yet; the first start makes it", path.display())?;
+            say!("database       {} does not exist yet; the first start creates it", path.display())?;
         }
         return Ok(if hindrances.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
@@ -65,7 +65,7 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
         say!("problem        {finding}")?;
     }
     if !audit.leftovers.is_empty() {
-        say!("left over      {}; `postroom reindex` removes them", audit.leftovers)?;
+        say!("orphans        {}; `postroom reindex` removes them", audit.leftovers)?;
     }
     if arguments.data && audit.findings.is_empty() {
         say!("data           integrity ok")?;
@@ -74,7 +74,7 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What keeps this user from reading and writing the database at `path`, or from making it there. Nothing is changed to find out.
+/// What prevents this user from reading and writing the database at `path`, or from creating it. Changes nothing.
 fn hindrances(path: &Path) -> Vec<String> {
     let may = |path: &Path, access| accessat(CWD, path, access, AtFlags::EACCESS);
     let mut hindrances = Vec::new();
@@ -103,14 +103,14 @@ fn hindrances(path: &Path) -> Vec<String> {
     hindrances
 }
 
-/// What Citus on a server means.
+/// The consequences of Citus on a server.
 const CITUS: &str =
-    "connect to the coordinator, and do not distribute the tables; arrival is made of its transactions' numbers";
+    "connect to the coordinator, and do not distribute the tables; arrival uses its transaction numbers";
 
-/// What is missing on a server, and what acknowledged messages survive there.
+/// Problems of a server, and the durability of acknowledged messages there.
 fn check_postgres(server: &PostgresConfig, thorough: bool) -> anyhow::Result<ExitCode> {
     let audit = postgres::audit(server, thorough).with_context(|| format!("database {}", server.place()))?;
-    let messages = audit.messages.map_or("no tables yet; the first start makes them".to_owned(), |count| {
+    let messages = audit.messages.map_or("no tables yet; the first start creates them".to_owned(), |count| {
         format!("schema {}, {count} messages", audit.schema_version)
     });
     say!("database       {}, {messages}", server.place())?;
@@ -119,12 +119,12 @@ fn check_postgres(server: &PostgresConfig, thorough: bool) -> anyhow::Result<Exi
         say!("citus          version {version}: {CITUS}")?;
     }
     say!("durability     {}", audit.durability)?;
-    say!("extensions     none needed: search brings its own index")?;
+    say!("extensions     none needed: search has its own index")?;
     for finding in &audit.findings {
         say!("problem        {finding}")?;
     }
     if !audit.leftovers.is_empty() {
-        say!("left over      {}; `postroom reindex` removes them", audit.leftovers)?;
+        say!("orphans        {}; `postroom reindex` removes them", audit.leftovers)?;
     }
     if thorough && audit.findings.is_empty() {
         say!("data           counters and search index agree with a recount")?;
@@ -132,14 +132,14 @@ fn check_postgres(server: &PostgresConfig, thorough: bool) -> anyhow::Result<Exi
     Ok(if audit.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What has to stand in the provider's dashboard, and what a request has to bring. Never a secret itself.
+/// The values for the provider's dashboard, and the requirements on a request. Never a secret itself.
 fn tell_door(source: &Source, base_url: Option<&str>) -> anyhow::Result<()> {
     let path = match source.name == original::SCHEME.kind {
         true => WEBHOOK.to_owned(),
         false => path_of_source(&source.name),
     };
     let base_url = source.options.base_url.as_deref().or(base_url).unwrap_or("https://YOUR-HOST");
-    say!("door           {path} ({})", source.scheme.title)?;
+    say!("source         {path} ({})", source.scheme.title)?;
     say!("  callback     {base_url}{path}")?;
     say!("  expects      {}", source.expects())?;
     let labels: Vec<&str> = source.keys.iter().map(|key| key.label.as_str()).collect();
@@ -147,7 +147,7 @@ fn tell_door(source: &Source, base_url: Option<&str>) -> anyhow::Result<()> {
     if source.scheme.has_handshake() {
         let tokens: Vec<&str> = source.options.verify_tokens.iter().map(|token| token.label.as_str()).collect();
         match tokens.is_empty() {
-            false => say!("  verify token what stands in {} (any of them)", tokens.join(", "))?,
+            false => say!("  verify token the value of {} (any of them)", tokens.join(", "))?,
             true => say!(
                 "problem        no verify token is set ({VERIFY_TOKEN_VARIABLE}, or verify_token_env): the handshake is refused"
             )?,

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client over keep-alive connections, for the subcommands that talk to a running service.
+//! A small HTTP/1.1 client over keep-alive connections, for the subcommands that call a running service.
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// Where to connect: an `http://` URL, taken apart once.
+/// Where to connect: an `http://` URL, parsed once.
 #[derive(Debug, Clone)]
 pub struct Target {
     host: String,
@@ -24,13 +24,13 @@ impl Target {
         &self.path
     }
 
-    /// Takes an URL apart; `default_path` stands for a missing one.
+    /// Parses a URL; `default_path` replaces a missing path.
     pub fn parse(url: &str, default_path: &str) -> anyhow::Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("'{url}' is not a URL"))?;
         match uri.scheme_str() {
             Some("http") => {}
             Some("https") => {
-                bail!("https is not spoken here: name the service itself (http://…:8000), behind the proxy")
+                bail!("https is not supported: use the URL of the service itself (http://…:8000), behind the proxy")
             }
             _ => bail!("'{url}' must begin with http://"),
         }
@@ -38,9 +38,7 @@ impl Target {
         let after_user = authority.as_str().rsplit('@').next().unwrap_or_default();
         let port = match after_user[authority.host().len()..].trim_start_matches(':') {
             "" => 80,
-            port => {
-                port.parse().ok().with_context(|| format!("'{url}' has the port {port}, and there is none such"))?
-            }
+            port => port.parse().ok().with_context(|| format!("'{url}' has the invalid port {port}"))?,
         };
         let path = match uri.path() {
             "/" => default_path,
@@ -56,18 +54,18 @@ impl Target {
     }
 }
 
-/// An answer, with what matters of its headers.
+/// A response, with the relevant headers.
 #[derive(Debug)]
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
-    /// Seconds that the service asks to wait, where it does.
+    /// Seconds that the service asks to wait, if it does.
     pub retry_after_seconds: Option<u64>,
     /// The whole body.
     pub body: Bytes,
 }
 
-/// One connection, opened when first needed and again after it broke.
+/// One connection, opened on first use and again after a failure.
 #[derive(Debug)]
 pub struct Client {
     target: Target,
@@ -80,7 +78,7 @@ impl Client {
         Self { target, connection: None }
     }
 
-    /// Sends a request and reads the whole answer. After an error the connection is given up, and the next call opens a
+    /// Sends a request and reads the whole response. After an error the connection is closed, and the next call opens a
     /// new one; whether the service saw the request is unknown.
     pub async fn request(&mut self, method: &str, headers: HeaderMap, body: Bytes) -> anyhow::Result<Reply> {
         let mut request = Request::builder().method(method).uri(self.target.path.as_str()).body(Full::new(body))?;

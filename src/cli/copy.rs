@@ -12,16 +12,16 @@ use super::arguments::{Given, url};
 use crate::config::{Inputs, store_of};
 use crate::store::copy::{Copied, Phase, Summary, copy};
 
-/// How often progress is told where there is no terminal.
+/// Interval of progress lines without a terminal.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
-/// Days that differ are told one by one, up to so many.
+/// Maximum differing days that are listed.
 const DAYS_TOLD_MAX: usize = 20;
 
 /// Copies all messages from one database to another, SQLite or PostgreSQL, and compares them afterwards.
 ///
-/// Both may go on serving. An interrupted copy goes on where it stopped; made again, it takes what came since. What the target
-/// has under the same id stays. What providers told goes with it: details, statuses, events and raw bodies, all of it looked
-/// through each time. Exits 1 if anything differs or could not be copied.
+/// Services may run on both. An interrupted copy continues where it stopped; a repeated one copies the newer messages.
+/// Existing ids of the target stay. Provider data are copied too: details, statuses, events and raw bodies, all of them
+/// read each time. Exits 1 if anything differs or could not be copied.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Where to read: a URL as for DATABASE_URL [default: POSTROOM_COPY_FROM, or the file that POSTROOM_COPY_FROM_FILE
@@ -31,7 +31,7 @@ pub struct Arguments {
     /// Where to write [default: POSTROOM_COPY_TO, or the file that POSTROOM_COPY_TO_FILE names]
     #[arg(long, value_name = "URL")]
     to: Option<String>,
-    /// Begin anew, whatever was copied before
+    /// Start from the beginning, whatever was copied before
     #[arg(long)]
     from_start: bool,
     /// Print the summary as JSON
@@ -39,7 +39,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Copies and prints what was done and compared.
+/// Copies and prints what was copied and compared.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let inputs = Inputs::of_environment()?;
     let store = |flag: &Option<String>, name, variable| match url(&inputs, flag.as_deref(), name, variable)? {
@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let place = format!("{} to {}", from.database, to.database);
     let summary = runtime
         .block_on(copy(&from, &to, arguments.from_start, |phase, done, all| progress.tell(phase, done, all)))
-        .with_context(|| format!("copying {place} stopped; it can be started again"))?;
+        .with_context(|| format!("copying {place} stopped; run the command again to continue"))?;
     progress.bar.finish_and_clear();
     if arguments.json {
         tell_json(&summary, started.elapsed())?;
@@ -104,7 +104,7 @@ fn tell(place: &str, summary: &Summary, elapsed: Duration) -> anyhow::Result<()>
     say!("copied         {place}: {read} read, {created} new, in {:.1} s", elapsed.as_secs_f64())?;
     let (odd, some) = &summary.odd;
     if *odd > 0 {
-        say!("not copied     {odd} rows that are no text, such as {}", some.join(", "))?;
+        say!("not copied     {odd} rows that are not text, such as {}", some.join(", "))?;
     }
     let whole = summary.tally.whole();
     say!(

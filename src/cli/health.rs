@@ -1,4 +1,4 @@
-//! `postroom health`: the readiness probe of containers that have no curl.
+//! `postroom health`: the readiness probe of containers without curl.
 
 use crate::config::Inputs;
 use std::process::ExitCode;
@@ -18,12 +18,12 @@ pub struct Arguments {
     /// The service; by default the HOST and PORT of the environment, on this machine
     #[arg(long)]
     url: Option<String>,
-    /// How long to wait for an answer
+    /// How long to wait for a response
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     timeout: u64,
 }
 
-/// Asks `/health/ready` and prints the answer.
+/// Requests `/health/ready` and prints the response.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let url = match &arguments.url {
         Some(url) => url.clone(),

@@ -1,11 +1,11 @@
-//! The command line: one file per subcommand. `serve` speaks JSON lines; the others speak to a person.
+//! The command line: one file per subcommand. `serve` writes JSON lines; the others write for people.
 
-/// A line on stdout, for people. What cannot be written there is an error; `println!` would panic.
+/// A line on stdout, for people. A failed write is an error; `println!` would panic.
 macro_rules! say {
     ($($text:tt)*) => { $crate::cli::say(format_args!($($text)*)) };
 }
 
-/// A line on stderr, beside what was asked for; where nobody takes it, the work goes on.
+/// A line on stderr, in addition to the output; if it cannot be written, the work continues.
 macro_rules! tell {
     ($($text:tt)*) => { drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", $crate::runtime::escape::for_terminal(&format!($($text)*))))) };
 }
@@ -39,7 +39,7 @@ use crate::config::settings::SETTINGS;
 use crate::runtime::escape::for_terminal;
 use arguments::{EXIT_CONFIGURATION, ServeArguments};
 
-/// The post room for message webhooks: verified at the door, filed exactly once, found again in milliseconds.
+/// Inbox for message webhooks: verified, stored exactly once, found in milliseconds.
 #[derive(Debug, Parser)]
 #[command(name = "postroom", version, long_version = long_version(), after_help = EXAMPLES)]
 struct Cli {
@@ -57,21 +57,21 @@ Settings come from flags, then the environment, then the file that POSTROOM_CONF
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
-    /// Run the service (also what `postroom` alone does)
+    /// Run the service (the default command)
     Serve(ServeArguments),
     /// Print the X-Signature of exactly these bytes
     Sign(sign::Arguments),
     /// Sign and post each line of an NDJSON file
     Send(send::Arguments),
-    /// Ask a running service whether it is ready
+    /// Request the readiness of a running service
     Health(health::Arguments),
     /// Check the configuration and the database
     Check(check::Arguments),
-    /// Explain whether a captured request would be believed
+    /// Explain whether a captured request would verify
     Verify(verify::Arguments),
-    /// Read stored bodies again that could not be read when they came
+    /// Parse stored bodies again that could not be parsed when they were received
     Reparse(reparse::Arguments),
-    /// Build everything that is derived from the messages anew
+    /// Rebuild all data derived from the messages
     Reindex(ServeArguments),
     /// Measure this program on this machine
     Bench(bench::Arguments),
@@ -84,7 +84,7 @@ enum Subcommands {
     },
 }
 
-/// Runs the program and answers its exit code.
+/// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -105,7 +105,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The whole command line, as `--help` and completions know it.
+/// The whole command line, for `--help` and completions.
 fn command() -> Command {
     let with_settings = |command: Command| {
         command.args(SETTINGS.iter().filter(|setting| !setting.secret).map(|setting| {
@@ -153,12 +153,12 @@ fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// See the macro. What strangers sent may be in the text.
+/// See the macro. The text may contain data from outside.
 fn say(text: fmt::Arguments<'_>) -> Result<(), Unsaid> {
     writeln!(std::io::stdout(), "{}", for_terminal(&text.to_string())).map_err(Unsaid)
 }
 
-/// Stdout did not take a line.
+/// Stdout did not accept a line.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to stdout")]
 struct Unsaid(#[source] std::io::Error);

@@ -1,4 +1,4 @@
-//! `postroom verify --quarantine`: looks at the requests that were refused, and lets those in that would be believed now.
+//! `postroom verify --quarantine`: checks the refused requests, and stores those that verify now.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,12 +18,12 @@ use crate::providers::sealed::Sealed;
 use crate::providers::{Request, Source};
 use crate::store::Store;
 
-/// Prints a verdict for each kept request; with `readmit`, stores the believed ones and removes their files.
+/// Prints a verdict for each kept request; with `readmit`, stores the verified ones and removes their files.
 pub fn run(config: Config, readmit: bool) -> anyhow::Result<ExitCode> {
     let folder = config.quarantine.as_ref().map(|quarantine| quarantine.folder.clone());
-    let folder = folder.context("POSTROOM_QUARANTINE_FOLDER is not set: nothing is kept")?;
+    let folder = folder.context("POSTROOM_QUARANTINE_FOLDER is not set: no refused requests are kept")?;
     if !folder.exists() {
-        say!("{} does not exist: nothing was refused yet", folder.display())?;
+        say!("{} does not exist: no request was refused yet", folder.display())?;
         return Ok(ExitCode::SUCCESS);
     }
     let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
@@ -38,7 +38,7 @@ pub fn run(config: Config, readmit: bool) -> anyhow::Result<ExitCode> {
             continue;
         };
         let Some(source) = config.sources.iter().find(|source| source.name == kept.source) else {
-            say!("{}: there is no door '{}' any more", path.display(), kept.source)?;
+            say!("{}: the source '{}' no longer exists", path.display(), kept.source)?;
             continue;
         };
         let base_url = kept.base_url.clone().or_else(|| config.server.public_base_url.clone());
@@ -48,14 +48,14 @@ pub fn run(config: Config, readmit: bool) -> anyhow::Result<ExitCode> {
             Some(Some((name, value))) => drop(headers.insert(name, value)),
             Some(None) => {
                 say!("{}: refused as {}", path.display(), kept.reason)?;
-                say!("  hint  no configured secret makes what it showed; the secret is another one")?;
+                say!("  hint  no configured secret matches its proof; another secret was used")?;
                 continue;
             }
         }
         let case = Case { source, headers, body, base_url, target, now: kept.at };
         match case.verdict() {
             Ok(key) => {
-                say!("{}: refused as {}, would be believed now, by the secret of {key}", path.display(), kept.reason)?;
+                say!("{}: refused as {}, would verify now, with the secret of {key}", path.display(), kept.reason)?;
                 believed.push((path, source, case));
             }
             Err(reason) => {
@@ -66,7 +66,7 @@ pub fn run(config: Config, readmit: bool) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    say!("{} kept, {} would be believed now", paths.len(), believed.len())?;
+    say!("{} kept, {} would verify now", paths.len(), believed.len())?;
     if readmit && !believed.is_empty() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -92,7 +92,7 @@ async fn admit(store: &Store, believed: &[(&std::path::PathBuf, &Source, Case<'_
             Ok(parsed) if !parsed.intake.is_empty() => drop(store.append(parsed.intake).await?),
             Ok(_) => {}
             Err(_) => {
-                say!("{}: believed, but not a message", path.display())?;
+                say!("{}: verified, but not a message", path.display())?;
                 continue;
             }
         }
@@ -110,7 +110,7 @@ struct Kept {
     base_url: Option<String>,
     target: String,
     headers: HeaderMap,
-    /// The proof, where it is not among the headers.
+    /// The proof, if it is not among the headers.
     sealed: Option<Sealed>,
     body: Vec<u8>,
 }

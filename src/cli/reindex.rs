@@ -1,4 +1,4 @@
-//! `postroom reindex`: everything that is derived from the messages, built anew.
+//! `postroom reindex`: rebuilds all data derived from the messages.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -15,13 +15,13 @@ use crate::store::postgres;
 use crate::store::postgres::config::PostgresConfig;
 use crate::store::sqlite::{Rebuilding, keep_damaged_log, rebuild, remove_leftovers};
 
-/// How often progress is told where there is no terminal.
+/// Interval of progress lines without a terminal.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Removes what deleted messages left behind, builds the key's index anew, in one transaction each, and then the index beside
-/// the file. A running service goes on reading, is answered 503 for writes that wait too long meanwhile, and builds the index
-/// beside the file itself. On PostgreSQL counters and search index are built piece by piece: running replicas go on, and read
-/// more slowly meanwhile. What replicas of an earlier build search by is removed there, so all must be new.
+/// Removes orphans of deleted messages and rebuilds the key's index, in one transaction each, then the index next to
+/// the file. A running service still reads, returns 503 for writes that wait too long meanwhile, and rebuilds the index
+/// next to the file itself. On PostgreSQL counters and search index are rebuilt in pieces: running replicas continue,
+/// with slower reads. It removes the search data of replicas of an earlier build, so upgrade all of them first.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Inputs::gather(flags, arguments.config)?)?;
     let path = match &config.store.database {
@@ -45,7 +45,7 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> 
         if !on_terminal && told.elapsed() >= TELL_INTERVAL {
             told = Instant::now();
             match stage {
-                Rebuilding::Key => tell!("building the primary key, {} s", started.elapsed().as_secs()),
+                Rebuilding::Key => tell!("rebuilding the primary key, {} s", started.elapsed().as_secs()),
                 Rebuilding::Index(indexed, messages) => tell!("{indexed} of {messages} messages indexed"),
             }
         }
@@ -57,12 +57,12 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> 
     let (messages, built) =
         rebuild(path, &config.store, tell).with_context(|| format!("database {}", path.display()))?;
     bar.finish_and_clear();
-    say!("built anew for {messages} messages in {:.3} s", started.elapsed().as_secs_f64())?;
+    say!("rebuilt for {messages} messages in {:.3} s", started.elapsed().as_secs_f64())?;
     if !leftovers.is_empty() {
         say!("removed {leftovers}")?;
     }
     if !built {
-        say!("the service that runs on this database builds the index beside it now")?;
+        say!("the running service rebuilds the index next to the database now")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -83,7 +83,7 @@ fn rebuild_postgres(server: &PostgresConfig) -> anyhow::Result<ExitCode> {
     let (messages, leftovers) =
         postgres::rebuild(server, tell).with_context(|| format!("database {}", server.place()))?;
     bar.finish_and_clear();
-    say!("built anew for {messages} messages in {:.3} s", started.elapsed().as_secs_f64())?;
+    say!("rebuilt for {messages} messages in {:.3} s", started.elapsed().as_secs_f64())?;
     if !leftovers.is_empty() {
         say!("removed {leftovers}")?;
     }

@@ -1,4 +1,4 @@
-//! `postroom reparse`: reads stored bodies again, after an upgrade that understands more of them.
+//! `postroom reparse`: parses stored bodies again, after an upgrade that supports more of them.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -9,11 +9,11 @@ use crate::domain::{Moment, Outcome};
 use crate::providers::{Scheme, Source};
 use crate::store::Store;
 
-/// Bodies read at once.
+/// Bodies that are read at once.
 const BODIES_AT_ONCE: u32 = 50;
 
-/// Reads bodies again of which something could not be read when they came. What is known now is stored under its own id, so
-/// nothing is doubled; it may run beside the service.
+/// Parses bodies again that could not be parsed completely before. New elements are stored under their own
+/// ids, so nothing is doubled; it may run while the service runs.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -23,7 +23,7 @@ pub struct Arguments {
     all: bool,
 }
 
-/// Prints what was found.
+/// Prints the results.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Inputs::gather(flags, arguments.serve.config)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -32,18 +32,18 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
         let found = reparse(&store, &config.sources, arguments.all).await;
         tokio::task::spawn_blocking(move || store.close()).await?;
         let Found { bodies, created, statuses, events, unknown } = found?;
-        say!("bodies     {bodies} read again")?;
+        say!("bodies     {bodies} parsed again")?;
         say!("messages   {created} new")?;
         say!("statuses   {statuses} new")?;
         say!("events     {events} new")?;
         if unknown > 0 {
-            say!("left alone {unknown}: their provider is not known here")?;
+            say!("skipped    {unknown}: unknown provider")?;
         }
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// What became of all bodies.
+/// The results of all bodies.
 #[derive(Default)]
 struct Found {
     bodies: u64,

@@ -1,4 +1,4 @@
-//! `postroom send --as PROVIDER`: posts a realistic sample as the provider would sign it, for whoever wants to see one arrive.
+//! `postroom send --as PROVIDER`: posts a realistic sample with the provider's signature.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ macro_rules! samples {
     };
 }
 
-/// The first of each provider is what is sent when no sample is named.
+/// The first sample of each provider is the default.
 const SAMPLES: &[Sample] = samples! {
     "whatsapp": "image.json", "text.json", "audio-voice.json", "location.json", "reaction.json", "interactive-button.json",
         "statuses.json", "batch-with-bad-parts.json", "account-update.json";
@@ -45,21 +45,21 @@ const SAMPLES: &[Sample] = samples! {
     "stripe": "event.json";
 };
 
-/// What was asked for.
+/// The options of the command.
 pub struct Wanted<'a> {
-    /// The door's name; also that of the provider, unless a file says otherwise.
+    /// The source's name; also the provider's, unless a file names another.
     pub door: &'a str,
-    /// The sample's name, or a file of the caller's.
+    /// The sample's name, or a file.
     pub body: Option<PathBuf>,
-    /// Where to post; the door's path is appended if the URL has none.
+    /// Where to post; the source's path is appended if the URL has none.
     pub url: Option<&'a str>,
-    /// The file with the key to sign with, for doors that hold a public one only.
+    /// The file with the signing key, for sources with a public key only.
     pub private_key: Option<&'a Path>,
     /// The settings file.
     pub config: Option<PathBuf>,
 }
 
-/// Signs and posts the sample, and prints the answer.
+/// Signs and posts the sample, and prints the response.
 pub fn send(wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
     let (mut source, config) = source_named(BTreeMap::new(), wanted.config, wanted.door)?;
     let kind = source.scheme.kind;
@@ -95,14 +95,14 @@ pub fn send(wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
     let headers = source.sign(&request, &id, now).with_context(|| match source.needs_url() && base_url.is_none() {
         true => "PUBLIC_BASE_URL is not set, and the URL is part of the signature".to_owned(),
         false => format!(
-            "{} signs with a private key, and this door holds the public one: make a pair of your own and name --private-key",
+            "{} signs with a private key, and this source has only the public key: create a key pair and pass --private-key",
             source.scheme.title
         ),
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let reply = runtime.block_on(Client::new(target).request("POST", headers, body))?;
     say!("{name} to {path}: {} {}", reply.status.as_u16(), String::from_utf8_lossy(&reply.body))?;
-    ensure!(reply.status == StatusCode::OK, "it was not taken");
+    ensure!(reply.status == StatusCode::OK, "it was not accepted");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,4 +1,4 @@
-//! `postroom send`: posts a file of messages, signed, one request a line. For trying out, for moving house, for load.
+//! `postroom send`: posts a file of messages, signed, one request per line. For tests, migration and load.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal};
@@ -27,45 +27,45 @@ use crate::telemetry::histogram::Spread;
 
 /// Lines read ahead of the connections that send them.
 const LINES_AHEAD: usize = 1024;
-/// The first wait before trying again, where the service does not say; it doubles with every try.
+/// The first wait before a retry, if the service names none; it doubles with every try.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// Longest wait before trying again.
+/// Maximum wait before a retry.
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
-/// Fewest requests a second: one in a quarter of an hour.
+/// Minimum requests per second: one in a quarter of an hour.
 const RATE_LEAST: f64 = 0.001;
 /// How many refusals are shown in full.
 const REFUSALS_SHOWN: usize = 5;
-/// How often progress is told where there is no terminal.
+/// Interval of progress lines without a terminal.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Signs and posts each line of an NDJSON file as one request over keep-alive connections.
 ///
-/// Lines are signed with WEBHOOK_SECRET and sent as they are; empty lines are skipped. 429, 502 to 504, 507 and lost connections
-/// are tried again, after the time that the service asks for: a message that was stored after all is a duplicate then, and
-/// duplicates are answered 200 too. Exits 1 if anything was refused or could not be delivered, and 130 or 143 if a
-/// signal stopped it, also with a summary: what was not answered by then may be stored or not, and may be sent again.
+/// Lines are signed with WEBHOOK_SECRET and sent unchanged; empty lines are skipped. 429, 502 to 504, 507 and lost
+/// connections are retried after the time of Retry-After: if the message was stored after all, the retry is a
+/// duplicate, which is 200 too. Exits 1 if anything was refused or could not be delivered, and 130 or 143 if a
+/// signal stopped it, also with a summary: messages without a response may be stored or not; send them again.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The file, one JSON message a line; .gz and .zst are unpacked; - reads standard input. With --as: one body, or the name of a
+    /// The file, one JSON message per line (.gz, .zst too); - is standard input. With --as: one body, or the name of a
     /// sample
     #[arg(required_unless_present = "door")]
     file: Option<PathBuf>,
-    /// Where to post; by default http://127.0.0.1, the PORT of the settings, and the door's path
+    /// Where to post; by default http://127.0.0.1, the PORT of the settings, and the source's path
     #[arg(long)]
     url: Option<String>,
-    /// Post one body as this provider would sign it, to its door: whatsapp, twilio, … (or a door's name)
+    /// Post one body with this provider's signature, to its source: whatsapp, twilio, … (or a source's name)
     #[arg(long = "as", value_name = "DOOR")]
     door: Option<String>,
-    /// With --as: sign with the Ed25519 private key in this file (base64), for doors that hold a public one
+    /// With --as: sign with the Ed25519 private key in this file (base64), for sources with a public key only
     #[arg(long, value_name = "FILE", requires = "door")]
     private_key: Option<PathBuf>,
     /// A TOML file with settings, for --as (also POSTROOM_CONFIG)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Connections, and so requests under way at once
+    /// Number of connections, and so of concurrent requests
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     concurrency: u16,
-    /// Requests a second at most, evenly spaced; latency then counts from the moment a request was due
+    /// Maximum requests per second, evenly spaced; latency then counts from the due time of a request
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
     /// Tries per message before it counts as failed
@@ -76,14 +76,14 @@ pub struct Arguments {
     json: bool,
 }
 
-/// A line of the file, when it is due.
+/// A line of the file, and when it is due.
 struct Due {
     number: u64,
     body: Bytes,
     at: Option<Instant>,
 }
 
-/// What became of all lines so far.
+/// The results of all lines so far.
 #[derive(Default)]
 struct Tally {
     statuses: BTreeMap<u16, u64>,
@@ -93,7 +93,7 @@ struct Tally {
     slowest: Duration,
 }
 
-/// What every connection needs.
+/// The shared state of all connections.
 struct Courier {
     key: SigningKey,
     tries: u32,
@@ -157,7 +157,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let all_stored = courier.summarize(elapsed, arguments.json)?;
     if let Some(signal) = stopped_by {
         // The reading thread is left alone: it may wait for its input for ever.
-        tell!("stopped by {}; the summary is of what was answered by then", signal.name());
+        tell!("stopped by {}; the summary covers the responses so far", signal.name());
         return Ok(ExitCode::from(signal.exit_code()));
     }
     let read = reader.join().expect("the reading thread does not panic");
@@ -210,7 +210,7 @@ impl Courier {
         }
     }
 
-    /// Posts a body until it is answered for good, or the tries are used up.
+    /// Posts a body until there is a final response, or the tries are used up.
     async fn deliver(&self, client: &mut Client, body: &Bytes) -> anyhow::Result<Reply> {
         let signature = HeaderValue::from_str(&self.key.sign(body))?;
         let mut pause = RETRY_FIRST;
@@ -260,7 +260,7 @@ impl Courier {
         self.tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Prints what became of everything; answers whether all was answered 200.
+    /// Prints the results; returns whether all responses were 200.
     fn summarize(&self, elapsed: Duration, as_json: bool) -> anyhow::Result<bool> {
         let tally = self.tally();
         let answered: u64 = tally.statuses.values().sum();
@@ -282,7 +282,7 @@ impl Courier {
             });
             say!("{summary}")?;
         } else {
-            say!("sent        {sent} messages in {seconds:.3} s ({rate:.0} a second)")?;
+            say!("sent        {sent} messages in {seconds:.3} s ({rate:.0} per second)")?;
             for (status, count) in &tally.statuses {
                 say!("answer {status}  {count}")?;
             }
@@ -294,7 +294,7 @@ impl Courier {
     }
 }
 
-/// Answers that ask for another try, those of a proxy in between included.
+/// Responses that should be retried, including those of a proxy.
 fn is_passing(status: StatusCode) -> bool {
     matches!(
         status,
@@ -306,7 +306,7 @@ fn is_passing(status: StatusCode) -> bool {
     )
 }
 
-/// A bar on a terminal, a plain line now and then elsewhere; on stderr both.
+/// A bar on a terminal, plain lines elsewhere; both on stderr.
 struct Progress {
     bar: ProgressBar,
     told: std::sync::Mutex<Instant>,

@@ -16,7 +16,7 @@ use crate::runtime::signals::{StopSignal, StopSignals};
 /// How long the last log lines wait for a slow reader.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Runs until a signal. 0 after a clean stop, 2 for settings that cannot be used, 1 for anything else that prevents a start.
+/// Runs until a signal. 0 after a clean stop, 2 for invalid settings, 1 for anything else that prevents a start.
 pub fn run(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) -> ExitCode {
     log::install_panic_hook();
     let read = move || Inputs::gather(flags.clone(), config_file.clone()).and_then(|inputs| Config::load(&inputs));
@@ -71,7 +71,7 @@ async fn serve(config: Config, read: impl Fn() -> Result<Config, ConfigError>) -
     }
 }
 
-/// Number of SIGXFSZ on Linux and the BSDs, for every architecture that Rust's tier 1 and 2 know but MIPS.
+/// Number of SIGXFSZ on Linux and the BSDs, for every architecture of Rust's tiers 1 and 2 except MIPS.
 fn libc_sigxfsz() -> i32 {
     25
 }

@@ -1,4 +1,4 @@
-//! `postroom sign`: the signature of exactly these bytes, so that curl needs no openssl pipeline.
+//! `postroom sign`: the signature of exactly these bytes, without an openssl pipeline.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::config::{Inputs, signing_key};
 
 /// Prints the lower-case hexadecimal HMAC-SHA256 of the bytes, keyed with WEBHOOK_SECRET.
 ///
-/// The bytes are signed as they are: a line end at the end of the file is part of them. Post exactly the same bytes, with
+/// The bytes are signed unchanged: a line end at the end of the file is part of them. Post exactly the same bytes, with
 /// `curl --data-binary`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -26,7 +26,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A file's bytes, or those of standard input.
+/// The bytes of a file or of standard input.
 pub fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     if file == Path::new("-") {
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Files of lines, unpacked by their names.
+//! Files of lines, decompressed by their extension.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -26,8 +26,8 @@ pub fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
     Ok(Box::new(BufReader::with_capacity(64 << 10, unpacked)))
 }
 
-/// All frames of a zstd file, one after the other: `cat a.zst b.zst`, and what compressors that work in parallel write, has
-/// several, and the decoder knows one.
+/// All frames of a zstd file, one after the other: the output of `cat a.zst b.zst` and of parallel compressors has
+/// several, and the decoder supports one.
 struct Frames<R> {
     source: R,
     decoder: FrameDecoder,
@@ -40,7 +40,7 @@ impl<R: BufRead> Frames<R> {
         Ok(frames)
     }
 
-    /// Reads the head of the next frame, or passes over one that holds no content.
+    /// Reads the head of the next frame, or skips one without content.
     fn next(&mut self) -> io::Result<()> {
         match self.decoder.init(&mut self.source) {
             Ok(()) => Ok(()),
@@ -69,7 +69,7 @@ impl<R: BufRead> Read for Frames<R> {
             }
             let promised = self.decoder.get_checksum_from_data();
             if promised.is_some() && promised != self.decoder.get_calculated_checksum() {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum does not fit"));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum does not match"));
             }
             if self.source.fill_buf()?.is_empty() {
                 return Ok(0);

@@ -1,4 +1,4 @@
-//! `postroom verify`: explains offline whether a captured request would be believed, and if not, what is wrong with it.
+//! `postroom verify`: explains offline whether a captured request would verify, and if not, the reason.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,37 +16,37 @@ use crate::config::{Config, Inputs};
 use crate::domain::Moment;
 use crate::http::routes::path_of_source;
 
-/// Checks a captured request against a door, and says in words what is wrong.
+/// Verifies a captured request against a source, and explains the errors.
 ///
-/// Takes the settings as `serve` does. Exits 0 if the request would be believed, 1 if not.
+/// Reads the settings like `serve`. Exits 0 if the request would verify, 1 if not.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
     serve: ServeArguments,
-    /// The door's name (postroom is the original one)
+    /// The source's name (postroom is the original one)
     #[arg(long, value_name = "NAME", required_unless_present = "quarantine")]
     source: Option<String>,
     /// The file with exactly the body's bytes; - reads standard input
     #[arg(long, value_name = "FILE", required_unless_present = "quarantine")]
     body: Option<PathBuf>,
-    /// Look at the refused requests that were kept, instead of one of your own
+    /// Check the refused requests that were kept, instead of a captured one
     #[arg(long)]
     quarantine: bool,
-    /// With --quarantine: store those that would be believed now
+    /// With --quarantine: store those that verify now
     #[arg(long, requires = "quarantine")]
     readmit: bool,
-    /// A header as it came, such as 'X-Hub-Signature-256: sha256=…'; may be given several times
+    /// A header as received, such as 'X-Hub-Signature-256: sha256=…'; may be repeated
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// Path and query as they came, for providers that sign the URL
+    /// Path and query as received, for providers that sign the URL
     #[arg(long, value_name = "PATH")]
     target: Option<String>,
-    /// The time to verify at, in seconds since 1970, instead of now
+    /// The time of verification, in seconds since 1970, instead of now
     #[arg(long, value_name = "SECONDS")]
     at: Option<i64>,
 }
 
-/// Prints the verdict and what may be done about it.
+/// Prints the verdict and possible fixes.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyhow::Result<ExitCode> {
     if arguments.quarantine {
         let config = Config::load(&Inputs::gather(flags, arguments.serve.config)?)?;
@@ -63,11 +63,11 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
         None => Moment::now(),
     };
     let case = Case { source: &source, headers, body, base_url: config.server.public_base_url, target, now };
-    say!("door      {} ({})", source.name, source.scheme.title)?;
+    say!("source    {} ({})", source.name, source.scheme.title)?;
     say!("expects   {}", source.expects())?;
     match case.verdict() {
         Ok(key) => {
-            say!("verdict   believed, by the secret of {key}")?;
+            say!("verdict   verified, with the secret of {key}")?;
             Ok(ExitCode::SUCCESS)
         }
         Err(reason) => {
@@ -84,8 +84,9 @@ fn parse_headers(lines: &[String]) -> anyhow::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for line in lines {
         let Some((name, value)) = line.split_once(':') else { bail!("--header '{line}' has no colon") };
-        let name = HeaderName::try_from(name.trim()).with_context(|| format!("'{name}' is no header's name"))?;
-        headers.append(name, HeaderValue::try_from(value.trim()).context("a header's value holds what it may not")?);
+        let name = HeaderName::try_from(name.trim()).with_context(|| format!("'{name}' is not a header name"))?;
+        headers
+            .append(name, HeaderValue::try_from(value.trim()).context("a header value contains invalid characters")?);
     }
     Ok(headers)
 }

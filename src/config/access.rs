@@ -8,18 +8,18 @@ use super::inputs::Inputs;
 use super::{ConfigError, complaint, complaint_about, host};
 use crate::providers::encoding::decode_hex;
 
-/// Who may read what is stored, and how browsers and crowds are met.
+/// Access to reads, with the rules for browsers and rates.
 #[derive(Debug, Clone)]
 pub struct AccessConfig {
     /// The tokens and what each may do.
     pub tokens: Tokens,
-    /// Whether `/metrics` asks for no token.
+    /// Whether `/metrics` needs no token.
     pub metrics_public: bool,
-    /// Origins whose pages may read with a browser, as browsers send them; `*` for all. None by default.
+    /// Origins whose pages may read with a browser, in browsers' form; `*` for all. None by default.
     pub cors_origins: Vec<String>,
-    /// Most reads a minute from one address; 0 for no limit.
+    /// Maximum reads per minute from one address; 0: no limit.
     pub reads_per_minute: u32,
-    /// Most believed requests a second at one door; 0 for no limit.
+    /// Maximum verified requests per second at one source; 0: no limit.
     pub posts_per_second: u32,
 }
 
@@ -72,8 +72,9 @@ impl Tokens {
         let mut tokens = Vec::new();
         for scope in Scope::ALL {
             let setting = scope.setting();
-            let problem =
-                || complaint_about(setting, "holds a sha256: that is not followed by 64 small hexadecimal digits");
+            let problem = || {
+                complaint_about(setting, "contains a sha256: that is not followed by 64 lower-case hexadecimal digits")
+            };
             for secret in inputs.secrets(setting)? {
                 let token = Token::parse(secret.expose()).ok_or_else(problem)?;
                 if let Some((lower, _)) = tokens.iter().find(|(lower, known)| *lower < scope && *known == token) {
@@ -116,7 +117,7 @@ fn shared_with(lower: Scope) -> &'static str {
     }
 }
 
-/// A token, or its SHA-256: whoever sees the settings then still cannot read.
+/// A token, or its SHA-256: a reader of the settings still cannot read messages.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token([u8; 32]);
 
@@ -129,7 +130,7 @@ impl Token {
         }
     }
 
-    /// Whether `given` is it. Digests are compared in constant time, so neither content nor length can be felt for.
+    /// Whether `given` matches. Digests are compared in constant time, so neither content nor length leaks.
     pub fn matches(&self, given: &[u8]) -> bool {
         self.0.ct_eq(&Sha256::digest(given)).into()
     }
@@ -141,7 +142,7 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Reads what was said of reading.
+/// Reads the settings of access.
 pub(super) fn load(inputs: &Inputs) -> Result<AccessConfig, ConfigError> {
     let tokens = Tokens::load(inputs)?;
     let given = inputs.value("POSTROOM_METRICS_PUBLIC")?;
@@ -160,7 +161,7 @@ pub(super) fn load(inputs: &Inputs) -> Result<AccessConfig, ConfigError> {
     })
 }
 
-/// A list of origins. What would never match is refused, not kept.
+/// A list of origins. One that could never match is refused.
 fn cors_origins(given: Given) -> Result<Vec<String>, ConfigError> {
     let mut origins = Vec::new();
     for written in given.value.split(',').map(str::trim).filter(|origin| !origin.is_empty()) {
@@ -168,7 +169,7 @@ fn cors_origins(given: Given) -> Result<Vec<String>, ConfigError> {
             Ok(origin) if origins.contains(&origin) => {}
             Ok(origin) => origins.push(origin),
             Err(why) => {
-                let problem = format!("names '{written}', which no browser sends: it {why}");
+                let problem = format!("contains '{written}', which no browser sends: it {why}");
                 return Err(ConfigError::Setting { said_by: given.said_by, problem });
             }
         }

@@ -4,26 +4,26 @@ use thiserror::Error;
 
 use super::given::Given;
 
-/// A complaint about one setting, in one line that names it.
+/// An error in one setting, in one line that names it.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// A value that cannot be used.
+    /// An invalid value.
     #[error("{said_by} {problem}")]
     Setting {
         /// The flag, variable or key of the file.
         said_by: String,
-        /// What is wrong, and what would be right.
+        /// The problem, and a valid form.
         problem: String,
     },
-    /// A name that no setting has.
-    #[error("{place} is no setting of postroom{}", .suggestion.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
+    /// An unknown name.
+    #[error("{place} is not a setting of postroom{}", .suggestion.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
     Unknown {
-        /// What was written, and where.
+        /// The name, and its origin.
         place: String,
         /// The setting that was probably meant.
         suggestion: Option<String>,
     },
-    /// No door has a secret.
+    /// No source has a secret.
     #[error("WEBHOOK_SECRET is not set: no message could be verified without it")]
     NoSecret,
 }

@@ -1,6 +1,6 @@
 //! A value of a setting, and where it comes from.
 
-/// A value and who said it, so that a complaint can name the right place.
+/// A value and its origin, so that an error can name the right place.
 pub(super) struct Given {
     pub value: String,
     pub said_by: String,

@@ -3,9 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Schemes in which no page has an origin that it could send: browsers send `null`, or nothing.
+/// Schemes whose pages have no origin: browsers send `null`, or nothing.
 const WITHOUT_ORIGIN: [&str; 9] = ["about", "blob", "data", "file", "ftp", "javascript", "view-source", "ws", "wss"];
-/// Longest name of a host (RFC 1035, §2.3.4).
+/// Maximum length of a host name (RFC 1035, §2.3.4).
 const NAME_BYTES_MAX: usize = 253;
 
 /// An origin as browsers send it in `Origin`: lower case, without the port that the scheme implies, without a path. `*`
@@ -15,13 +15,13 @@ pub fn origin(text: &str) -> Result<String, &'static str> {
         return Ok(text.to_owned());
     }
     if text.starts_with(['"', '\'']) {
-        return Err("is in quotation marks, which are not taken away here");
+        return Err("is in quotation marks, which Postroom does not remove");
     }
     if text.contains([' ', ';', '\t']) {
-        return Err("holds a blank or a semicolon; origins are separated by commas, and have a host without either");
+        return Err("contains a blank or a semicolon; separate origins by commas");
     }
     if text.eq_ignore_ascii_case("null") {
-        return Err("is what sandboxed pages and local files of anybody send: null stands for no origin");
+        return Err("is sent by all sandboxed pages and local files: null does not identify an origin");
     }
     let (scheme, rest) = text.split_once("://").ok_or("has no scheme; write https:// or http:// before it")?;
     let scheme = scheme.to_ascii_lowercase();
@@ -32,7 +32,7 @@ pub fn origin(text: &str) -> Result<String, &'static str> {
     }
     if WITHOUT_ORIGIN.contains(&scheme.as_str()) {
         return Err(
-            "has a scheme (such as file, data or wss) that is in no origin; name the http or https origin of the page",
+            "has a scheme (such as file, data or wss) that no origin has; name the http or https origin of the page",
         );
     }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -54,7 +54,7 @@ pub fn origin(text: &str) -> Result<String, &'static str> {
     })
 }
 
-const PATTERN: &str = "is a pattern, and patterns are not known; name each origin, or give * alone for all";
+const PATTERN: &str = "is a pattern, which is not supported; name each origin, or use * alone for all";
 
 /// A host and perhaps a port, as they stand in a URL. The host comes back in lower case, addresses in their shortest
 /// form.
@@ -63,21 +63,21 @@ pub fn authority(text: &str) -> Result<(String, Option<u16>), &'static str> {
         return Err(PATTERN);
     }
     if text.contains('@') {
-        return Err("holds a user name; only the host and port belong there");
+        return Err("contains a user name; only host and port are allowed");
     }
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (address, behind) = rest.split_once(']').ok_or("has an opening bracket without a closing bracket")?;
-            let address: Ipv6Addr = address.parse().map_err(|_| "has brackets around what is no IPv6 address")?;
+            let address: Ipv6Addr = address.parse().map_err(|_| "has brackets without an IPv6 address")?;
             let port = match behind.strip_prefix(':') {
                 Some(port) => Some(port),
                 None if behind.is_empty() => None,
-                None => return Err("has something other than a port behind the IPv6 address"),
+                None => return Err("has something other than a port after the IPv6 address"),
             };
             (ipv6(address), port)
         }
         None if text.parse::<Ipv6Addr>().is_ok() => {
-            return Err("is an IPv6 address, which a URL has in brackets: [::1]");
+            return Err("is an IPv6 address without brackets; write [::1]");
         }
         None => match text.split_once(':') {
             Some((host, port)) => (name(host)?, Some(port)),
@@ -86,7 +86,7 @@ pub fn authority(text: &str) -> Result<(String, Option<u16>), &'static str> {
     };
     let number = |port: &str| -> Result<u16, &'static str> {
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-        port.parse().ok().filter(|_| digits).ok_or("has a port that is no number from 0 to 65535")
+        port.parse().ok().filter(|_| digits).ok_or("has a port that is not a number from 0 to 65535")
     };
     let port = port.filter(|port| !port.is_empty()).map(number).transpose()?;
     Ok((host, port))
@@ -100,7 +100,7 @@ fn name(host: &str) -> Result<String, &'static str> {
         return Err("names no host");
     }
     if !host.is_ascii() {
-        return Err("has a host of more than ASCII; write it as browsers send it (xn--…)");
+        return Err("has a host with non-ASCII characters; write it as browsers send it (xn--…)");
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let is_label = |label: &str| !label.is_empty() && label.bytes().all(plain);
@@ -115,7 +115,7 @@ fn name(host: &str) -> Result<String, &'static str> {
     Ok(host.to_ascii_lowercase())
 }
 
-/// As browsers write it: the last part is never in the form of IPv4.
+/// In the form of browsers: the last part is never in the form of IPv4.
 fn ipv6(address: Ipv6Addr) -> String {
     match (address.to_ipv4_mapped(), address.segments()) {
         (Some(_), [.., high, low]) => format!("[::ffff:{high:x}:{low:x}]"),
@@ -123,11 +123,11 @@ fn ipv6(address: Ipv6Addr) -> String {
     }
 }
 
-/// The address or name to listen on. An IPv6 address may stand in brackets, as in URLs, and may name an interface.
+/// The address or name to listen on. An IPv6 address may be in brackets, as in URLs, and may name an interface.
 pub fn to_bind(text: &str) -> Result<String, &'static str> {
     let text = text.trim();
     if text.contains("://") {
-        return Err("is a URL; only the address or name of a host belongs there");
+        return Err("is a URL; only an address or a host name is allowed");
     }
     if text == "*" {
         return Err("must be an address: 0.0.0.0 for all of IPv4, :: for all of both");
@@ -136,7 +136,7 @@ pub fn to_bind(text: &str) -> Result<String, &'static str> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, behind) = rest.split_once(']').ok_or("has an opening bracket without a closing bracket")?;
         return match behind {
-            _ if !is_ipv6(address) => Err("has brackets around what is no IPv6 address"),
+            _ if !is_ipv6(address) => Err("has brackets without an IPv6 address"),
             "" => Ok(address.to_owned()),
             _ => Err(WITH_PORT),
         };
@@ -146,14 +146,14 @@ pub fn to_bind(text: &str) -> Result<String, &'static str> {
     }
     match text.split_once(':') {
         Some((host, port)) if name(host).is_ok() && port.bytes().all(|byte| byte.is_ascii_digit()) => Err(WITH_PORT),
-        Some(_) => Err("has a host that is no name of a host and no address"),
+        Some(_) => Err("has a host that is neither a host name nor an address"),
         None => name(text).map(|_| text.to_owned()),
     }
 }
 
-const WITH_PORT: &str = "holds a port, which is a setting of its own (PORT, POSTROOM_SERVER_READ_PORT)";
+const WITH_PORT: &str = "contains a port, which is a separate setting (PORT, POSTROOM_SERVER_READ_PORT)";
 
-/// Where a service that listens on `host` is reached from its own machine, as it stands in a URL.
+/// The address of a service that listens on `host`, from its own machine, in the form of URLs.
 pub fn to_reach(host: &str) -> String {
     match host.parse() {
         Ok(IpAddr::V4(address)) if address.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),

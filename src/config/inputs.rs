@@ -1,4 +1,4 @@
-//! Where settings come from: flag, then environment, then file, then default. The first that says something counts.
+//! Sources of settings: flag, then environment, then file, then default. The first one that has a value counts.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::settings::{SETTINGS, Setting, find, nearest};
 use crate::domain::Secret;
 use crate::runtime::secret_file;
 
-/// Everything that was said about settings, not yet looked at.
+/// All given settings, not yet validated.
 #[derive(Debug, Default)]
 pub struct Inputs {
     flags: BTreeMap<&'static str, String>,
@@ -22,7 +22,7 @@ pub struct Inputs {
     file_name: String,
     /// The file's `[source.NAME]` tables.
     sources: BTreeMap<String, toml::Table>,
-    /// What looked like a mistake while it was read, in the order of reading; each once.
+    /// Suspicious values found while reading, in the order of reading; each once.
     cautions: RefCell<Vec<String>>,
 }
 
@@ -56,9 +56,9 @@ impl Inputs {
         Ok(inputs)
     }
 
-    /// The value of a setting that is no secret. An empty value in the environment counts as unset.
+    /// The value of a setting that is not secret. An empty value in the environment counts as unset.
     pub(super) fn value(&self, name: &str) -> Result<Given, ConfigError> {
-        let setting = find(name).expect("only settings of the table are asked for");
+        let setting = find(name).expect("only settings of the table are read");
         if let Some(value) = self.flags.get(name) {
             return Ok(Given { value: value.clone(), said_by: format!("--{}", setting.flag()) });
         }
@@ -73,12 +73,12 @@ impl Inputs {
         Ok(Given { value: setting.default.to_owned(), said_by: name.to_owned() })
     }
 
-    /// The port that `serve` would bind by the same inputs.
+    /// The port that `serve` would bind with the same inputs.
     pub fn port(&self) -> Result<u16, ConfigError> {
         Ok(self.number("PORT", 0, 65_535)? as u16)
     }
 
-    /// The address that `serve` would bind by the same inputs.
+    /// The address that `serve` would bind with the same inputs.
     pub fn host(&self) -> Result<String, ConfigError> {
         self.host_to_bind("HOST")
     }
@@ -101,7 +101,7 @@ impl Inputs {
         })
     }
 
-    /// Notes that a setting can be used, and is probably not what was meant.
+    /// Records that a setting is valid, but probably a mistake.
     pub(super) fn caution(&self, said_by: &str, words: &str) {
         let caution = format!("{said_by} {words}");
         let mut cautions = self.cautions.borrow_mut();
@@ -115,7 +115,7 @@ impl Inputs {
         self.cautions.borrow().clone()
     }
 
-    /// The secret of these bytes; none if there are none. Bytes that look like a mistake are noted.
+    /// The secret with these bytes; none if there are none. Suspicious bytes are recorded.
     fn secret_of(&self, bytes: Vec<u8>, said_by: &str) -> Option<Secret> {
         let secret = Secret::new(bytes)?;
         if let Some(doubt) = secret.doubt() {
@@ -124,17 +124,17 @@ impl Inputs {
         Some(secret)
     }
 
-    /// A list of secrets, separated by commas; none where it was not given at all. An empty
+    /// A list of secrets, separated by commas; none if it was not given at all. An empty
     /// element is an error.
     pub(super) fn secrets(&self, name: &str) -> Result<Vec<Secret>, ConfigError> {
         let Some((bytes, said_by)) = self.secret_bytes(name)? else { return Ok(Vec::new()) };
         let secrets = bytes.split(|byte| *byte == b',').map(|one| self.secret_of(one.trim_ascii().to_vec(), &said_by));
         let problem =
-            || ConfigError::Setting { said_by: said_by.clone(), problem: "must not hold an empty token".to_owned() };
+            || ConfigError::Setting { said_by: said_by.clone(), problem: "must not contain an empty token".to_owned() };
         secrets.collect::<Option<_>>().ok_or_else(problem)
     }
 
-    /// `None` where a secret was not given at all. Given and empty is an error: everybody knows that one.
+    /// `None` if a secret was not given at all. An empty one is an error: everybody knows it.
     pub(super) fn secret(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
         let Some((bytes, said_by)) = self.secret_bytes(name)? else { return Ok(None) };
         match self.secret_of(bytes, &said_by) {
@@ -143,9 +143,9 @@ impl Inputs {
         }
     }
 
-    /// The bytes of a secret, and the variable or key of the file that gave them.
+    /// The bytes of a secret, and its variable or key of the file.
     fn secret_bytes(&self, name: &str) -> Result<Option<(Vec<u8>, String)>, ConfigError> {
-        let setting = find(name).expect("only settings of the table are asked for");
+        let setting = find(name).expect("only settings of the table are read");
         Ok(match (self.environment_or_its_file(name)?, self.file.get(name)) {
             (Some(bytes), _) => Some((bytes, name.to_owned())),
             (None, Some(path)) => {
@@ -179,7 +179,7 @@ impl Inputs {
         self.secret_of(bytes, name).map(Some).ok_or_else(|| complaint_about(name, "must not be empty"))
     }
 
-    /// The file that a secret of the table is read from, where it is.
+    /// The file of a secret of the table, if it has one.
     pub(super) fn file_of_secret(&self, name: &str) -> Option<PathBuf> {
         if self.environment.contains_key(name) {
             return None;
@@ -193,7 +193,7 @@ impl Inputs {
         Some(PathBuf::from(path))
     }
 
-    /// A URL of the environment that is no setting of the table: the variable, or the file that `<NAME>_FILE` names.
+    /// A URL of the environment outside the table of settings: the variable, or the file that `<NAME>_FILE` names.
     pub fn environment_url(&self, name: &str) -> Result<Option<String>, ConfigError> {
         let Some(bytes) = self.environment_or_its_file(name)?.filter(|bytes| !bytes.is_empty()) else {
             return Ok(None);
@@ -207,7 +207,7 @@ impl Inputs {
         self.secret_of(bytes, said_by).ok_or_else(|| complaint_about(said_by, "names an empty file"))
     }
 
-    /// The doors of the file, by name.
+    /// The sources of the file, by name.
     pub(super) fn sources(&self) -> impl Iterator<Item = (&str, &toml::Table)> {
         self.sources.iter().map(|(name, table)| (name.as_str(), table))
     }
@@ -216,7 +216,7 @@ impl Inputs {
         self.file_place(&format!("{}.{}", setting.file_key.0, setting.file_key.1))
     }
 
-    /// A key of the file, for complaints.
+    /// A key of the file, for error messages.
     pub(super) fn file_place(&self, key: &str) -> String {
         format!("{}: {key}", self.file_name)
     }
@@ -227,8 +227,8 @@ fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
     secret_file::read_secret_file(path).map_err(|problem| complaint_about(said_by, &problem))
 }
 
-/// A misspelt variable of ours must not be silently without effect. Left alone are names outside our sections, and what
-/// Kubernetes puts beside services of our name, such as `POSTROOM_METRICS_SERVICE_HOST` and `POSTROOM_PORT_8000_TCP`.
+/// A misspelt variable must not be ignored silently. Ignored are only names outside our sections, and those that
+/// Kubernetes injects for services of our name, such as `POSTROOM_METRICS_SERVICE_HOST` and `POSTROOM_PORT_8000_TCP`.
 fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(), ConfigError> {
     for name in environment.keys() {
         let sections = [
@@ -250,7 +250,7 @@ fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(
     Ok(())
 }
 
-/// The values of a configuration file by environment name, and its doors by theirs.
+/// The values of a configuration file by environment name, and its sources by name.
 type FileContent = (BTreeMap<&'static str, String>, BTreeMap<String, toml::Table>);
 
 /// Reads a configuration file.
@@ -268,7 +268,7 @@ fn read_file(path: &Path) -> Result<FileContent, ConfigError> {
         if section == "source" {
             for (name, table) in content {
                 let toml::Value::Table(table) = table else {
-                    return Err(complain(format!("source.{name} must be a table: [source.NAME] and its keys below")));
+                    return Err(complain(format!("source.{name} must be a table: [source.NAME] followed by its keys")));
                 };
                 sources.insert(name, table);
             }

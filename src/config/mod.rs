@@ -1,4 +1,4 @@
-//! What the operator said, made into valid types once, before anything else starts. Secrets redact themselves.
+//! The operator's settings, converted to valid types once, before anything else starts. Secrets redact themselves.
 
 mod access;
 mod error;
@@ -29,36 +29,36 @@ pub use network::Network;
 pub use server::ServerConfig;
 pub use store::store_of;
 
-/// Everything `serve` needs to know.
+/// The whole configuration of `serve`.
 #[derive(Debug)]
 pub struct Config {
     /// Least level logged.
     pub log_level: LogLevel,
-    /// The doors, each with at least one secret.
+    /// The sources, each with at least one secret.
     pub sources: Vec<Source>,
     /// Where and how to listen.
     pub server: ServerConfig,
-    /// Who may read.
+    /// The tokens for reading.
     pub access: AccessConfig,
-    /// Where and how messages are kept.
+    /// The store and its limits.
     pub store: StoreConfig,
-    /// Where refused requests are kept; nowhere by default.
+    /// The quarantine; off by default.
     pub quarantine: Option<QuarantineConfig>,
-    /// Settings that can be used, and are probably not what was meant: a line for each, which names the setting.
+    /// Settings that are valid, but probably a mistake: a line for each, which names the setting.
     pub cautions: Vec<String>,
 }
 
-/// The last refused requests.
+/// The quarantine of refused requests.
 #[derive(Debug, Clone)]
 pub struct QuarantineConfig {
     /// The folder for their files.
     pub folder: PathBuf,
-    /// How many at most; then the oldest is overwritten.
+    /// Maximum number; then the oldest is overwritten.
     pub requests_max: u32,
 }
 
 impl Config {
-    /// Checks everything that was said. Reads secret files; touches nothing else.
+    /// Validates all settings. Reads secret files; touches nothing else.
     pub fn load(inputs: &Inputs) -> Result<Self, ConfigError> {
         let server = server::load(inputs)?;
         let base_url_known = server.public_base_url.is_some() || !server.trusted_proxies.is_empty();
@@ -76,12 +76,12 @@ impl Config {
     }
 }
 
-/// Only the secret of the original door, for commands that need nothing else.
+/// Only the secret of the original source, for commands that need nothing else.
 pub fn webhook_secret(inputs: &Inputs) -> Result<Secret, ConfigError> {
     inputs.secret("WEBHOOK_SECRET")?.ok_or(ConfigError::NoSecret)
 }
 
-/// The same, made ready for signing.
+/// The same, prepared for signing.
 pub fn signing_key(inputs: &Inputs) -> Result<SigningKey, ConfigError> {
     Ok(SigningKey::new(&webhook_secret(inputs)?))
 }
@@ -174,7 +174,7 @@ mod tests {
         ];
         assert!(load(&[[("WEBHOOK_SECRET", "s")].as_slice(), &injected].concat()).is_ok());
         let in_file = load_with(&[], &[("WEBHOOK_SECRET", "s")], Some("[sever]\nport = 1")).unwrap_err().to_string();
-        assert!(in_file.ends_with("sever.port is no setting of postroom; did you mean server.port?"), "{in_file}");
+        assert!(in_file.ends_with("sever.port is not a setting of postroom; did you mean server.port?"), "{in_file}");
     }
 
     #[test]

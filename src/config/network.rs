@@ -1,8 +1,8 @@
-//! Addresses and networks, for lists of whom to believe.
+//! Addresses and networks, for lists of trusted proxies.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An address, or all that begin with the same bits.
+/// An address, or all with the same prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -10,7 +10,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// `10.0.0.1`, `10.0.0.0/8`, `::1`, `[::1]` or `fd00::/8`. IPv4 that is written as IPv6 is IPv4, as everywhere.
+    /// `10.0.0.1`, `10.0.0.0/8`, `::1`, `[::1]` or `fd00::/8`. IPv4 written as IPv6 is IPv4, as everywhere.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -28,12 +28,12 @@ impl Network {
         }
     }
 
-    /// Whether every address is one of it, of IPv4 or IPv6.
+    /// Whether it contains every address, of IPv4 or IPv6.
     pub fn is_everyone(&self) -> bool {
         self.bits == 0
     }
 
-    /// Whether the address is one of it. An IPv4 address that is written as IPv6 is the same address.
+    /// Whether it contains the address. An IPv4 address written as IPv6 is the same address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {

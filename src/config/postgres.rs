@@ -6,7 +6,7 @@ use super::{ConfigError, Inputs, complaint};
 use crate::store::postgres::config::{PASSWORD, PostgresConfig, RotatedFiles, SynchronousCommit};
 use crate::store::postgres::url::{ConnectionUrl, password_of_file};
 
-/// Checks a URL of one of the two schemes. `problem` never holds more of it than the name of a parameter.
+/// Validates a URL of one of the two schemes. `problem` never contains more of it than the name of a parameter.
 pub(super) fn load(url: &str, said_by: &str, inputs: &Inputs) -> Result<PostgresConfig, ConfigError> {
     let complain = |problem: String| ConfigError::Setting { said_by: said_by.to_owned(), problem };
     let ConnectionUrl { mut connection, trust, other_way, passfile } = ConnectionUrl::parse(url).map_err(complain)?;

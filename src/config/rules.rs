@@ -1,5 +1,5 @@
-//! Signature schemes and field mappings as the configuration file writes them, for the generic provider and for those that only
-//! differ in a detail.
+//! Signature schemes and field mappings in the settings file, for the generic provider and for providers with small
+//! differences.
 
 use std::borrow::Cow;
 
@@ -13,10 +13,10 @@ use crate::providers::header::{TOLERANCE_SECONDS, TimeUnit};
 use crate::providers::mapping::{Mapping, NOTHING_MAPPED};
 use crate::providers::rule::{List, Part, Proof, Rule, Text, Time, TimePlace};
 
-/// How a complaint about a key of the file is made.
+/// Makes an error about a key of the file.
 type Complain<'a> = &'a dyn Fn(&str, &str) -> ConfigError;
 
-/// Keys that change how a signature is looked for.
+/// Keys of the signature scheme.
 const RULE_KEYS: &[&str] = &[
     "signature_header",
     "prefix",
@@ -33,7 +33,7 @@ const RULE_KEYS: &[&str] = &[
     "tolerance_seconds",
     "id_header",
 ];
-/// Keys that say where in a body the fields of a message are.
+/// Keys of the fields of a message.
 const MAPPING_KEYS: &[&str] = &["format", "fields"];
 const FIELDS: &[&str] = &[
     "messages",
@@ -53,14 +53,14 @@ const FIELDS: &[&str] = &[
     "media_type",
 ];
 
-/// The keys that a door of this protocol may have beside those of every door.
+/// The keys that a source of this protocol may have in addition to those of every source.
 pub fn keys(scheme: &Scheme) -> impl Iterator<Item = &'static str> + use<> {
     let rule = if scheme.rule.is_some() || scheme.is_generic() { RULE_KEYS } else { &[] };
     let mapping = if scheme.is_generic() { MAPPING_KEYS } else { &[] };
     rule.iter().chain(mapping).copied()
 }
 
-/// The scheme that the table describes: that of the protocol with what is said otherwise. None if nothing is.
+/// The scheme of the table: the protocol's, with the given changes. None if there are none.
 pub fn rule(table: &Table, scheme: &Scheme, complain: Complain<'_>) -> Result<Option<Rule>, ConfigError> {
     let said = RULE_KEYS.iter().any(|key| table.contains_key(*key));
     if !said && !scheme.is_generic() {
@@ -91,7 +91,7 @@ pub fn rule(table: &Table, scheme: &Scheme, complain: Complain<'_>) -> Result<Op
     Ok(Some(rule))
 }
 
-/// Where the fields of a message are. None for protocols that know that themselves.
+/// The fields of a message. None for protocols that define them.
 pub fn mapping(table: &Table, scheme: &Scheme, complain: Complain<'_>) -> Result<Option<Mapping>, ConfigError> {
     if !scheme.is_generic() {
         return Ok(None);
@@ -106,9 +106,10 @@ pub fn mapping(table: &Table, scheme: &Scheme, complain: Complain<'_>) -> Result
     let Some(fields) = table.get("fields") else { return Ok(Some(mapping)) };
     let fields = fields.as_table().ok_or_else(|| complain("fields", "must be a table of JSON pointers"))?;
     for (name, value) in fields {
-        let pointer = value.as_str().ok_or_else(|| complain("fields", "must hold texts only"))?;
+        let pointer = value.as_str().ok_or_else(|| complain("fields", "must contain only texts"))?;
         if name != "equals" && !(pointer.is_empty() || pointer.starts_with('/')) {
-            let problem = format!("has '{pointer}' for {name}, which is no JSON pointer: those begin with /");
+            let problem =
+                format!("has '{pointer}' for {name}, which is not a JSON pointer: JSON pointers begin with /");
             return Err(complain("fields", &problem));
         }
         let place = match name.as_str() {
@@ -235,7 +236,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `{body}`, `{timestamp}`, `{id}`, `{url}`, `{sorted_form}`, `{sha256_body_raw}` and `{header:NAME}` between other text.
+    /// `{body}`, `{timestamp}`, `{id}`, `{url}`, `{sorted_form}`, `{sha256_body_raw}`, `{header:NAME}` between text.
     fn template(&self, text: &str) -> Result<Vec<Part>, ConfigError> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -263,11 +264,7 @@ impl Reader<'_> {
         }
         let covers = [Part::Body, Part::SortedForm, Part::BodySha256].iter().any(|part| parts.contains(part));
         // A signature of anything but the body would let everybody who saw one request write others.
-        if covers {
-            Ok(parts)
-        } else {
-            Err((self.complain)("template", "must contain the body in one form or another"))
-        }
+        if covers { Ok(parts) } else { Err((self.complain)("template", "must contain the body in some form")) }
     }
 
     fn time(&self, rule: &mut Rule) -> Result<(), ConfigError> {
@@ -300,7 +297,10 @@ impl Reader<'_> {
                 time.tolerance_seconds = tolerance.unwrap_or(time.tolerance_seconds);
                 // A time that is not signed can be set by whoever replays the request.
                 if !uses {
-                    return Err((self.complain)("template", "must contain {timestamp}, since a timestamp is named"));
+                    return Err((self.complain)(
+                        "template",
+                        "must contain {timestamp}, because a timestamp is configured",
+                    ));
                 }
             }
             None if uses => return Err((self.complain)("timestamp_header", "or timestamp_label must be set")),

@@ -5,42 +5,42 @@ use std::time::Duration;
 use super::given::Given;
 use super::{ConfigError, Inputs, Network, complaint, sources};
 
-/// The edge to the network: every limit has a name and a defined answer.
+/// The network edge: every limit has a name and a defined response.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Address or host name to bind.
     pub host: String,
-    /// Port to bind; 0 takes a free one.
+    /// Port to bind; 0 chooses a free one.
     pub port: u16,
-    /// Where reading is served instead, so that only the doors face the network.
+    /// The separate listener for reading, so that only the sources face the network.
     pub read_address: Option<(String, u16)>,
-    /// Most bytes of a request body.
+    /// Maximum bytes of a request body.
     pub body_bytes_max: usize,
-    /// Most bytes of all bodies under way, beyond the first 16 KiB of each.
+    /// Maximum bytes of all bodies in progress, beyond the first 16 KiB of each.
     pub bodies_bytes_max: usize,
-    /// Most bytes of a request head.
+    /// Maximum bytes of a request head.
     pub header_bytes_max: usize,
-    /// Most header fields of a request.
+    /// Maximum header fields of a request.
     pub headers_max: usize,
-    /// Longest wait for a whole request head.
+    /// Maximum wait for a whole request head.
     pub header_timeout: Duration,
-    /// Longest wait for a whole request body.
+    /// Maximum wait for a whole request body.
     pub body_timeout: Duration,
-    /// Longest rest of a connection between requests.
+    /// Maximum idle time of a connection between requests.
     pub idle_timeout: Duration,
-    /// Longest time from head to answer.
+    /// Maximum time from head to response.
     pub request_timeout: Duration,
-    /// Most connections at once.
+    /// Maximum connections.
     pub connections_max: usize,
-    /// How long the service goes on after SIGTERM, not ready, before it stops.
+    /// How long the service continues after SIGTERM, not ready, before it stops.
     pub drain: Duration,
-    /// How long a stop waits for requests under way.
+    /// How long a stop waits for requests in progress.
     pub grace: Duration,
-    /// Most bytes of a body at the doors of providers.
+    /// Maximum bytes of a body at provider sources.
     pub door_body_bytes_max: usize,
-    /// Scheme and host, and perhaps a path, under which providers reach us.
+    /// Public URL under which providers reach us: scheme, host, optional path.
     pub public_base_url: Option<String>,
-    /// Proxies whose word is taken for scheme and host, where no base URL is set.
+    /// Proxies that are trusted for scheme and host, if no base URL is set.
     pub trusted_proxies: Vec<Network>,
 }
 

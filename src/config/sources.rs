@@ -1,4 +1,4 @@
-//! The doors: the original one, those that an environment variable opens by itself, and those of the configuration file.
+//! The sources: the original one, those of environment variables, and those of the configuration file.
 
 use toml::Value;
 
@@ -10,14 +10,14 @@ use super::{ConfigError, complaint_about};
 use crate::domain::{Address, Secret};
 use crate::providers::{Key, SCHEMES, Scheme, SecretForm, Source, original};
 
-/// The variable with the token of Meta's handshake, for the door that `WHATSAPP_APP_SECRET` opens.
+/// The variable with the token of Meta's handshake, for the source of `WHATSAPP_APP_SECRET`.
 pub const VERIFY_TOKEN_VARIABLE: &str = "WHATSAPP_VERIFY_TOKEN";
-/// What is appended to a secret's variable for the one before it, which stays good until it is taken away.
+/// The suffix of the variable of the previous secret, which stays valid until it is removed.
 pub const PREVIOUS: &str = "_PREVIOUS";
-/// Most characters of a door's name.
+/// Maximum characters of a source's name.
 const NAME_CHARACTERS_MAX: usize = 64;
 
-/// What can be said of a door in the configuration file. The scheme of a signature has keys of its own; see `rules`.
+/// The keys of a source in the configuration file. The signature scheme has keys of its own; see `rules`.
 const KEYS: &[&str] = &[
     "provider",
     "secret_env",
@@ -33,7 +33,7 @@ const KEYS: &[&str] = &[
     "header",
 ];
 
-/// Every door, the original one first if it has a secret. At least one.
+/// Every source, the original one first if it has a secret. At least one.
 pub fn load(inputs: &Inputs, base_url_known: bool) -> Result<Vec<Source>, ConfigError> {
     let mut sources = Vec::new();
     if let Some(secret) = inputs.secret("WEBHOOK_SECRET")? {
@@ -52,7 +52,7 @@ pub fn load(inputs: &Inputs, base_url_known: bool) -> Result<Vec<Source>, Config
         let source = FileSource { inputs, name, table }.read()?;
         if sources.iter().any(|other| other.name == source.name) {
             let place = inputs.file_place(&format!("source.{name}"));
-            return Err(complaint_about(&place, "has the name of a door that the environment opens already"));
+            return Err(complaint_about(&place, "has the name of a source that the environment defines already"));
         }
         sources.push(source);
     }
@@ -62,7 +62,7 @@ pub fn load(inputs: &Inputs, base_url_known: bool) -> Result<Vec<Source>, Config
     let homeless = |source: &&Source| source.needs_url() && source.options.base_url.is_none() && !base_url_known;
     if let Some(source) = sources.iter().find(homeless) {
         let problem = format!(
-            "is not set, but the door '{}' ({}) signs its own URL: set it to the scheme and host that the provider calls, \
+            "is not set, but the provider of the source '{}' ({}) signs the URL: set it to the scheme and host that it calls, \
              such as https://hooks.example.com",
             source.name, source.scheme.title
         );
@@ -71,7 +71,7 @@ pub fn load(inputs: &Inputs, base_url_known: bool) -> Result<Vec<Source>, Config
     Ok(sources)
 }
 
-/// The door of a kind whose variable is set, named as the kind.
+/// The source of a kind whose variable is set, with the kind's name.
 fn shortcut(inputs: &Inputs, scheme: &'static Scheme) -> Result<Option<Source>, ConfigError> {
     let Some(variable) = scheme.variable else { return Ok(None) };
     let previous = format!("{variable}{PREVIOUS}");
@@ -111,7 +111,7 @@ impl FileSource<'_> {
         let provider = self.text("provider")?.ok_or_else(|| self.problem("provider", "is not set"))?;
         let scheme = Scheme::find(provider).ok_or_else(|| {
             let meant = nearest(provider, kinds.clone()).map(|kind| format!("; did you mean {kind}?"));
-            let problem = format!("is no provider: '{provider}'{}", meant.unwrap_or_default());
+            let problem = format!("is not a provider: '{provider}'{}", meant.unwrap_or_default());
             self.problem("provider", &problem)
         })?;
         self.check_keys(scheme)?;
@@ -139,7 +139,7 @@ impl FileSource<'_> {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
         let fits = (1..=NAME_CHARACTERS_MAX).contains(&self.name.len()) && self.name.bytes().all(plain);
         if !fits || self.name == original::SCHEME.kind {
-            let problem = "must have a name of its own, of small letters, digits, hyphens and underscores";
+            let problem = "must have a unique name of lower-case letters, digits, hyphens and underscores";
             return Err(complaint_about(&self.inputs.file_place(&format!("source.{}", self.name)), problem));
         }
         Ok(())
@@ -180,7 +180,7 @@ impl FileSource<'_> {
         Ok(keys)
     }
 
-    /// The secrets that `<what>_env` and `<what>_file` name, each with a label that says where it stands.
+    /// The secrets that `<what>_env` and `<what>_file` name, each with a label of its place.
     fn secrets(&self, what: &str) -> Result<Vec<(String, Secret)>, ConfigError> {
         let mut secrets = Vec::new();
         let key = format!("{what}_env");
@@ -221,11 +221,10 @@ impl FileSource<'_> {
     }
 }
 
-/// What a base URL has to look like.
-pub const BASE_URL_RULE: &str =
-    "must be http:// or https:// and a host, with a port and a path only if need be, and no query";
+/// The form of a base URL.
+pub const BASE_URL_RULE: &str = "must be http:// or https:// and a host, optionally a port and a path, without a query";
 
-/// Scheme, host and port, and perhaps a path that the proxy takes away. It stays as it was written: so it is signed.
+/// Scheme, host and port, and an optional path that the proxy strips. It is kept as written, because it is signed so.
 pub fn base_url(raw: &str) -> Option<String> {
     let rest = raw.strip_prefix("https://").or_else(|| raw.strip_prefix("http://"))?;
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'@' | b'\\');

@@ -7,7 +7,7 @@ use super::given::Given;
 use super::{ConfigError, Inputs, postgres};
 use crate::store::{Database, StoreConfig};
 
-/// The store at `url`, with the limits that the inputs say. `flag` is where the URL was given.
+/// The store at `url`, with the limits of the inputs. `flag` is the origin of the URL.
 pub fn store_of(inputs: &Inputs, url: &str, flag: &str) -> Result<StoreConfig, ConfigError> {
     load(inputs, Given { value: url.to_owned(), said_by: flag.to_owned() })
 }
@@ -27,7 +27,7 @@ pub(super) fn load(inputs: &Inputs, url: Given) -> Result<StoreConfig, ConfigErr
     })
 }
 
-/// `sqlite:///` and a path, taken as it stands (no URL decoding), or the URL of a PostgreSQL server.
+/// `sqlite:///` and a path, taken literally (no URL decoding), or the URL of a PostgreSQL server.
 fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
     if ["postgres://", "postgresql://"].iter().any(|scheme| given.value.starts_with(scheme)) {
         return postgres::load(&given.value, &given.said_by, inputs).map(|config| Database::Postgres(config.into()));
@@ -35,12 +35,12 @@ fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
     // A URL may hold a password, so complaints show no more of it than the scheme.
     let problem = match given.value.strip_prefix("sqlite:///") {
         Some("") => "names no file after sqlite:///".to_owned(),
-        Some(":memory:") => "asks for a database in memory, which would lose every message at the next stop".to_owned(),
-        Some(path) if path.contains('\0') => "holds a NUL character".to_owned(),
+        Some(":memory:") => "names a database in memory, which would lose every message at the next stop".to_owned(),
+        Some(path) if path.contains('\0') => "contains a NUL character".to_owned(),
         Some(path) => match said_beside(path).filter(|_| std::fs::symlink_metadata(path).is_err()) {
             None => return Ok(Database::Sqlite { path: PathBuf::from(path) }),
             Some(what) => format!(
-                "has {what}: all that follows sqlite:/// is the path of the file, and there is no file '{path}'; take {what} away, or make \
+                "has {what}: everything after sqlite:/// is the path of the file, and there is no file '{path}'; remove {what}, or create \
                  the file if that is its name"
             ),
         },

@@ -1,4 +1,4 @@
-//! Who sent a message, or to whom it went.
+//! The sender or recipient of a message.
 
 use std::borrow::Cow;
 
@@ -6,19 +6,19 @@ use sha2::{Digest, Sha256};
 
 use super::Invalid;
 
-/// Most characters of an address.
+/// Maximum characters of an address.
 pub const ADDRESS_CHARACTERS_MAX: usize = 64;
 
-/// Most digits of a phone number (E.164).
+/// Maximum digits of a phone number (E.164).
 const NUMBER_DIGITS_MAX: usize = 15;
-/// Fewest digits of a phone number that is written without `+`.
+/// Minimum digits of a phone number that is written without `+`.
 const NUMBER_DIGITS_MIN: usize = 7;
-/// Fewest digits of a short code.
+/// Minimum digits of a short code.
 const SHORT_CODE_DIGITS_MIN: usize = 3;
-/// Most characters of a sender's name in a text message (3GPP TS 23.040, 9.1.2.5).
+/// Maximum characters of a sender's name in a text message (3GPP TS 23.040, 9.1.2.5).
 const NAME_CHARACTERS_MAX: usize = 11;
 
-/// The tags of addresses that are no phone numbers: `tag:id`. What is written so already is read as it is.
+/// The tags of addresses that are not phone numbers: `tag:id`. An address in this form is kept as it is.
 pub const TAGS: &[&str] = &[
     "account",
     "alpha",
@@ -48,7 +48,7 @@ pub const TAGS: &[&str] = &[
     "wechat",
 ];
 
-/// A sender or recipient: a phone number (`+` and digits) or, for whoever has none, a tag and an id (`tag:id`). At the original
+/// A sender or recipient: a phone number (`+` and digits) or, without one, a tag and an id (`tag:id`). At the original
 /// source always a phone number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(String);
@@ -68,13 +68,13 @@ impl Address {
         Ok(Self(raw.to_owned()))
     }
 
-    /// The one reading of addresses for all sources but the original: the same person has the same address, however a provider
-    /// writes it.
+    /// Normalises addresses for all sources except the original one: the same person has the same address, however a
+    /// provider writes it.
     ///
-    /// White space, marks that nobody sees, hyphens, dots and brackets do not count in numbers; `00` is `+`. Digits are a number
-    /// (7 to 15 of them, or fewer behind a `+`) or a short code (3 to 6). `tel:`, `sms:`, `whatsapp:` and WhatsApp's `…@c.us` and
-    /// `…@s.whatsapp.net` are numbers. A short name is `alpha:…`, everything else `id:…`. A channel whose ids are no numbers is
-    /// for the provider to tag: its ids may look like numbers. Reading what was read changes nothing.
+    /// White space, invisible marks, hyphens, dots and brackets in numbers do not count; `00` is `+`. Digits are a
+    /// number (7 to 15, or fewer after a `+`) or a short code (3 to 6). `tel:`, `sms:`, `whatsapp:`, `…@c.us` and
+    /// `…@s.whatsapp.net` are numbers. A short name is `alpha:…`, any other text `id:…`. The provider tags the ids of a
+    /// channel that are not numbers, because they may look like numbers. Normalising twice changes nothing.
     pub fn read(raw: &str) -> Self {
         let mut raw = trim(raw);
         // Earlier versions put this in front of what they could not read.
@@ -93,12 +93,12 @@ impl Address {
             .unwrap_or_else(|| Self::tagged("id", raw))
     }
 
-    /// A phone number, written in any way that `read` knows. None if it is anything else.
+    /// A phone number, in any spelling that `read` supports. None for anything else.
     pub fn number(raw: &str) -> Option<Self> {
         Some(Self::read(raw)).filter(Self::is_number)
     }
 
-    /// A phone number of a channel that writes all of them with their country code and without `+`, as WhatsApp does: no number
+    /// A phone number of a channel that writes all with their country code and without `+`, like WhatsApp: no number
     /// is too short there, and none is a short code.
     pub fn international(raw: &str) -> Option<Self> {
         let digits = plain_digits(trim(raw))?;
@@ -106,8 +106,8 @@ impl Address {
         Self::number(&format!("+{digits}"))
     }
 
-    /// Somebody without a phone number: `tag:id`. The tag says which platform's id it is. An id that is too long is cut, and a
-    /// digest of the whole stands for the rest, so that different ids stay different; the details keep the whole.
+    /// An address without a phone number: `tag:id`. The tag names the id's platform. An id that is too long is cut and
+    /// ends with a digest of the whole, so that different ids stay different; the details keep the whole.
     pub fn tagged(tag: &str, id: &str) -> Self {
         let whole = format!("{tag}:{}", id.replace('\0', "\u{fffd}"));
         if whole.chars().count() <= ADDRESS_CHARACTERS_MAX {
@@ -118,7 +118,7 @@ impl Address {
         Self(digest[..8].iter().fold(kept + "~", |address, byte| format!("{address}{byte:02x}")))
     }
 
-    /// The address as it is stored and shown.
+    /// The address in its stored form.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -128,7 +128,7 @@ impl Address {
         self.0.starts_with('+')
     }
 
-    /// Whether a row that holds `stored` was written for this address, be it by an earlier version in the form that it used:
+    /// Whether a row with `stored` was written for this address, possibly by an earlier version in its own form:
     /// `+68849` for `short:68849`, `id: +49170123 ` for `+49170123`.
     pub fn was_stored_as(&self, stored: &str) -> bool {
         const VAGUE: &[&str] = &["alpha", "id", "jid", "short"];
@@ -137,7 +137,7 @@ impl Address {
         stored == self.0 || is_vague() && read().without_form() == self.without_form()
     }
 
-    /// The forms in which this address, or an earlier version's writing of it, may stand as the recipient of a status: this one
+    /// The forms in which this address may be stored as a status's recipient, also by an earlier version: this one
     /// first.
     pub fn recipient_forms(&self) -> [String; 6] {
         let id = self.without_form();
@@ -145,7 +145,7 @@ impl Address {
         [self.0.clone(), id.to_owned(), format!("+{id}"), jid("c.us"), jid("s.whatsapp.net"), jid("lid")]
     }
 
-    /// What is left without tag and `+`.
+    /// The address without tag and `+`.
     fn without_form(&self) -> &str {
         let id = self.0.split_once(':').filter(|(tag, _)| TAGS.contains(tag)).map_or(self.0.as_str(), |(_, id)| id);
         id.strip_prefix('+').unwrap_or(id)
@@ -167,7 +167,7 @@ fn is_hyphen(character: char) -> bool {
     matches!(character, '-' | '\u{2010}'..='\u{2015}' | '\u{2043}' | '\u{2212}' | '\u{fe58}' | '\u{fe63}' | '\u{ff0d}')
 }
 
-/// Digits, perhaps behind a `+`, without everything that is written between them. None if anything else is there.
+/// The digits, after an optional `+`, without the separators between them. None if there is anything else.
 fn plain_digits(raw: &str) -> Option<Cow<'_, str>> {
     let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if is_plain(raw.strip_prefix('+').unwrap_or(raw)) {
@@ -207,7 +207,7 @@ fn read_uri(raw: &str) -> Option<Address> {
     }
 }
 
-/// `49…@s.whatsapp.net`, `49…:12@c.us`: what stands behind the number is a device of the person.
+/// `49…@s.whatsapp.net`, `49…:12@c.us`: the number after the colon is a device of the person.
 fn read_jid(raw: &str) -> Option<Address> {
     let (user, server) = raw.rsplit_once('@')?;
     let person = user.split([':', '.']).next().unwrap_or(user);
@@ -217,7 +217,7 @@ fn read_jid(raw: &str) -> Option<Address> {
     }
 }
 
-/// A name such as companies send text messages under.
+/// A name under which companies send text messages.
 fn read_name(raw: &str) -> Option<Address> {
     let shown = raw.chars().filter(|character| !is_invisible(*character));
     let name: String = shown

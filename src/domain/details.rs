@@ -1,4 +1,4 @@
-//! What a provider tells of a message beyond the six columns of the table.
+//! The provider data of a message, beyond the six columns of the table.
 
 use serde_json::{Map, Value};
 
@@ -13,12 +13,12 @@ macro_rules! names {
             /// All of them, in order.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The name under which it is stored and shown.
+            /// The name in storage and responses.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $label),+ }
             }
 
-            /// The value of that name.
+            /// The value with this name.
             pub fn named(name: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|value| value.name() == name)
             }
@@ -28,43 +28,43 @@ macro_rules! names {
 pub(super) use names;
 
 names! {
-    /// What sort of message it is, in words that are the same for all providers.
+    /// The kind of a message, with names common to all providers.
     Kind {
         /// Words.
         Text = "text",
         /// A picture.
         Image = "image",
-        /// A film.
+        /// A video.
         Video = "video",
-        /// Sound, a voice message too.
+        /// Audio, including voice messages.
         Audio = "audio",
         /// Any other file.
         Document = "document",
         /// A sticker.
         Sticker = "sticker",
-        /// A place.
+        /// A location.
         Location = "location",
-        /// Address-book entries.
+        /// Contacts of an address book.
         Contacts = "contacts",
-        /// An answer to buttons, a list or a form.
+        /// A reply to buttons, a list or a form.
         Interactive = "interactive",
         /// A pressed button of a template.
         Button = "button",
-        /// A reaction to another message; an empty text takes it back.
+        /// A reaction to another message; an empty text removes it.
         Reaction = "reaction",
-        /// A shopping basket.
+        /// An order.
         Order = "order",
-        /// Something that the platform says, such as a changed number.
+        /// A notice of the platform, such as a changed number.
         System = "system",
-        /// Another text for a message sent before.
+        /// A new text for an earlier message.
         Edit = "edit",
-        /// A message taken back.
+        /// A deleted message.
         Revoke = "revoke",
         /// A poll, or votes in one.
         Poll = "poll",
-        /// The platform tells that there is a message, but not what it says.
+        /// The platform reports a message without its content.
         Unsupported = "unsupported",
-        /// A sort that Postroom does not know.
+        /// A kind that Postroom does not know.
         Unknown = "unknown",
     }
 }
@@ -75,16 +75,16 @@ pub const ORIGINAL_SOURCE: &str = "postroom";
 /// The kind of a message without details.
 pub const PLAIN_KIND: Kind = Kind::Text;
 
-/// A file that belongs to a message. Every field is the provider's word, and the sender may have chosen it.
+/// A file of a message. All fields come from the provider, and the sender may have chosen them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Media {
-    /// The provider's id, to ask for the file.
+    /// The provider's id, to request the file.
     pub id: Option<String>,
-    /// Where the file is, for a while.
+    /// The URL of the file, valid for a while.
     pub url: Option<String>,
     /// Its media type.
     pub mime_type: Option<String>,
-    /// Its digest, as the provider writes it.
+    /// Its digest, in the provider's form.
     pub sha256: Option<String>,
     /// Its name; chosen by the sender, so never a path.
     pub file_name: Option<String>,
@@ -92,39 +92,39 @@ pub struct Media {
     pub bytes: Option<u64>,
 }
 
-/// What is kept of a message beside its row, in objects of our own. Nothing here can be built again from the table.
+/// The provider data of a message, in tables of our own. They cannot be rebuilt from the table `messages`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Details {
-    /// The door that it came through.
+    /// The source that received it.
     pub source: String,
     /// The provider's protocol.
     pub provider: &'static str,
     /// The provider's own name for the account that received it.
     pub account: String,
-    /// The provider's id of the message, without what makes it unique in the inbox.
+    /// The provider's id of the message, without the prefix that makes it unique in the inbox.
     pub provider_id: String,
-    /// What sort of message it is.
+    /// Its kind.
     pub kind: Kind,
-    /// The provider's own word for that.
+    /// The provider's own word for the kind.
     pub provider_kind: String,
-    /// The time as the provider wrote it; none where it sends none, and `ts` is when the message came.
+    /// The time as the provider wrote it; none if it sends none, and `ts` is the time of receipt.
     pub provider_ts: Option<String>,
-    /// The message that it answers.
+    /// The message to which it replies.
     pub reply_to: Option<String>,
-    /// What the sender calls itself.
+    /// The sender's display name.
     pub profile_name: Option<String>,
-    /// The sender's id that outlives a change of number (a BSUID, say).
+    /// The sender's id that survives a change of number (for example a BSUID).
     pub person: Option<String>,
     /// The group that it was sent to.
     pub group: Option<String>,
     /// Its files.
     pub media: Vec<Media>,
-    /// Whatever else belongs to its kind: a place, contacts, what a reaction is to.
+    /// Further data of its kind: a location, contacts, the target of a reaction.
     pub extra: Map<String, Value>,
 }
 
 impl Details {
-    /// The details as a JSON object, in the form that they are stored and shown in. Absent parts are left out.
+    /// The details as a JSON object, in the form of storage and responses. Absent parts are left out.
     pub fn to_fields(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         let mut put = |name: &str, value: Option<&str>| {

@@ -1,5 +1,5 @@
-//! Case-insensitive search by Unicode *simple case folding* (statuses C and S of CaseFolding.txt), code point by code point:
-//! no normalisation, no locale, and never a change in the number of characters.
+//! Case-insensitive search with Unicode *simple case folding* (statuses C and S of CaseFolding.txt), code point by code
+//! point: no normalisation, no locale, and never a change in the number of characters.
 //!
 //! Source: The Unicode Standard, §5.18 "Case Mappings"; the table is that of the crate `unicode-case-mapping`.
 
@@ -28,7 +28,7 @@ pub fn fold_into(text: &str, out: &mut String) {
     }
 }
 
-/// A folded search term, ready to be looked for in many texts. Every character is literal.
+/// A folded search term, prepared for many texts. Every character is literal.
 #[derive(Debug, Clone)]
 pub struct Needle {
     folded: String,
@@ -36,7 +36,7 @@ pub struct Needle {
 }
 
 impl Needle {
-    /// Folds the term and prepares the search. An empty term is found in every text.
+    /// Folds the term and prepares the search. Every text contains an empty term.
     pub fn new(term: &str) -> Self {
         let mut folded = String::new();
         fold_into(term, &mut folded);
@@ -49,13 +49,13 @@ impl Needle {
         &self.folded
     }
 
-    /// Whether a text that is folded already contains the term.
+    /// Whether an already folded text contains the term.
     pub fn is_in_folded(&self, folded: &[u8]) -> bool {
         // UTF-8 is self-synchronising: a match of bytes is a match of characters.
         self.finder.find(folded).is_some()
     }
 
-    /// Whether `text` contains the term. `scratch` is working space that callers keep from text to text.
+    /// Whether `text` contains the term. `scratch` is a buffer that callers reuse from text to text.
     pub fn is_in(&self, text: &str, scratch: &mut String) -> bool {
         scratch.clear();
         fold_into(text, scratch);

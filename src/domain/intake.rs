@@ -11,7 +11,7 @@ pub struct Intake {
     pub statuses: Vec<StatusUpdate>,
     /// Everything else.
     pub events: Vec<Event>,
-    /// The raw body, where it is to be kept.
+    /// The raw body, if it must be kept.
     pub payload: Option<Payload>,
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong with a value that came from outside, in terms a client can act on. How it is worded for HTTP is decided in
+//! Why an outside value is invalid, in terms that a client can act on. The wording for HTTP is decided in
 //! `http::views`.
 
 use serde_json::Value;
@@ -10,33 +10,33 @@ pub enum Invalid {
     Missing,
     /// The value is not a JSON string.
     NotAString,
-    /// Fewer characters than the least allowed.
+    /// Fewer characters than the minimum.
     TooShort {
-        /// Least number of characters.
+        /// Minimum number of characters.
         least: usize,
     },
-    /// Longer than the most allowed, in `unit`.
+    /// Longer than the maximum, in `unit`.
     TooLong {
-        /// Most units allowed.
+        /// Maximum number of units.
         most: usize,
         /// `"characters"` (code points) or `"bytes"` (of UTF-8).
         unit: &'static str,
     },
-    /// A string that breaks the field's own rule; the text says which.
+    /// A string that violates the field's own rule; the text names the rule.
     Rule(&'static str),
-    /// The body is not JSON; the text says where it stops being so.
+    /// The body is not JSON; the text gives the position of the error.
     NotJson(String),
     /// The body is JSON, but not an object.
     NotAnObject,
     /// A query parameter is not a whole number.
     NotAnInteger,
-    /// A number is below the least allowed.
+    /// A number is below the minimum.
     Below(i64),
-    /// A number is above the most allowed.
+    /// A number is above the maximum.
     Above(i64),
 }
 
-/// Where a refused value stood.
+/// The location of a refused value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// The body as a whole.
@@ -47,13 +47,13 @@ pub enum Place {
     QueryParameter(&'static str),
 }
 
-/// One refused value: where it stood, why it was refused, and what it was.
+/// One refused value: its location, the reason, and the value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FieldError {
-    /// Where the value stood.
+    /// The location of the value.
     pub place: Place,
     /// Why it was refused.
     pub invalid: Invalid,
-    /// The value as it came; for an absent field, the object that lacks it.
+    /// The value as received; for an absent field, the object that lacks it.
     pub input: Value,
 }

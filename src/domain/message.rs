@@ -1,16 +1,16 @@
-//! A message, before it is stored (`NewMessage`, valid by construction) and after (`Message`, served as it lies in the file).
+//! A message before it is stored (`NewMessage`, valid by construction) and after (`Message`, returned as stored).
 
 use serde_json::{Map, Value};
 
 use super::{Address, Details, Invalid, Moment, Timestamp};
 
-/// Most bytes of UTF-8 in a message id.
+/// Maximum bytes of UTF-8 in a message id.
 pub const MESSAGE_ID_BYTES_MAX: usize = 1024;
 
-/// Most characters (code points) of text at the original door.
+/// Maximum characters (code points) of text at the original source.
 pub const TEXT_CHARACTERS_MAX: usize = 4096;
 
-/// The provider's name for a message: 1 character to 1024 bytes of UTF-8 without NUL, compared bytewise, unique in the inbox.
+/// The provider's id of a message: 1 character to 1024 bytes of UTF-8 without NUL, compared bytewise, unique.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(String);
 
@@ -35,37 +35,37 @@ impl MessageId {
     }
 }
 
-/// A message on its way in.
+/// A message before storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {
     /// Unique key.
     pub id: MessageId,
-    /// Who sent it.
+    /// The sender.
     pub from: Address,
-    /// To whom it went.
+    /// The recipient.
     pub to: Address,
-    /// When the sender says it was sent.
+    /// The sender's time.
     pub ts: Timestamp,
-    /// What it says; absent for messages without text. An empty text is not an absent one.
+    /// The text; absent for messages without text. An empty text is not an absent one.
     pub text: Option<String>,
-    /// When the request that brought it was accepted.
+    /// When its request was accepted.
     pub accepted_at: Moment,
-    /// What the provider tells beyond that; none at the original door.
+    /// The provider data; none at the original source.
     pub details: Option<Box<Details>>,
-    /// The key that an earlier version would have made, where that is another one. A row with that key and the same content is
+    /// The key that an earlier version would derive, if it differs. A row with that key and the same content is
     /// this message, and nothing is stored.
     pub former_id: Option<Box<MessageId>>,
 }
 
 impl NewMessage {
-    /// The time that counts when two copies are compared: none if the sender gave none, and `ts` is when this copy came.
+    /// The time for comparing two copies: none if the sender gave none, and `ts` is the time of receipt of this copy.
     pub fn compared_ts(&self) -> Option<Timestamp> {
         let given = self.details.as_ref().is_none_or(|details| details.provider_ts.is_some());
         given.then_some(self.ts)
     }
 
-    /// Whether a row with this sender and recipient may be a copy of it. Other sources than the original wrote some addresses in
-    /// another form once.
+    /// Whether a row with this sender and recipient may be a copy. Earlier versions wrote some addresses of sources
+    /// other than the original one in another form.
     pub fn is_between(&self, from: &str, to: &str) -> bool {
         match self.details {
             None => self.from.as_str() == from && self.to.as_str() == to,
@@ -73,7 +73,7 @@ impl NewMessage {
         }
     }
 
-    /// Its parts as a JSON object, in the form that clients see a message in.
+    /// Its members as a JSON object, in the form of the API.
     pub fn to_fields(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         let parts = [
@@ -90,7 +90,7 @@ impl NewMessage {
     }
 }
 
-/// Checks the length of a text at the original door.
+/// Checks the length of a text at the original source.
 pub fn check_text(text: &str) -> Result<(), Invalid> {
     // Bytes are never fewer than characters, so most texts need no counting.
     if text.len() > TEXT_CHARACTERS_MAX && text.chars().count() > TEXT_CHARACTERS_MAX {
@@ -99,26 +99,26 @@ pub fn check_text(text: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// A stored message, as it lies in the table. Rows that other programs wrote may break the rules above; they are served unchanged.
+/// A stored message, as in the table. Rows of other programs may violate the rules above; they are returned unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Message {
     /// Unique key.
     pub id: String,
-    /// Who sent it.
+    /// The sender.
     pub from: String,
-    /// To whom it went.
+    /// The recipient.
     pub to: String,
-    /// When the sender says it was sent.
+    /// The sender's time.
     pub ts: String,
-    /// What it says.
+    /// The text.
     pub text: Option<String>,
 }
 
-/// Bytes of a message as JSON beside its values: names, quotes and commas.
+/// Bytes of a message as JSON in addition to its values: names, quotes and commas.
 const JSON_FRAME_BYTES: usize = 64;
 
 impl Message {
-    /// About how many bytes it has as JSON: exactly, but for the frame.
+    /// About how many bytes it has as JSON: exact, except for the frame.
     pub fn json_bytes(&self) -> usize {
         let values = [Some(&self.id), Some(&self.from), Some(&self.to), Some(&self.ts), self.text.as_ref()];
         JSON_FRAME_BYTES + values.into_iter().flatten().map(|value| json_bytes(value)).sum::<usize>()
@@ -135,16 +135,16 @@ fn json_bytes(text: &str) -> usize {
     text.len() + text.bytes().map(escape).sum::<usize>()
 }
 
-/// A stored message with everything that is known of it.
+/// A stored message with all its provider data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FullMessage {
-    /// The six columns, but for the last.
+    /// The six columns, except the last.
     pub message: Message,
     /// When it was accepted.
     pub created_at: String,
-    /// What its provider told; none for messages of the original door and of other programs.
+    /// The provider data; none for messages of the original source and of other programs.
     pub details: Option<serde_json::Map<String, serde_json::Value>>,
-    /// The stored payload that brought it.
+    /// The stored payload that contains it.
     pub payload: Option<i64>,
 }
 

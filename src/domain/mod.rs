@@ -1,4 +1,4 @@
-//! What Postroom talks about: messages, their parts, and the questions asked of an inbox. Plain values without I/O or
+//! The domain of Postroom: messages, their parts, and queries on an inbox. Plain values without I/O or
 //! `async`; outside data becomes one of these types once, at the edge, through one constructor.
 
 pub mod address;

@@ -1,21 +1,21 @@
-//! The raw body of a provider's request, kept once, for whatever its parser did not understand yet.
+//! The raw body of a provider's request, kept once, for content that its parser does not support yet.
 
 use std::ops::Deref;
 
 use bytes::Bytes;
 
-/// A body on its way into the store.
+/// A body before storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
-    /// The door that it came through.
+    /// The source that received it.
     pub source: String,
     /// The provider's protocol.
     pub provider: &'static str,
-    /// The bytes as they were signed, but for what must not be kept (see `redacted`).
+    /// The signed bytes, except secrets that must not be kept (see `redacted`).
     pub bytes: Bytes,
-    /// The headers that its reading depends on, by name in lower case.
+    /// The headers that parsing depends on, by name in lower case.
     pub headers: Vec<(String, String)>,
-    /// Whether secrets were taken out of the bytes.
+    /// Whether secrets were removed from the bytes.
     pub redacted: bool,
 }
 
@@ -24,15 +24,15 @@ pub struct Payload {
 pub struct PayloadRow {
     /// Its number.
     pub number: i64,
-    /// The door.
+    /// The source.
     pub source: String,
     /// The protocol.
     pub provider: String,
-    /// The bytes, unpacked.
+    /// The bytes, decompressed.
     pub bytes: Vec<u8>,
-    /// The headers that its reading depends on.
+    /// The headers that parsing depends on.
     pub headers: Vec<(String, String)>,
-    /// When it came.
+    /// When it was received.
     pub received_at: String,
 }
 

@@ -1,21 +1,21 @@
 //! A value that must never be printed.
 
-/// Secrets of fewer bytes can be found by trying.
+/// Secrets of fewer bytes can be guessed.
 const GUESSABLE_BYTES: usize = 8;
 
-/// Bytes that authenticate somebody. `Debug` shows that there is one, never what it is; there is no `Display`.
+/// Bytes that authenticate a sender. `Debug` shows only that there is one; there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes the exact bytes: no trimming, any length but zero. An empty secret is no secret, since everybody knows it.
+    /// Takes the exact bytes: no trimming, any length except zero. An empty secret is invalid: everybody knows it.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Option<Self> {
         let bytes = bytes.into();
         (!bytes.is_empty()).then_some(Self(bytes))
     }
 
-    /// Why these bytes are probably not the secret that the operator meant, if they look so. They are used as they are all the
-    /// same: the contract takes any bytes, and a sender may have the same ones.
+    /// Why these bytes are probably not the intended secret, if they look wrong. They are used anyway: the contract
+    /// allows any bytes, and a sender may have the same ones.
     pub fn doubt(&self) -> Option<&'static str> {
         let bytes = self.0.as_slice();
         let text = String::from_utf8_lossy(bytes);

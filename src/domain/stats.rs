@@ -1,9 +1,9 @@
-//! What `/stats` answers.
+//! The result of `/stats`.
 
-/// How many senders the answer names at most.
+/// Maximum number of senders in the result.
 pub const TOP_SENDERS_MAX: usize = 10;
 
-/// The inbox in a few numbers, all of one moment.
+/// The statistics of the inbox, all from one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Messages stored.
@@ -18,7 +18,7 @@ pub struct Stats {
     pub last_ts: Option<String>,
 }
 
-/// A sender and how many messages are stored from it.
+/// A sender and the number of its stored messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SenderCount {
     /// The sender's address.

@@ -1,4 +1,4 @@
-//! What became of a message that was sent: records of their own, and the state that they add up to.
+//! The delivery of a sent message: status records, and the state that they add up to.
 
 use serde_json::{Map, Value};
 
@@ -6,9 +6,9 @@ use super::details::names;
 use super::{Address, MessageId, Timestamp};
 
 names! {
-    /// How far a sent message has come, least first. A state is never followed by a lesser one, whatever arrives late.
+    /// The delivery state of a sent message, least first. A state is never followed by a lesser one.
     State {
-        /// The provider has taken it.
+        /// The provider has accepted it.
         Queued = "queued",
         /// It left the provider.
         Sent = "sent",
@@ -16,42 +16,42 @@ names! {
         Delivered = "delivered",
         /// It was opened.
         Read = "read",
-        /// Its sound or film was played.
+        /// Its audio or video was played.
         Played = "played",
         /// It was not delivered, and will not be.
         Failed = "failed",
     }
 }
 
-/// A provider's word that a message has come so far.
+/// A provider's report of a delivery state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusUpdate {
-    /// The key of the message, made as that of a stored message is. Most such messages went out and are not in the inbox.
+    /// The key of the message, derived like that of a stored one. Most such messages are not in the inbox.
     pub message: MessageId,
     /// The provider's id of the message.
     pub provider_id: String,
-    /// The door that the word came through.
+    /// The source that received the report.
     pub source: String,
-    /// To whom the message went, in the same form as `from` and `to`: a group's message has a state for each. None where the
-    /// provider does not say.
+    /// The recipient, in the same form as `from` and `to`: a group's message has a state for each. None if the
+    /// provider does not report it.
     pub recipient: Option<Address>,
-    /// How far it came.
+    /// The state.
     pub state: State,
-    /// When, by the provider; or when the word came.
+    /// The provider's time, or the time of receipt.
     pub at: Timestamp,
-    /// Why it failed, as the provider puts it.
+    /// The provider's reason of a failure.
     pub error: Option<String>,
-    /// What else the provider said beside the state: price, conversation, callback data, details of the error.
+    /// Further data from the provider: price, conversation, callback data, details of the error.
     pub extra: Map<String, Value>,
 }
 
 impl StatusUpdate {
-    /// The recipient as it is stored: empty where the provider does not say.
+    /// The recipient as stored: empty if the provider does not report it.
     pub fn recipient(&self) -> &str {
         self.recipient.as_ref().map_or("", Address::as_str)
     }
 
-    /// What else the provider said, as it is stored: a JSON object, or nothing.
+    /// The further data as stored: a JSON object, or nothing.
     pub fn extra_text(&self) -> Option<String> {
         (!self.extra.is_empty()).then(|| Value::Object(self.extra.clone()).to_string())
     }
@@ -60,21 +60,21 @@ impl StatusUpdate {
 /// A stored status record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusRecord {
-    /// To whom; empty where the provider did not say.
+    /// The recipient; empty if the provider did not report it.
     pub recipient: String,
-    /// How far.
+    /// The state.
     pub state: State,
     /// When.
     pub at: String,
-    /// Why it failed.
+    /// The reason of a failure.
     pub error: Option<String>,
-    /// What else the provider said beside the state.
+    /// Further data from the provider.
     pub extra: Map<String, Value>,
-    /// The stored payload that brought it.
+    /// The stored payload that contains it.
     pub payload: Option<i64>,
 }
 
-/// Everything that is known of how far a message came.
+/// The delivery of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageStatus {
     /// The message's key.

@@ -1,14 +1,14 @@
-//! Two kinds of time: what a sender wrote (`Timestamp`, a fixed textual form that sorts bytewise) and what our clock said (`Moment`).
+//! Two kinds of time: the sender's (`Timestamp`, a fixed text form that sorts bytewise) and our clock's (`Moment`).
 
 use super::Invalid;
 
-/// The contract's one form of time: `YYYY-MM-DDTHH:MM:SSZ`, ASCII, a date and time that exist. Bytewise order is order in time.
+/// The contract's one form of time: `YYYY-MM-DDTHH:MM:SSZ`, an existing date and time. Bytewise order is time order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp([u8; 20]);
 
 impl Timestamp {
-    /// Parses exactly that form: no fraction, no offset, no leap second, no hour 24, no lower case, since any of these would
-    /// break the order of text.
+    /// Parses exactly that form: no fraction, offset, leap second, hour 24 or lower case, because each of these
+    /// would break the order of text.
     pub fn parse(raw: &str) -> Result<Self, Invalid> {
         if !raw.ends_with('Z') {
             return Err(Invalid::Rule("timestamp must be ISO-8601 UTC with Z suffix"));
@@ -34,10 +34,10 @@ impl Timestamp {
         Ok(Self(bytes))
     }
 
-    /// The first whole second that is not before a time as people and programs write it (RFC 3339): with `Z` or an offset, with or
-    /// without a fraction. The blank that an unescaped `+` becomes in a URL is a `+`, and the colon of an offset may be absent.
+    /// The first whole second that is not before a time in RFC 3339 form: with `Z` or an offset, with or
+    /// without a fraction. The blank that a URL makes of an unescaped `+` is a `+`; the colon of an offset is optional.
     ///
-    /// Stored times are whole seconds. So for both ends of a range the next one is right: from it on, or before it. Beyond the
+    /// Stored times are whole seconds, so the next second is right for both ends of a range. Beyond the
     /// years 1 to 9999 the nearest end counts.
     pub fn at_or_after(raw: &str) -> Result<Self, Invalid> {
         const FORM: Invalid =
@@ -57,7 +57,7 @@ impl Timestamp {
         Ok(second.plus(rest - offset_seconds))
     }
 
-    /// So many seconds later, or the end of what there is.
+    /// This many seconds later, or the latest time.
     fn plus(self, seconds: i64) -> Self {
         let (first, last) = (*b"0001-01-01T00:00:00Z", *b"9999-12-31T23:59:59Z");
         let local = self.as_str().trim_end_matches('Z').parse::<jiff::civil::DateTime>().expect("it was parsed before");
@@ -66,19 +66,19 @@ impl Timestamp {
         Self::parse(&format!("{moved}Z")).unwrap_or(Self(end))
     }
 
-    /// The second that lies so many seconds after 1970. None outside the years 1 to 9999.
+    /// The second this many seconds after 1970. None outside the years 1 to 9999.
     pub fn from_unix_seconds(seconds: i64) -> Option<Self> {
         let text = jiff::Timestamp::from_second(seconds).ok()?.to_string();
         Self::parse(&text).ok()
     }
 
-    /// The timestamp as it was written.
+    /// The timestamp as written.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("only ASCII was let in")
+        std::str::from_utf8(&self.0).expect("only ASCII was accepted")
     }
 }
 
-/// How many seconds a local time is ahead of UTC, by an offset such as `+02:00`.
+/// The seconds of a local time ahead of UTC, from an offset such as `+02:00`.
 fn offset_seconds(zone: &str) -> Option<i64> {
     let (sign, digits) = match zone.as_bytes().first()? {
         b'+' | b' ' => (1, &zone[1..]),
@@ -103,7 +103,7 @@ impl std::fmt::Debug for Timestamp {
     }
 }
 
-/// A reading of our own clock (UTC). Read once per request, then passed along.
+/// A reading of our own clock (UTC). Read once per request, then passed as an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(jiff::Timestamp);
 
@@ -113,12 +113,12 @@ impl Moment {
         Self(jiff::Timestamp::now())
     }
 
-    /// A date and time with an offset, as RFC 3339 writes them.
+    /// A date and time with an offset, as in RFC 3339.
     pub fn parse(text: &str) -> Option<Self> {
         text.parse().ok().map(Self)
     }
 
-    /// A known moment, in microseconds since 1970, for tests and replays. Beyond the years -9999 to 9999 the nearest end counts.
+    /// A known moment, in microseconds since 1970, for tests. Beyond the years -9999 to 9999 the nearest end counts.
     pub fn from_microseconds(microseconds: i64) -> Self {
         let end = if microseconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
         Self(jiff::Timestamp::from_microsecond(microseconds).unwrap_or(end))
@@ -145,7 +145,7 @@ impl Moment {
         format!("{:.6}", self.0)
     }
 
-    /// `Sun, 06 Nov 1994 08:49:37 GMT`, the form of HTTP. That has no years before 0, so 1970 is the least.
+    /// `Sun, 06 Nov 1994 08:49:37 GMT`, the form of HTTP. It has no years before 0, so 1970 is the minimum.
     pub fn to_http_date(self) -> String {
         let moment = self.0.max(jiff::Timestamp::UNIX_EPOCH);
         let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
@@ -155,7 +155,7 @@ impl Moment {
     /// `YYYY-MM-DDTHH:MM:SS.fffZ`, the form of log lines, appended to `out`.
     pub fn write_iso_millis(self, out: &mut String) {
         use std::fmt::Write;
-        write!(out, "{:.3}", self.0).expect("a String takes everything");
+        write!(out, "{:.3}", self.0).expect("writing to a String cannot fail");
     }
 }
 

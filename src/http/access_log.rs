@@ -14,10 +14,10 @@ use crate::domain::{MessageId, Moment};
 use crate::runtime::log;
 use crate::telemetry::metrics::{PathLabel, Refusal, WebhookResult};
 
-/// Status in the log of a request whose client did not wait for the answer.
+/// Status in the log of a request whose client was gone before the response.
 const STATUS_UNANSWERED: u16 = 499;
 
-/// What is told of a request when it ends, however it ends.
+/// The access log record of a request, written when it ends, in any way.
 #[derive(Debug)]
 pub struct Record<'a> {
     app: &'a AppState,
@@ -29,26 +29,26 @@ pub struct Record<'a> {
     /// When its head was complete.
     pub started: Instant,
     answered: bool,
-    /// The message, where known.
+    /// The message, if known.
     pub message_id: Option<MessageId>,
     /// What became of a request to the original door.
     pub result: Option<WebhookResult>,
     /// The copy differed from the first; the first was kept.
     pub conflict: bool,
-    /// What a request to a provider's door brought.
+    /// The counts of a request at a provider source.
     pub filed: Option<Filed>,
 }
 
-/// What became of everything in a request to a provider's door.
+/// The counts of everything in a request at a provider source.
 #[derive(Debug)]
 pub struct Filed {
     /// The door.
     pub source: String,
     /// Messages in it.
     pub messages: usize,
-    /// Messages stored by it.
+    /// Messages that it created.
     pub created: usize,
-    /// Messages stored before.
+    /// Messages that were stored before.
     pub duplicates: usize,
     /// New statuses.
     pub statuses: usize,
@@ -56,7 +56,7 @@ pub struct Filed {
     pub events: usize,
 }
 
-/// How a refusal counts among the results of the original door; most are not the door's own.
+/// How a refusal counts among the results of the original source; most do not count.
 fn refused_result(error: Option<&ApiError>) -> Option<WebhookResult> {
     match error? {
         ApiError::BadSignature { .. } => Some(WebhookResult::InvalidSignature),

@@ -1,4 +1,4 @@
-//! Answers, and what those that clients do not take may hold of the memory.
+//! Responses, and the memory that unread ones may use.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,22 +16,22 @@ use super::error::ApiError;
 use crate::domain::Room;
 use crate::domain::query::PAGE_BYTES_MAX;
 
-/// Most bytes of all answers in progress, beyond the first of each, from the first row that is read until the client has taken the
-/// last byte: many readers, or slow ones, would fill the memory with pages.
+/// Maximum bytes of all responses in progress, beyond the first part of each, from the first row that is read until the
+/// client has the last byte: many or slow readers would otherwise fill the memory with pages.
 pub const ANSWERS_BYTES_MAX: usize = PAGE_BYTES_MAX;
-/// Single messages, raw bodies, lists of statuses and pages of events that are read at once. Each has as many bytes as a sender's
-/// body may have, and how many is known only afterwards. More wait.
+/// Single messages, raw bodies, lists of statuses and pages of events that are read at once. Each may be as large as a
+/// sender's body, and its size is known only afterwards. More wait.
 pub const SINGLE_READS_MAX: usize = 8;
-/// What an answer may have without asking for room, and what of it is handed over at once. The rest stays here until the client
-/// has taken that.
+/// Bytes that a response may have without a permit, and that are handed over at once. The rest stays here until the
+/// client has read them.
 const PIECE_BYTES: usize = 16 << 10;
-/// Bytes that are allocated together for a long answer: it grows without being copied.
+/// Bytes that are allocated together for a long response, which then grows without being copied.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// An answer: headers, and a body that is whole from the start.
+/// A response: headers, and a complete body.
 pub type Answer = Response<AnswerBody>;
 
-/// What answers in progress hold of the memory together.
+/// The memory that responses in progress share.
 #[derive(Debug, Clone)]
 pub struct AnswerRoom(Arc<Semaphore>);
 
@@ -41,13 +41,13 @@ impl AnswerRoom {
         Self(Arc::new(Semaphore::new(bytes_max)))
     }
 
-    /// The part of one answer; nothing yet.
+    /// The share of one response; empty at first.
     pub fn share(&self) -> Share {
         Share { room: Arc::clone(&self.0), held: Arc::default() }
     }
 }
 
-/// The part of the room that one answer has. It is given back when the last clone is dropped.
+/// The share of one response in the memory. It is returned when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Share {
     room: Arc<Semaphore>,
@@ -61,8 +61,8 @@ struct Held {
 }
 
 impl Share {
-    /// Takes so many bytes more. False where there are not so many left. Then all is given back at once: several that grow at
-    /// the same pace would otherwise keep each other from ever being whole.
+    /// Takes this many more bytes. False if not enough are left. Then the whole share is returned, because several
+    /// that grow at the same pace would otherwise block each other.
     fn grow(&self, bytes: usize) -> bool {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = (held.bytes + bytes).saturating_sub(PIECE_BYTES);
@@ -83,7 +83,7 @@ impl Share {
         true
     }
 
-    /// Makes it as many bytes as the answer turned out to have.
+    /// Sets it to the actual size of the response.
     fn settle(&self, bytes: usize) -> bool {
         let have = self.held.lock().unwrap_or_else(PoisonError::into_inner).bytes;
         if bytes > have {
@@ -106,7 +106,7 @@ impl Share {
     }
 }
 
-/// The bytes that were not handed over yet, and the room that they take.
+/// The bytes that were not handed over yet, and their share of the memory.
 #[derive(Debug, Default)]
 pub struct AnswerBody {
     chunks: VecDeque<Bytes>,
@@ -115,18 +115,18 @@ pub struct AnswerBody {
 }
 
 impl AnswerBody {
-    /// A body that takes no room.
+    /// A body without a share.
     pub fn new(bytes: Bytes) -> Self {
         let length = bytes.len();
         Self { chunks: [bytes].into(), bytes: length, share: None }
     }
 
-    /// Whether it takes room already.
+    /// Whether it has a share already.
     pub fn has_room(&self) -> bool {
         self.share.is_some()
     }
 
-    /// Takes room until the last piece was handed over, or the client is gone. What the share has is corrected.
+    /// Takes a share until the last piece is handed over, or the client is gone. Corrects the size of the share.
     pub fn take_room(&mut self, share: Share) -> Result<(), ApiError> {
         if !share.settle(self.bytes) {
             return Err(ApiError::BodiesTooLarge);
@@ -136,7 +136,7 @@ impl AnswerBody {
     }
 }
 
-/// A body while it is written. Its memory grows by a chunk at a time.
+/// A body while it is written. Its memory grows by one chunk at a time.
 #[derive(Debug, Default)]
 pub struct Chunks {
     full: VecDeque<Bytes>,
@@ -145,7 +145,7 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// All that was written.
+    /// All written bytes.
     pub fn into_body(mut self) -> AnswerBody {
         self.full.push_back(self.last.into());
         AnswerBody { chunks: self.full, bytes: self.bytes, share: None }

@@ -1,5 +1,5 @@
-//! The body of a request: read whole within its limits, or, where nobody needs it, read to its end so that the connection can
-//! go on.
+//! The body of a request: read whole within its limits or, if it is unused, read to its end so that the connection can
+//! be kept.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -14,25 +14,25 @@ use super::error::ApiError;
 use super::exchange::within;
 use super::pulse::Pulse;
 
-/// A body up to here is taken without asking for room: it lay in the connection's buffer anyway. So much of a body that
-/// nobody needs is read, too, before the connection is given up instead.
+/// A body of this size is read without a permit: it is in the connection's buffer anyway. An unused body is
+/// read up to this size, too, before the connection is closed instead.
 const SMALL_BODY_BYTES: usize = 16 << 10;
 
-/// What has not been read of a body.
+/// The unread part of a body.
 #[derive(Debug)]
 pub struct RequestBody<'a> {
     incoming: Incoming,
     pulse: &'a Pulse,
-    /// The client sends its body only when it was asked to.
+    /// The client sends its body only after `100 Continue`.
     is_held_back: bool,
     read: usize,
     ended: bool,
-    /// It broke off, or was badly framed: where the next request begins cannot be known.
+    /// It was incomplete or wrongly framed: the start of the next request is unknown.
     broken: bool,
 }
 
 impl<'a> RequestBody<'a> {
-    /// A body of which nothing was read. `is_held_back` if the client waits for `100 Continue`.
+    /// An unread body. `is_held_back` if the client waits for `100 Continue`.
     pub fn new(incoming: Incoming, pulse: &'a Pulse, is_held_back: bool) -> Self {
         let ended = incoming.is_end_stream();
         Self { incoming, pulse, is_held_back, read: 0, ended, broken: false }
@@ -47,7 +47,7 @@ impl<'a> RequestBody<'a> {
                 Poll::Ready(None) => self.ended = true,
                 Poll::Ready(Some(Err(_))) => {
                     self.broken = true;
-                    return Poll::Ready(Some(Err(ApiError::Malformed("the body broke off or was badly framed"))));
+                    return Poll::Ready(Some(Err(ApiError::Malformed("the body is incomplete or wrongly framed"))));
                 }
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
@@ -60,7 +60,7 @@ impl<'a> RequestBody<'a> {
         Poll::Ready(None)
     }
 
-    /// The next piece. An error if the connection has to give way meanwhile.
+    /// The next piece. An error if the connection must be closed for another one meanwhile.
     async fn data(&mut self) -> Option<Result<Bytes, ApiError>> {
         let mut waited = false;
         let next = std::future::poll_fn(|context| match self.poll_data(context) {
@@ -77,9 +77,9 @@ impl<'a> RequestBody<'a> {
         next
     }
 
-    /// Reads a whole body, within the limits of length, time and memory. A declared length that is too great is refused before
-    /// anything is read; a stream is cut at the limit, whatever it declared. What large bodies take of the common room is given
-    /// back with the permit.
+    /// Reads a whole body within the limits of length, time and memory. A declared length over the limit is refused
+    /// before anything is read; a stream is cut at the limit. The permit returns the memory of large bodies
+    /// when it is dropped.
     pub async fn read_whole<'app>(
         &mut self,
         app: &'app AppState,
@@ -115,8 +115,8 @@ impl<'a> RequestBody<'a> {
         within(read, deadline, || ApiError::BodyTooSlow).await
     }
 
-    /// Reads what is left of a small body and throws it away, before an answer that did not need it. Returns whether the body
-    /// has ended. Otherwise the connection has to end with the answer: the rest is too long, did not come in time, or the
+    /// Reads and discards the rest of a small body before a response that does not need it. Returns whether the body
+    /// has ended. Otherwise the connection ends with the response: the rest is too long, did not arrive in time, or the
     /// client may never send it.
     pub async fn discard(&mut self) -> bool {
         if self.ended {

@@ -1,4 +1,4 @@
-//! What browsers are told: that nothing here is to be guessed at, framed or kept, and which other origins may read.
+//! Headers for browsers: no type guessing, no frames, no caching, and the other origins that may read.
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -12,14 +12,14 @@ use super::routes::{Found, methods};
 use super::{Answer, AppState};
 use crate::config::AccessConfig;
 
-/// The origin that may read this answer, if the operator lets it.
+/// The origin that may read this response, if the operator allows it.
 fn allowed_origin(access: &AccessConfig, headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(ORIGIN)?;
     let known = |known: &String| known == "*" || known.as_bytes() == origin.as_bytes();
     access.cors_origins.iter().any(known).then(|| origin.clone())
 }
 
-/// Answers the question that a browser asks before it reads with a token.
+/// Handles the preflight of a browser before it reads with a token.
 pub fn preflight(app: &AppState, found: &Found<'_>, method: &Method, headers: &HeaderMap) -> Option<Answer> {
     if *method != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         return None;
@@ -37,7 +37,7 @@ pub fn preflight(app: &AppState, found: &Found<'_>, method: &Method, headers: &H
     Some(answer)
 }
 
-/// Adds to an answer what browsers have to know. The doors answer machines, but a browser can be led there too.
+/// Adds the headers for browsers to a response. Sources serve machines, but a browser can be led there too.
 pub fn guard(app: &AppState, route: Option<&Route>, headers: &HeaderMap, answer: &mut Answer) {
     let access = app.access();
     let cache = route.map_or(Cache::NoStore, |route| route.cache);

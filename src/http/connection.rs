@@ -1,4 +1,4 @@
-//! From accepted sockets to requests. The accept loop is ours because every wait needs a limit: for a head, for rest between
+//! From accepted sockets to requests. The accept loop is ours because every wait needs a limit: for a head, between
 //! requests, for a client that does not read, and for the number of connections.
 
 use std::convert::Infallible;
@@ -27,14 +27,14 @@ use crate::runtime::log;
 use crate::runtime::process::give_back_memory;
 use crate::telemetry::metrics::Refusal;
 
-/// Most bytes of the rest of a request that are read and thrown away after an early answer; then the connection is closed.
+/// Maximum bytes of the rest of a request that are discarded after an early response; then the connection is closed.
 const LINGER_BYTES_MAX: usize = 8 << 20;
-/// Closed connections that had memory worth giving back, together.
+/// Closed connections after which the allocator's memory is returned.
 const CROWD_CONNECTIONS: usize = 64;
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts and serves until the service stops, then waits for requests under way, at most `grace`.
+/// Accepts and serves until the service stops, then waits for requests in progress, at most `grace`.
 pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: Face, mut stop: watch::Receiver<Stage>) {
     let signal = stop.clone();
     let places = Places::new(app.limits.connections_max);
@@ -71,21 +71,21 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: Face, mut st
     drop(listener);
     let all_gone = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(app.limits.grace, all_gone).await.is_err() {
-        log::warning("requests were still under way at the end of the grace period")
+        log::warning("requests were still in progress at the end of the grace period")
             .value("connections", connections.len())
             .emit();
         connections.shutdown().await;
     }
 }
 
-/// Notices that many connections have gone, and gives back the memory that the allocator would keep for their like.
+/// Detects that many connections were closed, and returns the memory that the allocator keeps for them.
 #[derive(Debug, Default)]
 struct Crowd {
     most: usize,
 }
 
 impl Crowd {
-    /// So many connections are open now.
+    /// Reports the number of open connections.
     fn is_now(&mut self, connections: usize) {
         self.most = self.most.max(connections);
         if connections <= self.most / 4 && self.most - connections >= CROWD_CONNECTIONS {
@@ -166,18 +166,18 @@ fn within_limits(app: &AppState) -> http1::Builder {
     builder
 }
 
-/// A socket that tells its connection's pulse, and lingers before it closes where that is called for.
+/// A socket that reports to its connection's watchdog, and lingers before it closes if necessary.
 struct Watched<'a> {
     stream: TcpStream,
     app: &'a AppState,
     pulse: &'a Pulse,
-    /// Our words for a refusal of hyper's, and how many bytes of them are out.
+    /// Our response in place of one by hyper, and how many of its bytes were written.
     instead: Option<(Vec<u8>, usize)>,
-    /// Bytes read and thrown away after an early answer.
+    /// Bytes discarded after an early response.
     discarded: usize,
 }
 
-/// The status of an answer that hyper made itself, to bytes that are no request: ours all have a request id.
+/// The status of a response that hyper made itself for an unparsable request: all of ours have a request id.
 fn refusal_of_hyper(bytes: &[u8]) -> Option<StatusCode> {
     let status = bytes.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
     let is_ours = || memchr::memmem::find(bytes, b"x-request-id: ").is_some();

@@ -1,12 +1,12 @@
-//! Cursors: a place in a listing as opaque text. Their form may change with any version; clients only hand them back.
+//! Cursors: a position in a listing as opaque text. The format may change with any version; clients only return them.
 
 use crate::domain::{Invalid, Order, Position, Stored};
 
-/// The form that this program makes: in front of every cursor.
+/// The format of this program, the prefix of every cursor.
 const VERSION: u8 = 1;
-const NOT_OURS: Invalid = Invalid::Rule("cursor must be one that this service gave, with the order it was given for");
+const NOT_OURS: Invalid = Invalid::Rule("cursor must come from a Link header of this service, with the same order");
 
-/// A place as text that needs no escaping in a URL.
+/// A position as text that needs no escaping in a URL.
 pub fn encode(position: &Position) -> String {
     let mut bytes = vec![VERSION];
     match position {
@@ -25,7 +25,7 @@ pub fn encode(position: &Position) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The place that `text` says, if it is one of ours for this order.
+/// The position in `text`, if it is one of ours for this order.
 pub fn decode(text: &str, order: Order) -> Result<Position, Invalid> {
     decoded(text)
         .filter(|position| (order == Order::Arrival) == matches!(position, Position::Arrival(_)))

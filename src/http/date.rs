@@ -8,7 +8,7 @@ use hyper::header::HeaderValue;
 use crate::domain::Moment;
 
 thread_local! {
-    /// The second that was written last, and how.
+    /// The last second that was written, and its text.
     static LAST: RefCell<Option<(i64, HeaderValue)>> = const { RefCell::new(None) };
 }
 

@@ -13,19 +13,19 @@ use super::views::{
 use super::{Answer, AppState, params};
 use crate::store::Lookup;
 
-/// A message with everything that its provider told.
+/// A message with all its provider data.
 #[utoipa::path(get, path = "", tag = "messages", operation_id = "message",
-    description = "The six fields, what the provider told beyond them, and which stored body brought it. raw=1 answers that \
-        body, exactly as it came (but for secrets in it).",
+    description = "The six fields, the details from the provider, and whether the raw body is stored. raw=1 returns that \
+        body, byte for byte (except for secrets in it).",
     params(
         ("id" = String, Path, description = "The message's key, percent-encoded; or the provider's id, if only one message has it"),
         ("raw" = Option<String>, Query, description = "1: the raw body instead", pattern = "^[01]?$"),
     ),
     responses(
         (status = 200, description = "The message", body = FullMessageView),
-        (status = 401, description = "Reading wants a token", body = DetailView),
-        (status = 404, description = "There is none, or no raw body of it", body = DetailView),
-        (status = 409, description = "Several messages have this id; ask by key", body = AmbiguousView),
+        (status = 401, description = "Reading needs a token", body = DetailView),
+        (status = 404, description = "No such message, or no raw body of it", body = DetailView),
+        (status = 409, description = "Several messages have this id; use the key", body = AmbiguousView),
         (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available", body = DetailView),
     ),
@@ -50,24 +50,24 @@ async fn raw_body(app: &AppState, number: Option<i64>) -> Result<Answer, ApiErro
     Ok(answer)
 }
 
-/// How far a sent message came.
+/// The delivery of a sent message.
 #[utoipa::path(get, path = "", tag = "messages", operation_id = "statuses",
-    description = "The greatest state that was ever told of a message, and all records. What was sent is not in the inbox, so \
-        the message itself need not be there. raw=1 returns the body that brought the latest record, or the latest of a state and \
+    description = "The greatest status of a sent message, and all records. Sent messages are not in the inbox, so \
+        the message itself need not exist. raw=1 returns the body of the latest record, or of the latest one of a status and \
         of a recipient.",
     params(
         ("id" = String, Path, description = "The message's key, or the provider's id, as for the message"),
         ("raw" = Option<String>, Query, description = "1: the raw body instead", pattern = "^[01]?$"),
-        ("status" = Option<String>, Query, description = "With raw: of a record of this state",
+        ("status" = Option<String>, Query, description = "With raw: of a record with this status",
             pattern = "^(queued|sent|delivered|read|played|failed)?$"),
-        ("recipient" = Option<String>, Query, description = "With raw: of a record of exactly this recipient"),
+        ("recipient" = Option<String>, Query, description = "With raw: of a record with exactly this recipient"),
     ),
     responses(
         (status = 200, description = "Its statuses", body = StatusView),
-        (status = 401, description = "Reading wants a token", body = DetailView),
+        (status = 401, description = "Reading needs a token", body = DetailView),
         (status = 404, description = "No status of it is known, or no raw body of it", body = DetailView),
-        (status = 409, description = "Several messages have this id; ask by key", body = AmbiguousView),
-        (status = 422, description = "A parameter breaks its rule", body = InvalidView),
+        (status = 409, description = "Several messages have this id; use the key", body = AmbiguousView),
+        (status = 422, description = "A parameter is invalid", body = InvalidView),
         (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available", body = DetailView),
     ),
@@ -82,7 +82,7 @@ pub async fn statuses(Call { app, parameter, query, .. }: Call<'_>) -> Result<An
     raw_body(app, latest.and_then(|record| record.payload)).await
 }
 
-/// Waits until few others read something whose size is known only afterwards. Held until the answer is made.
+/// Waits until few others read data of unknown size. Held until the response is made.
 async fn turn(app: &AppState) -> SemaphorePermit<'_> {
     app.single_reads.acquire().await.expect("it is never closed")
 }
@@ -95,21 +95,21 @@ fn one<T>(found: Lookup<T>) -> Result<T, ApiError> {
     }
 }
 
-/// What came through the doors and is neither message nor status.
+/// Records of sources that are neither message nor status.
 #[utoipa::path(get, path = "", tag = "messages", operation_id = "events",
-    description = "Account events, unknown types, bodies that could not be read (kind unreadable), and copies that differ from \
-        what is stored (kind conflict); messages of our own, edits and deletions, with message as their parts. The newest first; \
-        before goes on to older ones.",
+    description = "Account events, unknown types, bodies that could not be parsed (kind unreadable), and copies that differ from \
+        the stored message (kind conflict); own messages, edits and deletions, with the member message. Newest first; \
+        before selects older ones.",
     params(
-        ("limit" = Option<i64>, Query, description = "How many at most", minimum = 1, maximum = 100),
-        ("before" = Option<i64>, Query, description = "Only those with a lesser number", minimum = 0),
-        ("source" = Option<String>, Query, description = "Only of this door"),
+        ("limit" = Option<i64>, Query, description = "Maximum number", minimum = 1, maximum = 100),
+        ("before" = Option<i64>, Query, description = "Only events with a smaller number", minimum = 0),
+        ("source" = Option<String>, Query, description = "Only from this source"),
         ("kind" = Option<String>, Query, description = "Only of this kind"),
     ),
     responses(
         (status = 200, description = "Events", body = EventsView),
-        (status = 401, description = "Reading wants a token", body = DetailView),
-        (status = 422, description = "A parameter breaks its rule", body = InvalidView),
+        (status = 401, description = "Reading needs a token", body = DetailView),
+        (status = 422, description = "A parameter is invalid", body = InvalidView),
         (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available", body = DetailView),
     ),
@@ -124,16 +124,16 @@ pub async fn events(Call { app, query, .. }: Call<'_>) -> Result<Answer, ApiErro
 
 /// One event.
 #[utoipa::path(get, path = "", tag = "messages", operation_id = "event",
-    description = "An event by its number, as the listing shows it. raw=1 returns the body that brought it, exactly as it came \
-        (but for secrets in it).",
+    description = "An event by its number, in the form of the listing. raw=1 returns the body that contained it, byte for byte \
+        (except for secrets in it).",
     params(
-        ("id" = i64, Path, description = "Its number: event_id"),
+        ("id" = i64, Path, description = "The number, event_id"),
         ("raw" = Option<String>, Query, description = "1: the raw body instead", pattern = "^[01]?$"),
     ),
     responses(
         (status = 200, description = "The event", body = EventView),
-        (status = 401, description = "Reading wants a token", body = DetailView),
-        (status = 404, description = "There is none, or no raw body of it", body = DetailView),
+        (status = 401, description = "Reading needs a token", body = DetailView),
+        (status = 404, description = "No such message, or no raw body of it", body = DetailView),
         (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available", body = DetailView),
     ),

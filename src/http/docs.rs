@@ -43,9 +43,9 @@ pub const SWAGGER_FILES: &[File] = &[
     File { name: "favicon-32x32.png", open: swagger_ui },
 ];
 
-/// The page for people, which shows the OpenAPI document and lets them try it.
+/// The documentation page, which shows the OpenAPI document and sends test requests.
 #[utoipa::path(get, path = "", tag = "about", operation_id = "docs",
-    responses((status = 200, description = "A page for people", content_type = "text/html", body = String)))]
+    responses((status = 200, description = "The documentation page", content_type = "text/html", body = String)))]
 pub fn page(as_folder: bool) -> Answer {
     // All links are relative, and what they are relative to depends on the slash at the end.
     let (docs, root) = if as_folder { ("", "../") } else { ("docs/", "") };
@@ -57,7 +57,7 @@ fn own(text: &'static str, media_type: HeaderValue) -> Answer {
     with_policy(with_type(Bytes::from_static(text.as_bytes()), media_type))
 }
 
-/// A file of Swagger UI, as the crate has it: packed.
+/// A file of Swagger UI, compressed as in the crate.
 fn swagger_ui(name: &str) -> Result<Answer, ApiError> {
     let file = utoipa_swagger_ui::serve(name, Arc::new(Config::from("/openapi.json"))).ok().flatten();
     let file = file.ok_or(ApiError::NotFound)?;
@@ -69,7 +69,7 @@ fn swagger_ui(name: &str) -> Result<Answer, ApiError> {
     Ok(answer)
 }
 
-/// Adds what a browser is told not to do.
+/// Adds the security headers for browsers.
 pub fn with_policy(mut answer: Answer) -> Answer {
     let headers = answer.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, POLICY);

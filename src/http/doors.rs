@@ -1,4 +1,4 @@
-//! The doors while the service runs: found by name, and exchanged as a whole when their secrets are read anew.
+//! The sources while the service runs: found by name, and replaced as a whole when their secrets are reloaded.
 
 use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
@@ -10,31 +10,31 @@ use crate::config::{ServerConfig, host};
 use crate::providers::{Source, original};
 use crate::telemetry::secret_use::SecretUse;
 
-/// All doors. Requests under way keep the ones that they began with.
+/// All sources. Requests in progress keep those with which they began.
 #[derive(Debug)]
 pub struct Doors(RwLock<Vec<Arc<Source>>>);
 
-/// What became of the doors.
+/// The changes of a reload.
 #[derive(Debug)]
 pub struct Exchanged {
-    /// Names of those that were not there before.
+    /// Names of new sources.
     pub added: Vec<String>,
-    /// Names of those that are not there any more.
+    /// Names of removed sources.
     pub removed: Vec<String>,
 }
 
 impl Doors {
-    /// The configured doors.
+    /// The configured sources.
     pub fn new(sources: Vec<Source>) -> Self {
         Self(RwLock::new(sources.into_iter().map(Arc::new).collect()))
     }
 
-    /// The door behind `POST /webhook`, if it has a secret.
+    /// The source at `POST /webhook`, if it has a secret.
     pub fn original(&self) -> Option<Arc<Source>> {
         self.find(original::SCHEME.kind)
     }
 
-    /// The door behind `/webhook/{name}`. The original one has no name there.
+    /// The source at `/webhook/{name}`. The original one has no name there.
     pub fn named(&self, name: &str) -> Option<Arc<Source>> {
         if name == original::SCHEME.kind { None } else { self.find(name) }
     }
@@ -44,7 +44,7 @@ impl Doors {
         sources.iter().find(|source| source.name == name).cloned()
     }
 
-    /// Exchanges all doors for these. What the doors before did not know is answered, and what these do not.
+    /// Replaces all sources with these. Returns which are new and which were removed.
     pub fn replace(&self, sources: Vec<Source>) -> Exchanged {
         let mut current = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let names = |sources: &[Arc<Source>]| sources.iter().map(|source| source.name.clone()).collect::<Vec<_>>();
@@ -63,7 +63,7 @@ impl Doors {
         Exchanged { added: only(&now, &before), removed: only(&before, &now) }
     }
 
-    /// How often each secret was right.
+    /// How often each secret verified a request.
     pub fn secret_uses(&self) -> Vec<SecretUse> {
         let sources = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let uses = |source: &Arc<Source>| {
@@ -78,8 +78,8 @@ impl Doors {
     }
 }
 
-/// Scheme and host under which a request was sent: what the operator says, or else what a proxy says that the operator trusts.
-/// Anybody else could choose the URL that is verified.
+/// Scheme and host of a request's URL: from the operator's setting, or from a trusted proxy.
+/// Any other client could choose the URL that is verified.
 pub fn base_url(limits: &ServerConfig, headers: &HeaderMap, peer: IpAddr) -> Option<String> {
     if let Some(url) = &limits.public_base_url {
         return Some(url.clone());
@@ -93,16 +93,16 @@ pub fn base_url(limits: &ServerConfig, headers: &HeaderMap, peer: IpAddr) -> Opt
     Some(format!("{scheme}://{host}"))
 }
 
-/// Each proxy of several appends by which scheme it was called, so the first is the one that the sender used. Whoever forges it
-/// changes nothing but how their own request is verified.
+/// Each of several proxies appends its scheme, so the first one is the sender's. A client that forges it
+/// only changes the verification of its own request.
 fn first_scheme(headers: &HeaderMap) -> Option<&'static str> {
     let line = headers.get("x-forwarded-proto")?.to_str().ok()?;
     let first = line.split(',').next()?.trim();
     ["https", "http"].into_iter().find(|scheme| scheme.eq_ignore_ascii_case(first))
 }
 
-/// The host that the proxy was asked for: what it says, or else `Host`, which it then passes on. A proxy may append to what its
-/// client claimed: values that differ do not say which is the proxy's own.
+/// The host that the proxy received: its own header, or else `Host`, which it then passes on. A proxy may append to its
+/// client's value: if values differ, it is unknown which one is the proxy's.
 fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     let mut lines = headers.get_all("x-forwarded-host").iter();
     let (first, second) = (lines.next(), lines.next());

@@ -1,4 +1,4 @@
-//! The single place that turns errors into answers: clients learn what to fix, operators (in the log) what broke.
+//! The single place that turns errors into responses: clients learn what to fix, operators (in the log) what failed.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,40 +16,40 @@ use crate::telemetry::metrics::Refusal;
 
 /// What the operator has to do before a handshake can succeed.
 const NO_VERIFY_TOKEN: &str = "no verify token is set: WHATSAPP_VERIFY_TOKEN, or verify_token_env of the source";
-/// How long a client that met a passing trouble is asked to wait.
+/// How long a client should wait after a temporary failure.
 const RETRY_AFTER_SECONDS: u16 = 1;
 
-/// Why a request is not answered with 200.
+/// Why a response is not 200.
 #[derive(Debug)]
 pub enum ApiError {
-    /// Not HTTP as it should be; the text is for the log.
+    /// Not valid HTTP; the text is for the log.
     Malformed(&'static str),
     /// No such path.
     NotFound,
-    /// The path takes other methods: these, as the header `Allow` has them.
+    /// The path supports other methods: these, in the form of the header `Allow`.
     MethodNotAllowed(String),
-    /// The body is compressed, but signatures are over raw bytes.
+    /// The body is compressed, but signatures cover raw bytes.
     ContentEncoding,
     /// The body is longer than allowed.
     BodyTooLarge,
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     BodyTooSlow,
-    /// The body did not come while another connection waited for the place of this one.
+    /// The body did not arrive while another connection waited for this connection's place.
     GaveWay,
-    /// The bodies, or the answers, under way take all the memory that they may.
+    /// The bodies or responses in progress use all of their memory.
     BodiesTooLarge,
-    /// Not signed as the door wants it. The status is what the provider takes for that.
+    /// No valid signature. The status is the one that the provider expects.
     BadSignature {
         /// Why; only for log and metrics.
         reason: BadSignature,
         /// 401, or 403.
         status: u16,
     },
-    /// A handshake that is not the operator's.
+    /// A handshake with another token than the operator's.
     BadHandshake(BadHandshake),
-    /// A provider's id that several messages have.
+    /// Several messages have this provider id.
     Ambiguous(Vec<String>),
-    /// Reading wants a token.
+    /// Reading needs a token.
     NotAuthenticated {
         /// Whether there was one, and it was wrong.
         token_given: bool,
@@ -61,15 +61,15 @@ pub enum ApiError {
         /// Whether any token has it.
         is_configured: bool,
     },
-    /// More often than the operator allows; it may be tried again after that time.
+    /// Over the operator's rate limit; try again after that time.
     TooMany(Duration),
     /// The service is stopping.
     ShuttingDown,
-    /// The answer did not come about in time.
+    /// The response was not ready in time.
     RequestDeadline,
-    /// Fields or parameters that break the contract.
+    /// Fields or parameters that violate the contract.
     Invalid(Vec<FieldError>),
-    /// The store could not.
+    /// The store failed.
     Store(StoreError),
     /// A bug of ours.
     Panic,
@@ -82,7 +82,7 @@ impl From<StoreError> for ApiError {
 }
 
 impl ApiError {
-    /// The status of the answer.
+    /// The status of the response.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -105,7 +105,7 @@ impl ApiError {
         }
     }
 
-    /// What is counted, for everything but unknown paths, methods and invalid content.
+    /// The reason that is counted, for everything except unknown paths, methods and invalid content.
     pub fn refusal(&self) -> Option<Refusal> {
         Some(match self {
             Self::NotFound | Self::MethodNotAllowed(_) | Self::Invalid(_) | Self::Ambiguous(_) => return None,
@@ -133,7 +133,7 @@ impl ApiError {
         })
     }
 
-    /// What only the log may say.
+    /// Details for the log only.
     pub fn detail_for_log(&self) -> Option<&str> {
         match self {
             Self::Malformed(why) => Some(why),
@@ -143,13 +143,13 @@ impl ApiError {
         }
     }
 
-    /// Whether the connection ends here, whatever is left of the body: where the next request begins is not known, or the
+    /// Whether the connection ends here, whatever is left of the body: the start of the next request is unknown, or the
     /// client has had its time.
     fn ends_connection(&self) -> bool {
         matches!(self, Self::Malformed(_) | Self::BodyTooSlow | Self::GaveWay | Self::Panic)
     }
 
-    /// The answer.
+    /// The response.
     pub fn answer(&self) -> Answer {
         let status = self.status();
         let body = match self {
@@ -214,7 +214,7 @@ impl ApiError {
     }
 }
 
-/// The label of a reason. The client learns only that the signature is invalid.
+/// The label of a reason. The client only learns that the signature is invalid.
 pub fn signature_refusal(reason: BadSignature) -> Refusal {
     match reason {
         BadSignature::MissingHeader => Refusal::MissingHeader,

@@ -1,4 +1,4 @@
-//! One request and its answer: every request goes through `respond`, is counted once and leaves one log line.
+//! One request and its response: every request goes through `respond`, is counted once and writes one log line.
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -79,7 +79,7 @@ pub async fn respond(
     answer
 }
 
-/// Finds out what is asked, and asks it of the right endpoint. The order of the checks is the contract's.
+/// Finds the endpoint and calls it. The order of the checks is the contract's.
 async fn dispatch(
     exchange: &Exchange<'_>,
     body: &mut RequestBody<'_>,
@@ -127,7 +127,7 @@ async fn dispatch(
     }
 }
 
-/// The answer to OPTIONS.
+/// The response to OPTIONS.
 fn options(allowed: &str) -> Result<Answer, ApiError> {
     let mut answer = Answer::default();
     *answer.status_mut() = StatusCode::NO_CONTENT;
@@ -135,7 +135,7 @@ fn options(allowed: &str) -> Result<Answer, ApiError> {
     Ok(answer)
 }
 
-/// What hyper lets pass and RFC 9112 (§3.2) does not: a request of HTTP/1.1 has exactly one Host.
+/// A check of RFC 9112 (§3.2) that hyper lacks: a request of HTTP/1.1 has exactly one Host.
 fn head_fault(headers: &HeaderMap, version: Version) -> Option<&'static str> {
     match (version, headers.get_all(HOST).iter().count()) {
         (Version::HTTP_11, 0) => Some("no Host header"),

@@ -1,5 +1,5 @@
-//! What a request's head must not contain, though the parser behind it would take it: the ambiguities that request smuggling
-//! lives on. Looked for in the raw bytes of a connection, before hyper sees them.
+//! Errors in a request's head that the parser behind it would accept: the ambiguities that request smuggling
+//! uses. The scan reads the raw bytes of a connection before hyper does.
 //!
 //! Sources: RFC 9112 §2.2 (line ends), §6.1 and §6.3 (a message with both lengths, or with several), §7.1 (chunks).
 
@@ -7,33 +7,33 @@ use std::collections::VecDeque;
 
 use memchr::memchr;
 
-/// Follows the bytes of a connection, piece by piece: head, body, next head. Heads are looked at, bodies only skipped.
+/// Follows the bytes of a connection, piece by piece: head, body, next head. Heads are checked, bodies only skipped.
 #[derive(Debug, Default)]
 pub struct RequestScan {
     part: Part,
-    /// The line under way, kept only where it comes in several pieces.
+    /// The current line, kept only if it arrives in several pieces.
     line: Vec<u8>,
     head: Head,
-    /// What was found in each head that is complete and not asked for yet.
+    /// The findings of each complete head that were not fetched yet.
     found: VecDeque<Option<&'static str>>,
 }
 
-/// Where in a request the next byte belongs.
+/// The part of a request to which the next byte belongs.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Part {
     #[default]
     Head,
-    /// A body with so many bytes to come.
+    /// A body with this many bytes to come.
     Body(u64),
     ChunkSize,
-    /// A chunk with so many bytes to come, its line end included.
+    /// A chunk with this many bytes to come, including its line end.
     Chunk(u64),
     Trailers,
-    /// Not to be followed any further: hyper will end the connection, or has been told to.
+    /// Not followed any further: hyper ends the connection, or was told to.
     Lost,
 }
 
-/// What has been seen of a head.
+/// The findings of a head so far.
 #[derive(Debug, Default)]
 struct Head {
     any_line: bool,
@@ -43,9 +43,9 @@ struct Head {
     bare_line_feed: bool,
 }
 
-/// Longest beginning of a line that matters: a header name and a number.
+/// Maximum length of a line's beginning that matters: a header name and a number.
 const LINE_BYTES_MAX: usize = 128;
-/// A number longer than this may have been cut with its line (it would be all leading zeros): its value is not known.
+/// A number longer than this may have been cut with its line (it would be all leading zeros): its value is unknown.
 const NUMBER_BYTES_MAX: usize = 64;
 
 impl RequestScan {
@@ -67,10 +67,10 @@ impl RequestScan {
         }
     }
 
-    /// What is wrong with the next request's head, heads being asked for in the order that they came. A head that was not
-    /// seen as one is a fault too.
+    /// The error in the next request's head; heads are fetched in the order of arrival. A head that was not
+    /// recognised as one is an error too.
     pub fn next_fault(&mut self) -> Option<&'static str> {
-        self.found.pop_front().unwrap_or(Some("a request that cannot be told from the body before it"))
+        self.found.pop_front().unwrap_or(Some("a request that cannot be told apart from the body before it"))
     }
 
     /// Whether a head has begun and not ended.
@@ -78,7 +78,7 @@ impl RequestScan {
         self.part == Part::Head && (self.head.any_line || !self.line.is_empty())
     }
 
-    /// Takes a line, or the beginning of one. Answers what comes after it.
+    /// Takes a line, or the beginning of one. Returns the state after it.
     fn feed_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let Some(end) = memchr(b'\n', bytes) else {
             self.line.extend_from_slice(bytes);
@@ -179,14 +179,14 @@ impl Head {
     }
 }
 
-/// Leaves out up to `left` bytes; `then` follows when all of them have come.
+/// Skips up to `left` bytes; `then` follows when all of them have arrived.
 fn skip(left: u64, bytes: &[u8], still: fn(u64) -> Part, then: Part) -> (Part, &[u8]) {
     let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
     let left = left - here as u64;
     (if left == 0 { then } else { still(left) }, &bytes[here..])
 }
 
-/// A long line's middle says nothing; its start (name and number) and its last byte (a CR?) do.
+/// The middle of a long line is irrelevant; its start (name and number) and its last byte (a CR?) matter.
 fn shorten(line: &mut Vec<u8>) {
     if line.len() > LINE_BYTES_MAX {
         let last = line[line.len() - 1];
@@ -195,7 +195,7 @@ fn shorten(line: &mut Vec<u8>) {
     }
 }
 
-/// Feeds any bytes to the scan, as a fuzz target does: however they are cut, the findings are the same.
+/// Passes any bytes to the scan, like a fuzz target: however they are split, the findings are the same.
 pub fn fuzz_scan(data: &[u8]) {
     let whole = findings(&mut std::iter::once(data));
     for length in [1, 3, 17] {
@@ -203,7 +203,7 @@ pub fn fuzz_scan(data: &[u8]) {
     }
 }
 
-/// What is found in each head, and whether one is under way.
+/// The findings of each head, and whether one is incomplete.
 fn findings(pieces: &mut dyn Iterator<Item = &[u8]>) -> (VecDeque<Option<&'static str>>, bool) {
     let mut scan = RequestScan::default();
     pieces.for_each(|piece| scan.feed(piece));

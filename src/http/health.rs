@@ -19,7 +19,7 @@ pub fn live() -> Answer {
 #[utoipa::path(get, path = "", tag = "operations", operation_id = "ready",
     responses(
         (status = 200, description = "Messages can be stored and read", body = HealthView),
-        (status = 503, description = "They cannot, and why", body = HealthView),
+        (status = 503, description = "They cannot, with the reason", body = HealthView),
     ))]
 pub async fn ready(Call { app, .. }: Call<'_>) -> Result<Answer, ApiError> {
     let reason = if app.is_leaving() {

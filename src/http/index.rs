@@ -1,4 +1,4 @@
-//! `GET /`: what this is, for a person with a browser or with curl.
+//! `GET /`: name and endpoints of the service, for a browser or for curl.
 
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 use serde::Serialize;
@@ -10,25 +10,25 @@ use super::route::{Handler, Route};
 use super::routes::{ROOT, ROUTES};
 use super::views::{ok, with_type};
 
-/// What this service is and where to go.
+/// Name and endpoints of this service.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Index)]
 pub struct IndexView {
     /// Always `postroom`.
     pub name: &'static str,
-    /// The version that answers.
+    /// The version of the program.
     pub version: &'static str,
-    /// The page for people.
+    /// The documentation page.
     pub docs: &'static str,
-    /// The contract for machines.
+    /// The OpenAPI document.
     pub openapi: &'static str,
-    /// What can be asked for.
+    /// The endpoints.
     pub endpoints: Vec<String>,
 }
 
-/// JSON, or a page for whoever prefers HTML.
+/// JSON, or a page for clients that prefer HTML.
 #[utoipa::path(get, path = "", tag = "about", operation_id = "index",
-    responses((status = 200, description = "What this is", body = IndexView)))]
+    responses((status = 200, description = "Name and endpoints", body = IndexView)))]
 pub fn greet(headers: &HeaderMap) -> Answer {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.contains("text/html") {

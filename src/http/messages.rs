@@ -8,31 +8,31 @@ use super::views::{DetailView, InvalidView, PageView, ok_page};
 use super::{Answer, params};
 use crate::domain::{Position, Start};
 
-/// One page and the total of all that the filters let through.
+/// One page and the total of all messages that match the filters.
 #[utoipa::path(get, path = "", tag = "messages", operation_id = "list",
-    description = "Messages by ts, then message_id, both bytewise. Filters combine with AND; total counts all messages that \
-        they let through, whatever limit and offset. An empty filter is none; the last of a repeated parameter counts.",
+    description = "Messages by ts, then message_id, both bytewise. Filters combine with AND; total counts all messages that match \
+        them, whatever limit and offset. An empty filter counts as absent; the last value of a repeated parameter counts.",
     params(
-        ("limit" = Option<i64>, Query, description = "How many at most", minimum = 1, maximum = 100),
-        ("offset" = Option<i64>, Query, description = "How many to skip", minimum = 0),
+        ("limit" = Option<i64>, Query, description = "Maximum number", minimum = 1, maximum = 100),
+        ("offset" = Option<i64>, Query, description = "Number of messages to skip", minimum = 0),
         ("from" = Option<String>, Query, description = "Exactly this sender", example = "+919876543210"),
         ("since" = Option<String>, Query, description = "At this time or later: a date and time with Z or an offset (RFC 3339)",
             pattern = r"^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))?$",
             example = "2025-01-15T09:30:00Z"),
-        ("q" = Option<String>, Query, description = "Text that contains this, whatever the case; every character is literal; \
+        ("q" = Option<String>, Query, description = "Text that contains this, case-insensitive; every character is literal; \
             at most 1,024 bytes", max_length = 1024),
         ("to" = Option<String>, Query, description = "Exactly this recipient"),
-        ("until" = Option<String>, Query, description = "Before this time, which is not included: in the same form",
+        ("until" = Option<String>, Query, description = "Before this time (exclusive), in the same form",
             pattern = r"^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))?$"),
-        ("source" = Option<String>, Query, description = "Of the door of this name; postroom is the original one"),
-        ("kind" = Option<String>, Query, description = "Of this sort; messages of the original door are texts",
+        ("source" = Option<String>, Query, description = "From the source of this name; postroom is the original one"),
+        ("kind" = Option<String>, Query, description = "Of this kind; messages of the original source are texts",
             pattern = "^(text|image|video|audio|document|sticker|location|contacts|interactive|button|reaction|order|system\
                 |edit|revoke|poll|unsupported|unknown)?$"),
-        ("order" = Option<String>, Query, description = "By time (ts, the default) or by when the store took them (arrival)",
+        ("order" = Option<String>, Query, description = "By time (ts, the default) or in the order in which they were stored (arrival)",
             pattern = "^(ts|arrival)?$"),
-        ("cursor" = Option<String>, Query, description = "Where to go on: from the Link header of the page before; empty for \
+        ("cursor" = Option<String>, Query, description = "Start of the page, from the Link header of the previous page; empty for \
             the first page. Not together with offset"),
-        ("total" = Option<String>, Query, description = "bounded: the total may be a lower bound where it takes long to count, \
+        ("total" = Option<String>, Query, description = "bounded: the total may be a lower bound if counting takes long, \
             marked by X-Total-Exact: false", pattern = "^(exact|bounded)?$"),
     ),
     responses(
@@ -40,9 +40,9 @@ use crate::domain::{Position, Start};
             ("Link" = Option<String>, description = "With cursor or order: the next page, rel=next (RFC 8288)"),
             ("X-Total-Exact" = Option<String>, description = "false: total is a lower bound"),
         )),
-        (status = 400, description = "Not HTTP as it should be", body = DetailView),
-        (status = 401, description = "Reading wants a token", body = DetailView),
-        (status = 422, description = "A parameter breaks its rule", body = InvalidView),
+        (status = 400, description = "Not valid HTTP", body = DetailView),
+        (status = 401, description = "Reading needs a token", body = DetailView),
+        (status = 422, description = "A parameter is invalid", body = InvalidView),
         (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available, or the search took too long", body = DetailView),
     ),

@@ -7,11 +7,11 @@ use super::error::ApiError;
 use super::route::Call;
 use super::views::{DetailView, with_type};
 
-/// The exposition, with everything that is measured at the moment of asking.
+/// The exposition, including values that are measured at the scrape.
 #[utoipa::path(get, path = "", tag = "operations", operation_id = "metrics",
     responses(
         (status = 200, description = "Prometheus text format 0.0.4", content_type = "text/plain", body = String),
-        (status = 401, description = "Reading wants a token", body = DetailView),
+        (status = 401, description = "Reading needs a token", body = DetailView),
         (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
     ),
     security((), ("token" = [])))]

@@ -1,6 +1,6 @@
-//! The HTTP side: one table of routes, one function through which every request goes, and one file per endpoint.
+//! The HTTP side: one table of routes, one function that handles every request, and one file per endpoint.
 //!
-//! HTTP/1.1 only; HTTP/2 and TLS belong to the proxy in front.
+//! HTTP/1.1 only; HTTP/2 and TLS are the task of the proxy.
 
 mod access_log;
 pub mod acknowledged;
@@ -46,39 +46,39 @@ pub use answer::{Answer, AnswerRoom};
 pub use quarantine::{Quarantine, read_key};
 pub use routes::ROUTES;
 
-/// What every request may need.
+/// The shared state of all requests.
 #[derive(Debug)]
 pub struct AppState {
-    /// The doors.
+    /// The sources.
     pub doors: doors::Doors,
-    /// Who may read; exchanged as a whole when the settings are read anew.
+    /// The tokens for reading; replaced as a whole when the settings are reloaded.
     pub access: RwLock<Arc<AccessConfig>>,
-    /// How often.
+    /// The rate limits.
     pub rates: rate::Rates,
-    /// Where refused requests are kept, if anywhere.
+    /// The quarantine for refused requests, if enabled.
     pub quarantine: Quarantine,
-    /// Whether reading has a listener of its own.
+    /// Whether reading has a separate listener.
     pub reads_apart: bool,
     /// Limits at the edge.
     pub limits: ServerConfig,
-    /// Where messages are kept.
+    /// The location of the messages.
     pub store: Store,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Bytes that large bodies may still take, all together.
+    /// Bytes that all large bodies together may still use.
     pub body_room: Semaphore,
-    /// Bytes that large answers may still take, all together.
+    /// Bytes that all large responses together may still use.
     pub answer_room: AnswerRoom,
     /// Single messages, raw bodies and the like that may still be read at once.
     pub single_reads: Semaphore,
-    /// Large bodies that may still be read into parts at once.
+    /// Large bodies that may still be parsed at once.
     pub large_reads: Semaphore,
-    /// How far a stop has come.
+    /// The phase of a stop.
     pub stop: watch::Sender<Stage>,
 }
 
 impl AppState {
-    /// Whether the service is not to be sent anything new: it stops, or will soon.
+    /// Whether the service wants no new requests: it stops, or will soon.
     pub fn is_leaving(&self) -> bool {
         *self.stop.borrow() != Stage::Serving
     }
@@ -88,12 +88,12 @@ impl AppState {
         *self.stop.borrow() == Stage::Stopping
     }
 
-    /// Who may read at this moment.
+    /// The present tokens for reading.
     pub fn access(&self) -> Arc<AccessConfig> {
         Arc::clone(&self.access.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
-    /// Takes over the doors and tokens of settings that were read anew. Limits and addresses stay as they are.
+    /// Applies the sources and tokens of reloaded settings. Limits and addresses stay as they are.
     pub fn reload(&self, sources: Vec<Source>, access: AccessConfig) -> doors::Exchanged {
         // Before the doors, so that nothing comes in uncounted.
         self.metrics.doors_opened(sources.iter().map(|source| source.name.clone()).collect());
@@ -102,22 +102,22 @@ impl AppState {
     }
 }
 
-/// How far a stop has come.
+/// The phase of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Nobody asked for one.
+    /// No stop was requested.
     Serving,
-    /// Not ready, so that balancers turn away; whatever comes all the same is taken, on new connections too.
+    /// Not ready, so that balancers choose other servers; requests are still accepted, on new connections too.
     Leaving,
-    /// No new connections and no new messages; requests under way are finished.
+    /// No new connections and no new messages; requests in progress are finished.
     Stopping,
 }
 
-/// Which side of the service a listener shows.
+/// The role of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Face {
-    /// What providers see: the doors, and everything else unless reading has a listener of its own.
+    /// For providers: the sources, and everything else unless reading has a separate listener.
     Doors,
-    /// What readers see: everything but the doors.
+    /// For readers: everything except the sources.
     Reading,
 }

@@ -12,22 +12,22 @@ use super::views;
 #[openapi(
     info(
         title = "Postroom",
-        description = "The post room for message webhooks: every message is verified at the door, filed exactly once, \
-            acknowledged only when it is safe on disk, and found again in milliseconds.",
+        description = "An inbox for message webhooks: every message is verified, stored exactly once, \
+            acknowledged only when it is safe on disk, and found in milliseconds.",
         license(name = "MIT", identifier = "MIT"),
     ),
-    servers((url = ".", description = "The service that this document comes from, below whatever path it is shown")),
+    servers((url = ".", description = "The service that serves this document, below any path")),
     components(schemas(views::DetailView, views::InvalidView, views::StatusCountsView)),
     tags(
         (name = "messages", description = "Receiving, listing and counting messages"),
         (name = "operations", description = "For orchestrators and Prometheus"),
-        (name = "about", description = "What this is"),
+        (name = "about", description = "Name and endpoints"),
     ),
     modifiers(&Security),
 )]
 struct Document;
 
-/// Reading may want a token; the door wants a signature, which OpenAPI can only describe as a key in a header.
+/// Reading may need a token; the source needs a signature, which OpenAPI can only describe as a key in a header.
 struct Security;
 
 impl Modify for Security {
@@ -42,7 +42,7 @@ impl Modify for Security {
         let signature = ApiKeyValue::with_description(
             "X-Signature",
             "HMAC-SHA256 of the exact body bytes, keyed with WEBHOOK_SECRET, in lower-case hexadecimal (64 digits). It differs \
-             from body to body: type the secret at the top of this page, and what you try is signed for you.",
+             with each body: type the secret at the top of this page, and your browser signs the requests that you try.",
         );
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("signature", SecurityScheme::ApiKey(ApiKey::Header(signature)));
@@ -50,7 +50,7 @@ impl Modify for Security {
     }
 }
 
-/// The document as JSON, one line an element, as the snapshot has it.
+/// The document as JSON, one element per line, in the form of the snapshot.
 pub fn document() -> String {
     let mut document = Document::openapi();
     ROUTES.iter().for_each(|route| describe(&mut document, route));

@@ -14,7 +14,7 @@ use crate::domain::{
     FieldError, Filter, Invalid, Kind, Needle, Order, PageRequest, Position, Room, Start, State, Timestamp,
 };
 
-/// Reads a query string (without the question mark).
+/// Parses a query string (without the question mark).
 pub fn page_request(query: &str) -> Result<PageRequest, Vec<FieldError>> {
     let given = Given::read(query);
     let limit =
@@ -79,7 +79,7 @@ fn refusals<const COUNT: usize>(errors: [(&'static str, Option<Invalid>, Option<
     errors.into_iter().filter_map(refusal).collect()
 }
 
-/// The parameters as they came, decoded.
+/// The received parameters, decoded.
 #[derive(Default)]
 struct Given {
     limit: Option<String>,
@@ -121,7 +121,7 @@ impl Given {
         given
     }
 
-    /// What was given and is not empty.
+    /// The non-empty value.
     fn text(value: &Option<String>) -> Option<&str> {
         value.as_deref().filter(|text| !text.is_empty())
     }
@@ -129,7 +129,7 @@ impl Given {
 
 fn kind(text: &str) -> Result<Kind, Invalid> {
     Kind::named(text)
-        .ok_or(Invalid::Rule("kind must be text, image, video, audio, document, or another that API.md lists"))
+        .ok_or(Invalid::Rule("kind must be text, image, video, audio, document, or another kind listed in API.md"))
 }
 
 fn order(text: &str) -> Result<Order, Invalid> {
@@ -140,7 +140,7 @@ fn order(text: &str) -> Result<Order, Invalid> {
     }
 }
 
-/// Whether a lower bound of the total will do.
+/// Whether a lower bound of the total is enough.
 fn bounded(text: &str) -> Result<bool, Invalid> {
     match text {
         "exact" | "" => Ok(false),
@@ -187,7 +187,7 @@ fn sender(text: &str) -> String {
     }
 }
 
-/// Reads the query string of `/events`.
+/// Parses the query string of `/events`.
 pub fn event_request(query: &str) -> Result<EventRequest, Vec<FieldError>> {
     let last = |name: &str| last_value(query, name);
     let (limit, before) = (last("limit"), last("before"));
@@ -204,7 +204,7 @@ pub fn event_request(query: &str) -> Result<EventRequest, Vec<FieldError>> {
     }
 }
 
-/// Which record of a message's statuses is meant.
+/// Selects a record of a message's statuses.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RecordRequest {
     state: Option<State>,
@@ -212,14 +212,14 @@ pub struct RecordRequest {
 }
 
 impl RecordRequest {
-    /// Whether a record is one of these.
+    /// Whether a record matches.
     pub fn fits(&self, record: &StatusRecord) -> bool {
         self.state.is_none_or(|state| record.state == state)
             && self.recipient.as_ref().is_none_or(|recipient| record.recipient == *recipient)
     }
 }
 
-/// Reads the query string of a message's statuses: whose raw body is asked for, if one is.
+/// Parses the query string of a message's statuses: the record whose raw body is requested, if any.
 pub fn record_request(query: &str) -> Result<Option<RecordRequest>, Vec<FieldError>> {
     let given = last_value(query, "status");
     let state = given.as_deref().map(State::named);
@@ -232,7 +232,7 @@ pub fn record_request(query: &str) -> Result<Option<RecordRequest>, Vec<FieldErr
     Ok(flag(query, "raw").then_some(RecordRequest { state: state.flatten(), recipient }))
 }
 
-/// Reads the query string of `/stats`: whether sent messages are to be counted by their state.
+/// Parses the query string of `/stats`: whether sent messages are counted by status.
 pub fn by_status(query: &str) -> Result<bool, Vec<FieldError>> {
     match last_value(query, "by") {
         None => Ok(false),
@@ -249,7 +249,7 @@ pub fn flag(query: &str, name: &str) -> bool {
     last_value(query, name).is_some_and(|value| matches!(value.as_str(), "1" | "true"))
 }
 
-/// The value of a parameter, the last of a repeated one; an empty one is none.
+/// The value of a parameter, the last of a repeated one; an empty one counts as absent.
 pub fn last_value(query: &str, name: &str) -> Option<String> {
     let values = form_urlencoded::parse(query.as_bytes()).filter(|(own, _)| own == name);
     values.last().map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
@@ -272,7 +272,7 @@ fn needle(text: &str) -> Result<Needle, Invalid> {
     Ok(Needle::new(text))
 }
 
-/// Feeds any bytes to the parser, as a fuzz target does: what it lets through keeps the promises of the types.
+/// Passes any bytes to the parser, like a fuzz target: accepted values satisfy the invariants of the types.
 pub fn fuzz_page_request(data: &[u8]) {
     match page_request(&String::from_utf8_lossy(data)) {
         Ok(request) => {

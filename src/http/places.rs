@@ -1,5 +1,5 @@
-//! The places for connections. When all are taken and another connection comes, one that makes no progress gives way: idle
-//! clients must not keep anyone out, health probes least of all.
+//! The connection limit. When all places are taken and another connection arrives, one without progress is closed: idle
+//! clients must not exclude others, least of all health probes.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
@@ -12,11 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::pulse::Pulse;
 use crate::runtime::log;
 
-/// How soon to look for another one if none has given way.
+/// How soon to look for another one if none was closed.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// A look at all connections chooses such a part of them, so that looks are rare where many come.
+/// A scan of all connections selects this part of them, so that scans are rare when many arrive.
 const CHOSEN_PART: usize = 16;
-/// Shortest time between two log lines about full places.
+/// Minimum time between two log lines about full places.
 const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
 /// The places of one listener.
@@ -24,7 +24,7 @@ const WARNING_PAUSE: Duration = Duration::from_secs(60);
 pub struct Places {
     free: Arc<Semaphore>,
     taken: Mutex<Taken>,
-    /// A connection waits, and no other one can give way: the next answer is the last of its connection.
+    /// A connection waits, and no other one can be closed: the next response is the last of its connection.
     wanted: AtomicBool,
 }
 
@@ -32,7 +32,7 @@ pub struct Places {
 struct Taken {
     pulses: HashMap<u64, Arc<Pulse>>,
     next_number: u64,
-    /// Those that are to give way next, chosen at the last look.
+    /// Those to close next, selected at the last scan.
     chosen: VecDeque<u64>,
     warned: Option<Instant>,
 }
@@ -42,13 +42,13 @@ struct Taken {
 pub struct Place {
     places: Arc<Places>,
     number: u64,
-    /// The state of the connection that has it.
+    /// The state of its connection.
     pub pulse: Arc<Pulse>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Places {
-    /// So many places, all of them free.
+    /// This many places, all of them free.
     pub fn new(count: usize) -> Arc<Self> {
         let free = Arc::new(Semaphore::new(count));
         Arc::new(Self { free, taken: Mutex::default(), wanted: AtomicBool::new(false) })
@@ -58,7 +58,7 @@ impl Places {
         self.taken.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Waits for a place, and makes room where none is free.
+    /// Waits for a place, and frees one if none is free.
     pub async fn take(self: &Arc<Self>) -> Place {
         let permit = match Arc::clone(&self.free).try_acquire_owned() {
             Ok(permit) => permit,
@@ -90,7 +90,7 @@ impl Places {
         let mut taken = self.lock();
         if taken.warned.is_none_or(|warned| warned.elapsed() >= WARNING_PAUSE) {
             taken.warned = Some(Instant::now());
-            log::warning("all connections are in use: those without progress give way to new ones")
+            log::warning("all connections are in use: connections without progress are closed for new ones")
                 .value("connections", taken.pulses.len())
                 .emit();
         }
@@ -98,7 +98,7 @@ impl Places {
 }
 
 impl Taken {
-    /// Whether one could be asked.
+    /// Whether a connection was selected.
     fn ask_one_to_give_way(&mut self, now: Instant) -> bool {
         for _ in 0..2 {
             while let Some(number) = self.chosen.pop_front() {
@@ -111,7 +111,7 @@ impl Taken {
         false
     }
 
-    /// Chooses those whose turn comes first.
+    /// Selects the connections to close first.
     fn choose(&mut self, now: Instant) {
         let turns = self.pulses.iter().filter_map(|(number, pulse)| Some((pulse.turn(now)?, *number)));
         let mut turns: Vec<_> = turns.collect();
@@ -122,7 +122,7 @@ impl Taken {
 }
 
 impl Place {
-    /// Whether the connection should end with the answer at hand, so that one that waits has its place. True once for each.
+    /// Whether the connection should end with its response, so that a waiting one gets its place. True once for each.
     pub fn is_wanted(&self) -> bool {
         let wanted = &self.places.wanted;
         wanted.load(Ordering::Relaxed) && wanted.swap(false, Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! The state of a connection: what it waits for, since when, and whether it may be closed to make room for another one.
+//! The state of a connection: its phase, since when, and whether it may be closed for another one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -8,40 +8,40 @@ use std::time::{Duration, Instant};
 use super::head::RequestScan;
 use crate::config::ServerConfig;
 
-/// How long after an early answer the rest of a request is read and thrown away: closing at once would reset the connection,
-/// and the client might lose the answer.
+/// How long after an early response the rest of a request is read and discarded: closing at once would reset the
+/// connection, and the client might lose the response.
 pub const LINGER: Duration = Duration::from_secs(2);
-/// How long a head that is under way may still take when the service stops.
+/// How long an incomplete head may still take when the service stops.
 const HEAD_AT_STOP: Duration = Duration::from_secs(1);
-/// A request's deadlines count from a little later than its phase; it is woken until then, a few times.
+/// A request's deadlines begin a little later than its phase; it is woken until then, a few times.
 const DEADLINE_SLACK: Duration = Duration::from_millis(10);
-/// A connection that has made no progress for this long gives way when another one wants its place. Long enough for a proxy
+/// A connection without progress for this long may be closed for another one. Long enough for a proxy
 /// that took it out of its pool a moment ago.
 const GIVE_WAY_AFTER: Duration = Duration::from_millis(500);
 
-/// What a connection is waiting for.
+/// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The rest of a head, or the first one.
+    /// The rest of a head, or the first head.
     Head,
     /// The body of a request that needs it. Its deadline is the request's own.
     Body,
-    /// Us. The request knows its own deadlines, and only has to be woken then.
+    /// The service. The request has its own deadlines, and only has to be woken then.
     Request,
-    /// The rest of a small body that nobody needed; then the answer goes out.
+    /// The rest of a small, unused body; then the response is sent.
     Discard,
-    /// The client: to take an answer, or to ask something more.
+    /// The client: to read a response, or to send another request.
     Rest,
-    /// The end of a request whose answer is out already.
+    /// The end of a request after its response.
     Linger,
 }
 
-/// Where a connection stands and since when. Shared by its socket, its requests and its watchdog, all in one task, and by
-/// whoever looks for a connection that can give way.
+/// The phase of a connection and its start. Shared by its socket, requests and watchdog, all in one task, and by
+/// the scan for a connection to close.
 #[derive(Debug)]
 pub struct Pulse {
     beat: Mutex<Beat>,
-    /// The watchdog has to look at once, and not only when it is due.
+    /// The watchdog must check at once, before it is due.
     attention: AtomicBool,
     /// Wakes the connection's task.
     waker: OnceLock<Waker>,
@@ -57,7 +57,7 @@ struct Beat {
 }
 
 impl Pulse {
-    /// Of a connection that begins now.
+    /// Of a new connection.
     pub fn new() -> Self {
         let beat = Beat {
             phase: Phase::Head,
@@ -73,12 +73,12 @@ impl Pulse {
         self.beat.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The task that serves the connection; it is the same from beginning to end.
+    /// The task that serves the connection; it never changes.
     pub fn served_by(&self, waker: Waker) {
         self.waker.get_or_init(|| waker);
     }
 
-    /// Bytes came in.
+    /// Bytes were received.
     pub fn received(&self, bytes: &[u8]) {
         let mut beat = self.lock();
         if beat.phase == Phase::Rest {
@@ -87,7 +87,7 @@ impl Pulse {
         beat.scan.feed(bytes);
     }
 
-    /// Bytes went out.
+    /// Bytes were sent.
     pub fn sent(&self) {
         let mut beat = self.lock();
         if beat.phase == Phase::Rest {
@@ -95,14 +95,14 @@ impl Pulse {
         }
     }
 
-    /// A request's head is complete; returns what is wrong with it.
+    /// A request's head is complete; returns its error.
     pub fn request_began(&self) -> Option<&'static str> {
         let mut beat = self.lock();
         beat.enter(Phase::Request);
         beat.scan.next_fault()
     }
 
-    /// The request waits for more of its body; returns whether it has to give up.
+    /// The request waits for more of its body; returns whether it must stop waiting.
     pub fn body_awaited(&self) -> bool {
         let mut beat = self.lock();
         if beat.phase == Phase::Request {
@@ -112,7 +112,7 @@ impl Pulse {
         beat.gives_way
     }
 
-    /// More of the body came, or its end.
+    /// More of the body arrived, or its end.
     pub fn body_came(&self) {
         let mut beat = self.lock();
         if beat.phase == Phase::Body {
@@ -121,7 +121,7 @@ impl Pulse {
         }
     }
 
-    /// The answer is there, and only the rest of the body is still read. Returns until when.
+    /// The response is ready, and only the rest of the body is still read. Returns the deadline.
     pub fn discard_began(&self) -> Instant {
         let mut beat = self.lock();
         beat.enter(Phase::Discard);
@@ -129,7 +129,7 @@ impl Pulse {
         beat.since + LINGER
     }
 
-    /// The answer is on its way; `last` if the connection ends with it, perhaps before the whole request was read.
+    /// The response is being sent; `last` if the connection ends with it, perhaps before the whole request was read.
     pub fn answer_ready(&self, last: bool) {
         let mut beat = self.lock();
         // Where another connection waits for the place, and no body came for a while, there is hardly a rest to read.
@@ -139,7 +139,7 @@ impl Pulse {
         beat.enter(next);
     }
 
-    /// The connection is to be closed; returns whether to read on for a while first.
+    /// The connection is to be closed; returns whether to linger first.
     pub fn closing(&self) -> bool {
         let mut beat = self.lock();
         if beat.linger && beat.phase != Phase::Linger {
@@ -149,14 +149,14 @@ impl Pulse {
         beat.linger
     }
 
-    /// When its turn comes to give way, if it may: first those that were refused already, then those that have not asked
-    /// anything yet, then those at rest, then those whose bodies do not come; in each kind those that have waited longest.
+    /// Its turn to be closed, if it may be: first refused connections, then those without a request,
+    /// then idle ones, then those whose bodies do not arrive; of each kind those that have waited longest.
     /// Requests that wait for us keep their places.
     pub fn turn(&self, now: Instant) -> Option<(u8, Instant)> {
         self.lock().turn(now)
     }
 
-    /// Asks the connection to end and make room, if it may at this moment.
+    /// Requests that the connection ends and frees its place, if it may at this moment.
     pub fn give_way(&self, now: Instant) -> bool {
         let mut beat = self.lock();
         if beat.turn(now).is_none() {
@@ -169,19 +169,19 @@ impl Pulse {
         true
     }
 
-    /// Whether the watchdog has to look now.
+    /// Whether the watchdog must check now.
     pub fn takes_attention(&self) -> bool {
         self.attention.load(Ordering::Relaxed) && self.attention.swap(false, Ordering::Relaxed)
     }
 
-    /// The phase in which the connection is to be closed at once, to make room. A request answers before that.
+    /// The phase in which the connection is to be closed at once. A request sends its response before that.
     pub fn leaves(&self) -> Option<Phase> {
         let beat = self.lock();
         let can_leave = matches!(beat.phase, Phase::Head | Phase::Rest | Phase::Linger);
         (beat.gives_way && can_leave).then_some(beat.phase)
     }
 
-    /// The phase that has lasted too long, if it has.
+    /// The phase that has lasted too long, if any.
     pub fn overdue(&self, limits: &ServerConfig, stopping: bool) -> Option<Phase> {
         let beat = self.lock();
         let has_own_deadline = matches!(beat.phase, Phase::Body | Phase::Request | Phase::Discard);
@@ -189,8 +189,8 @@ impl Pulse {
         is_over.then_some(beat.phase)
     }
 
-    /// When to look again. A phase may begin right after a look, so the wait is no longer than a quarter of the shortest
-    /// limit; a phase with a limit is looked at again exactly when it ends.
+    /// When to check again. A phase may begin right after a check, so the wait is at most a quarter of the shortest
+    /// limit; a phase with a limit is checked again exactly when it ends.
     pub fn next_check(&self, limits: &ServerConfig, stopping: bool) -> Duration {
         let shortest =
             limits.header_timeout.min(limits.idle_timeout).min(limits.body_timeout).min(limits.request_timeout);

@@ -1,4 +1,4 @@
-//! The last refused requests, for whoever wants to find out why: a bounded number of small files, off by default.
+//! The latest refused requests, to find out the reason: a bounded number of small files, off by default.
 //!
 //! Anybody can be refused, so anybody can have something written here: hence the ring of files, the limit on bodies,
 //! and the limit on how many a second. Nothing waits for the writing, and headers that hold secrets are left out.
@@ -23,12 +23,12 @@ use crate::runtime::log;
 
 /// The file in the folder with the key that seals secrets.
 pub const KEY_FILE: &str = "key";
-/// Longest body that is kept.
+/// Maximum length of a kept body.
 const BODY_BYTES_MAX: usize = 64 << 10;
-/// Shortest time between two that are kept.
+/// Minimum time between two kept requests.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where refused requests go, if anywhere.
+/// The quarantine, if enabled.
 #[derive(Debug)]
 pub struct Quarantine {
     config: Option<QuarantineConfig>,
@@ -39,13 +39,13 @@ pub struct Quarantine {
 }
 
 impl Quarantine {
-    /// As the settings say.
+    /// From the settings.
     pub fn new(config: Option<QuarantineConfig>) -> Self {
         let first = config.as_ref().map_or(0, first_number);
         Self { config, count: AtomicU64::new(first), last: Mutex::default(), writing: Arc::default() }
     }
 
-    /// Keeps a request that was not believed, unless another one was kept just before.
+    /// Keeps a request that failed verification, unless another one was kept just before.
     pub fn keep(&self, source: &Source, request: &Request<'_>, reason: BadSignature, now: Moment) {
         let Some(config) = &self.config else { return };
         if request.body.len() > BODY_BYTES_MAX || !self.is_due() {
@@ -95,7 +95,7 @@ fn with_seal(mut kept: Value, sealed: Option<Sealed>) -> Value {
     kept
 }
 
-/// The folder's key, made if there is none.
+/// The folder's key, created if it is missing.
 fn own_key(folder: &Path) -> std::io::Result<[u8; KEY_BYTES]> {
     let path = folder.join(KEY_FILE);
     if let Some(key) = read_key(folder)? {
@@ -119,7 +119,7 @@ pub fn read_key(folder: &Path) -> std::io::Result<Option<[u8; KEY_BYTES]>> {
     match std::fs::read(folder.join(KEY_FILE)) {
         Ok(text) => {
             let key = Encoding::Hex.decode(&text, KEY_BYTES).and_then(|key| key.try_into().ok());
-            key.map(Some).ok_or_else(|| std::io::Error::other("the file 'key' holds no key; remove it"))
+            key.map(Some).ok_or_else(|| std::io::Error::other("the file 'key' does not contain a key; remove it"))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -163,7 +163,7 @@ fn holds_secret(source: &Source, headers: &HeaderMap, name: &str) -> bool {
     is_secret || headers.get_all(name).iter().count() > 1
 }
 
-/// Readable by the owner alone, and so is the folder where it is made: bodies hold messages.
+/// Readable by the owner alone, and so is the folder if it is created: bodies contain messages.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};

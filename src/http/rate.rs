@@ -1,5 +1,5 @@
-//! Limits on how often, off by default. Reads are limited by address. At a door only requests that were believed count, and
-//! only against their own door: so nobody can use up a provider's share without its secret, whatever address they share.
+//! Rate limits, off by default. Reads are limited by address. At a source only verified requests count, and
+//! only against that source: so nobody can use up a provider's share without its secret, whatever address they share.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::config::AccessConfig;
 
-/// Keys remembered at once. Beyond it, the key is forgotten whose limit would be whole again first: it loses the least by that,
-/// and a key at its limit is the last to go.
+/// Maximum keys. Beyond it, the key whose limit would be whole again first is dropped: it loses the least,
+/// and a key at its limit is dropped last.
 const KEYS_MAX: usize = 10_000;
 
-/// The limits and who has used up how much of them.
+/// The limits and their use.
 #[derive(Debug)]
 pub struct Rates {
     reads: Option<Rate<IpAddr>>,
@@ -21,7 +21,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// As the settings say.
+    /// From the settings.
     pub fn new(access: &AccessConfig) -> Self {
         let every = |count: u32, per: Duration| (count > 0).then(|| per / count);
         Self {
@@ -32,18 +32,18 @@ impl Rates {
         }
     }
 
-    /// Whether this address may read now; if not, how long it has to wait.
+    /// Whether this address may read now; if not, how long it must wait.
     pub fn read(&self, peer: IpAddr) -> Result<(), Duration> {
         self.reads.as_ref().map_or(Ok(()), |rate| rate.take(&household(peer), Instant::now()))
     }
 
-    /// Whether a request that was believed may be stored now.
+    /// Whether a verified request may be stored now.
     pub fn post(&self, source: &str) -> Result<(), Duration> {
         self.posts.as_ref().map_or(Ok(()), |rate| rate.take(source, Instant::now()))
     }
 }
 
-/// Whoever has one IPv6 address has 2^64 of them.
+/// IPv6 clients are limited per /64.
 fn household(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -51,7 +51,7 @@ fn household(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// A bucket per key that fills at an even pace (GCRA: of each key only the moment is kept at which its bucket is full again).
+/// A bucket per key that fills at an even rate (GCRA: only the moment at which a bucket is full again is stored).
 #[derive(Debug)]
 struct Rate<K> {
     gap: Duration,
@@ -89,7 +89,7 @@ impl<K: Hash + Ord + Clone> Rate<K> {
 }
 
 impl<K: Hash + Ord + Clone> Buckets<K> {
-    /// Replaces the moment of a key, and forgets another key where there is no place for a new one.
+    /// Replaces the moment of a key, and drops another key if there is no place for a new one.
     fn set(&mut self, key: K, known: Option<Instant>, next: Instant) {
         match known {
             Some(known) => drop(self.order.remove(&(known, key.clone()))),

@@ -1,4 +1,4 @@
-//! `POST /webhook` and `POST /webhook/{name}`: the way of a message, from bytes to receipt.
+//! `POST /webhook` and `POST /webhook/{name}`: the path of a message, from bytes to receipt.
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,19 +23,19 @@ use crate::runtime::process::give_back_memory;
 use crate::store::Receipt;
 use crate::telemetry::metrics::WebhookResult;
 
-/// Verifies, reads and stores what a provider posts.
+/// Verifies, parses and stores what a provider posts.
 ///
 /// The order of the checks is the contract's.
 #[utoipa::path(post, path = "", tag = "messages", operation_id = "receive",
-    description = "Stores one message. A known message_id answers 200 again and keeps the first copy. The answer comes after a \
+    description = "Stores one message. A known message_id returns 200 again and keeps the first copy. The response follows a \
         commit that survives power loss.",
     security(("signature" = [])),
     request_body(content = NewMessageView, content_type = "application/json"),
     responses(
         (status = 200, description = "Stored, now or before", body = StoredView),
-        (status = 400, description = "Not HTTP as it should be", body = DetailView),
-        (status = 401, description = "Not signed as the door wants it", body = DetailView),
-        (status = 408, description = "The body did not come in time", body = DetailView),
+        (status = 400, description = "Not valid HTTP", body = DetailView),
+        (status = 401, description = "No valid signature", body = DetailView),
+        (status = 408, description = "The body did not arrive in time", body = DetailView),
         (status = 413, description = "The body is too long", body = DetailView),
         (status = 415, description = "The body is compressed", body = DetailView),
         (status = 422, description = "Signed, but not a message", body = InvalidView),
@@ -85,30 +85,30 @@ pub async fn receive(
     Ok(acknowledged::answer(&proof, source.scheme.answer, challenge.as_ref()))
 }
 
-/// As `receive`, for the doors of providers.
+/// As `receive`, for provider sources.
 #[utoipa::path(post, path = "", tag = "messages", operation_id = "receive_at_door",
-    description = "Takes what a provider posts, in its own format and with its own signature. Each message is stored under its \
-        own id; what is not understood is kept and listed under /events. The answer is what the provider wants to hear.",
-    params(("source" = String, Path, description = "The door's name")),
+    description = "Accepts a provider's own format and signature. Each message is stored under its \
+        own id; unknown content is kept and listed under /events. The response has the form that the provider expects.",
+    params(("source" = String, Path, description = "The name of the source")),
     request_body(content = String, description = "The provider's body, at most 4 MiB", content_type = "*/*"),
     responses(
         (status = 200, description = "Everything in it is stored, now or before"),
-        (status = 400, description = "Not HTTP as it should be", body = DetailView),
-        (status = 401, description = "Not signed as the door wants it", body = DetailView),
-        (status = 403, description = "The same, at Twilio's door", body = DetailView),
-        (status = 404, description = "There is no such door", body = DetailView),
-        (status = 408, description = "The body did not come in time", body = DetailView),
+        (status = 400, description = "Not valid HTTP", body = DetailView),
+        (status = 401, description = "No valid signature", body = DetailView),
+        (status = 403, description = "The same, at Twilio's source", body = DetailView),
+        (status = 404, description = "There is no such source", body = DetailView),
+        (status = 408, description = "The body did not arrive in time", body = DetailView),
         (status = 413, description = "The body is too long", body = DetailView),
         (status = 415, description = "The body is compressed", body = DetailView),
-        (status = 422, description = "Only at doors of Postroom's own format: signed, but not a message", body = InvalidView),
+        (status = 422, description = "Only at sources with Postroom's own format: signed, but not a message", body = InvalidView),
         (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
-        (status = 503, description = "Not stored, or unsigned at Vonage's door; try again (Retry-After)", body = DetailView),
+        (status = 503, description = "Not stored, or unsigned at Vonage's source; try again (Retry-After)", body = DetailView),
         (status = 507, description = "Not stored: the disk is full; try again (Retry-After)", body = DetailView),
     ))]
 #[allow(dead_code)]
 pub fn receive_at_door() {}
 
-/// The door that a path leads to; none if it leads elsewhere. What stands behind a door's name is the bridge's own.
+/// The source of a path; none if the path is another one. The part after a source's name belongs to the bridge.
 pub fn door(app: &AppState, found: Found<'_>) -> Result<Option<Arc<Source>>, ApiError> {
     let source = match found.route.handler {
         Handler::Original => app.doors.original(),
@@ -122,7 +122,7 @@ pub fn door(app: &AppState, found: Found<'_>) -> Result<Option<Arc<Source>>, Api
     source.map(Some).ok_or(ApiError::NotFound)
 }
 
-/// Answers a provider that makes sure that the door is ours.
+/// Handles the GET of a provider that checks that the source is ours.
 pub fn shake_hands(source: &Source, query: &str) -> Result<Answer, ApiError> {
     let answer = source.handshake(query).ok_or(ApiError::NotFound)?;
     answer.map(|challenge| plain_text(&challenge)).map_err(ApiError::BadHandshake)
@@ -133,10 +133,10 @@ fn body_bytes_max(app: &AppState, source: &Source) -> usize {
     source.options.body_bytes_max.unwrap_or(usual)
 }
 
-/// A body from here on is verified and read on a thread for such work: some milliseconds in which nobody else would be served.
+/// A body from this size on is verified and parsed on a separate thread, because that takes some milliseconds.
 const LARGE_BODY_BYTES: usize = 64 << 10;
-/// Large bodies that are read into parts at once; the others wait. A body of tiny parts is some forty times its size while it is
-/// read, and a processor reads one at a time anyway.
+/// Large bodies that are parsed at once; the others wait. A body of tiny parts takes some forty times its size while
+/// it is parsed, and a processor parses one at a time anyway.
 pub const LARGE_READS_MAX: usize = 2;
 
 async fn verify(
@@ -189,7 +189,7 @@ async fn read(app: &AppState, source: &Arc<Source>, body: &VerifiedBody, now: Mo
 }
 
 impl Record<'_> {
-    /// Keeps for the log line what a request brought.
+    /// Records the counts of a request for its log line.
     fn remember(&mut self, source: &Source, intake: &Intake) {
         if let [message] = intake.messages.as_slice() {
             self.message_id = Some(message.id.clone());
@@ -200,7 +200,7 @@ impl Record<'_> {
         }
     }
 
-    /// Counts and notes what became of each element.
+    /// Counts and records the outcome of each element.
     fn file(&mut self, app: &AppState, source: &Source, receipt: &Receipt) {
         for outcome in receipt.outcomes() {
             app.metrics.message_filed(&source.name, *outcome);
@@ -222,8 +222,8 @@ impl Record<'_> {
     }
 }
 
-/// The signature is over raw bytes, so there is nothing to decode; and a small body that unpacks to a huge one is no gift. Some
-/// clients name the character set there, or write that there is no encoding.
+/// The signature covers raw bytes, so there is nothing to decode; and a small body that expands to a huge one is an
+/// attack. Some clients put the character set there, or write that there is no encoding.
 fn refuse_encoded(headers: &HeaderMap) -> Result<(), ApiError> {
     let changes_nothing = |name: &[u8]| {
         let name = name.trim_ascii();

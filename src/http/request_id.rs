@@ -11,10 +11,10 @@ use crate::domain::Moment;
 
 /// The header that has it.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest request id of a client's that we take over.
+/// Maximum length of a client's request id that we use.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// The client's id if it is sane (it goes into our log), else one of ours.
+/// The client's id if it is valid (it goes into our log), else a new one.
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
         let bytes = value.as_bytes();

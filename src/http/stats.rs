@@ -1,4 +1,4 @@
-//! `GET /stats`: the inbox in a few numbers.
+//! `GET /stats`: the statistics of the inbox.
 
 use super::error::ApiError;
 use super::route::Call;
@@ -6,15 +6,15 @@ use super::views::{DetailView, InvalidView, StatsView, StatusCountView, StatusCo
 use super::{Answer, params};
 use crate::domain::State;
 
-/// Totals, top senders, first and last time, of one snapshot.
+/// Totals, top senders, first and last time, from one snapshot.
 #[utoipa::path(get, path = "", tag = "messages", operation_id = "stats",
-    description = "Totals, top senders, first and last time. by=status: how far sent messages came, instead (StatusCounts).",
-    params(("by" = Option<String>, Query, description = "status: counts of sent messages by state, by recipient")),
+    description = "Totals, top senders, first and last time. by=status: counts of sent messages by status instead (StatusCounts).",
+    params(("by" = Option<String>, Query, description = "status: counts of sent messages by status, per recipient")),
     responses(
-        (status = 200, description = "The inbox in a few numbers", body = StatsView),
-        (status = 400, description = "Not HTTP as it should be", body = DetailView),
-        (status = 401, description = "Reading wants a token", body = DetailView),
-        (status = 422, description = "A parameter breaks its rule", body = InvalidView),
+        (status = 200, description = "The statistics of the inbox", body = StatsView),
+        (status = 400, description = "Not valid HTTP", body = DetailView),
+        (status = 401, description = "Reading needs a token", body = DetailView),
+        (status = 422, description = "A parameter is invalid", body = InvalidView),
         (status = 429, description = "Over a rate that the operator set (Retry-After)", body = DetailView),
         (status = 503, description = "The database is not available", body = DetailView),
     ),

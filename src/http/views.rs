@@ -1,4 +1,4 @@
-//! The JSON that clients see: structs of their own, so that the domain can change while clients stay happy.
+//! The JSON of the API: separate structs, so that the domain can change without changing the API.
 
 mod details;
 mod invalid;
@@ -17,29 +17,29 @@ pub use details::{
 };
 pub use invalid::InvalidView;
 
-/// The media type of every JSON answer.
+/// The media type of every JSON response.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A value as JSON bytes, without white space.
 pub fn json(view: &impl Serialize) -> Bytes {
-    serde_json::to_vec(view).expect("views hold nothing that JSON cannot say").into()
+    serde_json::to_vec(view).expect("views contain only values that JSON can represent").into()
 }
 
-/// A value as a 200 answer.
+/// A value as a 200 response.
 pub fn ok(view: &impl Serialize) -> Answer {
     with_type(json(view), JSON)
 }
 
-/// A page as a 200 answer. Each message is dropped as soon as it is written, so that no page is in memory twice.
+/// A page as a 200 response. Each message is dropped as soon as it is written, so that no page is in memory twice.
 pub fn ok_page(page: PageView) -> Answer {
     let mut chunks = Chunks::default();
-    serde_json::to_writer(&mut chunks, &page).expect("views hold nothing that JSON cannot say");
+    serde_json::to_writer(&mut chunks, &page).expect("views contain only values that JSON can represent");
     let mut answer = Answer::new(chunks.into_body());
     answer.headers_mut().insert(CONTENT_TYPE, JSON);
     answer
 }
 
-/// Bytes of some media type as a 200 answer.
+/// Bytes of some media type as a 200 response.
 pub fn with_type(body: Bytes, media_type: HeaderValue) -> Answer {
     let mut answer = Answer::new(AnswerBody::new(body));
     answer.headers_mut().insert(CONTENT_TYPE, media_type);
@@ -55,7 +55,7 @@ pub fn detail(text: &str) -> Bytes {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Detail)]
 pub struct DetailView<'a> {
-    /// What went wrong.
+    /// The error.
     pub detail: &'a str,
 }
 
@@ -68,7 +68,7 @@ pub struct StoredView {
     pub status: &'static str,
 }
 
-/// How the service is.
+/// The health of the service.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Health)]
 pub struct HealthView {
@@ -79,7 +79,7 @@ pub struct HealthView {
     pub reason: Option<&'static str>,
 }
 
-/// A message on its way in, for the OpenAPI document.
+/// A message before storage, for the OpenAPI document.
 #[derive(Debug, ToSchema)]
 #[schema(as = NewMessage)]
 #[allow(dead_code)]
@@ -99,7 +99,7 @@ pub struct NewMessageView {
         example = "2025-01-15T10:00:00Z"
     )]
     pub ts: String,
-    /// What it says; null or absent for a message without text.
+    /// The text; null or absent for a message without text.
     #[schema(max_length = 4096, example = "Hello")]
     pub text: Option<String>,
 }
@@ -120,7 +120,7 @@ pub struct MessageView<'a> {
     /// When it was sent.
     #[schema(example = "2025-01-15T10:00:00Z")]
     pub ts: &'a str,
-    /// What it says, or null.
+    /// The text, or null.
     #[schema(required, example = "Hello")]
     pub text: Option<&'a str>,
 }
@@ -132,16 +132,16 @@ pub struct PageView {
     /// The messages, by `ts`, then `message_id`.
     #[schema(max_items = 100, value_type = Vec<MessageView>)]
     pub data: Messages,
-    /// All messages that the filters let through.
+    /// All messages that match the filters.
     pub total: u64,
-    /// The limit asked for.
+    /// The requested limit.
     pub limit: u32,
-    /// The offset asked for.
+    /// The requested offset.
     pub offset: u64,
 }
 
 impl PageView {
-    /// The page as clients see it, with the limit and offset that they asked for.
+    /// The page in the form of the API, with the requested limit and offset.
     pub fn new(messages: Vec<Message>, total: u64, limit: u32, offset: u64) -> Self {
         Self { data: Messages(RefCell::new(messages.into_iter())), total, limit, offset }
     }
@@ -166,7 +166,7 @@ impl Serialize for OwnedMessage {
     }
 }
 
-/// A sender and how many messages are stored from it.
+/// A sender and the number of its stored messages.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SenderCount)]
 pub struct SenderCountView<'a> {
@@ -177,7 +177,7 @@ pub struct SenderCountView<'a> {
     pub count: u64,
 }
 
-/// The inbox in a few numbers.
+/// The statistics of the inbox.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Stats)]
 pub struct StatsView<'a> {
@@ -197,7 +197,7 @@ pub struct StatsView<'a> {
 }
 
 impl<'a> StatsView<'a> {
-    /// The statistics as clients see them.
+    /// The statistics in the form of the API.
     pub fn new(stats: &'a Stats) -> Self {
         let senders = stats.top_senders.iter();
         Self {

@@ -1,5 +1,5 @@
-//! The algorithms that providers sign with: HMAC (RFC 2104) over SHA-1, SHA-256, SHA-384 and SHA-512 (FIPS 180-4), Ed25519
-//! (RFC 8032), and a secret that is only shown.
+//! Signature algorithms of providers: HMAC (RFC 2104) over SHA-1, SHA-256, SHA-384 and SHA-512 (FIPS 180-4), Ed25519
+//! (RFC 8032), and a secret that is sent in clear.
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use hmac::{Hmac, KeyInit, Mac};
@@ -7,7 +7,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq;
 
-/// How a signature is made of a secret and bytes.
+/// How a signature is computed from a secret and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC over SHA-1, for the providers that still use it. The known attacks on SHA-1 do not break HMAC.
@@ -23,7 +23,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Its name, as people know it.
+    /// Its display name.
     pub fn name(self) -> &'static str {
         match self {
             Self::HmacSha1 => "HMAC-SHA1",
@@ -44,8 +44,8 @@ impl Algorithm {
         }
     }
 
-    /// Whether `signature` is that of the parts, one after the other, by `secret`. For HMAC the time it takes does not depend on
-    /// where the bytes differ.
+    /// Whether `signature` is the signature of the concatenated parts. For HMAC the time does not depend on
+    /// the position of a difference.
     pub fn verifies(self, secret: &[u8], parts: &[&[u8]], signature: &[u8]) -> bool {
         match self {
             Self::HmacSha1 => mac::<Hmac<Sha1>>(secret, parts).verify_slice(signature).is_ok(),
@@ -56,7 +56,7 @@ impl Algorithm {
         }
     }
 
-    /// The signature of the parts. For Ed25519 the secret is a private key here, and there is none if it is not one.
+    /// The signature of the parts. For Ed25519 the secret is a private key; none if it is not one.
     pub fn sign(self, secret: &[u8], parts: &[&[u8]]) -> Option<Vec<u8>> {
         match self {
             Self::HmacSha1 => Some(mac::<Hmac<Sha1>>(secret, parts).finalize().into_bytes().to_vec()),
@@ -77,14 +77,14 @@ fn mac<M: Mac + KeyInit>(secret: &[u8], parts: &[&[u8]]) -> M {
     mac
 }
 
-/// The strict form of verification: it also refuses keys of small order, under which one signature fits many bodies.
+/// Strict verification: it also refuses keys of small order, under which one signature matches many bodies.
 fn verifies_ed25519(public_key: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {
     let key = VerifyingKey::from_bytes(public_key.try_into().ok()?).ok()?;
     let signature = Signature::from_slice(signature).ok()?;
     Some(key.verify_strict(message, &signature).is_ok())
 }
 
-/// Whether two secrets are the same. Digests are compared, so that the time tells neither where they differ nor how long they
+/// Whether two secrets are the same. Digests are compared, so the time reveals neither the difference nor how long they
 /// are.
 pub fn same_secret(one: &[u8], other: &[u8]) -> bool {
     Sha256::digest(one).ct_eq(&Sha256::digest(other)).into()

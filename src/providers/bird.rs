@@ -29,7 +29,7 @@ pub const SCHEME: Scheme = Scheme {
     ..Scheme::BASE
 };
 
-/// `<platform>.inbound` brings messages, `<platform>.outbound` what became of sent ones.
+/// `<platform>.inbound` contains messages, `<platform>.outbound` delivery states of sent ones.
 fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
     let kind = ["event", "type"].into_iter().find_map(|name| text(envelope, name)).unwrap_or("event");
@@ -57,7 +57,7 @@ fn account<'a>(source: &'a Source, part: &'a Value) -> &'a str {
     text(part, "channelId").unwrap_or(source.account())
 }
 
-/// A contact or a connector. What kind of id it has is told by the name of its identifier, else by the platform.
+/// A contact or a connector. The name of its identifier gives the kind of its id, else the platform does.
 fn address(kind: &str, party: &Value) -> Option<Address> {
     let raw = scalar(party, "identifierValue")?;
     let platform = kind.split('.').next().unwrap_or_default();
@@ -71,7 +71,7 @@ fn address(kind: &str, party: &Value) -> Option<Address> {
     })
 }
 
-/// Whoever stands as sender or receiver: a contact, a connector of ours, or several contacts.
+/// A sender or receiver: a contact, a connector of ours, or several contacts.
 fn party(holder: &Value) -> &Value {
     let first = list(holder, "contacts").first();
     [holder.get("contact"), first, holder.get("connector")].into_iter().flatten().next().unwrap_or(&Value::Null)
@@ -104,7 +104,7 @@ fn message(source: &Source, kind: &str, part: &Value, now: Moment) -> Option<New
     Some(element::message(details, content, now))
 }
 
-/// What of a message is read into fields of its own, or says only where it stands. The rest is kept as it is.
+/// Members of a message that have their own fields, or are only structure. The rest is kept as it is.
 const READ: &[&str] = &[
     "id",
     "channelId",
@@ -119,7 +119,7 @@ const READ: &[&str] = &[
     "replyTo",
 ];
 
-/// The text of a body. Its files stand in `image.images` or `file.files`, in some bodies one step higher; whatever else there is
+/// The text of a body. Its files are in `image.images` or `file.files`, in some bodies one level higher; other data
 /// stays in `extra`.
 fn read_body(body: &Value, provider_kind: &str, details: &mut Details) -> Option<String> {
     let own = &body[provider_kind];
@@ -142,7 +142,7 @@ fn read_body(body: &Value, provider_kind: &str, details: &mut Details) -> Option
     said.map(str::to_owned)
 }
 
-/// Where a body has its text, and its files.
+/// The members with the text and the files of a body.
 const TEXTS: &[&str] = &["text", "caption", "html"];
 const FILES: &[&str] = &["images", "files", "videos", "audios"];
 
@@ -156,7 +156,7 @@ fn media(file: &Value) -> Media {
     }
 }
 
-/// What of a file is read into fields of its own.
+/// Members of a file that have their own fields.
 const MEDIA: &[&str] = &["mediaUrl", "url", "contentType", "filename", "size"];
 
 fn status(source: &Source, kind: &str, part: &Value, now: Moment) -> Option<StatusUpdate> {

@@ -1,4 +1,4 @@
-//! Making elements of what a body says: keys that are unique in the inbox, times, and events for everything else.
+//! Elements from a body: keys that are unique in the inbox, times, and events for everything else.
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -11,23 +11,23 @@ use crate::domain::event::UNREADABLE;
 use crate::domain::message::MESSAGE_ID_BYTES_MAX;
 use crate::domain::{Address, Details, Event, Intake, Kind, MessageId, Moment, NewMessage, Timestamp};
 
-/// Elements of one body that are stored one by one. Meta, which sends the largest batches, sends at most 1,000; beyond this the
-/// raw body has to do, so that a body of tiny parts does not fill the memory.
+/// Maximum elements of one body that are stored one by one. Meta, with the largest batches, sends at most 1,000; beyond
+/// this only the raw body is kept, so that a body of tiny parts does not fill the memory.
 pub const ELEMENTS_MAX: usize = 10_000;
 
-/// The key of a provider's message: `<kind>:<account>:<id>`. The account is the provider's own, so that two bots never
-/// swallow each other's messages, and renaming a door doubles nothing. An id that is too long is replaced by its digest.
+/// The key of a provider's message: `<kind>:<account>:<id>`. The account is the provider's own, so that the messages of
+/// two bots never collide, and renaming a source doubles nothing. An id that is too long is replaced by its digest.
 pub fn message_key(kind: &str, account: &str, id: &str) -> MessageId {
     let key = format!("{kind}:{account}:{id}").replace('\0', "\u{fffd}");
     let key = if key.len() > MESSAGE_ID_BYTES_MAX { format!("{kind}:sha256:{}", digest(key.as_bytes())) } else { key };
-    MessageId::parse(&key).expect("neither empty, nor too long, nor with NUL")
+    MessageId::parse(&key).expect("not empty, not too long, no NUL")
 }
 
 fn digest(bytes: &[u8]) -> String {
     encode_hex(&Sha256::digest(bytes))
 }
 
-/// Details with nothing in them but what every message has.
+/// Details with only the members that every message has.
 pub fn details(source: &Source, account: &str, provider_id: &str, kind: Kind, provider_kind: &str) -> Details {
     Details {
         source: source.name.clone(),
@@ -46,21 +46,21 @@ pub fn details(source: &Source, account: &str, provider_id: &str, kind: Kind, pr
     }
 }
 
-/// The rest of a message.
+/// The other parts of a message.
 pub struct Content<'a> {
-    /// The id that makes the key: the provider's, or with something appended.
+    /// The id in the key: the provider's, or with a suffix.
     pub key_id: &'a str,
-    /// Who sent it.
+    /// The sender.
     pub from: Address,
-    /// To whom it went.
+    /// The recipient.
     pub to: Address,
     /// The provider's time, if it sends one.
     pub time: Option<&'a Value>,
-    /// What it says.
+    /// The text.
     pub text: Option<String>,
 }
 
-/// A message of its parts. Without a time that can be used, it is dated by when it came.
+/// A message from its parts. Without a usable time it gets the time of receipt.
 pub fn message(mut details: Details, content: Content<'_>, now: Moment) -> NewMessage {
     let ts = content.time.and_then(timestamp);
     match (&ts, content.time.filter(|time| !time.is_null())) {
@@ -81,13 +81,13 @@ pub fn message(mut details: Details, content: Content<'_>, now: Moment) -> NewMe
     }
 }
 
-/// A time that cannot be used, as text where it is one value.
+/// A time that cannot be used, as text if it is a single value.
 fn as_given(value: &Value) -> Value {
     as_scalar(value).map_or_else(|| value.clone(), Value::String)
 }
 
-/// Somebody at a channel that does not write phone numbers: the channel is the tag. One that Postroom does not know stands before
-/// the id instead, since tags are a closed set.
+/// An address of a channel without phone numbers: the channel is the tag. The name of an unknown channel is a prefix of
+/// the id instead, because tags are a closed set.
 pub fn address_of_channel(channel: &str, id: &str) -> Address {
     match TAGS.contains(&channel) {
         true => Address::tagged(channel, id),
@@ -95,7 +95,7 @@ pub fn address_of_channel(channel: &str, id: &str) -> Address {
     }
 }
 
-/// The sort of file that a media type tells.
+/// The kind of file for a media type.
 pub fn kind_of_media(mime_type: &str) -> Kind {
     match mime_type.split('/').next().unwrap_or_default() {
         "image" => Kind::Image,
@@ -124,8 +124,8 @@ pub fn timestamp(value: &Value) -> Option<Timestamp> {
     }
 }
 
-/// Something that is neither a message nor a status. Copies are told apart by `id` where the provider gives one, else by what
-/// they say.
+/// A record that is neither a message nor a status. Copies are identified by `id` if the provider gives one, else by
+/// their content.
 pub fn event(source: &Source, kind: &str, id: Option<&str>, body: &Value, now: Moment) -> Event {
     let text = body.to_string();
     let id = id.map_or_else(|| digest(text.as_bytes()), str::to_owned);
@@ -140,7 +140,7 @@ pub fn event(source: &Source, kind: &str, id: Option<&str>, body: &Value, now: M
     }
 }
 
-/// Something that may happen again and be told in the same words, such as an error: copies are told apart by the provider's time
+/// A record that may repeat with the same content, such as an error: copies are identified by the provider's time
 /// too.
 pub fn occurrence_event(
     source: &Source,
@@ -154,8 +154,8 @@ pub fn occurrence_event(
     event(source, kind, Some(&format!("{id}@{occurred}")), body, now)
 }
 
-/// Something that is about a message which does not belong into the inbox: sent by ourselves, edited, deleted. Its parts are those
-/// of a message. A copy says the same of the same message; two edits of one message differ.
+/// A record about a message that does not belong in the inbox: sent by ourselves, edited, deleted. It has the members
+/// of a message. A copy has the same content for the same message; two edits of one message differ.
 pub fn event_with_message(source: &Source, kind: &str, message: NewMessage, body: &Value, now: Moment) -> Event {
     let said = serde_json::json!([message.text, message.compared_ts().map(|ts| ts.as_str().to_owned())]);
     let key = format!("{}#{kind}:{}", message.id.as_str(), &digest(said.to_string().as_bytes())[..16]);
@@ -166,17 +166,17 @@ pub fn event_with_message(source: &Source, kind: &str, message: NewMessage, body
     }
 }
 
-/// A message of our own. Several kinds of events may tell of the same one, which is one event all the same.
+/// A message of our own. Several kinds of events may report the same one, which is one event.
 pub fn own_message(source: &Source, kind: &str, message: NewMessage, body: &Value, now: Moment) -> Event {
     Event { kind: kind.to_owned(), ..event_with_message(source, "own", message, body, now) }
 }
 
-/// A part of a body that should be a message or a status, and is not. Its neighbours are stored all the same.
+/// A part of a body that should be a message or a status, and is not. The other parts are stored all the same.
 pub fn unreadable(source: &Source, why: &str, part: &Value, now: Moment) -> Event {
     event(source, UNREADABLE, None, &serde_json::json!({ "why": why, "part": part }), now)
 }
 
-/// The body as JSON; or else what becomes of it, for a parser to return.
+/// The body as JSON; or else the result for a parser to return.
 pub fn read_json(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Value, Box<Parsed>> {
     read(body.as_bytes()).map_err(|why| {
         let events = vec![unreadable_body(source, body.as_bytes(), &why, now)];
@@ -184,7 +184,7 @@ pub fn read_json(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Va
     })
 }
 
-/// A body that could not be read at all.
+/// A body that could not be parsed at all.
 pub fn unreadable_body(source: &Source, bytes: &[u8], why: &str, now: Moment) -> Event {
     let id = digest(bytes);
     event(source, UNREADABLE, Some(&id), &serde_json::json!({ "why": why }), now)

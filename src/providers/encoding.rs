@@ -1,9 +1,9 @@
-//! Strict decoding of signatures: one way to write each, so that nothing can be appended, re-cased or padded.
+//! Strict decoding of signatures: one spelling of each, so that nothing can be appended, re-cased or padded.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// How bytes are written in a header.
+/// The encoding of bytes in a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// Lower-case hexadecimal (RFC 4648, §8).
@@ -21,7 +21,7 @@ impl Encoding {
         }
     }
 
-    /// The bytes that `text` writes, if there are exactly `length` of them and no other text writes the same.
+    /// The decoded bytes of `text`, if there are exactly `length` of them and no other text decodes to the same.
     pub fn decode(self, text: &[u8], length: usize) -> Option<Vec<u8>> {
         let bytes = match self {
             Self::Hex => decode_hex(text)?,
@@ -30,7 +30,7 @@ impl Encoding {
         (bytes.len() == length).then_some(bytes)
     }
 
-    /// Writes bytes in this way.
+    /// Encodes bytes.
     pub fn encode(self, bytes: &[u8]) -> String {
         match self {
             Self::Hex => encode_hex(bytes),
@@ -56,7 +56,7 @@ pub fn encode_hex(bytes: &[u8]) -> String {
     digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
 }
 
-/// A secret that its provider shows in base64; padding may be missing, since people lose it when they copy.
+/// A secret that its provider shows in base64; padding may be missing, because it is often lost in copying.
 pub fn decode_secret_base64(text: &[u8]) -> Option<Vec<u8>> {
     STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok()
 }
@@ -71,7 +71,7 @@ pub fn encode_base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Why a body is not JSON, and the mark that it begins with, if it does: it is seen in no editor.
+/// Why a body is not JSON, with the byte order mark at its beginning, if any, which editors do not show.
 pub fn with_byte_order_mark(body: &[u8], why: String) -> String {
     let mark = match body {
         [0xef, 0xbb, 0xbf, ..] => "a byte order mark (EF BB BF)",

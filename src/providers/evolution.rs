@@ -1,4 +1,4 @@
-//! Evolution API v2, a self-hosted WhatsApp bridge. It signs no body: a JSON Web Token or a static header is all there is.
+//! Evolution API v2, a self-hosted WhatsApp bridge. It signs no body: it sends a JSON Web Token or a static header.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ pub const SCHEME: Scheme = Scheme {
     variable: Some("EVOLUTION_JWT_KEY"),
     expects: Some("authorization: Bearer <JWT of HS256 with app evolution and action webhook>"),
     caution: Some(
-        "the body is not signed: whoever sees one request can send others for ten minutes (or for ever, with a \
+        "the body is not signed: anyone who sees one request can send others for ten minutes (or without limit, with a \
         static header). Keep the bridge and Postroom on one private network",
     ),
     // With `byEvents` the bridge appends the event's name.
@@ -36,7 +36,7 @@ pub const SCHEME: Scheme = Scheme {
     ..Scheme::BASE
 };
 
-/// The static header that the source names, or else `Authorization: Bearer` with a token of the bridge's.
+/// The static header that the source names, or else `Authorization: Bearer` with the bridge's token.
 fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, BadSignature> {
     if let Some(header) = &source.options.header {
         let value = single(request.headers, header)?;
@@ -96,7 +96,7 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     parsed
 }
 
-/// Every instance is a number of its own. Several servers may call theirs the same, and are told apart by the account of the
+/// Every instance is a separate number. Several servers may use the same name; they are separated by the account of the
 /// settings.
 fn account<'a>(source: &'a Source, envelope: &'a Value) -> Cow<'a, str> {
     jid::session_account(source, text(envelope, "instance"))
@@ -112,14 +112,14 @@ struct Told<'a> {
     who: Who,
 }
 
-/// Who spoke.
+/// The sender of an event's message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Who {
-    /// Somebody else.
+    /// Another person.
     Other,
     /// The account itself.
     Own,
-    /// The event does not say it.
+    /// The event does not report it.
     Unknown,
 }
 
@@ -140,7 +140,7 @@ impl<'a> Told<'a> {
         Some(Self { source, envelope, event, part, key, who })
     }
 
-    /// What other people say, and what they make of it later. A deletion says nothing.
+    /// Messages of other people, and their later changes. A deletion has no content.
     fn belongs_into_inbox(&self) -> bool {
         let is_deletion = self.event == "messages.delete" || self.event == "messages.edited" && is_revoke(self.part);
         self.who == Who::Other && !is_deletion
@@ -192,7 +192,7 @@ impl<'a> Told<'a> {
         }
     }
 
-    /// Sender and recipient. Behind an opaque id the number stands in one field or another, or nowhere.
+    /// Sender and recipient. The number of an opaque id is in one field or another, or missing.
     fn people(&self, chat: &str, details: &mut Details) -> (Address, Address) {
         let own = text(self.envelope, "sender").map(jid::address).or_else(|| self.source.options.to.clone());
         let own = own.unwrap_or_else(|| Address::tagged("evolution", &account(self.source, self.envelope)));
@@ -215,15 +215,15 @@ impl<'a> Told<'a> {
     }
 }
 
-/// The editor wrote the key of an edit, so `fromMe` is true in it, whoever that is, and the chat is the other side's: this account,
-/// if somebody else was the editor.
+/// The editor wrote the key of an edit, so `fromMe` is always true in it, and the chat is the other side's:
+/// this account, if somebody else was the editor.
 fn who_edited(envelope: &Value, chat: &str) -> Who {
     let account = text(envelope, "sender").map(jid::address);
     let is_ours = account.is_some_and(|account| account == jid::address(chat));
     if is_ours || jid::is_group(chat) || jid::is_opaque(chat) { Who::Unknown } else { Who::Own }
 }
 
-/// Messages that only hold another one.
+/// Messages that only wrap another one.
 const WRAPPERS: [&str; 6] = [
     "associatedChildMessage",
     "documentWithCaptionMessage",
@@ -233,7 +233,7 @@ const WRAPPERS: [&str; 6] = [
     "viewOnceMessageV2Extension",
 ];
 
-/// The message without what is around it, and its type.
+/// The message without its wrappers, and its type.
 fn unwrapped<'a>(message: &'a Value, word: &'a str) -> (&'a Value, &'a str) {
     let inner = &message[word]["message"];
     let mut names = members(inner).map(|(name, _)| name.as_str());

@@ -1,4 +1,4 @@
-//! The parameters of a form that says one thing.
+//! The parameters of a form with one record.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use serde_json::Value;
 
 use super::header::form;
 
-/// Whether a body is a form. A form begins with a name, JSON with a bracket; what a header says of it may be lost on the way.
+/// Whether a body is a form. A form begins with a name, JSON with a bracket; the content type may be lost on the way.
 pub fn is_form(body: &[u8]) -> bool {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
     matches!(body.first(), Some(first) if first.is_ascii_alphabetic()) && body.contains(&b'=')
 }
 
-/// Parameters by name, each with all its different values. An empty one says as little as an absent one.
+/// Parameters by name, each with all its different values. An empty one counts as absent.
 pub struct Fields(BTreeMap<String, Vec<String>>);
 
 impl Fields {
-    /// Reads a form.
+    /// Parses a form.
     pub fn read(body: &[u8]) -> Self {
         let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in form(body) {
@@ -28,9 +28,9 @@ impl Fields {
         Self(fields)
     }
 
-    /// The first of these names that has different values. Where names and values are run together to be signed, a request that
-    /// somebody saw can be cut anew in other places, so what decides who said what to whom must have one value only. Other names
-    /// come twice from providers too, and harm nothing.
+    /// The first of these names with different values. If names and values are concatenated before signing, a recorded
+    /// request can be split differently, so parameters that identify message, parties or content must have one
+    /// value only. Providers repeat other names too, which is harmless.
     pub fn contradictory<'a>(&self, names: &[&'a str]) -> Option<&'a str> {
         names.iter().copied().find(|name| self.all(name).len() > 1)
     }
@@ -40,7 +40,7 @@ impl Fields {
         self.given(name).filter(|value| !value.is_empty())
     }
 
-    /// The value, or the first of several, be it empty; none if it is absent.
+    /// The value, or the first of several, even if empty; none if it is absent.
     pub fn given(&self, name: &str) -> Option<&str> {
         self.all(name).first().map(String::as_str)
     }
@@ -50,7 +50,7 @@ impl Fields {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// The same as `get`, of one's own.
+    /// The same as `get`, owned.
     pub fn owned(&self, name: &str) -> Option<String> {
         self.get(name).map(str::to_owned)
     }
@@ -60,7 +60,7 @@ impl Fields {
         self.0.iter().map(|(name, values)| (name.clone(), one_or_all(values))).collect()
     }
 
-    /// Those that say something and for which `is_kept` holds, as members of an object. What is itself JSON is read.
+    /// The non-empty ones for which `is_kept` holds, as members of an object. JSON in a text is parsed.
     pub fn to_extra(&self, is_kept: impl Fn(&str) -> bool) -> impl Iterator<Item = (String, Value)> {
         let kept = self.0.iter().filter(move |(name, values)| is_kept(name) && values.iter().any(|v| !v.is_empty()));
         kept.map(|(name, values)| {

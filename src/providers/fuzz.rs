@@ -1,5 +1,5 @@
-//! What fuzz targets and tests feed to each protocol: a body to its parser, and to its verifier a request that was signed well and
-//! then changed, or one with a made-up signature.
+//! Input of fuzz targets and tests for each protocol: a body for its parser, and for its verifier a correctly signed
+//! request that was changed, or one with an invented signature.
 
 use ed25519_dalek::{Signer, SigningKey};
 use hyper::HeaderMap;
@@ -17,11 +17,11 @@ use crate::domain::message::MESSAGE_ID_BYTES_MAX;
 use crate::domain::payload::{PayloadRow, StoredPayload};
 use crate::domain::{Moment, Secret};
 
-/// When every fuzzed request is signed.
+/// The time at which every fuzzed request is signed.
 const NOW: i64 = 1_736_935_200;
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// A door of a protocol with a secret that everybody may know.
+/// A source of a protocol with a public test secret.
 pub fn door(scheme: &'static Scheme) -> Source {
     let secret = Secret::new("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("not empty");
     let mut keys = vec![Key::new("fuzzing", secret.clone())];
@@ -47,7 +47,7 @@ fn signing_key() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }
 
-/// As much of what a rule can say as fits into one.
+/// A rule that uses as many features as possible.
 fn generic_rule() -> Rule {
     let template = vec![Part::Id, Part::Text(text(".")), Part::Timestamp, Part::Text(text(".")), Part::Body];
     Rule {
@@ -93,7 +93,7 @@ pub(super) fn reopened(source: &Source, body: &[u8], headers: Vec<(String, Strin
     }))
 }
 
-/// Whatever the body is, reading it ends without a panic, and what comes out keeps the promises of the types.
+/// Whatever the body is, parsing ends without a panic, and the result satisfies the invariants of the types.
 pub fn parse(kind: &str, body: &[u8]) {
     let source = door(Scheme::find(kind).expect("a provider of the table"));
     if kind == original::SCHEME.kind {
@@ -126,8 +126,8 @@ pub fn parse(kind: &str, body: &[u8]) {
     }
 }
 
-/// The first byte chooses: a request that was signed well and then altered (by the next four bytes) is refused, or a signature
-/// that is made up (the first line) is refused unless it is the right one. The rest is the body.
+/// The first byte chooses: a correctly signed request that is then altered (by the next four bytes) is refused, or an
+/// invented signature (the first line) is refused unless it is the right one. The rest is the body.
 pub fn verify(kind: &str, data: &[u8]) {
     let Some((choice, rest)) = data.split_first() else { return };
     let source = door(Scheme::find(kind).expect("a provider of the table"));
@@ -145,14 +145,14 @@ pub fn verify(kind: &str, data: &[u8]) {
 struct Signed<'a> {
     source: &'a Source,
     headers: HeaderMap,
-    /// The headers that prove it.
+    /// The headers with its proof.
     proof: Vec<HeaderName>,
     target: String,
     body: &'a [u8],
 }
 
 impl<'a> Signed<'a> {
-    /// `choice` varies the way of signing where a provider has several.
+    /// `choice` selects the signature scheme if a provider has several.
     fn new(source: &'a Source, choice: u8, body: &'a [u8]) -> Self {
         let other = choice & 2 != 0;
         let mut target = format!("/webhook/{}?b=2&a=1", source.name);
@@ -197,7 +197,7 @@ impl<'a> Signed<'a> {
         by_token || self.source.rule().is_some_and(|rule| rule.time.is_some())
     }
 
-    /// Of a form its parameters are signed, however they are written and in whatever order.
+    /// A form is signed by its parameters, in any encoding and order.
     fn says_the_same(&self, body: &[u8]) -> bool {
         let is_form = self.headers[CONTENT_TYPE] == FORM;
         body == self.body || is_form && sorted_form(body) == sorted_form(self.body)
@@ -230,7 +230,7 @@ fn by_ed25519(
     headers
 }
 
-/// Changes one thing of a signed request: a byte of the body, of a header or of the URL, or the time at which it comes.
+/// Changes one part of a signed request: a byte of the body, of a header or of the URL, or its time of receipt.
 fn alter(signed: &Signed<'_>, how: &[u8]) {
     let [what, high, low, mask] = *how else { return };
     let at = usize::from(u16::from_be_bytes([high, low]));
@@ -274,7 +274,7 @@ fn alter(signed: &Signed<'_>, how: &[u8]) {
     }
 }
 
-/// With a bit or more flipped, or a byte more.
+/// With flipped bits, or an additional byte.
 fn changed(bytes: &[u8], at: usize, mask: u8) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let length = bytes.len();
@@ -285,7 +285,7 @@ fn changed(bytes: &[u8], at: usize, mask: u8) -> Vec<u8> {
     bytes
 }
 
-/// Puts any text in the place of each proof.
+/// Replaces each proof with any text.
 fn make_up(signed: &Signed<'_>, value: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(value) else { return };
     for name in &signed.proof {

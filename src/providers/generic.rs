@@ -1,4 +1,4 @@
-//! Any provider that signs by a rule and sends JSON or a form: the configuration says where the fields of a message are.
+//! Any provider that signs by a rule and sends JSON or a form: the configuration names the fields of a message.
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     Ok(parse_mapped(source, source.options.mapping.as_ref().unwrap_or(&NOTHING_MAPPED), body, now))
 }
 
-/// Reads a body by a mapping. What is no message by it becomes an event.
+/// Parses a body by a mapping. A body that is not a message becomes an event.
 pub fn parse_mapped(source: &Source, mapping: &Mapping, body: &VerifiedBody, now: Moment) -> Parsed {
     let whole = match mapping.is_form {
         true => Ok(form_as_object(body.as_bytes())),
@@ -51,7 +51,7 @@ fn form_as_object(body: &[u8]) -> Value {
     form(body).into_iter().map(|(name, value)| (name.into_owned(), Value::from(value.into_owned()))).collect()
 }
 
-/// Most providers name what happened in one of these.
+/// Most providers name the type of an event in one of these members.
 fn event_kind(part: &Value) -> &str {
     ["type", "event", "event_type", "kind"].iter().find_map(|name| text(part, name)).unwrap_or("event")
 }

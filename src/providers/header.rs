@@ -1,4 +1,4 @@
-//! Reading the headers and times that a signature consists of, each in one way only.
+//! Strict parsing of the headers and times of a signature.
 
 use std::borrow::Cow;
 
@@ -7,8 +7,8 @@ use hyper::HeaderMap;
 use super::signature::BadSignature;
 use crate::domain::Moment;
 
-/// The one value of a header. None at all is `MissingHeader`, more than one `DuplicateHeader`: which one counts must not be a
-/// matter of taste.
+/// The one value of a header. None is `MissingHeader`, several are `DuplicateHeader`, because it would be ambiguous
+/// which one counts.
 pub fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], BadSignature> {
     let mut values = headers.get_all(name).iter();
     let value = values.next().ok_or(BadSignature::MissingHeader)?;
@@ -45,11 +45,11 @@ impl TimeUnit {
     }
 }
 
-/// How old or how far ahead a signed time may be, unless a source says otherwise. What is signed is still within the window
-/// when it is exactly this far away.
+/// Maximum age of a signed time, and maximum time in the future, unless a source sets another. A time
+/// exactly this far away is still valid.
 pub const TOLERANCE_SECONDS: u32 = 300;
 
-/// Reads a signed time of one form only, a number without sign, leading zero, fraction or blanks, and checks that it lies
+/// Parses a signed time in one form, a number without sign, leading zero, fraction or blanks, and checks that it is
 /// within the window.
 pub fn check_time(text: &[u8], unit: TimeUnit, tolerance_seconds: u32, now: Moment) -> Result<(), BadSignature> {
     let digits = match unit {
@@ -78,8 +78,8 @@ pub fn form(body: &[u8]) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
     form_urlencoded::parse(body).collect()
 }
 
-/// A form as URL-signing schemes sign it: by name, bytewise, each name followed by its value, without anything between. Of a
-/// repeated name each different value counts once, in order.
+/// A form as URL-signing schemes sign it: sorted by name, bytewise, each name followed by its value, unseparated.
+/// Each different value of a repeated name counts once, in order.
 pub fn sorted_form(body: &[u8]) -> String {
     let mut parameters = form(body);
     parameters.sort();

@@ -6,8 +6,8 @@ use super::header::single;
 use super::key::{Key, first_fitting};
 use super::signature::BadSignature;
 
-/// Checks that exactly one header `name` holds the hexadecimal signature of `body` by one of `keys`, and answers which. The
-/// same as a `Rule` would find, without its generality: this is the original door's way, and it allocates nothing.
+/// Checks that exactly one header `name` has the hexadecimal signature of `body` by one of `keys`; returns which. The
+/// same as a `Rule` would find, without its generality: the original source uses this, and it allocates nothing.
 pub fn verify_hex_header(headers: &HeaderMap, name: &str, body: &[u8], keys: &[Key]) -> Result<usize, BadSignature> {
     let value = single(headers, name)?;
     let signature = decode_hex(value).ok_or(BadSignature::Malformed)?;

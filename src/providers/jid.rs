@@ -1,4 +1,4 @@
-//! WhatsApp's own addresses (JIDs), as the bridges WAHA and Evolution pass them on, and the keys of what they bring.
+//! WhatsApp's own addresses (JIDs), as the bridges WAHA and Evolution pass them on, and the keys of their messages.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use super::element::message_key;
 use super::json::text;
 use crate::domain::{Address, MessageId};
 
-/// What the part behind the `@` says: a person's number, an opaque id that often hides one, a group, a channel.
+/// The meaning of the part after the `@`: a person's number, an opaque id that often hides one, a group, a channel.
 pub fn address(jid: &str) -> Address {
     let (user, server) = jid.split_once('@').unwrap_or((jid, ""));
     // A device of the person may be appended.
@@ -27,7 +27,7 @@ pub fn address(jid: &str) -> Address {
     }
 }
 
-/// Whether it is a group's.
+/// Whether it is a group.
 pub fn is_group(jid: &str) -> bool {
     jid.ends_with("@g.us")
 }
@@ -37,8 +37,8 @@ pub fn is_opaque(jid: &str) -> bool {
     jid.ends_with("@lid") || jid.ends_with("@hosted.lid")
 }
 
-/// The number that a message's key names beside an opaque id: under one name or another, by the version of the bridge, or not at
-/// all. In a group it is that of the participant.
+/// The number in a message's key for an opaque id: the name of its member depends on the version of the bridge, and it
+/// may be missing. In a group it is the participant's number.
 pub fn number_beside(key: &Value, is_group: bool) -> Option<&str> {
     let names: &[&str] = match is_group {
         true => &["participantAlt", "participantPn", "senderPn"],
@@ -52,13 +52,13 @@ pub fn is_number(jid: &str) -> bool {
     jid.ends_with("@s.whatsapp.net") || jid.ends_with("@c.us")
 }
 
-/// Whether it stands for stories, which are sent to nobody in particular.
+/// Whether it is for stories, which have no particular recipient.
 pub fn is_broadcast(jid: &str) -> bool {
     jid.ends_with("@broadcast")
 }
 
-/// The account of a bridge that serves several: its own name for it, behind the account of the settings, if one is set. The names
-/// of two bridges may be the same.
+/// The account of a bridge with several accounts: the bridge's name for it, after the account of the settings, if set.
+/// Two bridges may use the same name.
 pub fn session_account<'a>(source: &'a Source, session: Option<&'a str>) -> Cow<'a, str> {
     match (source.options.account.as_deref(), session) {
         (Some(account), Some(session)) => format!("{account}/{session}").into(),
@@ -67,7 +67,7 @@ pub fn session_account<'a>(source: &'a Source, session: Option<&'a str>) -> Cow<
     }
 }
 
-/// The key that earlier versions made, which did not look at the account of the settings; none if it is the same one.
+/// The key of earlier versions, which ignored the account of the settings; none if it is the same.
 pub fn former_key(source: &Source, session: Option<&str>, key_id: &str) -> Option<Box<MessageId>> {
     source.options.account.as_ref()?;
     Some(Box::new(message_key(source.scheme.kind, session?, key_id)))

@@ -1,5 +1,5 @@
-//! Reading providers' JSON without ever refusing it for its manners: texts that no store can hold are mended, numbers may be
-//! texts and texts numbers, and what is missing is simply not there.
+//! Tolerant parsing of providers' JSON: invalid characters in texts are replaced, numbers may be
+//! texts and texts numbers, and missing members are absent.
 
 use std::borrow::Cow;
 
@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::encoding;
 
-/// The bytes as a JSON value. NUL characters, halves of surrogate pairs and broken UTF-8 become U+FFFD first; then only what is
-/// not JSON at all is an error.
+/// The bytes as a JSON value. NUL characters, halves of surrogate pairs and broken UTF-8 become U+FFFD first; then only
+/// bytes that are not JSON at all are an error.
 pub fn read(bytes: &[u8]) -> Result<Value, String> {
     let text = match String::from_utf8_lossy(bytes) {
         Cow::Borrowed(_) => mend_escapes(bytes),
@@ -29,8 +29,8 @@ pub fn read(bytes: &[u8]) -> Result<Value, String> {
 /// Digits that every whole number of 64 bits may have.
 const DIGITS_SAFE: usize = 18;
 
-/// Puts whole numbers of more than 64 bits into quotes, since a reader would not keep all their digits: two ids that differ in the
-/// last one would be the same. Numbers and texts are read alike wherever a text is wanted.
+/// Puts whole numbers of more than 64 bits into quotes, because a parser would not keep all their digits: two ids that
+/// differ in the last one would be equal. Numbers and texts are read alike wherever a text is expected.
 fn quote_long_numbers(text: &[u8]) -> Cow<'_, [u8]> {
     let (mut out, mut copied) = (Vec::new(), 0);
     let (mut at, mut in_text) = (0, false);
@@ -67,10 +67,10 @@ fn fits(number: &[u8]) -> bool {
     std::str::from_utf8(number).is_ok_and(|number| number.parse::<u64>().is_ok() || number.parse::<i64>().is_ok())
 }
 
-/// Deepest nesting that is read, of what the reader allows (128): stored parts are put into other objects later.
+/// Maximum nesting that is read, below the parser's limit (128): stored parts are put into other objects later.
 const DEPTH_MAX: usize = 100;
 
-/// The same with `null` for whatever is nested too deeply; none if nothing is.
+/// The same with `null` for parts that are nested too deeply; none if there are none.
 fn without_depths(text: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut depth, mut cut) = (Vec::with_capacity(text.len()), 0usize, false);
     let (mut in_text, mut escaped) = (false, false);
@@ -131,17 +131,17 @@ fn code_unit(text: &[u8], at: usize) -> Option<u16> {
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// A member that is a text, and not an empty one: several providers send empty texts for what they do not know.
+/// A member that is a non-empty text: several providers send empty texts for unknown values.
 pub fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
     value.get(name)?.as_str().filter(|text| !text.is_empty())
 }
 
-/// The same, of one's own.
+/// The same, owned.
 pub fn owned(value: &Value, name: &str) -> Option<String> {
     text(value, name).map(str::to_owned)
 }
 
-/// A member that is a text or a number, as text: ids are either.
+/// A member that is a text or a number, as text: ids may be either.
 pub fn scalar(value: &Value, name: &str) -> Option<String> {
     as_scalar(value.get(name)?)
 }
@@ -155,8 +155,8 @@ pub fn as_scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// What a value says, as text: a text as it is, be it empty; a number with all its digits; `true` or `false`. None if it is
-/// nothing, or has parts of its own.
+/// A value as text: a text unchanged, even if empty; a number with all its digits; `true` or `false`. None for null,
+/// lists and objects.
 pub fn scalar_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -176,7 +176,7 @@ pub fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null())
 }
 
-/// The members of an object that say something and are not among those that were read.
+/// The non-empty members of an object that are not among those that were read.
 pub fn others(value: &Value, read: &[&str]) -> Map<String, Value> {
     members(value)
         .filter(|(name, value)| !read.contains(&name.as_str()) && !is_empty(value))
@@ -184,7 +184,7 @@ pub fn others(value: &Value, read: &[&str]) -> Map<String, Value> {
         .collect()
 }
 
-/// Whether a value says nothing.
+/// Whether a value is empty.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,

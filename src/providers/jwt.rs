@@ -14,10 +14,10 @@ use crate::domain::Moment;
 /// Most bytes of a token.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
 
-/// What a token says, and which key vouches for it.
+/// The claims of a token, and the key that verified it.
 #[derive(Debug)]
 pub struct Token {
-    /// The place of the key.
+    /// The index of the key.
     pub key: usize,
     /// The claims.
     pub claims: Map<String, Value>,
@@ -30,8 +30,8 @@ impl Token {
     }
 }
 
-/// Checks a token's signature and times. `allowed` are the names that its `alg` may have: what the token asks for is never
-/// enough, and `none` is nowhere among them.
+/// Verifies a token's signature and times. `allowed` are the permitted values of `alg`: the token's own choice is never
+/// enough, and `none` is never among them.
 pub fn verify(token: &[u8], allowed: &[&str], keys: &[Key], now: Moment) -> Result<Token, BadSignature> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(BadSignature::Malformed);
@@ -72,7 +72,7 @@ fn object(part: &[u8]) -> Result<Map<String, Value>, BadSignature> {
     serde_json::from_slice(&bytes).map_err(|_| BadSignature::Malformed)
 }
 
-/// `exp`, `nbf` and `iat`, with some leeway for clocks. A token with neither `exp` nor `iat` would be good for ever.
+/// `exp`, `nbf` and `iat`, with some leeway for clocks. A token with neither `exp` nor `iat` would never expire.
 fn check_times(claims: &Map<String, Value>, now: Moment) -> Result<(), BadSignature> {
     let (now, leeway) = (now.unix_seconds(), i64::from(TOLERANCE_SECONDS));
     let claim = |name: &str| match claims.get(name) {
@@ -93,7 +93,7 @@ fn check_times(claims: &Map<String, Value>, now: Moment) -> Result<(), BadSignat
     if ahead(begins) || ahead(issued) { Err(BadSignature::FutureTimestamp) } else { Ok(()) }
 }
 
-/// `Bearer` and a token whose signature is missing, completed by each key.
+/// `Bearer` and a token without its signature, completed by each key.
 pub fn completions(bearer: &str, keys: &[Key]) -> Vec<String> {
     let content = bearer.split_once(' ').map(|(_, token)| token.trim_end_matches('.')).unwrap_or_default();
     let header = content.split('.').next().and_then(|head| object(head.as_bytes()).ok());
@@ -103,7 +103,7 @@ pub fn completions(bearer: &str, keys: &[Key]) -> Vec<String> {
     signatures.map(|signature| format!("{bearer}{}", encode_base64url(&signature))).collect()
 }
 
-/// A token that `key` signs with HS256, for trying out.
+/// A token that `key` signs with HS256, for tests.
 pub fn sign(claims: &Value, key: &Key) -> String {
     let head = encode_base64url(br#"{"alg":"HS256","typ":"JWT"}"#);
     let content = format!("{head}.{}", encode_base64url(claims.to_string().as_bytes()));

@@ -1,4 +1,4 @@
-//! The secrets of a door, each with a name and a count of its uses, so that an operator knows when an old one may go.
+//! The secrets of a source, each with a name and a count of its uses, which shows when an old one can be removed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -7,25 +7,25 @@ use super::encoding::{decode_hex, decode_secret_base64};
 use super::signature::{BadSignature, SigningKey};
 use crate::domain::{Moment, Secret};
 
-/// How a provider writes its secrets.
+/// The encoding of a provider's secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretForm {
-    /// The key is the text itself, whatever it looks like.
+    /// The key is the text itself, in any form.
     Text,
     /// Base64 of the key.
     Base64,
     /// Hexadecimal of the key.
     Hex,
-    /// Standard Webhooks: `whsec_` and base64 of a key (the prefix may be missing), or `whpk_` and base64 of a public key.
+    /// Standard Webhooks: `whsec_` and base64 of a key (the prefix is optional), or `whpk_` and base64 of a public key.
     Standard,
     /// Base64 of an Ed25519 public key.
     PublicKey,
-    /// `whsk_` (it may be missing) and base64 of an Ed25519 private key. Only for trying out: it signs as the provider does.
+    /// `whsk_` (it may be missing) and base64 of an Ed25519 private key. Only for tests: it signs as the provider does.
     PrivateKey,
 }
 
 impl SecretForm {
-    /// The key that a configured secret stands for, or what is wrong with it.
+    /// The key of a configured secret, or the reason why it is invalid.
     pub fn read(self, label: &str, secret: &Secret) -> Result<Key, &'static str> {
         let text = secret.expose();
         let (bytes, role) = match self {
@@ -55,34 +55,34 @@ impl SecretForm {
     }
 }
 
-/// What can be done with a key.
+/// The operations that a key supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Both sides have it, and both can sign.
     Shared,
     /// It verifies and cannot sign.
     Public,
-    /// It signs what the public one verifies.
+    /// It signs for the public key.
     Private,
 }
 
-/// A secret that opens a door.
+/// A secret of a source.
 #[derive(Debug, Clone)]
 pub struct Key {
-    /// Where the secret stands (a variable's name, say), for metrics. Never anything of the secret itself.
+    /// The place of the secret (for example a variable), for metrics. Never a part of the secret itself.
     pub label: String,
     /// The bytes to compute with.
     pub secret: Secret,
-    /// The name by which requests say that this one signed, for providers that number their keys.
+    /// The name in requests signed with it, for providers that number their keys.
     pub id: Option<String>,
-    /// What can be done with it.
+    /// The operations that it supports.
     pub role: Role,
-    /// HMAC-SHA256 with this secret, made ready.
+    /// HMAC-SHA256 with this secret, precomputed.
     signing: SigningKey,
     uses: Arc<Uses>,
 }
 
-/// How often a secret was right, and when last.
+/// How often a secret verified a request, and the last time.
 #[derive(Debug, Default)]
 struct Uses {
     count: AtomicU64,
@@ -101,18 +101,18 @@ impl Key {
         &self.signing
     }
 
-    /// A request was signed with it.
+    /// Records that it verified a request.
     pub fn used(&self, now: Moment) {
         self.uses.count.fetch_add(1, Relaxed);
         self.uses.last_seconds.store(now.unix_seconds(), Relaxed);
     }
 
-    /// How often it was used, and when last in seconds since 1970; 0 is never.
+    /// Number of uses, and the last one in seconds since 1970; 0 is never.
     pub fn uses(&self) -> (u64, i64) {
         (self.uses.count.load(Relaxed), self.uses.last_seconds.load(Relaxed))
     }
 
-    /// Goes on counting where an equal key of an earlier configuration stopped.
+    /// Continues the count of an equal key of an earlier configuration.
     pub fn continue_counting(&mut self, earlier: &[Key]) {
         if let Some(same) = earlier.iter().find(|key| key.label == self.label && key.secret == self.secret) {
             self.uses = Arc::clone(&same.uses);
@@ -120,7 +120,7 @@ impl Key {
     }
 }
 
-/// The place of the key that fits, after trying all of them.
+/// The index of the matching key, after trying all of them.
 pub fn first_fitting(keys: &[Key], fits: impl Fn(&Key) -> bool) -> Result<usize, BadSignature> {
     let found = keys.iter().enumerate().fold(None, |found, (at, key)| match fits(key) {
         true => found.or(Some(at)),

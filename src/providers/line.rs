@@ -1,4 +1,4 @@
-//! LINE: a list of events a request, signed with the channel's secret.
+//! LINE: a list of events per request, signed with the channel's secret.
 
 use serde_json::Value;
 
@@ -71,7 +71,7 @@ fn message(source: &Source, envelope: &Value, event: &Value, now: Moment) -> Opt
     Some(element::message(details, content(source, envelope, event, &id, said), now))
 }
 
-/// Somebody took a message back.
+/// A person unsent a message.
 fn unsent(source: &Source, envelope: &Value, event: &Value, now: Moment) -> Option<NewMessage> {
     let id = scalar(&event["unsend"], "messageId").filter(|_| text(event, "type") == Some("unsend"))?;
     let mut details = details(source, envelope, event, &id, Kind::Revoke, "unsend");

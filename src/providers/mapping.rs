@@ -2,16 +2,16 @@
 
 use super::rule::Text;
 
-/// Where the fields of a message are, as JSON pointers (RFC 6901). What has no pointer is not looked for.
+/// The fields of a message as JSON pointers (RFC 6901). Fields without a pointer are not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
     /// Whether bodies are forms, whose parameters are then members of one object.
     pub is_form: bool,
-    /// The list of messages; the others are looked for within each. None: the body is one.
+    /// The list of messages; the other pointers apply to each. None: the body is one message.
     pub messages: Option<Text>,
-    /// A place whose value decides whether it is a message at all.
+    /// A pointer whose value decides whether the body is a message.
     pub when: Option<Text>,
-    /// The value that makes it one.
+    /// The value that makes it a message.
     pub equals: Option<Text>,
     /// The provider's id.
     pub id: Option<Text>,
@@ -23,19 +23,19 @@ pub struct Mapping {
     pub time: Option<Text>,
     /// The text.
     pub text: Option<Text>,
-    /// The sort of message.
+    /// The kind of message.
     pub kind: Option<Text>,
-    /// The account; looked for in the body as a whole.
+    /// The account; read from the whole body.
     pub account: Option<Text>,
-    /// What it answers.
+    /// The message to which it replies.
     pub reply_to: Option<Text>,
     /// What the sender calls itself.
     pub profile_name: Option<Text>,
     /// The group.
     pub group: Option<Text>,
-    /// Where its file is.
+    /// The URL of its file.
     pub media_url: Option<Text>,
-    /// The media type of it.
+    /// The media type of the file.
     pub media_type: Option<Text>,
 }
 

@@ -1,4 +1,4 @@
-//! MessageBird (the older of Bird's two): a JSON Web Token whose claims hold digests of the URL and the body.
+//! MessageBird (the older of Bird's two): a JSON Web Token whose claims contain digests of the URL and the body.
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -56,7 +56,7 @@ fn sign(source: &Source, request: &Request<'_>, id: &str, now: Moment) -> Option
     Some(headers)
 }
 
-/// Received messages, and what became of sent ones: both come as `message.created` and `message.updated`.
+/// Received messages, and delivery states of sent ones: both arrive as `message.created` and `message.updated`.
 fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let mut parsed = Parsed::default();
     let kind = text(envelope, "type").unwrap_or("event");
@@ -81,7 +81,7 @@ fn account<'a>(source: &'a Source, part: &'a Value) -> &'a str {
     text(part, "channelId").unwrap_or(source.account())
 }
 
-/// The platform says whether ids are numbers.
+/// The platform decides whether ids are numbers.
 fn address(part: &Value, raw: &str) -> Address {
     match text(part, "platform").unwrap_or_default() {
         "" | "sms" | "mms" => Address::read(raw),
@@ -119,7 +119,7 @@ fn message(source: &Source, envelope: &Value, now: Moment) -> Option<NewMessage>
     Some(element::message(details, content, now))
 }
 
-/// What of a message is read into fields of its own, or says only where it stands. The rest is kept as it is.
+/// Members of a message that have their own fields, or are only structure. The rest is kept as it is.
 const READ: &[&str] = &[
     "id",
     "channelId",
@@ -144,7 +144,7 @@ fn kind(provider_kind: &str) -> Kind {
     }
 }
 
-/// The text of a content. A file becomes one of `media`; what is neither a text nor a file stays in `extra`.
+/// The text of a content. A file becomes one of `media`; everything that is neither a text nor a file stays in `extra`.
 fn read_content(content: &Value, details: &mut Details) -> Option<String> {
     let mut said = content.get("text").and_then(Value::as_str).map(str::to_owned);
     for (name, own) in others(content, &["text"]) {

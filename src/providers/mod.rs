@@ -1,7 +1,7 @@
-//! Who may post, and what a post says: one row of `SCHEMES` per provider protocol, as plain functions over plain values.
+//! Verification and parsing of posts: one row of `SCHEMES` per provider protocol, as plain functions over plain values.
 //!
-//! Verification comes first and works on the raw bytes. Only this module can build a `VerifiedBody`, and only a
-//! `VerifiedBody` can be parsed, so bytes that nobody vouched for are never looked into.
+//! Verification comes first and uses the raw bytes. Only this module can build a `VerifiedBody`, and only a
+//! `VerifiedBody` can be parsed, so unverified bytes are never parsed.
 
 pub mod algorithm;
 pub mod element;

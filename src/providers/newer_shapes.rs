@@ -1,4 +1,4 @@
-//! What providers' newer bodies become, part by part: the samples' snapshots show the inbox, this table also what stays out of it.
+//! Newer bodies of providers, part by part: the samples' snapshots show the inbox, this table also the events.
 
 use serde_json::{Value, json};
 
@@ -22,13 +22,13 @@ fn read(source: &Source, body: &[u8]) -> Intake {
     source.parse(&reopened(source, body, headers), Moment::from_microseconds(0)).unwrap().intake
 }
 
-/// The only message; and no event beside it.
+/// The only message, without any event.
 fn message(intake: Intake) -> NewMessage {
     assert!(intake.events.is_empty() && intake.messages.len() == 1, "{intake:?}");
     intake.messages.into_iter().next().unwrap()
 }
 
-/// The only event; and no message beside it.
+/// The only event, without any message.
 fn event(intake: Intake) -> Event {
     assert!(intake.messages.is_empty() && intake.events.len() == 1, "{intake:?}");
     intake.events.into_iter().next().unwrap()
@@ -42,7 +42,7 @@ fn told(intake: Intake) -> (String, &'static str, String, String, Option<String>
     (event.kind, kind, message.from.as_str().to_owned(), message.to.as_str().to_owned(), message.text)
 }
 
-/// Compares what an event tells with kind of the event, kind, sender, recipient, text.
+/// Compares an event's kind and its message's kind, sender, recipient and text.
 macro_rules! assert_told {
     ($($provider:literal $name:literal: $event:literal $kind:literal $from:literal $to:literal $text:expr;)+) => {
         $(
@@ -169,7 +169,7 @@ fn a_parameter_that_comes_twice_costs_a_message_only_where_it_decides_what_was_s
         let event = event(intake);
         let body: Value = serde_json::from_str(event.body.as_ref().unwrap()).unwrap();
         assert_eq!(event.kind, "unreadable");
-        assert_eq!(body["why"], format!("the parameter {name} came twice, with different values"));
+        assert_eq!(body["why"], format!("the parameter {name} is repeated with different values"));
         assert_eq!(body["part"][name].as_array().unwrap().len(), 2, "both stand in the event: {body}");
     }
 }

@@ -1,4 +1,4 @@
-//! The original door: one JSON message a request, signed by `X-Signature`, refused with 422 where it breaks the contract.
+//! The original source: one JSON message per request, signed by `X-Signature`, 422 if it violates the contract.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::domain::{Address, FieldError, Intake, Invalid, MessageId, Moment, New
 use crate::providers::algorithm::Algorithm;
 use crate::providers::encoding::{self, Encoding};
 
-/// The header that holds the signature.
+/// The header with the signature.
 pub const SIGNATURE_HEADER: &str = "x-signature";
 
 /// The row of `SCHEMES`.
@@ -42,7 +42,7 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     Ok(Intake { messages: vec![message], ..Intake::default() }.into())
 }
 
-/// Reads one message. All invalid fields are reported at once, in field order.
+/// Parses one message. All invalid fields are reported at once, in field order.
 fn parse_message(body: &[u8], now: Moment) -> Result<NewMessage, InvalidBody> {
     let refuse =
         |place, invalid, input| InvalidBody { errors: vec![FieldError { place, invalid, input }], message_id: None };
@@ -91,13 +91,13 @@ fn as_value(body: &[u8]) -> Value {
     serde_json::from_slice(body).unwrap_or(Value::Null)
 }
 
-/// A body that is JSON: an object, of which five fields matter, or something else.
+/// A JSON body: an object, of which five fields matter, or something else.
 enum Shape<'a> {
     Object(Fields<'a>),
     Other,
 }
 
-/// The five fields as they came, borrowed from the body where they hold no escapes.
+/// The five fields as received, borrowed from the body if they contain no escapes.
 #[derive(Default)]
 struct Fields<'a> {
     message_id: Field<'a>,
@@ -141,8 +141,8 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Reads any JSON value by way of `deserialize_any`, which decodes every string and counts every level, so that a broken
-/// escape or a bottomless nesting is an error in ignored places too (`IgnoredAny` alone would skim over both).
+/// Parses any JSON value through `deserialize_any`, which decodes every string and counts every level, so that a broken
+/// escape or excessive nesting is an error in ignored places too (`IgnoredAny` alone would skip over both).
 macro_rules! read_any_json {
     ($value:ty, other: $other:expr) => {
         type Value = $value;
@@ -239,7 +239,7 @@ impl<'de> Deserialize<'de> for Field<'de> {
     }
 }
 
-/// A key of an object, borrowed where it holds no escapes.
+/// A key of an object, borrowed if it contains no escapes.
 struct Key<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Key<'de> {
@@ -264,7 +264,7 @@ impl<'de> Deserialize<'de> for Key<'de> {
     }
 }
 
-/// Feeds any bytes to the parser, as a fuzz target does: it must neither panic nor accept what a strict reading refuses.
+/// Passes any bytes to the parser, like a fuzz target: it must neither panic nor accept what strict parsing refuses.
 pub fn fuzz_parse(body: &[u8]) {
     match parse_message(body, Moment::from_microseconds(0)) {
         Ok(message) => {

@@ -7,7 +7,7 @@ use crate::domain::{FieldError, Intake, MessageId};
 pub struct Parsed {
     /// What is to be stored.
     pub intake: Intake,
-    /// What the provider wants to hear instead of the usual answer.
+    /// The response that the provider expects instead of the usual one.
     pub challenge: Option<Challenge>,
     /// Whether the body has more parts than are stored one by one.
     pub is_cut: bool,
@@ -19,15 +19,15 @@ impl From<Intake> for Parsed {
     }
 }
 
-/// A verified body that the door refuses, with everything that is wrong with it. Only the original door refuses content.
+/// A verified body that the source refuses, with all its errors. Only the original source refuses content.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvalidBody {
     /// All refused fields, in field order; never empty.
     pub errors: Vec<FieldError>,
-    /// The message's id, if that much could be read (for the log).
+    /// The message's id, if it could be read (for the log).
     pub message_id: Option<MessageId>,
 }
 
-/// A text that the provider wants to hear back, exactly.
+/// A text that the provider expects back, exactly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge(pub String);

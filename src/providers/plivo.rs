@@ -1,4 +1,4 @@
-//! Plivo SMS, MMS and WhatsApp: forms signed together with the URL and a nonce (signature version 3), answered by XML.
+//! Plivo SMS, MMS and WhatsApp: forms signed with the URL and a nonce (signature version 3); the response is XML.
 
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -22,23 +22,21 @@ pub const SCHEME: Scheme = Scheme {
     answer: AnswerStyle::EmptyTwiml,
     expects: Some("x-plivo-signature-ma-v3 (or -v3): <HMAC-SHA256 of {url}{sorted_form}.{nonce}, in base64>"),
     needs_url: true,
-    caution: Some(
-        "nothing in a request is dated: an old one that was seen once is believed again (and is a duplicate then)",
-    ),
+    caution: Some("a request has no signed time: a recorded one verifies again (and is then a duplicate)"),
     verify,
     parse: Parse::Bytes(parse),
     sign: Some(sign),
     ..Scheme::BASE
 };
 
-/// The main account signs under the first name, the account that owns the number under the second. Both come with every request,
-/// and incoming messages are known on which only the first is right.
+/// The main account signs under the first name, the account that owns the number under the second. Both are sent with
+/// every request, and on some incoming messages only the first one verifies.
 const SIGNATURE_HEADERS: [&str; 2] = ["x-plivo-signature-ma-v3", "x-plivo-signature-v3"];
 const NONCE_HEADER: &str = "x-plivo-signature-v3-nonce";
-/// Files of one message that are looked for. Plivo sends ten at most, and counts from 0 or from 1.
+/// Maximum files of one message. Plivo sends at most ten, and counts from 0 or from 1.
 const MEDIA_MAX: usize = 11;
 
-/// Version 2 (`x-plivo-signature-v2`) is not believed: it says nothing of the body.
+/// Version 2 (`x-plivo-signature-v2`) is not accepted: it does not cover the body.
 fn verify(source: &Source, request: &Request<'_>, _: Moment) -> Result<usize, BadSignature> {
     let mut items: Vec<&[u8]> = Vec::new();
     for name in SIGNATURE_HEADERS {
@@ -67,7 +65,7 @@ fn verify(source: &Source, request: &Request<'_>, _: Moment) -> Result<usize, Ba
     })
 }
 
-/// The URL with its query sorted, and the form's names and values run together behind it.
+/// The URL with its query sorted, followed by the form's concatenated names and values.
 fn signed_text(request: &Request<'_>) -> Option<String> {
     let url = request.url()?;
     let (path, query) = url.split_once('?').unwrap_or((&url, ""));
@@ -90,14 +88,14 @@ fn sign(source: &Source, request: &Request<'_>, id: &str, _: Moment) -> Option<H
     Some(headers)
 }
 
-/// What decides who said what to whom.
+/// The parameters that identify the message, its parties or its content.
 const DECISIVE: [&str; 8] = ["Body", "ContentType", "From", "MessageUUID", "Status", "Text", "To", "Type"];
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let mut parsed = Parsed::default();
     let fields = Fields::read(body.as_bytes());
     if let Some(name) = fields.contradictory(&DECISIVE) {
-        let why = format!("the parameter {name} came twice, with different values");
+        let why = format!("the parameter {name} is repeated with different values");
         parsed.intake.events.push(element::unreadable(source, &why, &fields.to_value(), now));
         return Ok(parsed);
     }
@@ -120,7 +118,7 @@ fn address(fields: &Fields, raw: &str) -> Address {
     }
 }
 
-/// Parameters that stand in the message or its details already; all others are kept under Plivo's own names.
+/// Parameters that have fields in the message or its details; all others are kept under Plivo's own names.
 const STANDS_ELSEWHERE: [&str; 7] = ["Body", "From", "MessageUUID", "MimeType", "Text", "To", "Type"];
 
 fn is_of_file(name: &str) -> bool {
@@ -162,7 +160,7 @@ fn message(source: &Source, fields: &Fields, now: Moment) -> Option<NewMessage> 
     Some(element::message(details, content, now))
 }
 
-/// Parameters of a delivery report that stand in the record already.
+/// Parameters of a delivery report that have fields in the record.
 const OF_ANY_STATUS: [&str; 3] = ["MessageUUID", "Status", "To"];
 
 fn status(source: &Source, fields: &Fields, now: Moment) -> Option<StatusUpdate> {

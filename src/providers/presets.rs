@@ -1,4 +1,4 @@
-//! Providers that are only data: a signature scheme, and where the fields of a message are.
+//! Providers that are only data: a signature scheme, and the fields of a message.
 
 use std::borrow::Cow;
 
@@ -12,8 +12,8 @@ use super::rule::{List, Part, Proof, Time, TimePlace};
 use super::{Parse, Parsed, Rule, Scheme, Source, text, whatsapp};
 use crate::domain::{Intake, Moment};
 
-/// 360dialog passes Meta's envelope on, under a signature of its own (partners only; others get a static header, which
-/// `algorithm = "static"` is for). Meta's own header is not passed on. Sources differ on the prefix, so both forms are right.
+/// 360dialog passes on Meta's envelope with its own signature (partners only; others get a static header, for which
+/// `algorithm = "static"` exists). Meta's own header is not passed on. The prefix may be absent.
 pub const DIALOG360: Scheme = Scheme {
     kind: "360dialog",
     title: "360dialog (WhatsApp)",
@@ -34,8 +34,8 @@ pub const DIALOG360: Scheme = Scheme {
     ..Scheme::BASE
 };
 
-/// GitHub sends no messages; its deliveries are events under their own ids. Webhooks of people who left the content type as it was
-/// hold the same JSON in a form.
+/// GitHub sends no messages; its deliveries are events under their own ids. Webhooks with the default content type
+/// contain the same JSON in a form.
 pub const GITHUB: Scheme = Scheme {
     kind: "github",
     title: "GitHub",
@@ -54,7 +54,7 @@ pub const GITHUB: Scheme = Scheme {
 
 const STRIPE_TEMPLATE: &[Part] = &[Part::Timestamp, Part::Text(text(".")), Part::Body];
 
-/// Stripe, and whoever signs in its style. The whole secret is the key, `whsec_` included; `v0` is passed over.
+/// Stripe, and providers with the same scheme. The whole secret is the key, including `whsec_`; `v0` is ignored.
 pub const STRIPE: Scheme = Scheme {
     kind: "stripe",
     title: "Stripe",
@@ -79,7 +79,7 @@ pub const STRIPE: Scheme = Scheme {
     ..Scheme::BASE
 };
 
-/// JSON as one event, of a kind and under an id that stand in headers, or else within it.
+/// JSON as one event, with kind and id from headers, or else from the body.
 fn events(source: &Source, json: &[u8], kind: Option<&str>, id: Option<&str>, now: Moment) -> Parsed {
     let event = match read(json) {
         Ok(value) => {

@@ -1,13 +1,13 @@
-//! Secrets that providers write into their bodies, taken out before anything of a body is kept.
+//! Removal of secrets that providers write into their bodies, before any part of a body is stored.
 
 use memchr::memchr;
 
-/// What stands in place of a secret.
+/// Replacement for a secret.
 const REDACTED: &[u8] = b"\"[redacted]\"";
 
-/// The bytes with the values of the members that `names` lists replaced, at any depth and however the names are escaped; none
-/// if nothing had to be replaced. A value may be of any JSON type; `null` stays. Text that is not quite JSON is read as far as it
-/// goes: what is kept of a body that cannot be parsed must hold no secret either.
+/// The bytes with the values of the members in `names` replaced, at any depth and in any escaping; none
+/// if nothing was replaced. A value may have any JSON type; `null` stays. Invalid JSON is processed as far as
+/// possible: a stored body that cannot be parsed must not contain a secret either.
 pub fn redact(bytes: &[u8], names: &[&str]) -> Option<Vec<u8>> {
     if names.is_empty() {
         return None;
@@ -35,7 +35,7 @@ pub fn redact(bytes: &[u8], names: &[&str]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Whether the string literal, quotes included, is one of the names. One that cannot be decoded is compared as it stands.
+/// Whether the string literal, quotes included, is one of the names. An undecodable one is compared unchanged.
 fn is_one_of(literal: &[u8], names: &[&str]) -> bool {
     match serde_json::from_slice::<String>(literal) {
         Ok(name) => names.iter().any(|known| name.eq_ignore_ascii_case(known)),
@@ -43,7 +43,7 @@ fn is_one_of(literal: &[u8], names: &[&str]) -> bool {
     }
 }
 
-/// The place behind the string that begins at `start`, or the end of the bytes if it never ends.
+/// The position after the string that begins at `start`, or the end of the bytes if it never ends.
 fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(found) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
@@ -56,7 +56,7 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-/// The place behind the value that begins at `start`: a string, an object or list with all that is in it, or a scalar.
+/// The position after the value that begins at `start`: a string, a whole object or list, or a scalar.
 fn value_end(bytes: &[u8], start: usize) -> usize {
     let (mut at, mut depth) = (start, 0usize);
     while let Some(byte) = bytes.get(at) {

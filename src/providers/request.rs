@@ -2,14 +2,14 @@
 
 use hyper::HeaderMap;
 
-/// A request, as far as it can prove anything.
+/// A request, with all parts that verification may need.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// Its headers.
     pub headers: &'a HeaderMap,
     /// Its body's bytes.
     pub body: &'a [u8],
-    /// Scheme, host and port under which it was sent, if that is known from somebody we trust.
+    /// Scheme, host and port of its URL, if a trusted party reported them.
     pub base_url: Option<&'a str>,
     /// Path and query, as received.
     pub target: &'a str,

@@ -1,5 +1,5 @@
-//! Signature schemes as data. Most providers sign in the same way and differ in header, prefix, encoding and in what stands
-//! around the body; a `Rule` says in which. The generic provider reads a rule from the configuration.
+//! Signature schemes as data. Most providers sign in the same way and differ in header, prefix, encoding and the text
+//! around the body; a `Rule` describes that. The generic provider reads a rule from the configuration.
 
 use std::borrow::Cow;
 
@@ -17,29 +17,29 @@ use super::request::Request;
 use super::signature::BadSignature;
 use crate::domain::Moment;
 
-/// A text that stands in the program or in the configuration.
+/// A text from the program or the configuration.
 pub type Text = Cow<'static, str>;
 
-/// A text that stands in the program, for rows of data.
+/// A static text, for rows of data.
 pub(super) const fn text(text: &'static str) -> Text {
     Cow::Borrowed(text)
 }
 
-/// Most signatures looked at in one header.
+/// Maximum signatures that are checked in one header.
 pub const SIGNATURES_MAX: usize = 16;
 
 /// A signature scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// The header that holds the signature.
+    /// The header with the signature.
     pub header: Text,
-    /// What stands before it.
+    /// Text before the signature.
     pub prefix: Text,
     /// Whether the prefix may be absent.
     pub prefix_optional: bool,
     /// How several signatures share the header; none if there is one.
     pub list: Option<List>,
-    /// What proves the sender.
+    /// The proof of the sender.
     pub proof: Proof,
     /// The signed time, for schemes that have one.
     pub time: Option<Time>,
@@ -50,20 +50,20 @@ pub struct Rule {
 /// What a header's value is compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
-    /// The secret itself. Says nothing of the body, so whoever once saw a request can send others.
+    /// The secret itself. Does not cover the body, so anyone who has seen a request can send others.
     Secret,
     /// A JSON Web Token by HS256.
     Token {
-        /// The claim with the body's SHA-256, in hexadecimal. Without it a token says nothing of the body either.
+        /// The claim with the body's SHA-256, in hexadecimal. Without it a token does not cover the body either.
         body_claim: Option<Text>,
     },
     /// A signature of the template.
     Signature {
-        /// How it is made.
+        /// Its algorithm.
         algorithm: Algorithm,
-        /// How it is written.
+        /// Its encoding.
         encoding: Encoding,
-        /// What is signed.
+        /// The signed text.
         template: Cow<'static, [Part]>,
     },
 }
@@ -71,9 +71,9 @@ pub enum Proof {
 /// A header with several signatures, such as `v1,abc v1,def` or `t=1,v1=abc,v1=def`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {
-    /// What stands between two items.
+    /// The separator of two items.
     pub separator: char,
-    /// What stands between an item's label and its value, and the label that counts. Items with others are passed over.
+    /// The separator of an item's label and value, and the label that counts. Items with others are ignored.
     pub label: Option<(char, Text)>,
     /// Further labels that count.
     pub more_labels: Vec<Text>,
@@ -86,18 +86,18 @@ impl List {
     }
 }
 
-/// Where the signed time stands.
+/// The place of the signed time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Time {
     /// In a header of its own, or in the signature's header under a label.
     pub place: TimePlace,
     /// Its unit.
     pub unit: TimeUnit,
-    /// How far it may be from our clock.
+    /// Maximum difference to our clock.
     pub tolerance_seconds: u32,
 }
 
-/// Where a time stands.
+/// The place of a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TimePlace {
     /// In a header of this name.
@@ -106,7 +106,7 @@ pub enum TimePlace {
     Label(Text),
 }
 
-/// A piece of what is signed.
+/// A part of the signed text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     /// These characters.
@@ -117,7 +117,7 @@ pub enum Part {
     Timestamp,
     /// The delivery's id, as it was received.
     Id,
-    /// The URL that the provider was given, with the query as received.
+    /// The URL that the provider has, with the query as received.
     Url,
     /// The body's form parameters, sorted.
     SortedForm,
@@ -143,7 +143,7 @@ impl Part {
 }
 
 impl Rule {
-    /// An HMAC of the body in one header: the commonest scheme.
+    /// An HMAC of the body in one header: the most common scheme.
     pub const fn of_body(header: &'static str, prefix: &'static str, algorithm: Algorithm, encoding: Encoding) -> Self {
         Self {
             header: Cow::Borrowed(header),
@@ -179,17 +179,17 @@ impl Rule {
         }
     }
 
-    /// Whether the body is vouched for.
+    /// Whether the body is authenticated.
     pub fn covers_body(&self) -> bool {
         !matches!(self.proof, Proof::Secret | Proof::Token { body_claim: None })
     }
 
-    /// Whether the URL is part of what is signed.
+    /// Whether the signature covers the URL.
     pub fn needs_url(&self) -> bool {
         matches!(&self.proof, Proof::Signature { template, .. } if template.contains(&Part::Url))
     }
 
-    /// The rule in words, as people type them into dashboards.
+    /// The rule in words, in the form of dashboards.
     pub fn describe(&self) -> String {
         let value = match &self.proof {
             Proof::Secret => "the secret itself".to_owned(),
@@ -218,7 +218,7 @@ impl Rule {
         format!("{}: {time}{label}{}<{value}>{others}{id}", self.header, self.prefix)
     }
 
-    /// Checks a request; answers which of `keys` vouches for it. All keys are tried, so that the time does not tell which fits.
+    /// Verifies a request; returns which of `keys` matches. All keys are tried, so the time does not reveal it.
     pub fn verify(&self, request: &Request<'_>, keys: &[Key], now: Moment) -> Result<usize, BadSignature> {
         let value = single(request.headers, &self.header)?;
         let bare = || value.strip_prefix(self.prefix.as_bytes()).ok_or(BadSignature::Malformed);
@@ -276,7 +276,7 @@ impl Rule {
         }
     }
 
-    /// The decoded signatures of the header. What is not of the right form cannot be right; if nothing is, that is the reason.
+    /// The decoded signatures of the header. Malformed ones cannot match; if all are malformed, that is the reason.
     fn signatures(&self, value: &[u8], algorithm: Algorithm, encoding: Encoding) -> Result<Vec<Vec<u8>>, BadSignature> {
         let decode = |text: &[u8]| {
             let bare = match text.strip_prefix(self.prefix.as_bytes()) {
@@ -297,7 +297,7 @@ impl Rule {
         if found.is_empty() { Err(BadSignature::Malformed) } else { Ok(found) }
     }
 
-    /// The headers that `key` signs a request with, for trying out. None where only the provider can sign.
+    /// The headers of a request signed with `key`, for tests. None if only the provider can sign.
     pub fn sign(&self, request: &Request<'_>, key: &Key, id: &str, now: Moment) -> Option<HeaderMap> {
         let mut headers = request.headers.clone();
         let mut insert = |name: &str, value: &str| {
@@ -357,7 +357,7 @@ fn items<'a>(list: &List, value: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'
     })
 }
 
-/// The pieces that are signed, in order.
+/// The parts of the signed text, in order.
 fn assemble<'a>(
     template: &'a [Part],
     request: &'a Request<'_>,

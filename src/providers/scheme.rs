@@ -12,42 +12,42 @@ use super::signature::{BadHandshake, BadSignature};
 use super::verified::VerifiedBody;
 use crate::domain::{Address, Moment};
 
-/// A provider protocol: how a request proves where it comes from, and how its body is read.
+/// A provider protocol: how a request proves its origin, and how its body is parsed.
 #[derive(Debug)]
 pub struct Scheme {
     /// Its name in configuration, metrics and logs.
     pub kind: &'static str,
-    /// What it is called by people.
+    /// Its display name.
     pub title: &'static str,
-    /// The environment variable that opens a door of this kind by its own; none for kinds that need a file.
+    /// The environment variable that enables a source of this kind by itself; none for kinds that need a file.
     pub variable: Option<&'static str>,
-    /// How its secrets are written.
+    /// The encoding of its secrets.
     pub secret: SecretForm,
-    /// How a stored request is answered.
+    /// The response body after storing a request.
     pub answer: AnswerStyle,
-    /// The status of the answer to a request that is not believed.
+    /// The status of the response to a request that fails verification.
     pub refusal_status: u16,
-    /// The signature scheme, where it is nothing but a rule.
+    /// The signature scheme, if it is only a rule.
     pub rule: Option<Rule>,
-    /// What proves a request, in words, where it is more than a rule.
+    /// The proof of a request in words, if it is more than a rule.
     pub expects: Option<&'static str>,
     /// Whether the URL is part of what is signed.
     pub needs_url: bool,
-    /// What the operator has to know before relying on this protocol, if it is weaker than a signature of the body.
+    /// A warning for the operator, if the protocol is weaker than a signature of the body.
     pub caution: Option<&'static str>,
     /// Whether the proof is a token in `Authorization`.
     pub by_bearer: bool,
-    /// Whether the provider appends something of its own to the path.
+    /// Whether the provider appends a part to the path.
     pub takes_suffix: bool,
-    /// Headers that the reading of a body depends on.
+    /// Headers that the parser needs.
     pub kept_headers: &'static [&'static str],
-    /// Proves the body by the headers, or says why not; answers which key did.
+    /// Verifies the body by the headers, or returns the reason of a failure; returns the key that matched.
     pub(super) verify: Verify,
-    /// Reads the messages out of a body.
+    /// Parses the messages of a body.
     pub(super) parse: Parse,
-    /// Answers a GET by which the provider makes sure that the door is ours.
+    /// Handles a GET with which the provider checks that the source is ours.
     pub(super) handshake: Option<Handshake>,
-    /// Signs a request as the provider would, for trying out.
+    /// Signs a request as the provider would, for tests.
     pub(super) sign: Option<Sign>,
     /// Names of the members of a body, in lower case, whose values are secrets and are never kept.
     pub(super) secret_members: &'static [&'static str],
@@ -56,12 +56,12 @@ pub struct Scheme {
 /// Proves a request, and returns which key did.
 pub(super) type Verify = fn(&Source, &Request<'_>, Moment) -> Result<usize, BadSignature>;
 
-/// How a body is read.
+/// How a body is parsed.
 #[derive(Debug)]
 pub(super) enum Parse {
     /// From its bytes and headers.
     Bytes(fn(&Source, &VerifiedBody, Moment) -> Result<Parsed, InvalidBody>),
-    /// As JSON. What is not JSON becomes an event.
+    /// As JSON. A body that is not JSON becomes an event.
     Json(fn(&Source, &Value, Moment) -> Parsed),
 }
 
@@ -71,7 +71,7 @@ pub(super) type Handshake = fn(&Source, &str) -> Result<Challenge, BadHandshake>
 pub(super) type Sign = fn(&Source, &Request<'_>, &str, Moment) -> Option<HeaderMap>;
 
 impl Scheme {
-    /// What most rows have in common; each says only in what it differs.
+    /// The common values of most rows; each row sets only its differences.
     pub(super) const BASE: Self = Self {
         kind: "",
         title: "",
@@ -93,94 +93,94 @@ impl Scheme {
         secret_members: &[],
     };
 
-    /// Whether the provider asks by GET before it posts.
+    /// Whether the provider sends a GET before it posts.
     pub fn has_handshake(&self) -> bool {
         self.handshake.is_some()
     }
 }
 
-/// What a provider wants to hear when its messages are stored.
+/// The response that a provider expects after its messages are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerStyle {
     /// `{"status":"ok"}`
     Json,
-    /// An empty document of XML (Twilio's TwiML, Plivo's XML). Anything else would be sent to the user as a message, or be an
+    /// An empty XML document (Twilio's TwiML, Plivo's XML). Anything else would be sent to the user, or be an
     /// error at the provider.
     EmptyTwiml,
-    /// Nothing: a body could be taken for a command.
+    /// Nothing: the provider could execute a body as a command.
     Empty,
 }
 
-/// A configured door: a protocol and the keys that open it.
+/// A configured source: a protocol and its keys.
 #[derive(Debug)]
 pub struct Source {
-    /// The door's name in metrics and logs.
+    /// The source's name in metrics and logs.
     pub name: String,
-    /// The protocol spoken there.
+    /// Its protocol.
     pub scheme: &'static Scheme,
-    /// Any of these may have signed; at least one.
+    /// A signature with any of these is valid; at least one.
     pub keys: Vec<Key>,
-    /// What else was said of the door.
+    /// The other settings of the source.
     pub options: Options,
 }
 
-/// What can be said of a door beyond its protocol and secrets.
+/// The settings of a source beyond its protocol and secrets.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The name of the account, where the provider does not send one.
+    /// The name of the account, if the provider does not send one.
     pub account: Option<String>,
-    /// The recipient, where the provider does not send one.
+    /// The recipient, if the provider does not send one.
     pub to: Option<Address>,
     /// Any of these may be the token of the handshake.
     pub verify_tokens: Vec<Key>,
-    /// Scheme, host and port under which the provider reaches us; goes before what holds for all doors.
+    /// Scheme, host and port under which the provider reaches us; overrides the value for all sources.
     pub base_url: Option<String>,
-    /// Most bytes of a body, where it is not what holds for all doors.
+    /// Maximum bytes of a body, if it differs from the value for all sources.
     pub body_bytes_max: Option<usize>,
-    /// The header that holds a static secret, where the operator chooses it.
+    /// The header with a static secret, if the operator chooses it.
     pub header: Option<String>,
-    /// Whether requests are signed with keys that are numbered, rather than with the account's token (Twilio).
+    /// Whether requests are signed with numbered keys instead of the account's token (Twilio).
     pub shared_keys: bool,
-    /// The signature scheme, for the generic provider and for those that vary.
+    /// The signature scheme, for the generic provider and for variants.
     pub rule: Option<Rule>,
-    /// Where the fields of a message are, for the generic provider.
+    /// The fields of a message, for the generic provider.
     pub mapping: Option<Mapping>,
 }
 
 impl Source {
-    /// A door with nothing special to it.
+    /// A source with default options.
     pub fn new(name: &str, scheme: &'static Scheme, keys: Vec<Key>) -> Self {
         Self { name: name.to_owned(), scheme, keys, options: Options::default() }
     }
 
-    /// The signature scheme: what the configuration says, or else the protocol.
+    /// The signature scheme: from the configuration, or else from the protocol.
     pub fn rule(&self) -> Option<&Rule> {
         self.options.rule.as_ref().or(self.scheme.rule.as_ref())
     }
 
-    /// What proves a request here, in words that people find again in dashboards.
+    /// The proof of a request in words that also appear in dashboards.
     pub fn expects(&self) -> String {
         match (&self.options.header, self.rule(), self.scheme.expects) {
             (Some(header), ..) => format!("{header}: <the secret itself>"),
             (None, Some(rule), _) => rule.describe(),
-            (None, None, words) => words.unwrap_or("a proof of its own").to_owned(),
+            (None, None, words) => words.unwrap_or("its own proof").to_owned(),
         }
     }
 
-    /// What the operator has to know before relying on this door, if its proof is weaker than a signature of the body.
+    /// A warning for the operator, if the proof of this source is weaker than a signature of the body.
     pub fn caution(&self) -> Option<&'static str> {
         const NOT_SIGNED: &str =
-            "the body is not signed: whoever sees one request can send others. Use HTTPS to the last hop";
+            "the body is not signed: anyone who sees one request can send others. Use HTTPS up to the last hop";
         let covers = self.rule().is_none_or(Rule::covers_body);
         self.scheme.caution.or((!covers).then_some(NOT_SIGNED))
     }
 
-    /// Whether requests can only be verified with the URL known.
+    /// Whether verification needs the URL.
     pub fn needs_url(&self) -> bool {
         self.scheme.needs_url || self.rule().is_some_and(Rule::needs_url)
     }
 
-    /// The account under which this door's messages are stored, where the provider does not name one.
+    /// The account of this source's messages, if the provider does not name one.
     pub fn account(&self) -> &str {
         self.options.account.as_deref().unwrap_or(&self.name)
     }
@@ -193,7 +193,7 @@ impl Source {
         self.rule()?.sign(request, self.signing_key()?, id, now)
     }
 
-    /// The key that requests are signed with for trying out; none where only public ones are known.
+    /// The key that signs test requests; none if only public keys are known.
     pub(super) fn signing_key(&self) -> Option<&Key> {
         self.keys.iter().find(|key| key.role != Role::Public)
     }

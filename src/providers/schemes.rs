@@ -6,7 +6,7 @@ use super::{
     vonage, waha, whatsapp,
 };
 
-/// Every protocol that Postroom speaks.
+/// Every supported protocol.
 pub static SCHEMES: &[Scheme] = &[
     original::SCHEME,
     whatsapp::SCHEME,
@@ -29,12 +29,12 @@ pub static SCHEMES: &[Scheme] = &[
 ];
 
 impl Scheme {
-    /// The protocol of that name.
+    /// The protocol with this name.
     pub fn find(kind: &str) -> Option<&'static Scheme> {
         SCHEMES.iter().find(|scheme| scheme.kind == kind)
     }
 
-    /// Whether the configuration says how its requests are signed and read.
+    /// Whether the configuration defines how its requests are signed and parsed.
     pub fn is_generic(&self) -> bool {
         self.kind == generic::SCHEME.kind
     }

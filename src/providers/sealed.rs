@@ -1,6 +1,6 @@
-//! Proofs that are secrets themselves, or are as good as one for a while: sealed, so that a refused request can be kept and
-//! believed later, while whoever reads what was kept cannot use it. A seal is an HMAC under a key of the keeper's. It can only be
-//! compared with the proofs that our own secrets make.
+//! Proofs that are secrets themselves, or as good as one for a while: sealed, so that a refused request can be kept and
+//! verified later, without revealing the proof to a reader. A seal is an HMAC under a key of the keeper. It can only be
+//! compared with the proofs that our own secrets produce.
 
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -12,23 +12,23 @@ use super::header::single;
 use super::rule::Proof;
 use super::{Source, jwt};
 
-/// Bytes of the key that seals.
+/// Bytes of the sealing key.
 pub const KEY_BYTES: usize = 32;
 
-/// A proof as it was presented. Not to be written anywhere but as a seal.
+/// A proof as received. It must only be written as a seal.
 pub struct Presented {
     header: HeaderName,
     value: Vec<u8>,
-    /// What may be known of it: of a token everything but its signature.
+    /// Its public part: of a token everything except its signature.
     shown: String,
 }
 
-/// A proof of which only our own secrets can tell what it was.
+/// A proof that only our own secrets can reproduce.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
-    /// The header that it came in.
+    /// Its header.
     pub header: String,
-    /// What may be known of it.
+    /// Its public part.
     pub shown: String,
     /// The seal, in hexadecimal.
     pub seal: String,
@@ -49,13 +49,13 @@ impl std::fmt::Debug for Presented {
 }
 
 impl Source {
-    /// Whether what proves a request is the secret itself: then any header may be it, put in the wrong place.
+    /// Whether the proof of a request is the secret itself: then any header may contain it by mistake.
     pub fn shows_secret(&self) -> bool {
         self.options.header.is_some() || self.rule().is_some_and(|rule| rule.proof == Proof::Secret)
     }
 
-    /// The proof that a request came with, where it is one that must not be kept in clear. None where it is a signature of the
-    /// body, which is of no use to anybody else, and where it came twice.
+    /// The proof of a request, if it must not be kept in clear. None if it is a signature of the
+    /// body, which is useless for other bodies, or if it is repeated.
     pub fn presented(&self, headers: &HeaderMap) -> Option<Presented> {
         let header = self.sealed_header()?;
         let value = single(headers, &header).ok()?.to_vec();
@@ -69,7 +69,7 @@ impl Source {
         Some(Presented { header: HeaderName::try_from(header).ok()?, value, shown })
     }
 
-    /// The header that was sealed, if one of this door's secrets makes the same seal. All of them are tried.
+    /// The sealed header, if one of this source's secrets produces the same seal. All of them are tried.
     pub fn unseal(&self, sealed: &Sealed, key: &[u8; KEY_BYTES]) -> Option<(HeaderName, HeaderValue)> {
         let header = self.sealed_header().filter(|header| *header == sealed.header)?;
         let expected = decode_hex(sealed.seal.as_bytes())?;

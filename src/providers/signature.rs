@@ -7,22 +7,22 @@ use thiserror::Error;
 use super::encoding::encode_hex;
 use crate::domain::Secret;
 
-/// Why a request was not believed. The client learns only "invalid signature"; the reason goes to the log and the metrics.
+/// Why verification failed. The client only gets "invalid signature"; the reason goes to the log and the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BadSignature {
     /// The signature header is absent.
     #[error("missing_header")]
     MissingHeader,
-    /// The signature header came more than once; which one counts must not be a matter of taste.
+    /// The signature header is repeated; it would be ambiguous which one counts.
     #[error("duplicate_header")]
     DuplicateHeader,
     /// Not a signature of the expected form.
     #[error("malformed_signature")]
     Malformed,
-    /// A well-formed signature that no active secret makes of these bytes.
+    /// A well-formed signature that no active secret produces for these bytes.
     #[error("wrong_secret")]
     WrongSecret,
-    /// The signed time is not of the one form that times have.
+    /// The signed time does not have the required form.
     #[error("malformed_timestamp")]
     MalformedTimestamp,
     /// The signed time is too long ago.
@@ -31,35 +31,35 @@ pub enum BadSignature {
     /// The signed time is too far ahead.
     #[error("future_timestamp")]
     FutureTimestamp,
-    /// Signed by an algorithm that the door does not take.
+    /// Signed with an algorithm that the source does not accept.
     #[error("wrong_algorithm")]
     WrongAlgorithm,
-    /// The signature is right, but the digest that it vouches for is not that of the body or the URL.
+    /// The signature is valid, but its digest is not that of the body or the URL.
     #[error("body_mismatch")]
     BodyMismatch,
-    /// The URL is part of what is signed, and it is not known under which one we are reached.
+    /// The signature covers the URL, and our public URL is not known.
     #[error("unknown_url")]
     UnknownUrl,
 }
 
-/// Why a handshake was refused. None of it shows the token, and whoever asks knows what they sent.
+/// Why a handshake was refused. It does not reveal the token, and the client knows what it sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BadHandshake {
-    /// What is wrong with the mode.
+    /// The error in the mode.
     #[error("hub.mode {0}")]
     Mode(&'static str),
-    /// What is wrong with the verify token.
+    /// The error in the verify token.
     #[error("hub.verify_token {0}")]
     Token(&'static str),
-    /// What is wrong with the challenge.
+    /// The error in the challenge.
     #[error("hub.challenge {0}")]
     Challenge(&'static str),
-    /// The operator set no token, so none can be right.
+    /// The operator set no token, so none is valid.
     #[error("no verify token is set for this source")]
     NoToken,
 }
 
-/// A secret, made ready for signing: the key schedule is computed once, not per request.
+/// A secret, prepared for signing: the key schedule is computed once, not per request.
 #[derive(Clone)]
 pub struct SigningKey(Hmac<Sha256>);
 
@@ -76,7 +76,7 @@ impl SigningKey {
         encode_hex(&mac.finalize().into_bytes())
     }
 
-    /// Whether this key makes `signature` of `body`; the time it takes does not depend on where they differ.
+    /// Whether `signature` is this key's signature of `body`; the time does not depend on the position of a difference.
     pub(super) fn matches(&self, body: &[u8], signature: &[u8; 32]) -> bool {
         let mut mac = self.0.clone();
         mac.update(body);

@@ -1,5 +1,5 @@
-//! Slack: events one a request, slash commands and interactive payloads as forms, all signed with a time. The first request wants
-//! a challenge back.
+//! Slack: one event per request, slash commands and interactive payloads as forms, all signed with a time. The first
+//! request expects a challenge back.
 
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     })
 }
 
-/// A slash command, or somebody's use of a button, menu, shortcut or dialog.
+/// A slash command, or the use of a button, menu, shortcut or dialog.
 fn form(source: &Source, fields: &Fields, now: Moment) -> Result<Event, String> {
     if let Some(payload) = fields.get("payload") {
         let payload = read(payload.as_bytes())?;
@@ -95,7 +95,7 @@ fn parse_envelope(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     parsed
 }
 
-/// What happened: the subtype of a message, or else the type of the event.
+/// The kind: the subtype of a message, or else the type of the event.
 fn kind(envelope: &Value) -> &str {
     let event = &envelope["event"];
     let of_bot = is_of_bot(event).then_some("bot_message");
@@ -111,7 +111,7 @@ fn is_of_bot(part: &Value) -> bool {
 struct Told<'a> {
     envelope: &'a Value,
     event: &'a Value,
-    /// The message itself, which may stand within the event.
+    /// The message itself, which may be nested in the event.
     part: &'a Value,
     channel: &'a str,
     what: What,
@@ -144,7 +144,7 @@ impl<'a> Told<'a> {
         Some(Self { envelope, event, part, channel: channel.as_str()?, what })
     }
 
-    /// What people say and what they make of it later; not what bots say (we may be one), and no deletions, which say nothing.
+    /// Messages of people and their later changes; not of bots (our app may be one), and no deletions.
     fn belongs_into_inbox(&self) -> bool {
         let by_person = text(self.part, "user").is_some() && !is_of_bot(self.part) && !is_of_bot(self.event);
         match self.what {
@@ -238,7 +238,7 @@ fn recipient(source: &Source, channel: &str) -> Address {
     source.options.to.clone().unwrap_or_else(|| Address::tagged("slack", channel))
 }
 
-/// Slack writes these three characters of a text in another way, and no others.
+/// Slack escapes these three characters of a text, and no others.
 fn decoded(text: &str) -> String {
     const CODES: [(&str, char); 3] = [("&amp;", '&'), ("&lt;", '<'), ("&gt;", '>')];
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);

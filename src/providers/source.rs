@@ -13,7 +13,7 @@ use crate::domain::payload::{PayloadRow, StoredPayload};
 use crate::domain::{Event, Intake, Moment, Payload};
 
 impl Source {
-    /// Checks the signature over the raw body.
+    /// Verifies the signature over the raw body.
     pub fn verify(&self, request: &Request<'_>, body: Bytes, now: Moment) -> Result<VerifiedBody, BadSignature> {
         let request = Request { base_url: self.options.base_url.as_deref().or(request.base_url), ..*request };
         let key = (self.scheme.verify)(self, &request, now)?;
@@ -28,8 +28,8 @@ impl Source {
         Ok(VerifiedBody::new(body, kept.collect()))
     }
 
-    /// Reads the messages out of a verified body. `now` is when the request was accepted. Only a door of the original kind
-    /// refuses content; at the others, what cannot be understood becomes an event, and the raw bytes stay.
+    /// Parses the messages of a verified body. `now` is the time of acceptance. Only a source of the original kind
+    /// refuses content; at the others, unknown content becomes an event, and the raw bytes stay.
     pub fn parse(&self, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
         let mut parsed = match self.scheme.parse {
             Parse::Bytes(parse) => parse(self, body, now)?,
@@ -44,7 +44,7 @@ impl Source {
                 parsed.intake.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
             }
             if parsed.intake.is_empty() && parsed.challenge.is_none() {
-                let why = "nothing in it is known";
+                let why = "it contains no known member";
                 parsed.intake.events.push(element::unreadable_body(self, body.as_bytes(), why, now));
             }
             parsed.intake.payload = Some(self.payload(body));
@@ -53,7 +53,7 @@ impl Source {
         Ok(parsed)
     }
 
-    /// The raw body as it is kept.
+    /// The raw body in its stored form.
     fn payload(&self, body: &VerifiedBody) -> Payload {
         let redacted = self.redact(body.as_bytes());
         Payload {
@@ -65,8 +65,8 @@ impl Source {
         }
     }
 
-    /// The bytes of a body without the secrets that this provider writes into it; none if it holds none. Whatever keeps a body,
-    /// or a part of one, keeps it like this.
+    /// The bytes of a body without the secrets that this provider writes into it; none if there are none. Stored bodies
+    /// and parts of them are always redacted in this way.
     pub fn redact(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         redact::redact(bytes, self.scheme.secret_members)
     }
@@ -74,17 +74,17 @@ impl Source {
     fn redact_events(&self, events: &mut [Event]) {
         for body in events.iter_mut().filter_map(|event| event.body.as_mut()) {
             if let Some(redacted) = self.redact(body.as_bytes()) {
-                *body = String::from_utf8(redacted).expect("whole members of a text were replaced");
+                *body = String::from_utf8(redacted).expect("only whole members of a text were replaced");
             }
         }
     }
 
-    /// Whether raw bodies of this door are kept. The original one's hold nothing that the table does not.
+    /// Whether raw bodies of this source are kept. Those of the original source contain nothing that the table lacks.
     pub fn keeps_payload(&self) -> bool {
         self.scheme.kind != original::SCHEME.kind
     }
 
-    /// What a body becomes whose parser failed altogether: one event, for another try after an upgrade.
+    /// The result for a body whose parser failed completely: one event, to be parsed again after an upgrade.
     pub fn unreadable(&self, body: &VerifiedBody, why: &str, now: Moment) -> Parsed {
         let events = vec![element::unreadable_body(self, body.as_bytes(), why, now)];
         Intake { events, payload: Some(self.payload(body)), ..Intake::default() }.into()
@@ -96,12 +96,12 @@ impl Source {
         VerifiedBody::new(bytes.into(), headers)
     }
 
-    /// Answers a GET by which the provider makes sure that the door is ours; none where it never asks.
+    /// Handles a GET with which the provider checks that the source is ours; none if it never sends one.
     pub fn handshake(&self, query: &str) -> Option<Result<Challenge, BadHandshake>> {
         self.scheme.handshake.map(|handshake| handshake(self, query))
     }
 
-    /// The headers by which the provider would prove this request. None where only the provider can.
+    /// The headers with which the provider would prove this request. None if only the provider can.
     pub fn sign(&self, request: &Request<'_>, id: &str, now: Moment) -> Option<HeaderMap> {
         let request = Request { base_url: self.options.base_url.as_deref().or(request.base_url), ..*request };
         self.scheme.sign?(self, &request, id, now)

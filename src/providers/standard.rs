@@ -1,4 +1,4 @@
-//! Standard Webhooks 1.0.0, and Svix, which it comes from: `id.timestamp.body` signed by HMAC-SHA256 (`v1`) or Ed25519 (`v1a`).
+//! Standard Webhooks 1.0.0, and its origin Svix: `id.timestamp.body` signed with HMAC-SHA256 (`v1`) or Ed25519 (`v1a`).
 
 use std::borrow::Cow;
 
@@ -53,7 +53,7 @@ const fn rule(
     }
 }
 
-/// One family of headers, whole: mixing an id of one with a signature of the other must not verify. The algorithm follows
+/// One complete family of headers: an id of one with a signature of the other must not verify. The algorithm follows
 /// from the kind of key, never from the request.
 fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, BadSignature> {
     let families =
@@ -91,7 +91,7 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
     }
 }
 
-/// By `v1` with a secret, by `v1a` with a private key.
+/// With `v1` for a secret, with `v1a` for a private key.
 fn sign(source: &Source, request: &Request<'_>, id: &str, now: Moment) -> Option<HeaderMap> {
     let (rule, key) = (source.rule()?, source.signing_key()?);
     match key.role {
@@ -129,10 +129,10 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     Ok(parsed)
 }
 
-/// What of a message is read into fields of its own. Whatever else the sender says of it is kept as it is.
+/// Members of a message that have their own fields. The other members are kept as they are.
 const READ: &[&str] = &["message_id", "from", "to", "text", "ts", "timestamp", "reply_to"];
 
-/// A message, if `data` (or the whole) has the fields of the original contract.
+/// A message, if `data` (or the whole body) has the fields of the original contract.
 fn message(source: &Source, value: &Value, delivery: Option<&str>, now: Moment) -> Option<NewMessage> {
     let data = value.get("data").filter(|data| data.is_object()).unwrap_or(value);
     let from = Address::read(&scalar(data, "from")?);

@@ -1,4 +1,4 @@
-//! Telnyx messaging: signed with Ed25519, so that Postroom holds a public key and no secret.
+//! Telnyx messaging: signed with Ed25519, so Postroom has a public key and no secret.
 
 use serde_json::{Map, Value, json};
 
@@ -58,7 +58,7 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     parsed
 }
 
-/// Those that a message went to. The others of a group stand in `cc`, with a state of their own where the message is ours.
+/// The recipients of a message. The others of a group are in `cc`, with a state of their own if the message is ours.
 fn recipients(payload: &Value) -> impl Iterator<Item = &Value> {
     let others = list(payload, "cc").iter().filter(|other| other.get("status").is_some());
     list(payload, "to").iter().chain(others)
@@ -108,7 +108,7 @@ fn media(own: &Value) -> Media {
     }
 }
 
-/// What an RCS message says: a text, an answer to a suggestion, a file or a place. What is none of them is kept as it is.
+/// The content of an RCS message: a text, a reply to a suggestion, a file or a location. The rest is kept as it is.
 fn read_rcs(body: &Value, details: &mut Details) -> Option<String> {
     let is_plain = body["text"].is_string();
     details.extra.extend(others(body, if is_plain { &["text"] } else { &[] }));
@@ -133,7 +133,7 @@ fn read_rcs(body: &Value, details: &mut Details) -> Option<String> {
     said
 }
 
-/// Who else was in the conversation: a message of a group has several recipients, and only one is `to`.
+/// The other participants: a message of a group has several recipients, and only one is `to`.
 fn keep_parties(payload: &Value, details: &mut Details) {
     let named = |name: &str| -> Vec<Value> {
         list(payload, name).iter().filter_map(address).map(|address| address.as_str().into()).collect()
@@ -149,12 +149,12 @@ fn keep_parties(payload: &Value, details: &mut Details) {
     details.extra.extend(agent.map(|agent| ("agent_name".to_owned(), agent.into())));
 }
 
-/// Members of these names, if they say something.
+/// The non-empty members of these names.
 fn told(payload: &Value, names: &[&str]) -> Map<String, Value> {
     others(payload, &[]).into_iter().filter(|(name, _)| names.contains(&name.as_str())).collect()
 }
 
-/// What became of a message at one of its recipients.
+/// The delivery of a message at one of its recipients.
 fn status(source: &Source, data: &Value, to: &Value, now: Moment) -> Option<StatusUpdate> {
     let payload = &data["payload"];
     let is_read = text(data, "event_type") == Some("message.read");

@@ -75,12 +75,12 @@ impl VerifiedBody {
         &self.headers
     }
 
-    /// The bytes as they came.
+    /// The bytes as received.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// A header that the reading depends on.
+    /// A header that the parser needs.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }

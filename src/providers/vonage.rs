@@ -1,4 +1,4 @@
-//! Vonage Messages: a JSON Web Token whose claims hold a digest of the body.
+//! Vonage Messages: a JSON Web Token whose claims contain a digest of the body.
 
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderValue};
@@ -27,7 +27,7 @@ pub const SCHEME: Scheme = Scheme {
     ..Scheme::BASE
 };
 
-/// The official SDK looks at the token alone; without the digest any body would do.
+/// The official SDK only checks the token; without the digest any body would be accepted.
 fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, BadSignature> {
     let token = jwt::verify(bearer(request.headers)?, &["HS256"], &source.keys, now)?;
     if token.digests("payload_hash", request.body) { Ok(token.key) } else { Err(BadSignature::BodyMismatch) }
@@ -58,8 +58,8 @@ fn parse(source: &Source, value: &Value, now: Moment) -> Parsed {
     parsed
 }
 
-/// The channel says what ids are: at Messenger they are ids of a page and of its users, at Viber ours is the id of a service; at
-/// WhatsApp a user without a number has an id of ours alone (BSUID). Version 0.1 names the channel beside each id.
+/// The channel decides what ids are: at Messenger they are ids of a page and of its users, at Viber ours is the id of a
+/// service; at WhatsApp a user without a number has only a BSUID. Version 0.1 names the channel with each id.
 fn address(value: &Value, name: &str) -> Option<Address> {
     let party = &value[name];
     let raw = scalar(value, name).or_else(|| scalar(party, "number")).or_else(|| scalar(party, "id"))?;
@@ -76,7 +76,7 @@ fn address(value: &Value, name: &str) -> Option<Address> {
     })
 }
 
-/// What of a message is read into fields of its own. The rest is kept as it is.
+/// Members of a message that have their own fields. The rest is kept as it is.
 const READ: &[&str] =
     &["message_uuid", "from", "to", "timestamp", "text", "message_type", "message", "direction", "profile", "_self"];
 
@@ -111,7 +111,7 @@ fn message(source: &Source, value: &Value, now: Moment) -> Option<NewMessage> {
     Some(element::message(details, content, now))
 }
 
-/// The text of a message, by its sort. A file becomes one of `media`; whatever else belongs to the sort stays in `extra`.
+/// The text of a message, by its kind. A file becomes one of `media`; other data of the kind stay in `extra`.
 fn read_content(content: &Value, provider_kind: &str, details: &mut Details) -> Option<String> {
     let own = &content[provider_kind];
     if !own.is_null() && provider_kind != "text" {

@@ -1,4 +1,4 @@
-//! WAHA, a self-hosted WhatsApp bridge: one event a request, signed by HMAC-SHA512 if a key is configured there.
+//! WAHA, a self-hosted WhatsApp bridge: one event per request, signed with HMAC-SHA512 if a key is configured there.
 
 use std::borrow::Cow;
 
@@ -63,14 +63,14 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     parsed
 }
 
-/// The session is the account: every session is a number of its own. Several servers may call theirs the same (`default`), and are
-/// told apart by the account of the settings.
+/// The session is the account: every session is a separate number. Several servers may use the same name (`default`);
+/// the account of the settings separates them.
 fn account<'a>(source: &'a Source, envelope: &'a Value) -> Cow<'a, str> {
     jid::session_account(source, text(envelope, "session"))
 }
 
-/// WhatsApp's id within `<fromMe>_<chat>_<id>[_<participant>]`. The same message may come twice, under the chat's number and
-/// under its opaque id; this part is the same in both.
+/// WhatsApp's id within `<fromMe>_<chat>_<id>[_<participant>]`. A message may arrive twice, with the chat's number
+/// and with its opaque id; this part is the same in both.
 fn whatsapp_id(id: &str) -> &str {
     let mut parts = id.split('_');
     match (parts.next(), parts.next(), parts.next()) {
@@ -92,7 +92,7 @@ impl<'a> Told<'a> {
         self.payload["fromMe"] == true
     }
 
-    /// The chat: engines differ in where it stands when the account itself is the sender.
+    /// The chat: its member depends on the engine if the account itself is the sender.
     fn chat(&self) -> Option<&'a str> {
         let named = text(self.payload, "id").and_then(|id| id.split('_').nth(1)).filter(|part| part.contains('@'));
         let from = text(self.payload, "from");
@@ -131,7 +131,7 @@ impl<'a> Told<'a> {
         Some(message)
     }
 
-    /// Who spoke to whom, and the opaque id that a number was found beside.
+    /// Sender and recipient, and the opaque id that has a number.
     fn people(&self, chat: &str) -> (Address, Address, Option<String>) {
         let (own, is_group) = (account_address(self.source, self.envelope, self.payload), jid::is_group(chat));
         let other = if self.is_own() { chat } else { text(self.payload, "participant").unwrap_or(chat) };
@@ -177,7 +177,7 @@ impl<'a> Told<'a> {
     }
 }
 
-/// There is no type: what it is follows from what it has.
+/// There is no type: the kind follows from the members.
 fn kind(payload: &Value) -> Kind {
     match payload {
         _ if payload["location"].is_object() => Kind::Location,

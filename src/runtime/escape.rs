@@ -1,11 +1,11 @@
-//! What strangers write, made fit to be shown: no character of it moves a cursor, ends a line, turns the direction of what
-//! follows, or hides. The one place for that, for log lines and for what commands print.
+//! Escaping of external text: no character of it moves a cursor, ends a line, changes the direction of the
+//! following text, or is invisible. The one place for log lines and for the output of commands.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Controls, ends of lines of Unicode, directions, and all that Unicode calls ignorable because it is shown as nothing: first and
-/// last of each range, in order.
+/// Controls, Unicode line ends, direction marks, and all code points that Unicode calls ignorable because they are
+/// invisible: first and last of each range, in order.
 const HIDDEN: [(char, char); 21] = [
     ('\0', '\u{1f}'),
     ('\u{7f}', '\u{9f}'),
@@ -35,7 +35,7 @@ fn is_hidden(character: char) -> bool {
     HIDDEN.get(at).is_some_and(|(first, _)| *first <= character)
 }
 
-/// Appends `value` as a JSON string in which only what is seen stands as itself.
+/// Appends `value` as a JSON string in which only visible characters stay unescaped.
 pub fn push_json(out: &mut String, value: &str) {
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     out.push('"');
@@ -54,7 +54,7 @@ pub fn push_json(out: &mut String, value: &str) {
     out.push('"');
 }
 
-/// The same text for a terminal: lines and tabs stay, everything else that is not seen is escaped. What was JSON is the same JSON
+/// The same text for a terminal: lines and tabs stay, other invisible characters are escaped. JSON stays the same JSON
 /// afterwards.
 pub fn for_terminal(text: &str) -> Cow<'_, str> {
     let stays = |character: char| matches!(character, '\n' | '\t') || !is_hidden(character);
@@ -66,7 +66,7 @@ pub fn for_terminal(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A character, as itself or as JSON escapes it (in two halves beyond the first 65,536).
+/// A character, unescaped or in JSON's escape (in two halves beyond the first 65,536).
 fn push(out: &mut String, character: char) {
     if !is_hidden(character) {
         return out.push(character);

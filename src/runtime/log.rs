@@ -1,7 +1,7 @@
-//! Flat JSON lines on stdout, written by a thread of their own so that no request waits for whoever reads them.
+//! Flat JSON lines on stdout, written by a separate thread so that no request waits for their reader.
 //!
-//! Lines go through a bounded buffer. When stdout is stuck the buffer fills, further lines are dropped and counted, and
-//! ingestion goes on. A clean stop writes out what is buffered.
+//! Lines go through a bounded buffer. When stdout blocks, the buffer fills, further lines are dropped and counted, and
+//! ingestion continues. A clean stop writes the buffered lines.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 use super::escape::push_json;
 use crate::domain::Moment;
 
-/// Most bytes of lines waiting for stdout.
+/// Maximum bytes of lines waiting for stdout.
 pub const BUFFER_BYTES_MAX: usize = 4 << 20;
-/// How long lines gather before they are written together; saves a system call and a wake-up per line.
+/// How long lines are collected before they are written together; saves a system call and a wake-up per line.
 const LINGER: Duration = Duration::from_millis(10);
-/// From here on the writer does not linger.
+/// From this size on the writer does not wait.
 const LINGER_BYTES_MAX: usize = 64 << 10;
-/// Most bytes of a value that are written: the longest id of a message, and whatever else a client may fill.
+/// Maximum bytes of a written value: the longest message id, also for other client values.
 const VALUE_BYTES_MAX: usize = 1_024;
-/// The same for messages and errors, which are put together of several values.
+/// The same for messages and errors, which combine several values.
 const SENTENCE_BYTES_MAX: usize = 4 * VALUE_BYTES_MAX;
 
 /// Levels, least first.
@@ -30,18 +30,18 @@ const SENTENCE_BYTES_MAX: usize = 4 * VALUE_BYTES_MAX;
 pub enum LogLevel {
     /// Details for a developer.
     Debug,
-    /// The story of the service.
+    /// Normal operation.
     Info,
-    /// We coped.
+    /// A handled problem.
     Warning,
-    /// Someone should look.
+    /// An operator should look.
     Error,
-    /// The service cannot go on.
+    /// The service cannot continue.
     Critical,
 }
 
 impl LogLevel {
-    /// As log lines and `LOG_LEVEL` spell it.
+    /// The spelling of log lines and `LOG_LEVEL`.
     pub fn name(self) -> &'static str {
         match self {
             LogLevel::Debug => "DEBUG",
@@ -58,9 +58,9 @@ static SINK: OnceLock<Sink> = OnceLock::new();
 struct Sink {
     least: LogLevel,
     buffer: Mutex<Buffer>,
-    /// Told when there is something to write, much to write, or the end is near.
+    /// Signals something to write, much to write, or the stop.
     filled: Condvar,
-    /// Told when everything is written.
+    /// Signals that everything is written.
     drained: Condvar,
     dropped: AtomicU64,
 }
@@ -69,9 +69,9 @@ struct Sink {
 struct Buffer {
     bytes: Vec<u8>,
     lines: u64,
-    /// The writer sleeps and wants to be told of the next line.
+    /// The writer sleeps and must be woken for the next line.
     asleep: bool,
-    /// The writer holds lines that are not written yet.
+    /// The writer has lines that are not written yet.
     writing: bool,
     stopping: bool,
 }
@@ -85,7 +85,7 @@ impl Sink {
 /// The thread that writes the lines.
 pub struct LogWriter(JoinHandle<()>);
 
-/// Starts writing lines of `least` and above. Before this, and in commands that never call it, lines go nowhere.
+/// Starts writing lines of `least` and above. Before this, and in commands that never call it, lines are dropped.
 pub fn start(least: LogLevel) -> LogWriter {
     let sink = SINK.get_or_init(|| Sink {
         least,
@@ -99,7 +99,7 @@ pub fn start(least: LogLevel) -> LogWriter {
 }
 
 impl LogWriter {
-    /// Writes out what is buffered and ends the thread; gives up after `patience` if stdout takes nothing.
+    /// Writes the buffered lines and ends the thread; stops waiting after `patience` if stdout blocks.
     pub fn stop(self, patience: Duration) {
         let Some(sink) = SINK.get() else { return };
         let deadline = Instant::now() + patience;
@@ -149,12 +149,12 @@ fn write_lines(sink: &Sink) {
     }
 }
 
-/// Lines that never reached stdout.
+/// Number of dropped lines.
 pub fn dropped_lines() -> u64 {
     SINK.get().map_or(0, |sink| sink.dropped.load(Ordering::Relaxed))
 }
 
-/// A line that says `message`. Add fields, then `emit`. Below the least level nothing is written, and adding costs nothing.
+/// A line with `message`. Add fields, then `emit`. Below the least level nothing is written, and adding is free.
 pub fn line(level: LogLevel, message: &str) -> Line {
     line_at(level, Moment::now(), message)
 }
@@ -171,7 +171,7 @@ pub fn line_at(level: LogLevel, now: Moment, message: &str) -> Line {
     line.sentence("message", message)
 }
 
-/// What is shown of a value: all of it, or its beginning and how long it is.
+/// The shown part of a value: all of it, or its beginning and its length.
 pub fn shown(value: &str) -> Cow<'_, str> {
     cut(value, VALUE_BYTES_MAX)
 }
@@ -184,23 +184,23 @@ fn cut(value: &str, bytes_max: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{beginning}… ({} bytes)", value.len()))
 }
 
-/// `line` at INFO: the story of the service.
+/// `line` at INFO: normal operation.
 pub fn info(message: &str) -> Line {
     line(LogLevel::Info, message)
 }
 
-/// `line` at WARNING: we coped.
+/// `line` at WARNING: a handled problem.
 pub fn warning(message: &str) -> Line {
     line(LogLevel::Warning, message)
 }
 
-/// `line` at ERROR: someone should look.
+/// `line` at ERROR: an operator should look.
 pub fn error(message: &str) -> Line {
     line(LogLevel::Error, message)
 }
 
-/// A line under construction. Field names are ours and need no escaping; values may be anybody's: they are cut where they are
-/// long, and escaped.
+/// A line under construction. Field names are ours and need no escaping; values come from outside: long ones are cut,
+/// and all are escaped.
 #[must_use = "a line is written by `emit`"]
 pub struct Line(Option<String>);
 
@@ -210,7 +210,7 @@ impl Line {
         self.cut_text(name, value, VALUE_BYTES_MAX)
     }
 
-    /// A string field that is put together of several values.
+    /// A string field that combines several values.
     fn sentence(self, name: &str, value: &str) -> Self {
         self.cut_text(name, value, SENTENCE_BYTES_MAX)
     }
@@ -223,7 +223,7 @@ impl Line {
         self
     }
 
-    /// A string field, if there is something to say.
+    /// A string field, if it has a value.
     pub fn text_if(self, name: &str, value: Option<&str>) -> Self {
         match value {
             Some(value) => self.text(name, value),
@@ -231,7 +231,7 @@ impl Line {
         }
     }
 
-    /// A number or a truth value.
+    /// A number or a Boolean.
     pub fn value(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         if let Some(out) = &mut self.0 {
             push_name(out, name);
@@ -251,7 +251,7 @@ impl Line {
         self.sentence("error", &chain)
     }
 
-    /// Hands the line to the writer, or drops it when the buffer is full.
+    /// Passes the line to the writer, or drops it when the buffer is full.
     pub fn emit(self) {
         let (Some(mut line), Some(sink)) = (self.0, SINK.get()) else { return };
         line.push_str("}\n");
@@ -271,14 +271,14 @@ impl Line {
     }
 }
 
-/// Piece by piece: every request writes ten of these, and formatting costs three times as much.
+/// Without formatting: every request writes ten of these, and formatting costs three times as much.
 fn push_name(out: &mut String, name: &str) {
     out.push_str(",\"");
     out.push_str(name);
     out.push_str("\":");
 }
 
-/// Makes panics JSON lines on stderr and counts them; the default hook would print plain text and a trace.
+/// Writes panics as JSON lines on stderr and counts them; the default hook would print plain text and a trace.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("panic");

@@ -1,10 +1,10 @@
-//! What the kernel knows about this process (`proc(5)`), and what it gets back.
+//! The kernel's data about this process (`proc(5)`), and returning memory to it.
 
 use std::fs;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// CPU time is counted in these: the kernel shows user space a hundred a second on every architecture we build for.
+/// The unit of CPU time: the kernel shows user space a hundred per second on every architecture we build for.
 pub const TICKS_PER_SECOND: f64 = 100.0;
 
 /// User and system time so far.
@@ -21,7 +21,7 @@ pub fn cpu_seconds_of(stat: &str) -> Option<f64> {
     Some((user + system) / TICKS_PER_SECOND)
 }
 
-/// Memory that is in RAM now.
+/// Resident memory.
 pub fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -34,22 +34,22 @@ pub fn open_fds() -> Option<u64> {
     Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as u64)
 }
 
-/// How many files may be open at once: the soft and the hard limit; none if the system does not say, or sets no limit.
+/// How many files may be open at once: the soft and the hard limit; none if unknown or unlimited.
 pub fn open_file_limits() -> Option<(u64, u64)> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let mut numbers = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_ascii_whitespace();
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// Raises the soft limit of open files to the hard one, and answers the limit that holds then; none if there is none.
+/// Raises the soft limit of open files to the hard one, and returns the resulting limit; none if there is none.
 pub fn raise_open_file_limit() -> Option<u64> {
     let (soft, hard) = open_file_limits()?;
     let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: Some(hard) }).is_ok();
     Some(if raised { hard } else { soft })
 }
 
-/// Gives the system back what this thread has freed. Who needs tens of megabytes now and then calls it afterwards: the allocator
-/// would keep them for the thread's next time.
+/// Returns freed memory of this thread to the system. Code that sometimes needs tens of megabytes calls it afterwards:
+/// the allocator would keep them for the thread.
 pub fn give_back_memory() {
     // A fuzzer's allocator watches over memory; ours, once it is linked, would take its place.
     #[cfg(not(fuzzing))]

@@ -1,8 +1,8 @@
-//! The signals by which a person or a supervisor asks a program to stop.
+//! The signals with which a person or a supervisor stops a program.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// A signal that asks for a stop.
+/// A signal that requests a stop.
 #[derive(Debug, Clone, Copy)]
 pub enum StopSignal {
     /// SIGINT.
@@ -20,7 +20,7 @@ impl StopSignal {
         }
     }
 
-    /// As a shell has it for a program that this signal ended.
+    /// The exit code that a shell reports for a program ended by this signal.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Interrupt => 130,
@@ -29,7 +29,7 @@ impl StopSignal {
     }
 }
 
-/// Waits for them, from when it is made: they end nothing by themselves any more.
+/// Waits for them, from its creation on: they no longer end the program by themselves.
 #[derive(Debug)]
 pub struct StopSignals {
     interrupt: Signal,

@@ -8,21 +8,21 @@ use super::postgres::config::PostgresConfig;
 /// The store and its limits.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// Which engine, and where.
+    /// The engine and its location.
     pub database: Database,
-    /// Most messages waiting for the writer.
+    /// Maximum messages waiting for the writer.
     pub queue_max: usize,
-    /// Most messages in one commit.
+    /// Maximum messages in one commit.
     pub batch_max: usize,
-    /// How long a write waits for another process's lock.
+    /// Maximum wait of a write for another process's lock.
     pub lock_timeout: Duration,
-    /// Longest time for one read.
+    /// Maximum time of one read.
     pub query_timeout: Duration,
-    /// Threads that read.
+    /// Number of reader threads.
     pub readers: usize,
     /// Pages in the write-ahead log before a checkpoint.
     pub checkpoint_pages: u32,
-    /// Pages in the write-ahead log beyond which nothing is written as long as a reader keeps them from being moved.
+    /// Pages in the write-ahead log beyond which nothing is written while a reader prevents moving them.
     pub log_pages_max: u32,
 }
 
@@ -31,7 +31,7 @@ pub struct StoreConfig {
 pub enum Database {
     /// An SQLite file on this machine.
     Sqlite {
-        /// The path as it was given, relative to the working directory or absolute.
+        /// The path as given, relative to the working directory or absolute.
         path: PathBuf,
     },
     /// A PostgreSQL server, which any number of replicas share.
@@ -39,7 +39,7 @@ pub enum Database {
 }
 
 impl std::fmt::Display for Database {
-    /// Where it is, without user and password.
+    /// Its address, without user and password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Sqlite { path } => write!(f, "{}", path.display()),

@@ -1,5 +1,5 @@
-//! What every store must do, whatever the engine: one suite, written against `Store` alone, and a model that it must agree
-//! with after any history. A new behaviour starts as a case here.
+//! The contract of every store, for both engines: one suite, written against `Store` alone, and a model that it must
+//! agree with after any history. A new behaviour starts as a case here.
 
 mod details;
 mod foreign;
@@ -36,7 +36,7 @@ enum Engine {
 }
 
 impl Engine {
-    /// A fresh database, and the folder that it may live in. None, with a word why, where the engine is not there.
+    /// A fresh database, and its folder, if any. None, with the reason printed, if the engine is not available.
     fn database(self) -> Option<(Database, TempDir)> {
         let folder = tempfile::tempdir().unwrap();
         let database = match self {
@@ -68,7 +68,7 @@ fn open(config: &StoreConfig) -> Store {
     Store::open_limited(config, Arc::new(Unobserved), by_hand::SMALL).expect("the store opens")
 }
 
-/// Runs a test within a runtime, on a fresh store. None where the engine is not there.
+/// Runs a test within a runtime, on a fresh store. None if the engine is not available.
 fn with_store<T>(engine: Engine, test: impl AsyncFnOnce(&Store) -> T) -> Option<T> {
     let (database, _folder) = engine.database()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -80,7 +80,7 @@ fn with_store<T>(engine: Engine, test: impl AsyncFnOnce(&Store) -> T) -> Option<
     })
 }
 
-/// Makes a test per engine of each case.
+/// Generates a test per engine for each case.
 macro_rules! on_both_engines {
     ($($case:ident),+ $(,)?) => {
         mod sqlite {
@@ -250,7 +250,7 @@ fn messages_without_details_are_texts_of_the_original_door(engine: Engine) {
     });
 }
 
-/// Polls all futures to their end, each as often as any of them makes progress.
+/// Polls all futures to their end, all of them whenever one makes progress.
 async fn futures_join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
@@ -269,7 +269,7 @@ async fn futures_join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Out
     futures.into_iter().map(|(_, output)| output.expect("all are ready")).collect()
 }
 
-/// An inbox in a map: what a store must agree with.
+/// The model: an inbox in a map.
 #[derive(Default)]
 struct Model(BTreeMap<String, NewMessage>);
 
@@ -365,7 +365,7 @@ fn any_text() -> impl Strategy<Value = String> {
         .prop_map(|parts| parts.concat())
 }
 
-/// Few ids, senders and times, so that copies, ties and empty answers are common.
+/// Few ids, senders and times, so that copies, ties and empty results are common.
 fn any_message() -> impl Strategy<Value = NewMessage> {
     ("[a-cA-C]{1,2}", "\\+[1-9][0-4]?", any_timestamp(), prop::option::of(any_text())).prop_map(
         |(id, from, ts, text)| {
@@ -406,7 +406,7 @@ fn after_any_history_a_store_agrees_with_the_model(engine: Engine) {
     runner.run(&history, |history| with_store(engine, agrees(history)).unwrap_or(Ok(()))).unwrap();
 }
 
-/// Files a history in a store and in the model, and compares their answers after each step.
+/// Applies a history to a store and to the model, and compares their results after each step.
 fn agrees(history: Vec<(Vec<NewMessage>, Vec<PageRequest>)>) -> impl AsyncFnOnce(&Store) -> Result<(), TestCaseError> {
     async |store: &Store| {
         let mut model = Model::default();
@@ -428,8 +428,8 @@ fn agrees(history: Vec<(Vec<NewMessage>, Vec<PageRequest>)>) -> impl AsyncFnOnce
     }
 }
 
-/// What a walk in the order of arrival meets, sorted by time. A store may hold back what came while another transaction is
-/// under way, so the walk is made again until it meets as many as there are.
+/// All messages of a walk in the order of arrival, sorted by time. A store may delay messages while another
+/// transaction is in progress, so the walk is repeated until it lists the total.
 async fn arrived(store: &Store, request: &PageRequest, count: usize) -> Vec<Message> {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     loop {

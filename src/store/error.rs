@@ -2,25 +2,25 @@
 
 use thiserror::Error;
 
-/// Why the store did not do what it was asked. Nothing was acknowledged; asking again is safe.
+/// Why an operation of the store failed. Nothing was acknowledged; a retry is safe.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StoreError {
-    /// As many as may wait are waiting.
+    /// The queue is full.
     #[error("the queue is full")]
     QueueFull,
     /// The store is closing.
     #[error("the store is closed")]
     Closed,
-    /// There is no space for what was to be written.
+    /// There is no space for the write.
     #[error("the disk is full")]
     DiskFull,
-    /// The database does not answer as it should; the text is for the log.
+    /// The database failed; the text is for the log.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
-    /// What was to be read is not what was stored; the text is for the log.
-    #[error("something stored is damaged: {0}")]
+    /// Stored data differ from what was stored; the text is for the log.
+    #[error("stored data are damaged: {0}")]
     Damaged(String),
-    /// A read was given up because it took too long.
+    /// A read was cancelled at its deadline.
     #[error("the query took too long")]
     QueryDeadline,
 }

@@ -1,4 +1,4 @@
-//! What a request brings beside its messages, made ready for any engine: statuses, events, and the raw body, packed.
+//! The content of a request except its messages, prepared for any engine: statuses, events, and the packed body.
 
 use std::io::{Read, Write};
 
@@ -11,13 +11,13 @@ use sha2::{Digest, Sha256};
 use crate::domain::payload::{PayloadRow, StoredPayload};
 use crate::domain::{Event, Intake, Moment, NewMessage, Payload, StatusUpdate};
 
-/// A body up to here is packed at once; a larger one on a thread for such work, so that it delays nobody.
+/// A body up to this size is compressed at once; a larger one on a separate thread, so that it delays no request.
 const PACKED_AT_ONCE_BYTES: usize = 32 << 10;
 
-/// Everything but the messages. Absent for requests that bring nothing but messages, such as all of the original door.
+/// All content except messages. Absent for requests with messages only, such as all of the original source.
 #[derive(Debug, Clone)]
 pub struct Extras {
-    /// What became of messages that were sent.
+    /// Delivery states of sent messages.
     pub statuses: Vec<StatusUpdate>,
     /// Everything else.
     pub events: Vec<Event>,
@@ -27,26 +27,26 @@ pub struct Extras {
     pub accepted_at: Moment,
 }
 
-/// A raw body as it will lie in the store.
+/// A raw body in its stored form.
 #[derive(Debug, Clone)]
 pub struct PackedPayload {
-    /// Tells deliveries apart: the same one is kept once.
+    /// Identifies deliveries: the same one is kept once.
     pub digest: [u8; 32],
-    /// The door.
+    /// The source.
     pub source: String,
     /// The protocol.
     pub provider: &'static str,
-    /// The headers that its reading depends on, as a JSON object.
+    /// The headers that parsing depends on, as a JSON object.
     pub headers: String,
-    /// How it is packed: `deflate`, or `identity` where packing would not make it smaller.
+    /// The encoding: `deflate`, or `identity` if compression does not make it smaller.
     pub encoding: &'static str,
-    /// Its length before.
+    /// Its uncompressed length.
     pub bytes: usize,
-    /// The packed bytes.
+    /// The compressed bytes.
     pub body: Bytes,
 }
 
-/// Takes a request apart: its messages, and the rest if there is any.
+/// Splits a request: its messages, and the rest if there is any.
 pub async fn split(intake: Intake) -> (Vec<NewMessage>, Option<Box<Extras>>) {
     let Intake { messages, statuses, events, payload } = intake;
     let has_details = messages.iter().any(|message| message.details.is_some());
@@ -58,7 +58,7 @@ pub async fn split(intake: Intake) -> (Vec<NewMessage>, Option<Box<Extras>>) {
         Some(payload) if payload.bytes.len() <= PACKED_AT_ONCE_BYTES => Some(pack(payload)),
         // The thread cannot fail but by a panic; then the body is lost, and the request with it, which is told by a
         // 500.
-        Some(payload) => Some(tokio::task::spawn_blocking(|| pack(payload)).await.expect("packing does not panic")),
+        Some(payload) => Some(tokio::task::spawn_blocking(|| pack(payload)).await.expect("compression does not panic")),
     };
     let moments = messages.iter().map(|message| message.accepted_at);
     let moments = moments.chain(events.iter().map(|event| event.accepted_at));
@@ -72,13 +72,13 @@ fn pack(payload: Payload) -> PackedPayload {
     let headers = serde_json::Value::Object(headers).to_string();
     let digest = digest(&source, provider, &headers, &bytes);
     let mut encoder = DeflateEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::fast());
-    let packed = encoder.write_all(&bytes).and_then(|()| encoder.finish()).expect("a Vec takes everything");
+    let packed = encoder.write_all(&bytes).and_then(|()| encoder.finish()).expect("writing to a Vec cannot fail");
     let length = bytes.len();
     let (encoding, body) = if packed.len() < length { ("deflate", packed.into()) } else { ("identity", bytes) };
     PackedPayload { digest, source, provider, headers, encoding, bytes: length, body }
 }
 
-/// What tells deliveries apart, and a stored one from a damaged one.
+/// The digest that identifies deliveries and detects damage.
 fn digest(source: &str, provider: &str, headers: &str, bytes: &[u8]) -> [u8; 32] {
     let mut digest = Sha256::new();
     for part in [source, provider, headers] {
@@ -111,13 +111,13 @@ impl PackedRow {
         let Self { number, source, provider, headers, encoding, bytes, body, received_at, digest: stored } = self;
         let bytes = usize::try_from(bytes).ok().and_then(|bytes| unpack(&encoding, body, bytes));
         let bytes = bytes.filter(|bytes| digest(&source, &provider, &headers, bytes).as_slice() == stored);
-        let bytes = bytes.ok_or_else(|| format!("raw body {number} is not what was stored"))?;
+        let bytes = bytes.ok_or_else(|| format!("raw body {number} differs from what was stored"))?;
         let headers = read_headers(&headers);
         Ok(StoredPayload::read_from_store(PayloadRow { number, source, provider, bytes, headers, received_at }))
     }
 }
 
-/// The bytes as they came. None if they are not what `pack` made.
+/// The original bytes. None if they are not an output of `pack`.
 fn unpack(encoding: &str, body: Vec<u8>, bytes: usize) -> Option<Vec<u8>> {
     let unpacked = match encoding {
         "identity" => body,

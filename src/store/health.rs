@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// The store's state, as readiness reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Writes and reads work, as far as is known.
+    /// Writes and reads work, as far as known.
     Ready,
     /// The last write found no space.
     DiskFull,
-    /// The write-ahead log is as long as it may be, and another program's open read keeps it from being moved.
+    /// The write-ahead log has its maximum length, and another program's open read prevents moving it.
     LogFull,
-    /// The database, its file or its table is gone or broken.
+    /// The database, its file or its table is missing or broken.
     Broken,
-    /// The database itself refuses messages, whoever sends them: a constraint or a trigger of another program.
+    /// The database itself refuses all messages: a constraint or a trigger of another program.
     Refusing,
 }
 

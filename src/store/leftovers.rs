@@ -1,18 +1,18 @@
-//! What is left over of messages that somebody deleted from the table, in numbers. Each engine finds it in its own way.
+//! Orphans of messages that were deleted from the table, in numbers. Each engine finds them in its own way.
 
-/// Rows of ours that belong to no message any more.
+/// Rows of ours whose message no longer exists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Leftovers {
     /// Details.
     pub details: u64,
     /// Events that hold a copy of a deleted message with other content.
     pub copies: u64,
-    /// Raw bodies of which no message, status or event is left.
+    /// Raw bodies without any message, status or event.
     pub payloads: u64,
 }
 
 impl Leftovers {
-    /// Whether there is nothing.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

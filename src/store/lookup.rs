@@ -1,13 +1,13 @@
 //! What is found under an id.
 
-/// What was found under an id: a key, or a provider's id, which may stand for several messages.
+/// The result of a look-up by a key, or by a provider's id, which several messages may share.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lookup<T> {
     /// This.
     Found(T),
     /// Nothing.
     Absent,
-    /// Several, with these keys; at most ten are told.
+    /// Several, with these keys; at most ten.
     Ambiguous(Vec<String>),
 }
 

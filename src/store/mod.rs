@@ -52,7 +52,7 @@ pub fn sqlite_version() -> &'static str {
     rusqlite::version()
 }
 
-/// A store of either kind; both keep the same promises and pass the same contract suite.
+/// A store of either kind; both give the same guarantees and pass the same contract suite.
 #[derive(Debug)]
 pub enum Store {
     /// An SQLite file on this machine.
@@ -100,22 +100,22 @@ impl Store {
         }
     }
 
-    /// Whether a message would be taken now: for refusing early, before any work on it.
+    /// Whether a message would be accepted now: for refusing early, before any work on it.
     pub fn has_room(&self) -> Result<(), StoreError> {
         on_engine!(self, store => store.has_room())
     }
 
-    /// Stores what a request brought, and answers after the commit.
+    /// Stores the content of a request, and returns after the commit.
     pub async fn append(&self, intake: Intake) -> Result<Receipt, StoreError> {
         on_engine!(self, store => store.append(intake).await)
     }
 
-    /// A page of messages and the total, of one snapshot.
+    /// A page of messages and the total, from one snapshot.
     pub async fn page(&self, request: PageRequest) -> Result<Page, StoreError> {
         on_engine!(self, store => store.page(request).await)
     }
 
-    /// The inbox in a few numbers, of one snapshot.
+    /// The statistics of the inbox, from one snapshot.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
         on_engine!(self, store => store.stats().await)
     }
@@ -125,12 +125,12 @@ impl Store {
         on_engine!(self, store => store.message(id).await)
     }
 
-    /// How far a message came, by its key, or by the provider's id if only one message has it.
+    /// The delivery of a message, by its key, or by the provider's id if only one message has it.
     pub async fn statuses(&self, id: String) -> Result<Lookup<MessageStatus>, StoreError> {
         on_engine!(self, store => store.statuses(id).await)
     }
 
-    /// How many messages are in each state, by recipient, in the order of the states.
+    /// The number of messages in each state, per recipient, in the order of the states.
     pub async fn status_counts(&self) -> Result<Vec<(State, u64)>, StoreError> {
         on_engine!(self, store => store.status_counts().await)
     }
@@ -150,7 +150,7 @@ impl Store {
         on_engine!(self, store => store.payload(number).await)
     }
 
-    /// Raw bodies of which something could not be read (or all), by number, behind a number.
+    /// Raw bodies with unreadable parts (or all), by number, after a number.
     pub async fn unreadable_payloads(
         &self,
         after: i64,
@@ -160,7 +160,7 @@ impl Store {
         on_engine!(self, store => store.unreadable_payloads(after, all, limit).await)
     }
 
-    /// Asks the database whether it is there, and whether it has its table.
+    /// Checks that the database responds and has its table.
     pub async fn health(&self) -> Health {
         on_engine!(self, store => store.health().await)
     }
@@ -170,7 +170,7 @@ impl Store {
         on_engine!(self, store => store.gauges().await)
     }
 
-    /// Writes what is queued, and leaves one complete file. Blocks.
+    /// Writes the queue, and leaves one complete file. Blocks.
     pub fn close(self) {
         on_engine!(self, store => store.close())
     }

@@ -27,7 +27,7 @@ impl Observer for Unobserved {
     fn damaged(&self, _kind: DamageKind) {}
 }
 
-/// What was found damaged.
+/// The kind of damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DamageKind {
     /// Stored data that differs from what was written: a read was refused.
@@ -68,11 +68,11 @@ pub struct Gauges {
     pub wal_bytes: u64,
     /// Messages that the index does not cover yet.
     pub index_lag: u64,
-    /// Segments that the index consists of.
+    /// Number of segments of the index.
     pub index_segments: usize,
     /// Bytes of the index's files.
     pub index_bytes: u64,
-    /// On PostgreSQL: rows that the counters do not hold yet.
+    /// On PostgreSQL: rows that are not in the counters yet.
     pub uncounted: u64,
     /// On PostgreSQL: what commits wait for.
     pub commits: Option<Commits>,

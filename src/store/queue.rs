@@ -1,5 +1,5 @@
-//! What waits to be written, whichever engine writes it: a bounded list of jobs, and the way of their answers. Whoever does not
-//! fit is told at once.
+//! The queue in front of the writers, for both engines: a bounded list of jobs, and their results. A job that does
+//! not fit is refused at once.
 
 use std::collections::VecDeque;
 
@@ -9,29 +9,29 @@ use super::extras::{self, Extras};
 use super::{Receipt, StoreError};
 use crate::domain::{Intake, NewMessage};
 
-/// Where the result of a request goes.
+/// The receiver of a request's result.
 pub(super) type Reply = oneshot::Sender<Result<Receipt, StoreError>>;
-/// Everybody's answer of one batch.
+/// All results of one batch.
 pub(super) type Answers = Vec<(Reply, Result<Receipt, StoreError>)>;
 
-/// What one request wants stored, and where its answer goes.
+/// The content of one request, and the receiver of its result.
 pub(super) struct Job {
     pub messages: Vec<NewMessage>,
-    /// What else it brought.
+    /// The content other than messages.
     pub extras: Option<Box<Extras>>,
     pub reply: Reply,
 }
 
 impl Job {
-    /// How much of the queue and of a batch it takes.
+    /// Its share of the queue and of a batch.
     pub fn elements(&self) -> usize {
         let extras = self.extras.as_ref().map_or(0, |extras| extras.statuses.len() + extras.events.len());
         self.messages.len() + extras
     }
 }
 
-/// Jobs in the order of their arrival. The limit counts messages, and what comes beside them; the job that reaches it is taken
-/// whole, so that large ones are not refused over and over while small ones pass.
+/// Jobs in the order of arrival. The limit counts messages and other elements; the job that reaches it is accepted
+/// whole, so that large ones are not refused repeatedly while small ones pass.
 pub(super) struct Backlog {
     jobs: VecDeque<Job>,
     elements: usize,
@@ -44,7 +44,7 @@ impl Backlog {
         Self { jobs: VecDeque::new(), elements: 0, limit, closed: false }
     }
 
-    /// Whether a job would be taken now.
+    /// Whether a job would be accepted now.
     pub fn room(&self) -> Result<(), StoreError> {
         match self.closed {
             true => Err(StoreError::Closed),
@@ -60,7 +60,7 @@ impl Backlog {
         Ok(())
     }
 
-    /// Takes what is there, up to `most` elements, and at least one job where there is one.
+    /// Takes up to `most` elements, and at least one job if there is one.
     pub fn take(&mut self, most: usize) -> Vec<Job> {
         let mut elements = 0;
         let fits = |job: &&Job| {
@@ -81,7 +81,7 @@ impl Backlog {
         self.elements
     }
 
-    /// Takes nothing more; what is there can still be taken.
+    /// Accepts nothing more; queued jobs can still be taken.
     pub fn close(&mut self) {
         self.closed = true;
     }
@@ -91,7 +91,7 @@ impl Backlog {
     }
 }
 
-/// Has a request queued, and waits for what became of it.
+/// Queues a request, and waits for its result.
 pub(super) async fn append(
     intake: Intake,
     push: impl FnOnce(Job) -> Result<(), StoreError>,
@@ -102,7 +102,7 @@ pub(super) async fn append(
     receipt.await.unwrap_or(Err(StoreError::Closed))
 }
 
-/// Hands answers to the requests that wait for them, until nobody writes any more. Whoever writes wakes this task once per
+/// Passes results to the waiting requests, until all writers have ended. A writer wakes this task once per
 /// batch; the wake-ups of the requests then stay within the runtime, where they cost no system call.
 pub(super) async fn deliver(mut answered: mpsc::UnboundedReceiver<Answers>) {
     while let Some(batch) = answered.recv().await {

@@ -2,7 +2,7 @@
 
 use crate::domain::Outcome;
 
-/// Proof that a commit which survives power loss has happened, with the outcome of each message, in order.
+/// Proof of a commit that survives power loss, with the outcome of each message, in order.
 ///
 /// ```
 /// fn created(receipt: &postroom::store::Receipt) -> usize {
@@ -31,17 +31,17 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// What became of each message.
+    /// The outcome of each message.
     pub fn outcomes(&self) -> &[Outcome] {
         &self.outcomes
     }
 
-    /// What became of each status: created, or a duplicate.
+    /// The outcome of each status: created, or a duplicate.
     pub fn statuses(&self) -> &[Outcome] {
         &self.statuses
     }
 
-    /// What became of each event: created, or a duplicate.
+    /// The outcome of each event: created, or a duplicate.
     pub fn events(&self) -> &[Outcome] {
         &self.events
     }

@@ -8,7 +8,7 @@ use super::exposition::Exposition;
 use crate::domain::Outcome;
 use crate::domain::lock::unpoisoned;
 
-/// The counts of all doors that there were since the start, in the order in which they came.
+/// The counts of all sources since the start, in the order of their creation.
 #[derive(Debug)]
 pub(super) struct DoorCounts(RwLock<Vec<Door>>);
 
@@ -26,7 +26,7 @@ impl DoorCounts {
         Self(RwLock::new(names.into_iter().map(Door::named).collect()))
     }
 
-    /// Begins to count at doors that are new; the others go on.
+    /// Starts counts for new sources; the others continue.
     pub fn add(&self, names: Vec<String>) {
         let mut doors = unpoisoned(self.0.write());
         for name in names {
@@ -36,12 +36,12 @@ impl DoorCounts {
         }
     }
 
-    /// A message of the door `name` came to its end.
+    /// Counts the outcome of a message of the source `name`.
     pub fn message(&self, name: &str, outcome: Outcome) {
         self.count(name, |door| &door.messages[outcome as usize], 1);
     }
 
-    /// So many new statuses and events of the door `name` were stored.
+    /// Counts new statuses and events of the source `name`.
     pub fn extras(&self, name: &str, statuses: usize, events: usize) {
         self.count(name, |door| &door.statuses, statuses);
         self.count(name, |door| &door.events, events);
@@ -57,7 +57,7 @@ impl DoorCounts {
     pub fn encode(&self, out: &mut Exposition) {
         let doors = unpoisoned(self.0.read());
         let name = "postroom_messages_total";
-        out.family(name, "counter", "Messages by door and outcome; conflict: known id, other content.");
+        out.family(name, "counter", "Messages by source and outcome; conflict: known id, other content.");
         for door in doors.iter() {
             for outcome in Outcome::ALL {
                 let count = door.messages[*outcome as usize].load(Relaxed);
@@ -65,12 +65,12 @@ impl DoorCounts {
             }
         }
         let name = "postroom_statuses_total";
-        out.family(name, "counter", "New statuses of sent messages, by door.");
+        out.family(name, "counter", "New statuses of sent messages, by source.");
         for door in doors.iter() {
             out.sample(name, &[("source", &door.name)], door.statuses.load(Relaxed));
         }
         let name = "postroom_events_total";
-        out.family(name, "counter", "New events that are neither message nor status, by door.");
+        out.family(name, "counter", "New events that are neither message nor status, by source.");
         for door in doors.iter() {
             out.sample(name, &[("source", &door.name)], door.events.load(Relaxed));
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [f64],
-    /// One counter per bound and one for what lies above; not cumulative.
+    /// One counter per bound and one above; not cumulative.
     buckets: Box<[AtomicU64]>,
     /// The sum in millionths, so that it can be an atomic integer.
     sum_millionths: AtomicU64,
@@ -27,7 +27,7 @@ impl Histogram {
         self.sum_millionths.fetch_add((value * 1e6) as u64, Relaxed);
     }
 
-    /// Upper bounds with how many values lie at or below each, the last being infinity (all of them); and the sum.
+    /// Upper bounds with the number of values at or below each, the last being infinity (all of them); and the sum.
     pub fn cumulative(&self) -> (Vec<(f64, u64)>, f64) {
         let mut seen = 0;
         let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
@@ -39,14 +39,14 @@ impl Histogram {
     }
 }
 
-/// Sub-buckets per power of two: quantiles are right to one part in 32.
+/// Sub-buckets per power of two: quantiles are accurate to one part in 32.
 const STEPS: u64 = 32;
 const STEP_BITS: u32 = 5;
 /// Values from here on (about 71 minutes in microseconds) share the last bucket.
 const VALUE_MAX: u64 = u32::MAX as u64;
 const SPREAD_BUCKETS: usize = ((32 - STEP_BITS + 1) as usize) * STEPS as usize;
 
-/// How durations are spread, for quantiles: about 7 KiB, whatever is counted, and no lock.
+/// A distribution of durations, for quantiles: a constant 7 KiB or so, without a lock.
 #[derive(Debug)]
 pub struct Spread(Box<[AtomicU64]>);
 
@@ -56,7 +56,7 @@ impl Spread {
         Self((0..SPREAD_BUCKETS).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// Counts one duration. Answers it in whole microseconds.
+    /// Counts one duration. Returns it in whole microseconds.
     pub fn observe(&self, duration: Duration) -> u64 {
         let microseconds = u64::try_from(duration.as_micros()).unwrap_or(VALUE_MAX).min(VALUE_MAX);
         self.0[bucket_of(microseconds)].fetch_add(1, Relaxed);
@@ -80,7 +80,7 @@ impl Spread {
         })
     }
 
-    /// Adds everything that `other` counted.
+    /// Adds all counts of `other`.
     fn add(&self, other: &Self) {
         for (sum, count) in self.0.iter().zip(&other.0) {
             sum.fetch_add(count.load(Relaxed), Relaxed);
@@ -98,7 +98,7 @@ impl Default for Spread {
     }
 }
 
-/// The window is made of slices, so that old values leave it in steps.
+/// The window consists of slices, so old values leave it in steps.
 const SLICES: usize = 7;
 const SLICE: Duration = Duration::from_secs(10);
 
@@ -113,7 +113,7 @@ pub struct Window {
 
 #[derive(Debug, Default)]
 struct Slice {
-    /// Which stretch of time the counts belong to.
+    /// The time slice of the counts.
     epoch: AtomicU64,
     spread: Spread,
 }
@@ -144,7 +144,7 @@ impl Window {
         self.sum_microseconds.fetch_add(microseconds, Relaxed);
     }
 
-    /// The quantiles in microseconds of what was observed in the window before `now`; none if nothing was.
+    /// The quantiles in microseconds of the window before `now`; none if it is empty.
     pub fn quantiles<const N: usize>(&self, quantiles: [f64; N], now: Instant) -> Option<[f64; N]> {
         let epoch = self.epoch(now);
         let recent = |slice: &&Slice| slice.epoch.load(Relaxed) + SLICES as u64 > epoch;
@@ -153,7 +153,7 @@ impl Window {
         sum.quantiles(quantiles)
     }
 
-    /// All observations since the start: how many, and their sum in milliseconds.
+    /// All observations since the start: their number, and their sum in milliseconds.
     pub fn count_and_sum_ms(&self) -> (u64, f64) {
         (self.count.load(Relaxed), self.sum_microseconds.load(Relaxed) as f64 / 1e3)
     }

@@ -26,7 +26,7 @@ labels! {
         Created = "created",
         /// Stored before.
         Duplicate = "duplicate",
-        /// Not signed by a secret of ours.
+        /// No valid signature.
         InvalidSignature = "invalid_signature",
         /// Signed, but not a message.
         ValidationError = "validation_error",
@@ -36,11 +36,11 @@ labels! {
 labels! {
     /// Why a request was refused, other than for its content.
     Refusal {
-        /// 400: not HTTP as it should be.
+        /// 400: not valid HTTP.
         MalformedRequest = "malformed_request",
         /// 431
         HeadersTooLarge = "headers_too_large",
-        /// Closed without an answer: the head did not come in time.
+        /// Closed without a response: the head did not arrive in time.
         HeadersTooSlow = "headers_too_slow",
         /// 408
         BodyTooSlow = "body_too_slow",
@@ -49,7 +49,7 @@ labels! {
         /// 503, or closed before there was a request: it made no progress while another connection waited for its
         /// place.
         ConnectionGaveWay = "connection_gave_way",
-        /// 503: all bodies under way together are too large.
+        /// 503: all bodies in progress together are too large.
         BodiesTooLarge = "bodies_too_large",
         /// 415
         ContentEncoding = "content_encoding",
@@ -57,45 +57,45 @@ labels! {
         MissingHeader = "missing_header",
         /// 401: more than one signature header.
         DuplicateHeader = "duplicate_header",
-        /// 401: not of the form of a signature.
+        /// 401: not in the form of a signature.
         MalformedSignature = "malformed_signature",
-        /// 401: a signature by another secret, or of other bytes.
+        /// 401: a signature with another secret, or of other bytes.
         WrongSecret = "wrong_secret",
-        /// 401: a signed time that is not of the form of times.
+        /// 401: a signed time in an invalid form.
         MalformedTimestamp = "malformed_timestamp",
         /// 401: signed too long ago.
         StaleTimestamp = "stale_timestamp",
-        /// 401: signed with a time too far ahead.
+        /// 401: the signed time is too far ahead.
         FutureTimestamp = "future_timestamp",
-        /// 401: signed by an algorithm that the door does not take.
+        /// 401: signed with an algorithm that the source does not accept.
         WrongAlgorithm = "wrong_algorithm",
-        /// 401: the signed digest is that of another body or URL.
+        /// 401: the signed digest belongs to another body or URL.
         BodyMismatch = "body_mismatch",
-        /// 401: it is not known under which URL the request was sent.
+        /// 401: the URL of the request is not known.
         UnknownUrl = "unknown_url",
         /// 403: a handshake with another verify token, or without one.
         WrongVerifyToken = "wrong_verify_token",
-        /// 403: a handshake whose mode or challenge is not as it should be.
+        /// 403: a handshake with an invalid mode or challenge.
         MalformedHandshake = "malformed_handshake",
-        /// 401: reading wants a token.
+        /// 401: reading needs a token.
         NotAuthenticated = "not_authenticated",
         /// 403: the scope of the token is too small, or no token has the scope.
         NotPermitted = "not_permitted",
-        /// 429: more often than the operator allows.
+        /// 429: over the operator's rate limit.
         TooMany = "too_many",
-        /// 503: the writer's queue, or the readers', is full.
+        /// 503: the queue of the writer or of the readers is full.
         QueueFull = "queue_full",
         /// 503: the service is stopping.
         ShuttingDown = "shutting_down",
-        /// 503: the database does not answer as it should.
+        /// 503: the database failed.
         DatabaseUnavailable = "database_unavailable",
-        /// 503: what was to be read is not what was stored.
+        /// 503: stored data differ from what was stored.
         DataDamaged = "data_damaged",
         /// 503: a read took too long.
         QueryDeadline = "query_deadline",
         /// 503: a request took too long.
         RequestDeadline = "request_deadline",
-        /// No answer: the client went away before it, or a stop ran out of patience.
+        /// No response: the client disconnected before it, or the grace period of a stop ended.
         Unanswered = "unanswered",
         /// 507
         DiskFull = "disk_full",

@@ -1,5 +1,5 @@
-//! Every number the service tells, in one struct with a verb for each thing that happens. Label values come from closed
-//! sets, so the size of an exposition does not depend on what clients send.
+//! All metrics, in one struct with a verb for each event. Label values come from closed
+//! sets, so the size of an exposition does not depend on clients.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All zero. `doors` are the names of the doors.
+    /// All zero. `doors` are the names of the sources.
     pub fn new(doors: Vec<String>, queue_limit: usize, connections_limit: usize) -> Self {
         Self {
             started: Moment::now(),
@@ -68,19 +68,19 @@ impl Metrics {
         self
     }
 
-    /// A request was answered.
+    /// A request got its response.
     pub fn request_answered(&self, path: PathLabel, method: &str, status: u16, latency: Duration, now: Instant) {
         self.requests.count(path, status);
         self.requests.time(path, method, status, latency);
         self.latency.observe(latency, now);
     }
 
-    /// What could not be read as a request was answered; how long that took is not known.
+    /// An unparsable request got its response; its duration is unknown.
     pub fn unparsable_answered(&self, status: u16) {
         self.requests.count(PathLabel::Unknown, status);
     }
 
-    /// A request to the original door came to its end.
+    /// A request at the original source ended.
     pub fn webhook_result(&self, result: WebhookResult) {
         self.webhook_results[result as usize].fetch_add(1, Relaxed);
     }
@@ -90,22 +90,22 @@ impl Metrics {
         self.refusals[refusal as usize].fetch_add(1, Relaxed);
     }
 
-    /// Doors that may be new were opened.
+    /// Sources were enabled, perhaps new ones.
     pub fn doors_opened(&self, names: Vec<String>) {
         self.doors.add(names);
     }
 
-    /// A message of the door `source` came to its end.
+    /// A message of the source `source` has an outcome.
     pub fn message_filed(&self, source: &str, outcome: Outcome) {
         self.doors.message(source, outcome);
     }
 
-    /// So many new statuses and events of the door `source` were stored.
+    /// New statuses and events of the source `source` were stored.
     pub fn extras_filed(&self, source: &str, statuses: usize, events: usize) {
         self.doors.extras(source, statuses, events);
     }
 
-    /// A connection was accepted; it is counted until the guard goes.
+    /// A connection was accepted; it is counted until the guard is dropped.
     pub fn connection_opened(&self) -> ConnectionGuard<'_> {
         self.connections.fetch_add(1, Relaxed);
         ConnectionGuard(self)
@@ -134,7 +134,7 @@ impl Metrics {
         out.family(
             "request_latency_ms",
             "summary",
-            "Time to answer; quantiles of the last 60 s, sum and count since start.",
+            "Response time; quantiles of the last 60 s, sum and count since start.",
         );
         let quantiles = self.latency.quantiles([0.5, 0.9, 0.99], Instant::now());
         for (at, quantile) in ["0.5", "0.9", "0.99"].into_iter().enumerate() {
@@ -155,9 +155,9 @@ impl Metrics {
             out.sample("postroom_refused_total", &[("reason", refusal.label())], count);
         }
         out.single("postroom_connections", "gauge", "Open connections.", self.connections.load(Relaxed));
-        out.single("postroom_connections_limit", "gauge", "Most connections at once.", self.connections_limit);
+        out.single("postroom_connections_limit", "gauge", "Maximum number of connections.", self.connections_limit);
         out.single("postroom_queue_messages", "gauge", "Messages waiting for the writer.", gauges.queued);
-        out.single("postroom_queue_limit", "gauge", "Most messages that may wait.", self.queue_limit);
+        out.single("postroom_queue_limit", "gauge", "Maximum number of waiting messages.", self.queue_limit);
     }
 
     fn encode_store(&self, out: &mut Exposition, gauges: Gauges) {
@@ -165,7 +165,11 @@ impl Metrics {
             ("postroom_batch_messages", "Messages per commit.", &self.batch_messages),
             ("postroom_commit_seconds", "One batch, from its first statement to durable.", &self.commit_seconds),
             ("postroom_sync_seconds", "The COMMIT of a batch: writing the log and its fsync.", &self.sync_seconds),
-            ("postroom_checkpoint_seconds", "Moving the log into the database file.", &self.checkpoint_seconds),
+            (
+                "postroom_checkpoint_seconds",
+                "Moving the write-ahead log into the database file.",
+                &self.checkpoint_seconds,
+            ),
         ];
         for (name, help, histogram) in distributions {
             out.family(name, "histogram", help);
@@ -175,14 +179,10 @@ impl Metrics {
         out.single(
             "postroom_last_commit_timestamp_seconds",
             "gauge",
-            "When a batch was last committed; 0: never.",
+            "Time of the last commit of a batch; 0: never.",
             last_commit,
         );
-        out.family(
-            "postroom_damage_total",
-            "counter",
-            "Times that something stored was found damaged, by what it was.",
-        );
+        out.family("postroom_damage_total", "counter", "Detections of damaged data, by kind.");
         for kind in DamageKind::ALL {
             let count = self.damage[*kind as usize].load(Relaxed);
             out.sample("postroom_damage_total", &[("kind", kind.label())], count);
@@ -194,14 +194,14 @@ impl Metrics {
         out.single(
             "postroom_log_dropped_total",
             "counter",
-            "Log lines that stdout did not take.",
+            "Log lines dropped because stdout was too slow.",
             log::dropped_lines(),
         );
-        out.family("postroom_build_info", "gauge", "Always 1; the labels tell the build.");
+        out.family("postroom_build_info", "gauge", "Always 1; the labels identify the build.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("sqlite", crate::store::sqlite_version())];
         out.sample("postroom_build_info", &labels, 1);
         let started = self.started.unix_seconds();
-        out.single("postroom_process_start_time_seconds", "gauge", "When the process started.", started);
+        out.single("postroom_process_start_time_seconds", "gauge", "Start time of the process.", started);
         if let Some(seconds) = process::cpu_seconds() {
             out.single("postroom_process_cpu_seconds_total", "counter", "User and system time.", seconds);
         }

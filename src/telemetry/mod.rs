@@ -1,4 +1,4 @@
-//! What the service tells about itself: one JSON line per request on stdout, and numbers for Prometheus.
+//! Telemetry of the service: one JSON line per request on stdout, and metrics for Prometheus.
 
 mod door_counts;
 mod exposition;

@@ -8,11 +8,11 @@ use super::histogram::Histogram;
 
 /// The label of every path that no row has, and of requests too broken to have one.
 const UNKNOWN: &str = "unknown";
-/// The statuses that Postroom answers with.
+/// The statuses that Postroom uses.
 const STATUSES: [u16; 18] = [200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503, 507];
 /// The status that counts any other one.
 const OTHER_STATUS: u16 = 500;
-/// The method label: what routes know, and everything else.
+/// The method label: the methods of routes, and everything else.
 const METHODS: [&str; 5] = ["GET", "POST", "HEAD", "OPTIONS", "other"];
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 
@@ -85,7 +85,7 @@ impl RequestCounts {
 
     /// The family of the counts.
     pub fn encode_counts(&self, out: &mut Exposition) {
-        out.family("http_requests_total", "counter", "Requests answered, by path and status.");
+        out.family("http_requests_total", "counter", "Responses, by path and status.");
         for (path_at, path) in self.paths.iter().enumerate() {
             for (status_at, status) in STATUSES.iter().enumerate() {
                 let count = self.requests[path_at * STATUSES.len() + status_at].load(Relaxed);
@@ -99,11 +99,7 @@ impl RequestCounts {
 
     /// The family of the times.
     pub fn encode_times(&self, out: &mut Exposition) {
-        out.family(
-            "http_request_duration_seconds",
-            "histogram",
-            "Time to answer, by path, method and class of status.",
-        );
+        out.family("http_request_duration_seconds", "histogram", "Response time, by path, method and class of status.");
         for (series, histogram) in self.seconds.iter().enumerate() {
             let (method_at, class_at) = (series / CLASSES.len() % METHODS.len(), series % CLASSES.len());
             let path = self.paths[series / (CLASSES.len() * METHODS.len())];

@@ -312,15 +312,15 @@ fn what_deleted_messages_left_behind_is_counted_and_removed() {
         assert!(status.success(), "{stdout}{stderr}");
         stdout
     };
-    assert!(!run(&["check", "--data"]).contains("left over"));
+    assert!(!run(&["check", "--data"]).contains("orphans "));
     server.stored().execute("DELETE FROM messages WHERE message_id NOT LIKE '%kept'");
     // On PostgreSQL that makes counters wrong, which is a finding; on a file it does not.
     let (_, told, _) = tell(&["check", "--data"]);
     let left = "2 details, 2 conflicting copies and 2 raw bodies of deleted messages";
-    assert!(told.contains(&format!("left over      {left}; `postroom reindex` removes them")), "{told}");
+    assert!(told.contains(&format!("orphans        {left}; `postroom reindex` removes them")), "{told}");
     assert!(run(&["reindex"]).contains(&format!("removed {left}")));
     assert_eq!(counts(), [1, 3, 2], "what shares a body with others keeps it");
-    assert!(!run(&["check", "--data"]).contains("left over") && !run(&["reindex"]).contains("removed"));
+    assert!(!run(&["check", "--data"]).contains("orphans ") && !run(&["reindex"]).contains("removed"));
     let told = run(&["reparse", "--all"]);
     assert!(told.contains("messages   1 new"), "only what stands in a body that is kept comes back: {told}");
     assert_eq!(server.get("/messages/kept?raw=1").status, 200);

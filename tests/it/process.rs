@@ -478,7 +478,7 @@ fn check_finds_what_this_user_cannot_write_where_the_service_would_fail() {
         let (served, ..) = run("serve", file).unwrap();
         assert_eq!((status, served), (Some(1), Some(1)), "{file}: {stdout}");
         let problem = format!("problem        {} cannot be written to", folder.display());
-        assert!(stdout.contains(&problem) && !stdout.contains("makes it"), "{file}: {stdout}");
+        assert!(stdout.contains(&problem) && !stdout.contains("creates it"), "{file}: {stdout}");
     }
     fs::write(folder.join("file"), "").unwrap();
     let (status, stdout, _) = run("check", "file/app.db").unwrap();
@@ -486,7 +486,7 @@ fn check_finds_what_this_user_cannot_write_where_the_service_would_fail() {
     assert_eq!(run("serve", "file/app.db").unwrap().0, Some(1));
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
     let (status, stdout, _) = run("check", "app.db").unwrap();
-    assert!(status == Some(0) && stdout.contains("the first start makes it"), "{stdout}");
+    assert!(status == Some(0) && stdout.contains("the first start creates it"), "{stdout}");
     assert!(!folder.join("app.db").exists(), "nothing is made to find out");
     // A log of another user beside it.
     fs::write(folder.join("app.db-wal"), "").unwrap();

@@ -286,7 +286,7 @@ fn check_finds_what_is_wrong_with_settings_and_data() {
     assert_eq!(run(&["--data"]).0, Some(1));
     assert_eq!(names(), before);
     let (status, told, _) = Setup::in_folder(folder.clone()).arg("reindex").run();
-    assert!(status.success() && told.contains("built anew for 2 messages"), "{told}");
+    assert!(status.success() && told.contains("rebuilt for 2 messages"), "{told}");
     let (code, told, _) = run(&["--data"]);
     assert!(code == Some(0) && told.contains("index          covers 2 messages"), "{told}");
     // A changed byte of the index is found, whatever part it is in.
@@ -299,7 +299,7 @@ fn check_finds_what_is_wrong_with_settings_and_data() {
     bytes[9] ^= 1;
     std::fs::write(&part, bytes).unwrap();
     let (code, told, _) = run(&["--data"]);
-    assert!(code == Some(1) && told.contains("`postroom reindex` builds"), "{told}");
+    assert!(code == Some(1) && told.contains("`postroom reindex` rebuilds"), "{told}");
     let (status, told, _) = Setup::in_folder(folder.clone()).arg("reindex").run();
     assert!(status.success(), "{told}");
     assert_eq!(run(&["--data"]).0, Some(0));

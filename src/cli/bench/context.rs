@@ -18,16 +18,16 @@ pub struct Bench {
     pub next_fresh: Cell<u64>,
 }
 
-/// Messages that load without an end may take: more than any lasts.
+/// Messages reserved for unlimited load: more than any load sends.
 const ENDLESS: u64 = 1 << 28;
 
 impl Bench {
-    /// Requests with messages that no server has seen, made in advance.
+    /// Requests with messages that no server has seen, created in advance.
     pub fn prepare(&self, count: u64) -> Prepared {
         Prepared::fresh(&self.writer, self.reserve(count), count)
     }
 
-    /// The same, made when they are sent.
+    /// The same, created when they are sent.
     pub fn endless(&self) -> Requests {
         Requests::Endless(self.writer.clone(), self.reserve(ENDLESS))
     }

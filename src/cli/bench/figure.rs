@@ -1,15 +1,15 @@
-//! A figure that was measured several times.
+//! A figure from several measurements.
 
 use serde::Serialize;
 
-/// The median of several measurements and how far they lie apart.
+/// The median of several measurements and their spread.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Figure {
-    /// Half of the measurements lie at or below.
+    /// Half of the measurements are at or below.
     pub median: f64,
-    /// The least of them.
+    /// The minimum.
     pub least: f64,
-    /// The most.
+    /// The maximum.
     pub most: f64,
 }
 
@@ -24,7 +24,7 @@ impl Figure {
         Self { median, least: values[0], most: values[values.len() - 1] }
     }
 
-    /// `12.3 (11.9–14.0)`, with so many digits behind the point.
+    /// `12.3 (11.9–14.0)`, with this many decimal places.
     pub fn show(&self, digits: usize) -> String {
         let Self { median, least, most } = self;
         format!("{median:.digits$} ({least:.digits$}–{most:.digits$})")

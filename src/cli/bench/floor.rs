@@ -1,8 +1,8 @@
-//! The floor: an HTTP server that reads, verifies, parses and answers, and stores nothing. What a durable message costs is told
-//! as a multiple of what a request costs here.
+//! The floor: an HTTP server that reads, verifies, parses and responds, and stores nothing. The cost of a message is
+//! given as a multiple of the cost of a request here.
 //!
-//! This file is never to change between releases but to follow renamed functions: figures are compared over years. So there is no
-//! log, no metric, no limit, no watchdog and no router here, and no setting leads here from `serve`. It listens on the loopback
+//! This file must never change between releases except for renamed functions: figures are compared over years. So it
+//! has no log, metric, limit, watchdog or router, and no setting of `serve` leads here. It listens on the loopback
 //! address only, and ends when its standard input does, so that it cannot outlive the benchmark.
 
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use crate::domain::{Moment, Secret};
 use crate::providers::{self, Key, SCHEMES, Source};
 
-/// Serves until standard input ends. The first line on stdout holds the address and says what this is.
+/// Serves until standard input ends. The first line on stdout has the address and identifies the floor.
 pub fn run(secret: Secret) -> anyhow::Result<()> {
     let scheme = &SCHEMES[0];
     let source = Source::new(scheme.kind, scheme, vec![Key::new("WEBHOOK_SECRET", secret)]);
@@ -49,7 +49,7 @@ async fn accept(listener: TcpListener, source: &'static Source) {
     }
 }
 
-/// All that a request must go through before it could be stored.
+/// All steps of a request before it could be stored.
 async fn answer(source: &Source, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     if head.uri.path() != "/webhook" || head.method != Method::POST {

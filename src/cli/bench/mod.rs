@@ -1,5 +1,5 @@
-//! `postroom bench`: what the service costs and how quick it is, on this machine, beside a server that stores nothing. The load, the
-//! data and the floor are all in this program; BENCHMARKS.md says what each figure means.
+//! `postroom bench`: cost and speed of the service on this machine, compared with a server that stores nothing. Load,
+//! data and floor are all in this program; BENCHMARKS.md explains the figures.
 
 mod context;
 mod data;
@@ -30,8 +30,8 @@ use sections::{ingest, latency, memory, overload, reads, shared, startup};
 
 /// Measures this program on this machine, in a temporary folder.
 ///
-/// Starts the service and, beside it, the floor: a server that verifies, parses and answers, and stores nothing. Prints tables
-/// (JSON with --json) on stdout and its progress on stderr. With --database-url it measures replicas on a PostgreSQL server. BENCHMARKS.md says what each figure means.
+/// Starts the service and the floor: a server that verifies, parses and responds, and stores nothing. Prints tables
+/// (JSON with --json) on stdout and progress on stderr. --database-url measures replicas on PostgreSQL
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -41,7 +41,7 @@ pub struct Arguments {
     options: Options,
 }
 
-/// What only the benchmark itself starts.
+/// Commands that only the benchmark itself starts.
 #[derive(Debug, clap::Subcommand)]
 enum Part {
     /// The floor. It stores nothing, listens on the loopback address, and ends with its standard input
@@ -79,13 +79,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Measures one section after the other, and hands each over as a table as soon as it is done.
+/// Measures one section after the other, and prints each as a table as soon as it is done.
 async fn measure(bench: &Bench, url: Option<&str>, done: impl Fn(String)) -> anyhow::Result<Report> {
     let machine = Machine::look(bench.workplace.scratch())?;
     if machine.is_forgetful() {
         bench
             .progress
-            .warn("the working folder is in memory: name one on a disk by --folder, or nothing here is durable");
+            .warn("the working folder is in memory, so nothing is durable: name a folder on a disk with --folder");
     }
     done(report::machine(&machine, &bench.plan));
     let plan = bench.plan.clone();

@@ -1,11 +1,11 @@
-//! How much is measured: a profile, and what was asked for beside it.
+//! How much is measured: a profile, and the given options.
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// What the options say, in full.
+/// The options in full.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// How much is measured: quick takes a minute or two, 1m about five, 10m about an hour
@@ -14,17 +14,17 @@ pub struct Options {
     /// Only these sections
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     only: Vec<Section>,
-    /// Messages in the dataset [default: 100,000, 1,000,000 or 10,000,000, as the profile says]
+    /// Messages in the dataset [default: 100,000, 1,000,000 or 10,000,000, by the profile]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     rows: Option<u64>,
-    /// How often each measurement of ingest is repeated, the floor and the service in turn
+    /// Repetitions of each ingest measurement, alternating floor and service
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
     /// Numbers of keep-alive connections for ingest
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,16,64,256",
         value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: Vec<u16>,
-    /// Messages a second for latency
+    /// Messages per second for latency
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1000,10000",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rates: Vec<u32>,
@@ -43,8 +43,8 @@ pub struct Options {
     /// Another postroom program to measure [default: this one]
     #[arg(long, value_name = "PATH")]
     pub server: Option<PathBuf>,
-    /// Measure replicas on this PostgreSQL server instead: ingest beside pgbench, and reads. Its role must be able to make
-    /// databases, which are dropped afterwards. POSTROOM_BENCH_DATABASE_URL, or the file that
+    /// Measure replicas on this PostgreSQL server instead: ingest, with pgbench, and reads. Its role must be able
+    /// to create databases, which are dropped afterwards. POSTROOM_BENCH_DATABASE_URL, or the file that
     /// POSTROOM_BENCH_DATABASE_URL_FILE names, does the same and keeps a password out of the list of processes
     #[arg(long, value_name = "URL", conflicts_with = "folder")]
     pub database_url: Option<String>,
@@ -57,7 +57,7 @@ pub struct Options {
     pub json: bool,
 }
 
-/// A usual amount.
+/// A preset amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
@@ -73,29 +73,29 @@ pub enum Profile {
     TenMillion,
 }
 
-/// A part that can be measured alone.
+/// A section that can be measured alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Section {
     /// From start to ready, with and without the one-time upgrade
     Startup,
-    /// CPU per message beside the floor, on an empty database and on the dataset
+    /// CPU per message compared with the floor, on an empty database and on the dataset
     Ingest,
-    /// The same on an empty database only: the quickest way to compare two builds
+    /// The same on an empty database only: the fastest way to compare two builds
     IngestEmpty,
     /// Latency at fixed rates
     Latency,
     /// Every kind of read while messages arrive
     Reads,
-    /// Memory at rest and under load
+    /// Memory when idle and under load
     Memory,
-    /// Twice as many messages as can be stored: how long those wait that are, and how many are refused. Only where it is named
+    /// Twice as many messages as can be stored: their waiting time, and the number of refusals. Only if it is named
     Overload,
 }
 
 /// How much is measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
-    /// What the amounts come from.
+    /// The profile of the amounts.
     pub profile: Profile,
     #[serde(skip)]
     sections: Vec<Section>,
@@ -107,7 +107,7 @@ pub struct Plan {
     pub connections: Vec<usize>,
     /// Numbers of replicas, on PostgreSQL.
     pub replicas: Vec<usize>,
-    /// Messages a second of latency.
+    /// Messages per second of latency.
     pub rates: Vec<u32>,
     /// Messages in a round of ingest.
     pub messages: u64,
@@ -118,7 +118,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The profile's amounts, but for what was asked otherwise.
+    /// The profile's amounts, with the given changes.
     pub fn of(options: &Options) -> Self {
         let (rows, messages, requests, seconds) = match options.profile {
             Profile::Quick => (100_000, 20_000, 200, 3),

@@ -1,14 +1,14 @@
-//! Where the benchmark stands, on stderr: a bar on a terminal, a line per step elsewhere.
+//! The progress of the benchmark, on stderr: a bar on a terminal, a line per step elsewhere.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often the bar turns.
+/// Interval of redrawing the bar.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Tells a person what is going on.
+/// Shows the progress to a person.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -35,7 +35,7 @@ impl Progress {
         }
     }
 
-    /// A new step, of so many pieces.
+    /// A new step with this many pieces.
     pub fn step_of(&self, what: &str, pieces: u64) {
         self.step(what);
         self.bar.set_position(0);
@@ -43,12 +43,12 @@ impl Progress {
         self.bar.set_style(style("{spinner} {elapsed_precise} {msg} {wide_bar} {human_pos}/{human_len}"));
     }
 
-    /// So many pieces of the step are done.
+    /// This many pieces of the step are done.
     pub fn reached(&self, pieces: u64) {
         self.bar.set_position(pieces);
     }
 
-    /// Something to be read later too, such as a finished table on stdout.
+    /// Output that stays, such as a finished table on stdout.
     pub fn print(&self, text: &str) {
         self.bar.suspend(|| print!("{text}"));
     }

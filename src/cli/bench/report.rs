@@ -1,4 +1,4 @@
-//! What was measured, as JSON and as tables.
+//! The results, as JSON and as tables.
 
 use std::fmt::Write;
 
@@ -15,16 +15,16 @@ use super::sections::reads::Reads;
 use super::sections::shared::{self, Shared};
 use super::sections::startup::Startup;
 
-/// Everything that was measured, as JSON shows it.
+/// All results, in the form of the JSON.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Of the program that measures.
+    /// Version of the measuring program.
     pub version: &'static str,
-    /// What it was measured on.
+    /// The machine.
     pub machine: Machine,
-    /// How much was measured.
+    /// The amounts.
     pub plan: Plan,
-    /// Every section that was asked for.
+    /// Every requested section.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub startup: Option<Startup>,
     /// The same.
@@ -42,7 +42,7 @@ pub struct Report {
     /// The same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overload: Option<Overload>,
-    /// What was measured on PostgreSQL instead.
+    /// The results on PostgreSQL instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<Shared>,
 }
@@ -81,7 +81,7 @@ pub fn table(title: &str, head: &[&str], rows: &[Vec<String>]) -> String {
                 0 => write!(line, "{cell:<width$}"),
                 _ => write!(line, "  {cell:>width$}"),
             }
-            .expect("a String takes everything");
+            .expect("writing to a String cannot fail");
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -131,7 +131,7 @@ pub fn ingest(rows: &[Row]) -> String {
         &cost.collect::<Vec<_>>(),
     );
     let pace = table(
-        "Ingest: pace and latency in a closed loop; bytes per message",
+        "Ingest: rate and latency in a closed loop; bytes per message",
         &["case, connections", "a second", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "written", "in files"],
         &pace.collect::<Vec<_>>(),
     );
@@ -173,12 +173,12 @@ pub fn startup(startup: &Startup) -> String {
         startup.dataset_rows_per_second.map_or("was there".to_owned(), |rate| format!("{rate:.0} rows a second"));
     let rows = [
         row("dataset made", made),
-        row("bytes a message, the original's file", format!("{:.0}", startup.original_bytes)),
-        row("bytes a message, upgraded", format!("{:.0}", startup.upgraded_bytes)),
+        row("bytes per message, the original's file", format!("{:.0}", startup.original_bytes)),
+        row("bytes per message, upgraded", format!("{:.0}", startup.upgraded_bytes)),
         row("empty database, ready after ms", startup.empty_ready_ms.show(1)),
         row("dataset, first start, ready after ms", format!("{:.0}", startup.first_ready_ms)),
         row("dataset, first start, caught up after ms", format!("{:.0}", startup.first_caught_up_ms)),
-        row("CPU seconds of that", format!("{:.1}", startup.first_cpu_seconds)),
+        row("CPU seconds for that", format!("{:.1}", startup.first_cpu_seconds)),
         row("dataset, next starts, ready after ms", startup.again_ready_ms.show(1)),
     ];
     table(&format!("Start, with {} messages", startup.rows), &["", ""], &rows)
@@ -228,7 +228,7 @@ pub fn shared(shared: &Shared) -> String {
     let show = |figure: &Option<Figure>, digits| figure.map_or("–".to_owned(), |figure| figure.show(digits));
     let row = |row: &shared::Row| {
         let name = match row.case {
-            shared::Case::PgbenchBare => "pgbench, key alone".to_owned(),
+            shared::Case::PgbenchBare => "pgbench, key only".to_owned(),
             shared::Case::PgbenchWhole => "pgbench, all indices".to_owned(),
             shared::Case::Sqlite => "one service on SQLite".to_owned(),
             shared::Case::Replicas(1) => "1 replica".to_owned(),
@@ -270,7 +270,7 @@ pub fn shared(shared: &Shared) -> String {
         text += &table(&title, &head, &shared.ingest.iter().map(row).collect::<Vec<_>>());
     }
     if let Some(bytes) = shared.bytes_per_message {
-        text += &format!("\n{bytes:.0} bytes a message in the filled database, everything derived included\n");
+        text += &format!("\n{bytes:.0} bytes a message in the filled database, including all derived data\n");
     }
     shared.reads.iter().for_each(|measured| text += &reads(measured));
     text
@@ -281,7 +281,7 @@ pub fn overload(overload: &Overload) -> String {
     let Overload { answers, .. } = overload;
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let rows = [
-        row("stored at most, a second", format!("{:.0}", overload.capacity_per_second)),
+        row("maximum stored per second", format!("{:.0}", overload.capacity_per_second)),
         row("due, a second", format!("{:.0}", overload.offered_per_second)),
         row("stored, a second", format!("{:.0}", overload.stored_per_second)),
         row("stored, in all", answers.those_with(200).to_string()),

@@ -18,7 +18,7 @@ pub struct AmbiguousView<'a> {
     pub keys: &'a [String],
 }
 
-/// A message with everything that is known of it.
+/// A message with all its provider data.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FullMessage)]
 pub struct FullMessageView<'a> {
@@ -35,7 +35,7 @@ pub struct FullMessageView<'a> {
     pub text: Option<&'a str>,
     /// When it was accepted.
     pub created_at: &'a str,
-    /// What its provider told: source, provider, kind, media and more; null for messages of the original door.
+    /// The provider data: source, provider, kind, media and more; null for messages of the original source.
     #[schema(required, value_type = Option<Object>)]
     pub details: Option<&'a serde_json::Map<String, Value>>,
     /// Whether `?raw=1` has the raw body.
@@ -43,7 +43,7 @@ pub struct FullMessageView<'a> {
 }
 
 impl<'a> FullMessageView<'a> {
-    /// The message as clients see it.
+    /// The message in the form of the API.
     pub fn new(full: &'a FullMessage) -> Self {
         Self {
             message_id: &full.message.id,
@@ -58,7 +58,7 @@ impl<'a> FullMessageView<'a> {
     }
 }
 
-/// How far a message came.
+/// The delivery of a message.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = MessageStatus)]
 pub struct StatusView<'a> {
@@ -71,7 +71,7 @@ pub struct StatusView<'a> {
     pub statuses: Vec<StatusRecordView<'a>>,
 }
 
-/// A provider's word that a message came so far.
+/// A provider's report of a delivery state.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StatusRecord)]
 pub struct StatusRecordView<'a> {
@@ -79,12 +79,12 @@ pub struct StatusRecordView<'a> {
     pub status: &'static str,
     /// When.
     pub ts: &'a str,
-    /// To whom, if the provider says.
+    /// The recipient, if the provider reports it.
     pub recipient: &'a str,
-    /// Why it failed, or null.
+    /// The reason of a failure, or null.
     #[schema(required)]
     pub error: Option<&'a str>,
-    /// What else the provider said: price, conversation, callback data, details of the error.
+    /// Further data from the provider: price, conversation, callback data, details of the error.
     #[schema(value_type = Object)]
     pub extra: &'a serde_json::Map<String, Value>,
     /// Whether `?raw=1` has the raw body.
@@ -92,7 +92,7 @@ pub struct StatusRecordView<'a> {
 }
 
 impl<'a> StatusView<'a> {
-    /// The statuses as clients see them.
+    /// The statuses in the form of the API.
     pub fn new(status: &'a MessageStatus) -> Self {
         let records = status.records.iter().map(|record| StatusRecordView {
             status: record.state.name(),
@@ -113,12 +113,12 @@ pub struct EventsView<'a> {
     /// The events, the newest first.
     #[schema(max_items = 100)]
     pub data: Vec<EventView<'a>>,
-    /// What `before` has to be for the next page; null when nothing was listed.
+    /// The value of `before` for the next page; null when nothing was listed.
     #[schema(required)]
     pub next_before: Option<i64>,
 }
 
-/// Something that is neither message nor status.
+/// A record that is neither message nor status.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Event)]
 pub struct EventView<'a> {
@@ -128,25 +128,25 @@ pub struct EventView<'a> {
     pub source: &'a str,
     /// The protocol.
     pub provider: &'a str,
-    /// What it is, in the provider's words.
+    /// Its kind, in the provider's words.
     pub kind: &'a str,
     /// What it says.
     #[schema(required)]
     pub body: Option<Value>,
-    /// The message that it is about, in the form of a message with its details: one of our own, an edit, a deletion. Absent where
-    /// it is about none.
+    /// The message that it is about, in the form of a message with its details: our own, an edit, a deletion. Absent
+    /// if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub message: Option<Value>,
     /// When it came.
     pub received_at: &'a str,
-    /// The number of the stored body that brought it, or null.
+    /// The number of the stored body that contains it, or null.
     #[schema(required)]
     pub payload_id: Option<i64>,
 }
 
 impl<'a> EventView<'a> {
-    /// The event as clients see it.
+    /// The event in the form of the API.
     pub fn new(event: &'a StoredEvent) -> Self {
         let read = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
         Self {
@@ -162,7 +162,7 @@ impl<'a> EventView<'a> {
     }
 }
 
-/// How many sent messages are in each state, by recipient.
+/// The number of sent messages in each state, per recipient.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StatusCounts)]
 pub struct StatusCountsView {
@@ -170,7 +170,7 @@ pub struct StatusCountsView {
     pub messages_per_status: Vec<StatusCountView>,
 }
 
-/// A state and how many messages are in it.
+/// A state and its number of messages.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StatusCount)]
 pub struct StatusCountView {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::domain::invalid::Place;
 use crate::domain::{FieldError, Invalid};
 
-/// Everything that is wrong with a body or a query, in the shape of FastAPI (pydantic 2).
+/// All errors of a body or a query, in the shape of FastAPI (pydantic 2).
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Invalid)]
 pub struct InvalidView {
@@ -29,15 +29,15 @@ pub struct InvalidFieldView {
     /// The error in words.
     #[schema(example = "Field required")]
     pub msg: String,
-    /// The value as it came.
+    /// The received value.
     pub input: Value,
-    /// The numbers in the words.
+    /// The numbers of the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ctx: Option<Value>,
 }
 
 impl InvalidView {
-    /// The errors as clients see them.
+    /// The errors in the form of the API.
     pub fn new(errors: &[FieldError]) -> Self {
         Self { detail: errors.iter().map(InvalidFieldView::new).collect() }
     }

@@ -1,11 +1,11 @@
-//! What a message of Telegram's is: it has no type, and says it by the member that it has.
+//! The kind of a message of Telegram: it has no type, only a member with the content.
 
 use serde_json::Value;
 
 use super::super::json::{list, members, text};
 use crate::domain::Kind;
 
-/// Members that say what a message is, in the order in which they decide. What else people send keeps Telegram's word.
+/// Members that decide the kind of a message, in order. Other types keep Telegram's word.
 const KINDS: [(&str, Kind); 24] = [
     ("text", Kind::Text),
     ("photo", Kind::Image),
@@ -37,7 +37,7 @@ const KINDS: [(&str, Kind); 24] = [
 /// Members that are files, and become `media`.
 pub const FILES: [&str; 8] = ["animation", "audio", "document", "photo", "sticker", "video", "video_note", "voice"];
 
-/// Members by which Telegram itself says that something happened.
+/// Members with which Telegram itself reports something.
 const HAPPENED: [&str; 49] = [
     "boost_added",
     "channel_chat_created",
@@ -90,7 +90,7 @@ const HAPPENED: [&str; 49] = [
     "write_access_allowed",
 ];
 
-/// Members of any message that are kept elsewhere, or say how it is shown.
+/// Members of any message that are kept elsewhere, or only concern display.
 const OF_ANY_MESSAGE: [&str; 21] = [
     "business_connection_id",
     "caption",
@@ -115,7 +115,7 @@ const OF_ANY_MESSAGE: [&str; 21] = [
     "text",
 ];
 
-/// Members that say in which connection something was said.
+/// Members with the context of a message.
 pub const CONTEXT: [&str; 23] = [
     "author_signature",
     "business_connection_id",
@@ -142,7 +142,7 @@ pub const CONTEXT: [&str; 23] = [
     "via_bot",
 ];
 
-/// A message has no type: what it is follows from what it has.
+/// A message has no type: the kind follows from its members.
 pub fn kind(part: &Value) -> (Kind, &str) {
     if let Some((name, kind)) = KINDS.iter().find(|(name, _)| part.get(*name).is_some()) {
         let media = list(&part["paid_media"], "paid_media").iter().filter_map(|item| text(item, "type"));
@@ -156,7 +156,7 @@ pub fn kind(part: &Value) -> (Kind, &str) {
     }
 }
 
-/// The members that not every message may have.
+/// Members that only some messages have.
 pub fn own_members(part: &Value) -> impl Iterator<Item = &str> {
     let names = members(part).map(|(name, _)| name.as_str());
     names.filter(|name| !OF_ANY_MESSAGE.contains(name) && !CONTEXT.contains(name))

@@ -1,4 +1,4 @@
-//! Telegram bots: one update a request, with a secret token in a header. The body is not signed.
+//! Telegram bots: one update per request, with a secret token in a header. The body is not signed.
 
 mod kinds;
 
@@ -32,7 +32,7 @@ pub const SCHEME: Scheme = Scheme {
     ..Scheme::BASE
 };
 
-/// Updates that hold a message, and whether it is a later version of one.
+/// Updates with a message, and whether it is a later version of one.
 const MESSAGES: [(&str, bool); 6] = [
     ("message", false),
     ("channel_post", false),
@@ -42,7 +42,7 @@ const MESSAGES: [(&str, bool); 6] = [
     ("edited_business_message", true),
 ];
 
-/// Users that stand in `from` for somebody else: an anonymous administrator of a group, and a channel.
+/// Placeholder users in `from`: for an anonymous administrator of a group, and for a channel.
 const PLACEHOLDERS: [&str; 2] = ["1087968824", "136817688"];
 
 fn parse(source: &Source, update: &Value, now: Moment) -> Parsed {
@@ -67,13 +67,13 @@ fn parse(source: &Source, update: &Value, now: Moment) -> Parsed {
     parsed
 }
 
-/// Whether the business account itself said it. A bot that is connected to one receives both sides of its private chats, and
+/// Whether the business account itself wrote it. A connected bot receives both sides of its private chats, and
 /// such a chat has the id of the customer.
 fn is_own(name: &str, part: &Value) -> bool {
     name.ends_with("business_message") && scalar(&part["from"], "id") != scalar(&part["chat"], "id")
 }
 
-/// The id of the speaker, and the speaker's name. Where a group or a channel speaks, `from` is a placeholder for older programs.
+/// The id and name of the sender. If a group or a channel writes, `from` is a placeholder for older programs.
 fn speaker(part: &Value) -> Option<(String, Option<String>)> {
     let chat = |chat: &Value| Some((scalar(chat, "id")?, owned(chat, "title").or_else(|| profile_name(chat))));
     let user = |from: &Value| (!is_placeholder(from)).then_some((scalar(from, "id")?, profile_name(from)));
@@ -126,7 +126,7 @@ fn recipient(source: &Source) -> Address {
     source.options.to.clone().unwrap_or_else(|| Address::tagged("telegram", source.account()))
 }
 
-/// Somebody changed their reactions to a message. The update lists all that they have now, so the latest one counts.
+/// A person changed their reactions to a message. The update lists all current ones, so the latest one counts.
 fn reaction(source: &Source, part: &Value, number: Option<&str>, now: Moment) -> Option<NewMessage> {
     let chat = scalar(&part["chat"], "id")?;
     let id = format!("{chat}:{}", scalar(part, "message_id")?);
@@ -184,14 +184,14 @@ fn read_context(part: &Value, details: &mut Details) {
     }
 }
 
-/// Members that say something, as they are.
+/// The non-empty members, unchanged.
 fn keep(names: &[&str], part: &Value, details: &mut Details) {
     let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
     let kept = members(part).filter(|(name, value)| names.contains(&name.as_str()) && !is_empty(value));
     details.extra.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
 }
 
-/// What somebody said: the text, the caption, or the words of what has neither.
+/// The text, the caption, or the words of content that has neither.
 fn words(part: &Value) -> Option<String> {
     let said = ["text", "caption"].iter().find_map(|name| part.get(*name)?.as_str()).map(str::to_owned);
     let poll = || lines(&part["poll"], "question", "options");
@@ -208,7 +208,7 @@ fn words(part: &Value) -> Option<String> {
         .or_else(game)
 }
 
-/// A title, and the texts of the entries of a list, one a line.
+/// A title, and the texts of a list, one per line.
 fn lines(part: &Value, title: &str, list_name: &str) -> Option<String> {
     let entries = list(part, list_name).iter().filter_map(|entry| text(entry, "text"));
     let lines: Vec<&str> = text(part, title).into_iter().chain(entries).collect();

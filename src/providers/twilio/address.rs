@@ -2,8 +2,8 @@
 
 use crate::domain::Address;
 
-/// `+E164`, `whatsapp:+E164`, `whatsapp:<BSUID>`, a short code, the name of a company, or an id of another channel, which is no
-/// number, however much it looks like one.
+/// `+E164`, `whatsapp:+E164`, `whatsapp:<BSUID>`, a short code, a company's name, or an id of another channel, which
+/// is never read as a number.
 pub fn address(raw: &str) -> Address {
     let Some((channel, own)) = raw.split_once(':') else { return Address::read(raw) };
     let number = if channel == "whatsapp" { Address::international(own) } else { None };

@@ -1,4 +1,4 @@
-//! Twilio's SMS and WhatsApp: forms signed together with the URL that Twilio was given, answered by TwiML.
+//! Twilio's SMS and WhatsApp: forms signed together with the URL that Twilio has; the response is TwiML.
 
 mod address;
 mod streams;
@@ -34,14 +34,14 @@ pub const SCHEME: Scheme = Scheme {
     ..Scheme::BASE
 };
 
-/// The header that holds the signature.
+/// The header with the signature.
 pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 const SETTINGS_HEADER: &str = "x-twilio-webhooks-signature-settings";
-/// Files of one message that are looked for. Twilio sends ten at most.
+/// Maximum files of one message. Twilio sends at most ten.
 const MEDIA_MAX: usize = 100;
 
-/// The scheme with the account's token (HMAC-SHA1), or, at doors that were made so, the one with shared keys (HMAC-SHA256). The
-/// request never chooses: its settings header is not signed.
+/// The scheme with the account's token (HMAC-SHA1) or, at sources with shared keys, the one with HMAC-SHA256. The
+/// request never selects it: its settings header is not signed.
 fn verify(source: &Source, request: &Request<'_>, _: Moment) -> Result<usize, BadSignature> {
     let value = single(request.headers, SIGNATURE_HEADER)?;
     let (algorithm, key_id) = match (single(request.headers, SETTINGS_HEADER), source.options.shared_keys) {
@@ -88,7 +88,7 @@ fn is_form(headers: &HeaderMap) -> bool {
     plain.eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
-/// The digest that the URL vouches for.
+/// The digest in the signed URL.
 fn body_digest(target: &str) -> Option<String> {
     let query = target.split_once('?')?.1;
     let mut digests = form(query.as_bytes()).into_iter().filter(|(name, _)| name == "bodySHA256");
@@ -126,7 +126,7 @@ fn sign(source: &Source, request: &Request<'_>, _: &str, _: Moment) -> Option<He
     Some(headers)
 }
 
-/// What decides who said what to whom.
+/// The parameters that identify the message, its parties or its content.
 const DECISIVE: [&str; 10] =
     ["AccountSid", "Body", "EventType", "From", "MessageSid", "MessageStatus", "NumMedia", "SmsSid", "SmsStatus", "To"];
 
@@ -139,7 +139,7 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     }
     let (mut parsed, fields) = (Parsed::default(), Fields::read(body.as_bytes()));
     if let Some(name) = fields.contradictory(&DECISIVE) {
-        let why = format!("the parameter {name} came twice, with different values");
+        let why = format!("the parameter {name} is repeated with different values");
         parsed.intake.events.push(element::unreadable(source, &why, &fields.to_value(), now));
         return Ok(parsed);
     }
@@ -163,7 +163,7 @@ fn media_count(fields: &Fields) -> usize {
     fields.get("NumMedia").and_then(|count| count.parse().ok()).unwrap_or(0).min(MEDIA_MAX)
 }
 
-/// Sender, recipient, account, and something said.
+/// Sender, recipient, account, and some content.
 fn is_message(fields: &Fields) -> bool {
     let complete = ["From", "To", "AccountSid"].iter().all(|name| fields.get(name).is_some());
     complete && (fields.given("Body").is_some() || media_count(fields) > 0 || fields.get("MessageType").is_some())
@@ -195,7 +195,7 @@ fn message(source: &Source, fields: &Fields, id: &str, now: Moment) -> Option<Ne
     Some(element::message(details, content, now))
 }
 
-/// Parameters that stand in the message or its details already; all others are kept under Twilio's own names.
+/// Parameters that have fields in the message or its details; all others are kept under Twilio's own names.
 const STANDS_ELSEWHERE: [&str; 14] = [
     "AccountSid",
     "ApiVersion",
@@ -218,7 +218,7 @@ fn is_of_file(name: &str) -> bool {
     number.is_some_and(|number| number.parse().is_ok_and(|number: usize| number < MEDIA_MAX))
 }
 
-/// The file of that number; or several, where its parameter comes several times.
+/// The file of that number; or several, if its parameter is repeated.
 fn files(fields: &Fields, at: usize) -> Vec<Media> {
     let mime_type = fields.owned(&format!("MediaContentType{at}"));
     let file = |url: Option<&String>| Media {
@@ -232,7 +232,7 @@ fn files(fields: &Fields, at: usize) -> Vec<Media> {
     }
 }
 
-/// Parameters of a status callback that stand in the record already.
+/// Parameters of a status callback that have fields in the record.
 const OF_ANY_STATUS: [&str; 9] = [
     "AccountSid",
     "ApiVersion",

@@ -1,4 +1,4 @@
-//! What Twilio sends beside messages and their statuses: webhooks of Conversations, and Event Streams.
+//! Twilio's requests other than messages and their statuses: webhooks of Conversations, and Event Streams.
 
 use serde_json::Value;
 
@@ -18,8 +18,8 @@ pub fn parse(source: &Source, body: &Value, now: Moment) -> Parsed {
     parsed
 }
 
-/// An event of Event Streams, under its type. The account may send the same message to a webhook as well, so it is no second
-/// message of the inbox.
+/// An event of Event Streams, with its type as kind. The account may also send the message to a webhook, so it is
+/// not a second message of the inbox.
 fn cloud_event(source: &Source, part: &Value, now: Moment) -> Event {
     let (Some(_), Some(kind)) = (text(part, "specversion"), text(part, "type")) else {
         return element::event(source, "json", None, part, now);
@@ -53,7 +53,7 @@ fn inbound_message(source: &Source, data: &Value, word: &str, now: Moment) -> Op
     Some(element::message(details, content, now))
 }
 
-/// A webhook of Conversations, under its `EventType`; none if it is anything else.
+/// A webhook of Conversations, with its `EventType` as kind; none for anything else.
 pub fn conversation_event(source: &Source, fields: &Fields, now: Moment) -> Option<Event> {
     let word =
         fields.get("EventType").filter(|word| word.starts_with("on") && fields.get("MessageStatus").is_none())?;
@@ -77,7 +77,7 @@ pub fn conversation_event(source: &Source, fields: &Fields, now: Moment) -> Opti
     })
 }
 
-/// A message of a conversation: by whom it is, is told by the author's address or name; to whom, by the conversation.
+/// A message of a conversation: the author's address or name is the sender, the conversation is the recipient.
 fn conversation_message(source: &Source, part: &Value, word: &str, kind: Kind, now: Moment) -> Option<NewMessage> {
     let (id, account) = (text(part, "MessageSid")?, text(part, "AccountSid")?);
     let conversation = text(part, "ConversationSid")?;

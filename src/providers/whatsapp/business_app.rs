@@ -1,5 +1,5 @@
-//! What comes of a number that is used in the WhatsApp Business app as well (coexistence): messages that the business wrote there,
-//! the past, and the address book. None of it was received by Postroom's side of the number, so all of it becomes events.
+//! Records of a number that is also used in the WhatsApp Business app (coexistence): messages of the business,
+//! the history, and the address book. Postroom's side of the number received none of it, so all of it becomes events.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ pub fn read_echoes(reader: &mut Reader<'_>, line: &Line<'_>, field: &str, value:
     }
 }
 
-/// The conversations of up to half a year before, a thread for each customer. Files of the last weeks follow on their own.
+/// The conversations of up to half a year, a thread for each customer. Files of the last weeks follow separately.
 pub fn read_history(reader: &mut Reader<'_>, line: &Line<'_>, value: &Value) {
     for chunk in list(value, "history") {
         for thread in list(chunk, "threads") {
@@ -51,12 +51,12 @@ fn past_message(line: &Line<'_>, part: &Value, thread: Option<&str>, told: &[(&s
     }
 }
 
-/// To whom a message of the business went.
+/// The recipient of a message of the business.
 fn receiver(part: &Value, thread: Option<&str>) -> Address {
     person(text(part, "to").or(thread), text(part, "to_user_id")).unwrap_or_else(|| Address::tagged("unknown", ""))
 }
 
-/// What was added to the app's address book, or taken out of it.
+/// Changes of the app's address book.
 pub fn read_contacts(reader: &mut Reader<'_>, line: &Line<'_>, value: &Value) {
     for part in list(value, "state_sync") {
         if reader.has_room() {

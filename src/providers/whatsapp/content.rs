@@ -1,11 +1,11 @@
-//! What a WhatsApp message consists of, by its type.
+//! The content of a WhatsApp message, by its type.
 
 use serde_json::Value;
 
 use crate::domain::{Details, Kind, Media};
 use crate::providers::json::{others, owned, text};
 
-/// The sort of message that a type is.
+/// The kind of a message type.
 pub fn kind(provider_kind: &str) -> Kind {
     match provider_kind {
         "contact" => Kind::Contacts,
@@ -17,11 +17,11 @@ pub fn kind(provider_kind: &str) -> Kind {
     }
 }
 
-/// What of a message is read into fields of its own; `type` names the member that holds the content. The rest is kept as it is.
+/// Members of a message that have their own fields; `type` names the one with the content. The rest is kept.
 const READ: &[&str] =
     &["id", "from", "to", "to_user_id", "timestamp", "type", "from_user_id", "group_id", "context", "history_context"];
 
-/// Notes in `details` what the message holds; answers its text.
+/// Records the content of the message in `details`; returns its text.
 pub fn read(part: &Value, provider_kind: &str, details: &mut Details) -> Option<String> {
     let own = part.get(provider_kind).unwrap_or(&Value::Null);
     read_context(&part["context"], details);
@@ -91,14 +91,14 @@ pub fn read(part: &Value, provider_kind: &str, details: &mut Details) -> Option<
     }
 }
 
-/// The message that was changed or taken back.
+/// The message that was changed or deleted.
 fn note_original(own: &Value, name: &str, details: &mut Details) {
     if let Some(original) = text(own, "original_message_id") {
         details.extra.insert(name.to_owned(), original.into());
     }
 }
 
-/// What the message answers, and how it came to be.
+/// The message to which it replies, and its origin.
 fn read_context(context: &Value, details: &mut Details) {
     const FLAGS: [&str; 2] = ["forwarded", "frequently_forwarded"];
     details.reply_to = owned(context, "id");

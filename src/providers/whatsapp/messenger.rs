@@ -1,4 +1,4 @@
-//! Messenger (`object: page`) and Instagram: they sign as WhatsApp does, and a Meta app may send all three to one URL.
+//! Messenger (`object: page`) and Instagram: they sign like WhatsApp, and a Meta app may send all three to one URL.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::domain::{Address, Details, Kind, Media, NewMessage, State, StatusUpda
 use crate::providers::element::{self, Content, message_key};
 use crate::providers::json::{list, members, others, owned, scalar, text};
 
-/// Reads an envelope: messages of a page or of an account, and changes that are no messages (comments, mentions).
+/// Parses an envelope: messages of a page or of an account, and changes that are not messages (comments, mentions).
 pub fn read(reader: &mut Reader<'_>, object: &str, envelope: &Value) {
     let tag = if object == "instagram" { "instagram" } else { "messenger" };
     for entry in list(envelope, "entry") {
@@ -73,7 +73,7 @@ impl Page {
         }
     }
 
-    /// The messages that a receipt is about; none where it names only a time, up to which everything was delivered or read.
+    /// The messages of a receipt; none if it only has a time, up to which everything was delivered or read.
     fn mids<'a>(&self, item: &'a Value) -> Option<Vec<(State, &'a str)>> {
         if item["message"].is_object() {
             return None;
@@ -108,7 +108,7 @@ impl Page {
         scalar(party, "id").map(|id| Address::tagged(self.tag, &id))
     }
 
-    /// What every message has. `key_id` is the id with whatever tells it from others that have it too.
+    /// Common parts of messages. `key_id` is the id with the suffix that makes it unique.
     fn build(
         &self,
         reader: &Reader<'_>,
@@ -158,7 +158,7 @@ impl Page {
         self.build(reader, item, &key_id, details, said)
     }
 
-    /// Another text for a message. The id stays that of the message, so the number of the edit belongs into the key.
+    /// A new text for a message. The id is that of the message, so the key includes the number of the edit.
     fn edit(&self, reader: &Reader<'_>, item: &Value) -> Option<NewMessage> {
         let edit = item.get("message_edit").filter(|edit| edit.is_object())?;
         let id = scalar(edit, "mid")?;
@@ -178,7 +178,7 @@ impl Page {
         self.build(reader, item, &id, details, owned(postback, "title"))
     }
 
-    /// A reaction names the message that it is to, and has no id of its own. Without an emoji it was taken back.
+    /// A reaction names its target message, and has no id of its own. Without an emoji it was removed.
     fn reaction(&self, reader: &Reader<'_>, item: &Value) -> Option<NewMessage> {
         let reaction = item.get("reaction").filter(|reaction| reaction.is_object())?;
         let to = scalar(reaction, "mid")?;
@@ -191,13 +191,13 @@ impl Page {
         self.build(reader, item, &id, details, Some(said.unwrap_or_default()))
     }
 
-    /// An id for what has none: who, and when.
+    /// An id for records without one: person and time.
     fn made_up_id(&self, what: &str, item: &Value) -> Option<String> {
         Some(format!("{what}:{}:{}", scalar(&item["sender"], "id")?, scalar(item, "timestamp")?))
     }
 }
 
-/// What stands beside whatever an item is about.
+/// The context of an item.
 const BESIDE: &[&str] = &["sender", "recipient", "timestamp"];
 
 fn kind(message: &Value, provider_kind: &str) -> Kind {
@@ -222,7 +222,7 @@ fn media(attachment: &Value) -> Option<Media> {
     Some(Media { url: Some(owned(payload, "url")?), id, ..Media::default() })
 }
 
-/// Whether there is nothing to an attachment but its sort and where it is.
+/// Whether an attachment has only a type and a URL.
 fn is_plain(attachment: &Value) -> bool {
     others(attachment, &["type", "payload"]).is_empty() && others(&attachment["payload"], &["url"]).is_empty()
 }

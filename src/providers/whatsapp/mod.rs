@@ -1,5 +1,5 @@
-//! Meta's WhatsApp Business Cloud API: envelopes with many messages, statuses and account events, signed with the app secret.
-//! Messenger and Instagram sign in the same way, and are read here too.
+//! Meta's WhatsApp Business Cloud API: envelopes with many messages, statuses and events, signed with the app secret.
+//! Messenger and Instagram sign in the same way, and are parsed here too.
 
 mod business_app;
 mod content;
@@ -33,7 +33,7 @@ pub const SCHEME: Scheme = Scheme {
     ..Scheme::BASE
 };
 
-/// `hub.mode=subscribe`, the right `hub.verify_token`, and a `hub.challenge` to be said back, each exactly once. The names
+/// `hub.mode=subscribe`, the right `hub.verify_token`, and a `hub.challenge` to return, each exactly once. The names
 /// contain dots.
 pub fn handshake(source: &Source, query: &str) -> Result<Challenge, BadHandshake> {
     let parameters = form(query.as_bytes());
@@ -42,7 +42,7 @@ pub fn handshake(source: &Source, query: &str) -> Result<Challenge, BadHandshake
         match (values.next(), values.next()) {
             (Some(value), None) => Ok(value),
             (None, _) => Err("is missing"),
-            (Some(_), Some(_)) => Err("came more than once"),
+            (Some(_), Some(_)) => Err("occurs more than once"),
         }
     };
     if one("hub.mode").map_err(BadHandshake::Mode)? != "subscribe" {
@@ -60,10 +60,10 @@ pub fn handshake(source: &Source, query: &str) -> Result<Challenge, BadHandshake
     Ok(Challenge(challenge.to_owned()))
 }
 
-/// Said of a token that is another one.
+/// The error for another token.
 const WRONG_TOKEN: &str = "is not the verify token of this source";
 
-/// Reads an envelope. Also of relays that pass it on.
+/// Parses an envelope, also of relays that pass it on.
 pub fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let mut reader = Reader { source, now, parsed: Parsed::default(), count: 0 };
     match text(envelope, "object") {
@@ -91,7 +91,7 @@ fn holds_messages(value: &Value) -> bool {
     ["messages", "statuses"].into_iter().any(|name| value.get(name).is_some_and(Value::is_array))
 }
 
-/// One change: messages and statuses of a number, or something about the account.
+/// One change: messages and statuses of a number, or a change of the account.
 fn read_change(reader: &mut Reader<'_>, entry: &Value, change: &Value) {
     let value = &change["value"];
     let field = text(change, "field").unwrap_or(if holds_messages(value) { "messages" } else { "unknown" });

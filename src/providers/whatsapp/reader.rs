@@ -9,12 +9,12 @@ use crate::providers::element::{self, Content, ELEMENTS_MAX};
 use crate::providers::json::{list, owned, scalar, text};
 use crate::providers::{Parsed, Source};
 
-/// What was read of a body so far.
+/// The part of a body that was parsed so far.
 pub(super) struct Reader<'a> {
     pub source: &'a Source,
     pub now: Moment,
     pub parsed: Parsed,
-    /// How many elements were met. Those beyond the limit of a body are left out.
+    /// Number of elements. Those beyond the limit of a body are left out.
     pub count: usize,
 }
 
@@ -29,7 +29,7 @@ impl Reader<'_> {
         self.parsed.intake.events.push(element::event(self.source, kind, None, part, self.now));
     }
 
-    /// What may be told again in the same words: that of another number, or at another time, is another one.
+    /// A record that may repeat with the same content: for another number, or at another time, it is a new one.
     pub fn occurrence(&mut self, line: &Line<'_>, kind: &str, part: &Value) {
         let occurred = format!("{}:{}", line.number, line.time);
         let event = element::occurrence_event(self.source, kind, None, &occurred, part, self.now);
@@ -40,7 +40,7 @@ impl Reader<'_> {
         self.parsed.intake.events.push(element::unreadable(self.source, why, part, self.now));
     }
 
-    /// A message that does not belong into the inbox, since the business sent it, or long ago.
+    /// A message that does not belong in the inbox, because the business sent it, or because it is history.
     pub fn event_with_message(&mut self, kind: &str, message: Option<NewMessage>, part: &Value) {
         match message {
             Some(message) => {
@@ -52,20 +52,20 @@ impl Reader<'_> {
     }
 }
 
-/// A number of the business, and those who wrote to it.
+/// A number of the business, and its contacts.
 pub(super) struct Line<'a> {
     pub source: &'a Source,
     pub metadata: &'a Value,
     pub contacts: &'a [Value],
     pub number: String,
-    /// When Meta sent the entry; empty where it does not say.
+    /// When Meta sent the entry; empty if it is absent.
     pub time: String,
     pub now: Moment,
 }
 
 impl<'a> Line<'a> {
-    /// Meta always names the number; where a relay leaves it out, the business account has to do, so that its messages land all
-    /// the same.
+    /// Meta always names the number; if a relay leaves it out, the business account replaces it, so that its messages
+    /// are stored.
     pub fn new(source: &'a Source, entry: &Value, value: &'a Value, now: Moment) -> Self {
         let metadata = &value["metadata"];
         let number = scalar(metadata, "phone_number_id").or_else(|| scalar(entry, "id"));
@@ -75,7 +75,7 @@ impl<'a> Line<'a> {
         Self { source, metadata, contacts, number, time, now }
     }
 
-    /// The business's number as it is displayed; where that is no number, the id of it.
+    /// The business's displayed number; if that is not a number, its id.
     pub fn address(&self) -> Address {
         let displayed = text(self.metadata, "display_phone_number").and_then(Address::international);
         let tag = if scalar(self.metadata, "phone_number_id").is_some() { "phone_number_id" } else { "account" };
@@ -87,7 +87,7 @@ impl<'a> Line<'a> {
         self.message(part, sender(part), self.address(), &[])
     }
 
-    /// A message between these two; `told` is what stands beside it.
+    /// A message between these two; `told` has the context.
     pub fn message(&self, part: &Value, from: Address, to: Address, told: &[(&str, Value)]) -> Option<NewMessage> {
         let id = scalar(part, "id")?;
         let provider_kind = text(part, "type").unwrap_or("unknown");
@@ -105,7 +105,7 @@ impl<'a> Line<'a> {
         Some(element::message(details, content, self.now))
     }
 
-    /// The contacts stand beside the messages, in any order: whose they are is told by their ids.
+    /// The contacts are separate from the messages, in any order; their ids assign them.
     pub fn contact(&self, part: &Value) -> Option<&'a Value> {
         let same = |contact: &Value, name: &str, own: &str| {
             text(contact, name).is_some_and(|id| text(part, own).is_some_and(|from| from == id))
@@ -114,14 +114,14 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The phone number where there is one, else the id that is scoped to the business (BSUID). A system message about a changed
+/// The phone number, else the id that is scoped to the business (BSUID). A system message about a changed
 /// number may have neither.
 pub(super) fn sender(part: &Value) -> Address {
     let ids = [text(part, "from_user_id"), text(&part["system"], "user_id"), text(&part["system"], "previous_user_id")];
     person(text(part, "from"), ids.into_iter().flatten().next()).unwrap_or_else(|| Address::tagged("unknown", ""))
 }
 
-/// Somebody at WhatsApp, by number or else by id.
+/// A person at WhatsApp, by number or else by id.
 pub(super) fn person(number: Option<&str>, id: Option<&str>) -> Option<Address> {
     let phone = number.and_then(Address::international);
     phone.or_else(|| id.or(number).map(|id| Address::tagged("bsuid", id)))

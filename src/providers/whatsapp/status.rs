@@ -1,4 +1,4 @@
-//! What became of a sent message, as WhatsApp tells it.
+//! The delivery of a sent message, as WhatsApp reports it.
 
 use serde_json::Value;
 
@@ -8,8 +8,8 @@ use crate::providers::Source;
 use crate::providers::element::{self, message_key};
 use crate::providers::json::{list, others, scalar, text};
 
-/// Reads one element of `statuses`. Those of payments stand among those of messages and often have the id of one, but a payment
-/// that failed says nothing of how far a message came: they are events.
+/// Parses one element of `statuses`. Those of payments are among those of messages and often have a message's id, but a
+/// failed payment says nothing about the delivery of a message: they are events.
 pub fn read(reader: &mut Reader<'_>, number: &str, part: &Value) {
     match text(part, "type") {
         Some("payment") => return reader.event("payment", part),
@@ -23,7 +23,7 @@ pub fn read(reader: &mut Reader<'_>, number: &str, part: &Value) {
     }
 }
 
-/// One status. Those of a group come once per participant, or added up.
+/// One status. Those of a group arrive once per participant, or aggregated.
 fn status(source: &Source, number: &str, part: &Value, now: Moment) -> Option<StatusUpdate> {
     let id = scalar(part, "id")?;
     let state = match text(part, "status")? {
@@ -49,7 +49,7 @@ fn status(source: &Source, number: &str, part: &Value, now: Moment) -> Option<St
     })
 }
 
-/// A participant of a group where one is named, else the person; else the group as a whole.
+/// A participant of a group if one is named, else the person; else the group as a whole.
 fn recipient(part: &Value) -> Option<Address> {
     let named = |name: &str| text(part, name);
     let of_group = named("recipient_type") == Some("group");

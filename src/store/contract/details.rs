@@ -1,4 +1,4 @@
-//! What a store must do with what providers tell beyond the six columns.
+//! The contract for provider data beyond the six columns.
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};

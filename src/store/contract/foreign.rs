@@ -1,5 +1,5 @@
-//! Whatever other programs do to the messages on PostgreSQL, beside and between the steps of counting and indexing: what is answered
-//! is what the table has.
+//! Changes of other programs on PostgreSQL, during and between the steps of counting and indexing: results match
+//! the table.
 
 use futures_util::future::join;
 use tokio_postgres::Client;
@@ -14,9 +14,9 @@ enum Deed {
     Insert(Vec<NewMessage>),
     /// With numbers of arrival of their own, or none.
     Bring(Vec<(NewMessage, Option<i64>)>),
-    /// As replication and restores do it.
+    /// Like replication and restores.
     Replicated(Box<Deed>),
-    /// Everything but the id.
+    /// Everything except the id.
     Change(String, NewMessage),
     Rename(String, String),
     Delete(String),
@@ -27,13 +27,13 @@ enum Deed {
 #[derive(Debug, Clone)]
 enum Step {
     Theirs(Deed),
-    /// In a transaction that goes on until `Close`.
+    /// In a transaction that lasts until `Close`.
     InTransaction(Deed),
     Close(bool),
     Count,
     Index,
     Merge,
-    /// The transaction ends while these are under way, so many round trips after their beginning.
+    /// The transaction ends while these are in progress, this many round trips after their beginning.
     CountWhileItEnds(usize),
     IndexWhileItEnds(usize),
     LookOver,
@@ -42,7 +42,7 @@ enum Step {
 
 struct World<'a> {
     config: &'a PostgresConfig,
-    /// Ours, that of another program, and one that has a transaction open at times.
+    /// Our connection, another program's, and one with a transaction open at times.
     sessions: Vec<Session>,
     counting: Counting,
 }
@@ -77,7 +77,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Compares what is answered with the table, in one snapshot.
+    /// Compares the results with the table, in one snapshot.
     async fn compare(&self, request: &PageRequest) -> Result<(), TestCaseError> {
         let ours = self.ours();
         ours.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
@@ -102,7 +102,7 @@ async fn end(client: &Client, is_kept: bool, after: usize) {
     client.batch_execute(if is_kept { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
 }
 
-/// What is in another's way, or breaks the rules of the table, is not done.
+/// Skips changes that conflict with another one, or violate the table's constraints.
 async fn perform(client: &Client, deed: &Deed) {
     let text = |text: &str| (text.to_owned(), Type::TEXT);
     let (sql, values): (&str, Vec<(String, Type)>) = match deed {

@@ -1,4 +1,4 @@
-//! What the search index of PostgreSQL is made of: merged, compared, and of use wherever its texts lie.
+//! The search index of PostgreSQL: merged, compared, and correct wherever its texts are stored.
 
 use super::*;
 use crate::store::postgres::{Connector, places};

@@ -10,16 +10,16 @@ use super::error::CopyError;
 use super::tally::Day;
 use super::thing::{CHUNK_BODIES, Cell, Sort, Thing};
 
-/// What was done with one sort, and what was compared: all in the source, and those of the same keys in the target.
+/// The result of one table: copied rows, and the comparison of all in the source with the same keys in the target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Copied {
-    /// How many were not in the target before.
+    /// How many were missing in the target.
     pub created: u64,
-    /// What was compared.
+    /// The result of the comparison.
     pub compared: Day,
 }
 
-/// Copies everything beside the messages, and compares it stretch by stretch.
+/// Copies all provider data, and compares them segment by segment.
 pub(super) async fn copy(
     source: &mut End,
     target: &mut End,
@@ -49,7 +49,7 @@ pub(super) async fn copy(
     Ok(result)
 }
 
-/// Bodies that came since the bodies were copied.
+/// Bodies that arrived since the bodies were copied.
 async fn bring_payloads(source: &mut End, target: &mut End, sort: Sort, things: &[Thing]) -> Result<(), CopyError> {
     let wanted: BTreeSet<&[u8]> = things.iter().filter_map(|thing| thing.payload(sort)).collect();
     if wanted.is_empty() {

@@ -2,7 +2,7 @@
 
 /// Rows that are read and written together.
 pub(super) const CHUNK_ROWS: i64 = 10_000;
-/// Bytes of text behind which a chunk has no more rows.
+/// Bytes of text after which a chunk gets no more rows.
 pub(super) const CHUNK_BYTES: i64 = 16 << 20;
 
 /// A row as it is copied: every value as text.
@@ -22,22 +22,22 @@ pub struct Row {
     pub created_at: String,
 }
 
-/// A stretch of the source.
+/// A segment of the source.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
     pub rows: Vec<Row>,
-    /// What stands for rows that are no text, as other programs may have left them in a file.
+    /// Rows that are not text, as other programs may have left them in a file.
     pub odd: Vec<String>,
-    /// Where the stretch ends; none where there was nothing.
+    /// The end of the segment; none if it is empty.
     pub end: Option<i64>,
 }
 
-/// What is being done, for a progress bar.
+/// The present phase, for a progress bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Rows are copied.
     Copying,
-    /// What providers told is copied and compared.
+    /// Provider data are copied and compared.
     Details,
     /// Copied rows are compared.
     Verifying,

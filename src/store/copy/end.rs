@@ -24,7 +24,7 @@ impl End {
         })
     }
 
-    /// Opens the target, and makes it one of ours first, as a start of the service would.
+    /// Opens the target, and creates our objects first, as a start of the service would.
     pub async fn target(config: &StoreConfig) -> Result<Self, CopyError> {
         let store = Store::open(config, Arc::new(Unobserved)).map_err(CopyError::Open)?;
         let closed = tokio::task::spawn_blocking(move || store.close()).await;
@@ -42,7 +42,7 @@ impl End {
         }
     }
 
-    /// A stretch of the rows behind `position` and not behind `last`, in the order of arrival, as far as that is settled.
+    /// A segment of the rows after `position` up to `last`, in the order of arrival, as far as that is settled.
     pub async fn read(&mut self, position: i64, last: i64) -> Result<Chunk, CopyError> {
         match self {
             Self::Sqlite(end) => end.read(position, last),
@@ -50,7 +50,7 @@ impl End {
         }
     }
 
-    /// How far copies from that source have come.
+    /// The position of copies from that source.
     pub async fn position(&mut self, source: &str) -> Result<Option<i64>, CopyError> {
         match self {
             Self::Sqlite(end) => end.position(source),
@@ -58,7 +58,7 @@ impl End {
         }
     }
 
-    /// Stores the rows that are not there, and the place reached, at once. Answers how many were not there.
+    /// Stores the missing rows and the position in one transaction. Returns how many were missing.
     pub async fn write(&mut self, source: &str, rows: &[Row], position: i64) -> Result<u64, CopyError> {
         match self {
             Self::Sqlite(end) => end.write(source, rows, position),
@@ -66,7 +66,7 @@ impl End {
         }
     }
 
-    /// How many there are of a sort.
+    /// The number of rows of a table.
     pub async fn count_things(&self, sort: Sort) -> Result<u64, CopyError> {
         match self {
             Self::Sqlite(end) => end.count_things(sort),
@@ -74,7 +74,7 @@ impl End {
         }
     }
 
-    /// A stretch of a sort, behind a place.
+    /// A segment of a table, after a position.
     pub async fn read_things(&self, sort: Sort, behind: Option<&[Cell]>) -> Result<Vec<Thing>, CopyError> {
         match self {
             Self::Sqlite(end) => end.read_things(sort, behind),
@@ -82,7 +82,7 @@ impl End {
         }
     }
 
-    /// Stores those that are not there. Answers how many were not.
+    /// Stores the missing ones. Returns how many were missing.
     pub async fn write_things(&mut self, sort: Sort, things: &[Thing]) -> Result<u64, CopyError> {
         match self {
             Self::Sqlite(end) => end.write_things(sort, things),
@@ -98,7 +98,7 @@ impl End {
         }
     }
 
-    /// Which of these bodies are there.
+    /// Which of these bodies exist.
     pub async fn known_payloads(&self, digests: &BTreeSet<&[u8]>) -> Result<BTreeSet<Vec<u8>>, CopyError> {
         match self {
             Self::Sqlite(end) => end.known_payloads(digests),

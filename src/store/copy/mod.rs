@@ -22,21 +22,21 @@ pub use error::CopyError;
 pub use tally::{Day, Tally};
 pub use thing::Sort;
 
-/// Ids that are told of rows which the target cannot hold.
+/// Maximum ids that are reported of rows which the target cannot store.
 const TOLD_MAX: usize = 10;
 
-/// What a copy did.
+/// The result of a copy.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
     /// Rows read this time.
     pub read: u64,
-    /// Rows that were not in the target before.
+    /// Rows that were missing in the target.
     pub created: u64,
     /// How many rows could not be copied, and some of them.
     pub odd: (u64, Vec<String>),
-    /// What was compared afterwards.
+    /// The result of the comparison.
     pub tally: Tally,
-    /// What was done with everything beside the messages.
+    /// The result for all provider data.
     pub beside: BTreeMap<Sort, Copied>,
 }
 
@@ -47,7 +47,7 @@ impl Summary {
     }
 }
 
-/// Whether both are one file by two names.
+/// Whether both are the same file under two names.
 fn same_file(one: &Database, other: &Database) -> bool {
     let (Database::Sqlite { path: one }, Database::Sqlite { path: other }) = (one, other) else { return false };
     locate(one).is_ok_and(|one| locate(other).is_ok_and(|other| one == other))

@@ -1,5 +1,5 @@
-//! A PostgreSQL database as one end of a copy: rows go there by COPY into a table of the session, and from there into
-//! `messages`, as far as they are not there yet.
+//! A PostgreSQL database as one end of a copy: COPY fills a temporary table, and a statement inserts the missing
+//! rows into `messages`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -22,16 +22,16 @@ use crate::store::postgres::parameters::Parameters;
 use crate::store::postgres::{Connector, Session, batch};
 
 const COLUMNS: &str = "message_id, from_msisdn, to_msisdn, ts, text, text_exact, created_at";
-/// Bytes that are handed to the server at once.
+/// Bytes that are sent to the server at once.
 const PIECE_BYTES: usize = 1 << 16;
 
-/// Begins the transaction of a stretch that is copied.
+/// Begins the transaction of a copied segment.
 const COPY_BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; \
      CREATE TEMPORARY TABLE IF NOT EXISTS postroom_incoming (place BIGINT, message_id TEXT COLLATE \"C\", \
      from_msisdn TEXT, to_msisdn TEXT, ts TEXT, created_at TEXT, text TEXT, text_exact BYTEA) ON COMMIT DELETE ROWS";
 const COPY_IN: &str = "COPY postroom_incoming \
      (place, message_id, from_msisdn, to_msisdn, ts, created_at, text, text_exact) FROM STDIN";
-/// Sorted like every batch, so that it waits for those of running replicas and never in a circle with them.
+/// Sorted like every batch, so that it never waits in a circle with batches of running replicas.
 const COPY_INSERT: &str = "\
     WITH first AS MATERIALIZED (SELECT postroom_first_arrival() AS number)
     INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, created_at, text, text_exact, arrival)
@@ -145,7 +145,7 @@ impl PostgresEnd {
         Ok(rows.iter().map(|row| thing_of(sort, row)).collect())
     }
 
-    /// Whether the table has the column that a source of an earlier version lacks.
+    /// Whether the table has the column that a database of an earlier version lacks.
     async fn has_added(&self, sort: Sort) -> Result<bool, CopyError> {
         let Some(column) = sort.added() else { return Ok(true) };
         let sql = "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped";
@@ -201,7 +201,7 @@ impl PostgresEnd {
     }
 }
 
-/// The first columns of things, each as the server takes it.
+/// The first columns of rows, each in the server's type.
 fn columns_of<'a>(things: &'a [Thing], columns: &[(&'static str, Holds)]) -> Parameters<'a> {
     let mut parameters = Parameters::new();
     for (at, (name, holds)) in columns.iter().enumerate() {

@@ -102,7 +102,7 @@ impl SqliteEnd {
         Ok(found)
     }
 
-    /// A file of an earlier version has no tables for what providers told.
+    /// A file of an earlier version has no tables for provider data.
     fn has_table(&self, sort: Sort) -> Result<bool, CopyError> {
         let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         Ok(self.connection.query_row(sql, [sort.table()], |row| row.get(0))?)
@@ -247,7 +247,7 @@ impl ToSql for Cell {
     }
 }
 
-/// A row as text, numbers too; none where a value is no text, or absent where it must not be.
+/// A row as text, including numbers; none if a value is not text, or missing where it is required.
 fn row_of(row: &StoredRow<'_>) -> rusqlite::Result<Option<Row>> {
     let text = |column| -> rusqlite::Result<Option<String>> {
         Ok(match row.get_ref(column)? {
@@ -266,7 +266,7 @@ fn row_of(row: &StoredRow<'_>) -> rusqlite::Result<Option<Row>> {
     Ok(all.map(|((((id, from), to), ts), created_at)| Row { id, from, to, ts, text: content, created_at }))
 }
 
-/// Whether a value other than the text holds NUL, which no text of PostgreSQL can.
+/// Whether a value other than the text contains NUL, which PostgreSQL's texts cannot contain.
 fn has_nul(row: &Row) -> bool {
     [&row.id, &row.from, &row.to, &row.ts, &row.created_at].iter().any(|value| value.contains('\0'))
 }

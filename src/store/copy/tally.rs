@@ -1,4 +1,4 @@
-//! What was compared after a copy: for each day the number of messages and a sum over their content, on both sides.
+//! The comparison after a copy: for each day the number of messages and a sum over their content, on both sides.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::chunk::Row;
 /// Sums by day (the first ten characters of `ts`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// What the source has, and what the target has of that.
+    /// The source's values, and the target's for the same ids.
     pub days: BTreeMap<String, Day>,
 }
 
@@ -20,9 +20,9 @@ pub struct Day {
     pub source_messages: u64,
     /// Of these, messages in the target.
     pub target_messages: u64,
-    /// A sum over the content of the former, whatever their order.
+    /// An order-free sum over the content of the source's messages.
     pub source_sum: u64,
-    /// The same over the latter.
+    /// The same for the target's.
     pub target_sum: u64,
 }
 
@@ -46,7 +46,7 @@ impl Day {
 }
 
 impl Tally {
-    /// Adds a stretch of the source, and what the target has under the same ids.
+    /// Adds a segment of the source, and the target's rows with the same ids.
     pub(super) fn add(&mut self, source: &[Row], target: &[Row]) {
         for row in source {
             let day = self.days.entry(day_of(row)).or_default();

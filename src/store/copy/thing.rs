@@ -3,23 +3,23 @@
 use super::chunk::CHUNK_ROWS;
 use super::tally::{Value, row_sum};
 
-/// Bodies, and events, which have some too, that are read and written together.
+/// Bodies, and events, which contain some too, that are read and written together.
 pub(super) const CHUNK_BODIES: i64 = 100;
 
-/// What sort of thing.
+/// The table of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sort {
     /// Raw bodies.
     Payloads,
     /// Details of messages.
     Details,
-    /// What became of sent messages.
+    /// Statuses of sent messages.
     Statuses,
     /// Everything else.
     Events,
 }
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holds {
     Text,
@@ -36,19 +36,19 @@ pub(super) enum Cell {
     Bytes(Vec<u8>),
 }
 
-/// A thing: its columns, then the digest of the body that brought it.
+/// A row: its columns, then the digest of its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Thing {
     pub cells: Vec<Cell>,
-    /// Where it stands in its table.
+    /// Its position in its table.
     pub place: Vec<Cell>,
 }
 
 impl Sort {
-    /// In the order in which they are copied: what others refer to is there before.
+    /// In the order of copying: referenced rows come first.
     pub const ALL: [Self; 4] = [Self::Payloads, Self::Details, Self::Statuses, Self::Events];
 
-    /// What people call them.
+    /// Display names.
     pub fn name(self) -> &'static str {
         match self {
             Self::Payloads => "bodies",
@@ -67,7 +67,7 @@ impl Sort {
         }
     }
 
-    /// The columns that are the same in every database. Numbers of bodies are not: their digests stand for them.
+    /// The columns that are the same in every database. Numbers of bodies are not: their digests replace them.
     pub(super) fn columns(self) -> &'static [(&'static str, Holds)] {
         use Holds::{Bytes, Number, Text};
         match self {
@@ -107,7 +107,7 @@ impl Sort {
         }
     }
 
-    /// The column that a source of an earlier version lacks.
+    /// The column that a database of an earlier version lacks.
     pub(super) fn added(self) -> Option<&'static str> {
         match self {
             Self::Payloads | Self::Details => None,
@@ -116,17 +116,17 @@ impl Sort {
         }
     }
 
-    /// How many of the first columns tell one from another.
+    /// How many of the first columns form the key.
     pub(super) fn key_columns(self) -> usize {
         if self == Self::Statuses { 3 } else { 1 }
     }
 
-    /// Whether each was brought by a body.
+    /// Whether each belongs to a body.
     pub(super) fn has_payload(self) -> bool {
         self != Self::Payloads
     }
 
-    /// The columns of the order in which they are read, and what these hold.
+    /// The columns of the reading order, and their types.
     pub(super) fn order(self) -> &'static [(&'static str, Holds)] {
         match self {
             Self::Payloads => &[("payload_id", Holds::Number)],
@@ -135,8 +135,8 @@ impl Sort {
         }
     }
 
-    /// The columns for a SELECT from the table under the name `t`: those of a thing, the digest, and its place. An added column
-    /// that the table lacks is null.
+    /// The columns for a SELECT from the table under the name `t`: those of a row, the digest, the position. A missing
+    /// added column is null.
     pub(super) fn selected(self, has_added: bool) -> String {
         let columns = self.columns().iter().map(|(name, _)| match self.added() {
             Some(added) if added == *name && !has_added => "CAST(NULL AS TEXT)".to_owned(),
@@ -166,12 +166,12 @@ impl Thing {
         Self { cells, place }
     }
 
-    /// What tells it from others.
+    /// Its key.
     pub fn key(&self, sort: Sort) -> &[Cell] {
         &self.cells[..sort.key_columns()]
     }
 
-    /// The digest of the body that brought it.
+    /// The digest of its body.
     pub fn payload(&self, sort: Sort) -> Option<&[u8]> {
         match self.cells.last() {
             Some(Cell::Bytes(digest)) if sort.has_payload() => Some(digest),

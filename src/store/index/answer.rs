@@ -1,4 +1,4 @@
-//! Pages and totals over segments and what is in none of them.
+//! Pages and totals over segments and tail rows.
 
 use std::collections::BinaryHeap;
 use std::io;
@@ -9,30 +9,30 @@ use super::search::{Candidates, Question};
 use super::segment::Texts;
 use crate::domain::Needle;
 
-/// Texts that are looked at between two looks at the clock.
+/// Texts that are checked between two checks of the clock.
 const LOOKS_TOGETHER: usize = 256;
-/// Arrivals that are looked at together.
+/// Arrivals that are checked together.
 const ARRIVALS_TOGETHER: usize = 4 << 10;
 
-/// What is read: segments, and the messages that the filter lets through among those that no segment holds, in order.
+/// The input of a read: segments, and the matching messages that no segment holds, in order.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
-    /// The segments, none of which holds a message of another.
+    /// The segments; no message is in two of them.
     pub members: &'a [Member],
     /// The rest.
     pub loose: &'a [Loose],
 }
 
-/// Where a page begins.
+/// The start of a page.
 #[derive(Debug, Clone, Copy)]
 pub enum From<'a> {
-    /// After so many.
+    /// After this many.
     Offset(u64),
-    /// Behind this place.
+    /// After this place.
     Place(&'a [u8]),
-    /// In the order of arrival, behind this row.
+    /// In the order of arrival, after this row.
     Row(i64),
-    /// In the order of arrival, after so many.
+    /// In the order of arrival, after this many.
     Arrivals(u64),
 }
 
@@ -41,28 +41,28 @@ pub enum From<'a> {
 pub struct Hit {
     /// It.
     pub message: Loose,
-    /// The hash of all that its row said when it was taken in; none of a loose one.
+    /// The hash of its row when it was indexed; none for a tail row.
     pub hash: Option<u32>,
 }
 
 /// Part of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Messages in order, as many as were wanted if there are so many.
+    /// Messages in order, as many as requested if there are enough.
     pub messages: Vec<Hit>,
-    /// How many there are in all.
+    /// The total.
     pub total: u64,
     /// Whether there may be more.
     pub total_is_bound: bool,
 }
 
-/// How far to go with messages whose texts have to be looked at.
+/// How many candidates to check when texts have to be checked.
 pub struct Looks<'a> {
-    /// What is looked for.
+    /// The search term.
     pub needle: Option<&'a Needle>,
-    /// Whether counting has taken long enough; never, where the total must be exact.
+    /// Whether counting has taken long enough; never, if the total must be exact.
     pub is_enough: &'a dyn Fn() -> bool,
-    /// An error, when all of it takes too long.
+    /// An error at the deadline.
     pub go_on: &'a dyn Fn() -> io::Result<()>,
 }
 
@@ -74,7 +74,7 @@ impl Looks<'_> {
 }
 
 impl View<'_> {
-    /// At most `count` messages, and how many there are.
+    /// At most `count` messages, and the total.
     pub fn part(&self, question: &Question, from: From<'_>, count: usize, looks: &Looks<'_>) -> io::Result<Part> {
         let mut found = Vec::with_capacity(self.members.len());
         let mut part = Part { total: self.loose.len() as u64, ..Part::default() };
@@ -103,7 +103,7 @@ impl View<'_> {
         Ok(listing.part)
     }
 
-    /// The least rows behind `row`: each with its segment and rank there, or its place among the loose ones.
+    /// The least rows above `row`: each with its segment and rank there, or its position among the tail rows.
     fn next_arrivals(
         &self,
         found: &[Candidates<'_>],
@@ -219,7 +219,7 @@ impl Listing<'_> {
     }
 }
 
-/// Looks at candidates until all are looked at or it is enough. Answers which of them are right, and whether these are all.
+/// Checks candidates until all are checked or it is enough. Returns those that match, and whether all were checked.
 fn look(member: &Member, candidates: &Candidates<'_>, looks: &Looks<'_>) -> io::Result<(Vec<u32>, bool)> {
     let mut certain = Vec::new();
     let mut texts = member.segment.texts();
@@ -283,7 +283,7 @@ mod tests {
         (row as u32).wrapping_mul(0x9e37_79b9)
     }
 
-    /// The messages of a part; the hash of each is that of its row.
+    /// The messages of a slice; the hash of each is the hash of its row.
     fn listed(part: &Part) -> Vec<Loose> {
         for Hit { message, hash: found } in &part.messages {
             assert!(found.is_none_or(|found| found == hash(message.row)));

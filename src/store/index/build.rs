@@ -1,4 +1,4 @@
-//! From messages to a segment.
+//! Building a segment from messages.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -9,24 +9,24 @@ use super::grams::{self, Gram};
 use super::segment::{Section, SegmentWriter};
 use crate::domain::fold::fold_into;
 
-/// What the index has to know of a message.
+/// The data of a message that the index needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Its number in the table.
+    /// Its row number in the table.
     pub row: i64,
-    /// Its place in the order, of `key::place`.
+    /// Its place in the order, from `key::place`.
     pub place: Vec<u8>,
-    /// Who sent it, of `key::single`.
+    /// The sender, from `key::single`.
     pub sender: Vec<u8>,
-    /// To whom it went, likewise.
+    /// The recipient, likewise.
     pub recipient: Vec<u8>,
-    /// What it says.
+    /// The text.
     pub text: Option<String>,
-    /// A hash of all that the row says, as it is stored.
+    /// A hash of the whole stored row.
     pub hash: u32,
 }
 
-/// Builds a segment of messages, which need not be in order yet.
+/// Builds a segment of messages, in any order.
 pub fn build<W: Write>(mut rows: Vec<Row>, to: W) -> io::Result<W> {
     rows.sort_unstable_by(|a, b| (&a.place, a.row).cmp(&(&b.place, b.row)));
     let mut writer = SegmentWriter::new(to);
@@ -47,13 +47,13 @@ pub fn build<W: Write>(mut rows: Vec<Row>, to: W) -> io::Result<W> {
     writer.finish()
 }
 
-/// Lists of ranks under construction. All are kept in one sequence until the end: a list for each of tens of thousands of
-/// grams would cost more to allocate than to fill.
+/// Lists of ranks under construction. All are in one sequence until the end: allocating a list for each of thousands
+/// of grams would cost more than filling it.
 struct Lists<K> {
     numbers: HashMap<K, u32, RandomState>,
-    /// By number of the list: the rank that was last added, and how many were.
+    /// By number of the list: the last rank that was added, and the number of ranks.
     last: Vec<(u32, u32)>,
-    /// What was added: list and rank.
+    /// The additions: list and rank.
     added: Vec<(u32, u32)>,
 }
 
@@ -64,7 +64,7 @@ impl<K> Default for Lists<K> {
 }
 
 impl<K: std::hash::Hash + Ord + Copy> Lists<K> {
-    /// Adds a rank to a list, unless it is its last already. Ranks come in ascending order.
+    /// Adds a rank to a list, unless it is its last one already. Ranks arrive in ascending order.
     fn add(&mut self, key: K, rank: u32) {
         let number = *self.numbers.entry(key).or_insert_with(|| {
             self.last.push((u32::MAX, 0));

@@ -22,7 +22,7 @@ pub fn new_file(path: &Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(true).mode(OWNER_ONLY).open(path)
 }
 
-/// Makes a folder where there is none, and those that lead to it, for its owner alone.
+/// Creates a folder if it is missing, and its parents, for its owner alone.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(OWNER_ONLY_FOLDER).create(path)
 }
@@ -41,7 +41,7 @@ impl NewFile {
         Self { path, number }
     }
 
-    /// Writes it and makes it safe on disk.
+    /// Writes it and makes it durable.
     pub fn write(&self, write: impl FnOnce(NewFileWriter) -> io::Result<NewFileWriter>) -> io::Result<Source> {
         let file = File::options().read(true).write(true).create_new(true).mode(OWNER_ONLY).open(&self.path)?;
         let written = write(BufWriter::with_capacity(WRITE_BUFFER_BYTES, Steady { file, unsynced: 0 }))?;
@@ -51,7 +51,7 @@ impl NewFile {
     }
 }
 
-/// What a new file is written through.
+/// The writer of a new file.
 pub type NewFileWriter = BufWriter<Steady>;
 
 /// A file that is synced as it grows. Hundreds of megabytes synced at once would delay all other syncs for seconds, those of

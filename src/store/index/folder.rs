@@ -1,6 +1,6 @@
-//! The index on disk: a folder beside the database with a file per segment, and a manifest that names those that count. A
-//! crash leaves the manifest of before or after a change, and files that nobody names, which are removed. Every byte is
-//! under a checksum: of the manifest in its last line, of the files part by part. A damaged one is noticed when it is read.
+//! The index on disk: a folder next to the database with a file per segment, and a manifest that names the valid ones.
+//! A crash leaves the manifest before or after a change, and unnamed files, which are removed. A checksum covers
+//! every byte: of the manifest in its last line, of the files part by part. A read detects a damaged one.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
@@ -24,7 +24,7 @@ const SUFFIX: &str = ".part";
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Locked as long as it is open.
+    /// Locked while it is open.
     _lock: File,
     next: u64,
     /// Files that no manifest names yet.
@@ -45,13 +45,13 @@ impl Folder {
         entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
     }
 
-    /// Whether there is anything in a folder that was made from messages.
+    /// Whether a folder contains anything built from messages.
     pub fn has_segments(path: &Path) -> bool {
         let mut entries = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
         entries.any(|path| path.ends_with(MANIFEST) || path.extension().is_some_and(|ending| ending == &SUFFIX[1..]))
     }
 
-    /// Makes the folder where it is absent, and takes it; none if another process has it.
+    /// Creates the folder if it is missing, and locks it; none if another process has it.
     pub fn take(path: PathBuf) -> io::Result<Option<Self>> {
         make_folder(&path)?;
         let lock = new_file(&path.join("lock"))?;
@@ -62,28 +62,28 @@ impl Folder {
         }
     }
 
-    /// What the manifest names, with its samples. An error if there is none (`NotFound`), it is of another version
-    /// (`Unsupported`), or anything is absent or damaged (`InvalidData`).
+    /// The contents of the manifest, with its samples. An error if there is none (`NotFound`), it has another version
+    /// (`Unsupported`), or anything is missing or damaged (`InvalidData`).
     pub fn load(path: &Path) -> io::Result<(State, Vec<Sample>)> {
         let manifest = Manifest::decode(&fs::read(path.join(MANIFEST))?)?;
         let open = |file: u64| match File::open(file_path(path, file)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(damaged("a file is absent")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(damaged("a file is missing")),
             opened => opened.map(Source::File),
         };
         let mut members = Vec::new();
         for listed in &manifest.segments {
             let segment = Segment::open(open(listed.file)?)?;
             if segment.checksum() != listed.checksum {
-                return Err(damaged("a file is not the one that the manifest names"));
+                return Err(damaged("a file is not the file that the manifest names"));
             }
             if !listed.dead.is_sorted() || listed.dead.last().is_some_and(|last| *last >= segment.count()) {
-                return Err(damaged("the manifest names what a segment does not have"));
+                return Err(damaged("the manifest does not match a segment"));
             }
             members.push(Member { segment: Arc::new(segment), dead: Arc::new(listed.dead.clone()) });
         }
         let senders = CountTable::open(open(manifest.senders)?)?;
         if senders.checksum() != manifest.senders_checksum {
-            return Err(damaged("a file is not the one that the manifest names"));
+            return Err(damaged("a file is not the file that the manifest names"));
         }
         let state = State {
             epoch: manifest.epoch,
@@ -101,8 +101,8 @@ impl Folder {
         Ok((state, manifest.samples))
     }
 
-    /// Makes everything that a state knows safe on disk, and answers the state as it is then: nothing of it only in memory. `tie` gives
-    /// the database a new name when the files are there, and returns it: the manifest is written under this name.
+    /// Makes the whole state durable, and returns the state with all segments in files. `tie` gives the
+    /// database a new name when the files exist, and returns it: the manifest is written with this name.
     pub fn save(
         &mut self,
         state: &State,
@@ -149,7 +149,7 @@ impl Folder {
         File::open(&self.path)?.sync_all()
     }
 
-    /// A number for a new file, which stays until a manifest names it or it is given up.
+    /// A number for a new file, reserved until a manifest names it or it is abandoned.
     pub fn reserve(&mut self) -> NewFile {
         while file_path(&self.path, self.next).exists() {
             self.next += 1;
@@ -170,10 +170,10 @@ impl Folder {
 
     fn give_up<T>(&mut self, number: u64, result: io::Result<T>) -> io::Error {
         self.release(number);
-        result.err().unwrap_or_else(|| io::Error::other("the file was given up"))
+        result.err().unwrap_or_else(|| io::Error::other("the file was abandoned"))
     }
 
-    /// Removes the files that nobody needs.
+    /// Removes the files without a reference.
     fn sweep(&self, named: &BTreeSet<u64>) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
@@ -185,7 +185,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Forgets everything on disk.
+    /// Removes everything on disk.
     pub fn clear(&mut self) -> io::Result<()> {
         match fs::remove_file(self.path.join(MANIFEST)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -228,7 +228,7 @@ mod tests {
         Ok("name".to_owned())
     }
 
-    /// A folder with two segments, in one of which a message is dead.
+    /// A folder with two segments, one with a deleted message.
     fn saved(path: &Path) {
         let mut folder = Folder::take(path.to_owned()).unwrap().expect("nobody else has it");
         let mut state = State::empty(home(), 3);

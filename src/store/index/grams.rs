@@ -1,17 +1,17 @@
-//! What the search index knows of a text: its grams, three neighbouring code points of the folded text. The text's end
+//! The search index's view of a text: its grams, three consecutive code points of the folded text. The text's end
 //! counts as up to two more, so each code point begins exactly one gram, and a term of one or two code points is the
-//! beginning of some.
+//! prefix of some.
 
-/// Three code points, 21 bits each, each raised by one; 0 is behind the end of the text.
+/// Three code points, 21 bits each, each raised by one; 0 is after the end of the text.
 pub type Gram = u64;
 
 const BITS: u32 = 21;
 const MASK: u64 = (1 << (2 * BITS)) - 1;
 
-/// Code points that a gram holds.
+/// Code points of a gram.
 pub const GRAM_LENGTH: usize = 3;
 
-/// Calls `found` for the gram that begins at each code point of a folded text, in order, repetitions included.
+/// Calls `found` for the gram that begins at each code point of a folded text, in order, including repetitions.
 pub fn of_text(folded: &str, mut found: impl FnMut(Gram)) {
     let mut window = 0;
     let mut taken = 0;
@@ -31,14 +31,14 @@ pub fn of_text(folded: &str, mut found: impl FnMut(Gram)) {
     }
 }
 
-/// What to look up for a search term.
+/// The lists to look up for a search term.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
     /// One or two code points: every gram from the first to the last of these.
     Beginning(Gram, Gram),
-    /// Three: exactly this gram. What has it contains the term.
+    /// Three: exactly this gram. A text with it contains the term.
     Exact(Gram),
-    /// More: all of these, each once. What has them all may contain the term.
+    /// More: all of these, each once. A text with all of them may contain the term.
     All(Vec<Gram>),
 }
 

@@ -1,7 +1,7 @@
-//! Stored values as byte strings that sort as SQLite sorts the values: nothing before numbers, numbers before texts, texts
+//! Stored values as byte strings that sort like SQLite's values: NULL before numbers, numbers before texts, texts
 //! before blobs, texts and blobs bytewise.
 
-/// A value of a row, as it is stored. Rows of other programs may hold anything.
+/// A stored value of a row. Rows of other programs may contain any value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<'a> {
     /// NULL.
@@ -21,7 +21,7 @@ const NUMBER: u8 = 2;
 const TEXT: u8 = 3;
 const BLOB: u8 = 4;
 
-/// Appends a value. What follows does not disturb the order: the end of a text sorts before any further byte of it.
+/// Appends a value. Following bytes do not disturb the order: the end of a text sorts before any further byte of it.
 pub fn put(value: Value<'_>, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.push(NULL),
@@ -62,14 +62,14 @@ pub fn place(ts: Value<'_>, id: Value<'_>) -> Vec<u8> {
     key
 }
 
-/// One value by itself: a sender, or the beginning of every place with this `ts`.
+/// A single value: a sender, or the prefix of every place with this `ts`.
 pub fn single(value: Value<'_>) -> Vec<u8> {
     let mut key = Vec::new();
     put(value, &mut key);
     key
 }
 
-/// How many bytes the value at the front of a key takes; all of them, where it is cut off.
+/// The length of the first value of a key; the whole length if the value is cut off.
 pub fn length_of_first(key: &[u8]) -> usize {
     match key.first() {
         Some(&TEXT | &BLOB) => {
@@ -88,7 +88,7 @@ pub fn length_of_first(key: &[u8]) -> usize {
     }
 }
 
-/// The bytes of the text or blob at the front of a key, if it is one.
+/// The bytes of the first value of a key, if it is a text or a blob.
 pub fn text_of(key: &[u8]) -> Option<Vec<u8>> {
     let (&tag, rest) = key.split_first()?;
     if tag != TEXT && tag != BLOB {
@@ -118,7 +118,7 @@ mod tests {
         prop::collection::vec(prop::sample::select(vec![0, 1, 2, 0x61, 0xfe, 0xff]), 0..5)
     }
 
-    /// Kind 0 is nothing, 1 and 2 are numbers, 3 a text, 4 a blob.
+    /// Kind 0 is NULL, 1 and 2 are numbers, 3 a text, 4 a blob.
     fn value<'a>(kind: u8, number: i64, bytes: &'a [u8]) -> Value<'a> {
         match kind {
             0 => Value::Null,

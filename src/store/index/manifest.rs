@@ -9,10 +9,10 @@ use super::source::damaged;
 use super::state::State;
 use crate::domain::fold::UNICODE_VERSION;
 
-/// The form of the manifest; another one is not read, and the index is built anew.
+/// The format of the manifest; another one is not read, and the index is rebuilt.
 const VERSION: u32 = 3;
 
-/// A message of the table with a hash of what it says, to tell whether a database is the one that an index was made from.
+/// A message of the table with a hash of its values, to detect whether an index was built from a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// Its row.
@@ -25,7 +25,7 @@ pub struct Sample {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     version: u32,
-    /// Of the folding: texts that fold otherwise have other grams.
+    /// Version of the folding: another one gives other grams.
     unicode: (u64, u64, u64),
     pub epoch: String,
     pub tie: String,
@@ -36,13 +36,13 @@ pub(crate) struct Manifest {
     pub row: i64,
     pub note: i64,
     pub senders: u64,
-    /// The checksum of the senders' file, which tells it from one of another time under the same number.
+    /// The checksum of the senders' file, which distinguishes it from an older file with the same number.
     pub senders_checksum: u32,
     pub segments: Vec<Listed>,
     pub samples: Vec<Sample>,
 }
 
-/// What every form of the manifest begins with.
+/// The first member of every format of the manifest.
 #[derive(Debug, Deserialize)]
 struct Versioned {
     version: u32,
@@ -52,7 +52,7 @@ struct Versioned {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Listed {
     pub file: u64,
-    /// As that of the senders.
+    /// Like that of the senders.
     pub checksum: u32,
     pub dead: Vec<u32>,
 }
@@ -86,14 +86,14 @@ impl Manifest {
 
     /// Reads what `encode` made. Bytes without a second line are of the first version, which had no checksum.
     pub fn decode(bytes: &[u8]) -> io::Result<Self> {
-        let other_version = || io::Error::new(io::ErrorKind::Unsupported, "the manifest is of another version");
+        let other_version = || io::Error::new(io::ErrorKind::Unsupported, "the manifest has another version");
         let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
         if line.len() == bytes.len() && serde_json::from_slice::<Versioned>(bytes).is_ok_and(|it| it.version < VERSION)
         {
             return Err(other_version());
         }
         if with_checksum(line.to_vec()) != bytes {
-            return Err(damaged("the checksum of the manifest does not fit"));
+            return Err(damaged("the checksum of the manifest does not match"));
         }
         if serde_json::from_slice::<Versioned>(line)?.version != VERSION {
             return Err(other_version());

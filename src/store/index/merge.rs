@@ -1,4 +1,4 @@
-//! From several segments to one, without what is dead.
+//! Merging several segments into one, without deleted messages.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use super::segment::{ListReader, Section, Segment, SegmentWriter};
 use super::table::Table;
 
-/// A segment, and the ranks in it that do not count any more, ascending.
+/// A segment, and its deleted ranks, ascending.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// The segment.
     pub segment: Arc<Segment>,
-    /// What is dead in it.
+    /// The deleted ranks.
     pub dead: Arc<Vec<u32>>,
 }
 
 impl Member {
-    /// A segment in which everything counts.
+    /// A segment without deleted messages.
     pub fn new(segment: Segment) -> Self {
         Self { segment: Arc::new(segment), dead: Arc::default() }
     }
@@ -27,10 +27,10 @@ impl Member {
     }
 }
 
-/// No rank: the message is dead.
+/// Not a rank: the message is deleted.
 const NO_RANK: u32 = u32::MAX;
 
-/// Writes one segment with everything that counts in `members`.
+/// Writes one segment with all messages of `members` that count.
 pub fn merge<W: Write>(members: &[Member], to: W) -> io::Result<W> {
     let mut writer = SegmentWriter::new(to);
     let ranks = merge_messages(members, &mut writer)?;
@@ -40,7 +40,7 @@ pub fn merge<W: Write>(members: &[Member], to: W) -> io::Result<W> {
     writer.finish()
 }
 
-/// Merges the messages, and answers the new rank of each old one, by member.
+/// Merges the messages, and returns the new rank of each old one, by member.
 fn merge_messages<W: Write>(members: &[Member], writer: &mut SegmentWriter<W>) -> io::Result<Vec<Vec<u32>>> {
     let mut ranks: Vec<Vec<u32>> =
         members.iter().map(|member| Vec::with_capacity(member.segment.count() as usize)).collect();
@@ -69,7 +69,7 @@ fn merge_messages<W: Write>(members: &[Member], writer: &mut SegmentWriter<W>) -
     Ok(ranks)
 }
 
-/// Merges the lists of a section; a key that all have lost is left out.
+/// Merges the lists of a section; a key without remaining ranks is left out.
 fn merge_lists<W: Write>(
     members: &[Member],
     ranks: &[Vec<u32>],
@@ -100,7 +100,7 @@ fn merge_lists<W: Write>(
     Ok(())
 }
 
-/// Which head has the least key, and which the least of the others.
+/// The head with the least key, and the least key of the others.
 fn least_two(heads: &[Head<'_>]) -> Option<(usize, Option<usize>)> {
     let (mut first, mut second): (Option<usize>, Option<usize>) = (None, None);
     for (at, head) in heads.iter().enumerate().filter(|(_, head)| !head.ended) {
@@ -114,7 +114,7 @@ fn least_two(heads: &[Head<'_>]) -> Option<(usize, Option<usize>)> {
     first.map(|first| (first, second))
 }
 
-/// A table that is walked from front to back.
+/// A table that is read from front to back.
 struct Head<'a> {
     table: Table<'a>,
     place: u64,
@@ -142,7 +142,7 @@ impl<'a> Head<'a> {
         Ok(())
     }
 
-    /// Goes on by one; answers whether there was one.
+    /// Advances by one; returns whether there was one.
     fn advance(&mut self) -> io::Result<bool> {
         self.place += 1;
         self.load()?;

@@ -1,5 +1,5 @@
-//! An index over the messages of a table, outside the database: their order, their senders, their words. It is made of
-//! segments that never change, so that building it needs no lock and reading it sees one state. Nothing here knows SQL.
+//! An index over the messages of a table, outside the database: order, senders and texts. It consists of immutable
+//! segments, so that building needs no lock and a read sees one state. This module contains no SQL.
 
 pub mod answer;
 pub mod build;
@@ -30,29 +30,29 @@ use merge::Member;
 pub use state::Limits;
 use state::State;
 
-/// The index as it is now, for whoever reads it.
+/// The current index, for all readers.
 #[derive(Debug, Default)]
 pub struct Index {
     current: Mutex<Option<Arc<State>>>,
     /// Held while a new state is made from the current one.
     change: Mutex<()>,
-    /// Held while that is waited for: who has just made one, and goes on, comes after who waits.
+    /// Held while waiting for that: a thread that has just finished comes after those that wait.
     turn: Mutex<()>,
     distrusted: AtomicBool,
-    /// Rows that differ from what was taken in, as far as that was logged.
+    /// Rows that differ from their indexed values, as far as they were logged.
     reported: Mutex<HashSet<i64>>,
 }
 
-/// So many rows that differ are logged, one by one.
+/// Maximum differing rows that are logged one by one.
 const REPORTED_MAX: usize = 1_000;
 
 impl Index {
-    /// The current state; none while nothing is known.
+    /// The current state; none before the index is loaded.
     pub fn current(&self) -> Option<Arc<State>> {
         lock(&self.current).clone()
     }
 
-    /// Keeps others from publishing, until dropped.
+    /// Prevents others from publishing, until dropped.
     pub fn change(&self) -> MutexGuard<'_, ()> {
         let _turn = lock(&self.turn);
         lock(&self.change)
@@ -65,25 +65,25 @@ impl Index {
         drop(before);
     }
 
-    /// Whether a row that differs from what was taken in was not reported yet, and is to be.
+    /// Whether a row that differs from its indexed values still has to be logged.
     pub fn is_news(&self, row: i64) -> bool {
         let mut reported = lock(&self.reported);
         reported.len() < REPORTED_MAX && reported.insert(row)
     }
 
-    /// Something read from it was damaged: it has to be built anew.
+    /// Marks the index as damaged: it must be rebuilt.
     pub fn distrust(&self) {
         self.distrusted.store(true, Ordering::Relaxed);
         *lock(&self.current) = None;
     }
 
-    /// Whether that was said since the last time this was asked.
+    /// Whether it was marked since the last call.
     pub fn take_distrust(&self) -> bool {
         self.distrusted.swap(false, Ordering::Relaxed)
     }
 
-    /// Puts a segment in the place of those that it was made from. What died in them meanwhile is dead in it, too. Answers
-    /// whether it was: they may be gone.
+    /// Replaces the source segments with the merged one. Messages deleted meanwhile are deleted in it, too. Returns
+    /// false if the source segments are no longer there.
     pub fn replace(&self, old: &[Member], new: Member, file: u64) -> io::Result<bool> {
         let _changing = self.change();
         let Some(current) = self.current() else { return Ok(false) };

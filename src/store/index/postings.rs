@@ -1,4 +1,4 @@
-//! Ascending lists of numbers, packed: blocks of 128 in as few bits as their differences need, what is left over in whole
+//! Ascending lists of numbers, packed: blocks of 128 in as few bits as their differences need, the remainder in whole
 //! bytes.
 
 use std::io;
@@ -31,7 +31,7 @@ pub fn pack(ranks: &[u32], out: &mut Vec<u8>) {
 pub fn unpack(mut bytes: &[u8], count: usize, ranks: &mut Vec<u32>) -> io::Result<()> {
     // A number takes at least one bit's worth of a block or a byte, so a damaged count is found before memory is taken.
     if count / BitPacker4x::BLOCK_LEN > bytes.len() {
-        return Err(damaged("a list is shorter than it says"));
+        return Err(damaged("a list is shorter than its length field"));
     }
     let packer = BitPacker4x::new();
     let start = ranks.len();

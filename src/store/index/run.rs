@@ -1,23 +1,23 @@
-//! Sorted runs of messages, and the n-th message of several runs together without walking there.
+//! Sorted runs of messages, and selection of the n-th message of several runs without a scan.
 
 use std::io;
 
 use super::segment::{Rows, Segment};
 use super::table::Table;
 
-/// A message that no segment holds (yet), or not as it is now.
+/// A tail row: a message that no segment holds with its present values.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Loose {
-    /// Its place in the order, of `key::place`.
+    /// Its place in the order, from `key::place`.
     pub place: Vec<u8>,
-    /// Its number in the table.
+    /// Its row number in the table.
     pub row: i64,
 }
 
 /// Some ranks of a segment, ascending.
 #[derive(Debug, Clone)]
 pub enum Ranks<'a> {
-    /// From the first to before the last, without the dead.
+    /// From the first up to the last (exclusive), without the deleted ones.
     Range(u32, u32, &'a [u32]),
     /// These.
     List(Vec<u32>),
@@ -35,7 +35,7 @@ impl Ranks<'_> {
         }
     }
 
-    /// How many.
+    /// The number of ranks.
     pub fn len(&self) -> usize {
         match self {
             Self::Range(..) => self.before(u32::MAX),
@@ -43,7 +43,7 @@ impl Ranks<'_> {
         }
     }
 
-    /// The rank at a place among them.
+    /// The rank at a position among them.
     pub fn at(&self, place: usize) -> u32 {
         match self {
             Self::Range(first, _, dead) => {
@@ -83,7 +83,7 @@ impl Ranks<'_> {
 /// A sorted run.
 #[derive(Debug)]
 pub enum Run<'a> {
-    /// Out of a segment.
+    /// From a segment.
     Segment {
         /// The segment's order.
         entries: Table<'a>,
@@ -92,7 +92,7 @@ pub enum Run<'a> {
         /// Which messages of it.
         ranks: Ranks<'a>,
     },
-    /// Of no segment.
+    /// Of tail rows.
     Loose(&'a [Loose]),
 }
 
@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The message at a place in the run, the hash of its row, and its rank in the segment.
+    /// The message at a position in the run, the hash of its row, and its rank in the segment.
     fn message(&mut self, at: usize) -> io::Result<(Loose, Option<u32>, u32)> {
         match self {
             Self::Segment { entries, rows, ranks } => {
@@ -144,11 +144,11 @@ impl<'a> Run<'a> {
 pub struct Found {
     /// It.
     pub message: Loose,
-    /// The hash of all that its row said when it was taken in; none of a loose one.
+    /// The hash of its row when it was indexed; none for a tail row.
     pub hash: Option<u32>,
     /// The number of its run.
     pub run: usize,
-    /// Its rank, if that is a segment's.
+    /// Its rank, if it is in a segment.
     pub rank: u32,
 }
 
@@ -160,7 +160,7 @@ pub struct Runs<'a> {
     ends: Vec<usize>,
 }
 
-/// Where the windows have become this small, what is left is walked.
+/// Below this size of the windows the rest is scanned.
 const WINDOW: usize = 4;
 
 impl<'a> Runs<'a> {
@@ -170,12 +170,12 @@ impl<'a> Runs<'a> {
         Self { at: vec![0; runs.len()], ends, runs }
     }
 
-    /// How many messages there are in all.
+    /// The total of messages.
     pub fn len(&self) -> u64 {
         self.ends.iter().map(|end| *end as u64).sum()
     }
 
-    /// Goes to the first message behind a place.
+    /// Moves to the first message after a place.
     pub fn seek(&mut self, place: &[u8]) -> io::Result<()> {
         // Nothing that is in the order has another place at its beginning.
         let behind = [place, &[0]].concat();
@@ -185,8 +185,8 @@ impl<'a> Runs<'a> {
         Ok(())
     }
 
-    /// Passes over so many messages from the front, by cutting the runs around a message of the longest of them, again and
-    /// again: what lies before the cut is either wholly passed over or holds all that is.
+    /// Skips this many messages from the front, by repeatedly cutting the runs around a message of the longest one:
+    /// the part before the cut is either skipped completely or contains the target.
     pub fn skip(&mut self, count: u64) -> io::Result<()> {
         if count >= self.len() {
             self.at.clone_from(&self.ends);

@@ -1,4 +1,4 @@
-//! Which messages of a segment a question lets through.
+//! Selection of the messages of a segment that match a filter.
 
 use std::io;
 
@@ -9,43 +9,43 @@ use super::run::Ranks;
 use super::segment::{ListReader, Section, Segment};
 use crate::domain::Filter;
 
-/// A filter in the words of the index.
+/// A filter in the index's terms.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// The sender, of `key::single`.
+    /// The sender, from `key::single`.
     from: Option<Vec<u8>>,
     /// The recipient, likewise.
     to: Option<Vec<u8>>,
-    /// The least place.
+    /// The minimum place.
     since: Option<Vec<u8>>,
-    /// What all places are less than.
+    /// The upper bound of places (exclusive).
     until: Option<Vec<u8>>,
-    /// What the text must contain.
+    /// The text to be contained.
     term: Option<Lookup>,
-    /// So many texts are looked at in each segment at most: no list is read to spare more.
+    /// At most this many texts are checked in each segment: no list is read to avoid more checks.
     looks_max: u64,
 }
 
-/// What a segment has for a question.
+/// The candidates of a segment.
 #[derive(Debug)]
 pub struct Candidates<'a> {
-    /// Everything that is let through, and perhaps more.
+    /// All matches, and perhaps more.
     pub ranks: Ranks<'a>,
-    /// Whether each has to be looked at: more than what is let through may be among them.
+    /// Whether each must be checked, because there may be non-matches among them.
     pub doubtful: bool,
 }
 
-/// What looking at a text costs, in entries of a list.
+/// The cost of checking a text, in entries of a list.
 const LOOK_COST: u64 = 600;
-/// Texts of a segment that are looked at for a page whose total may be a bound.
+/// Texts of a segment that are checked for a page whose total may be a bound.
 const LOOKS_FOR_BOUND: u64 = 512;
-/// The same when counting has taken long enough: a page of what is not rarer than this is still found soon.
+/// The same after the time for counting: a page of terms that are not rarer is still found soon.
 const LOOKS_IN_A_HURRY: u64 = 16;
-/// How a list is kept while lists are joined: more than one in so many, and it is a map of bits.
+/// When a list becomes a bitmap while lists are joined: if it has more than one in this many.
 const DENSE: u64 = 32;
 
 impl Question {
-    /// Of a filter, whose total may be `bounded` or must be exact.
+    /// From a filter, with a total that may be `bounded` or must be exact.
     pub fn new(filter: &Filter, bounded: bool) -> Self {
         let text = |text: &str| key::single(key::Value::Text(text.as_bytes()));
         Self {
@@ -58,7 +58,7 @@ impl Question {
         }
     }
 
-    /// Looks into a segment. In a hurry only what is short is read there.
+    /// Searches a segment. In a hurry it reads only short lists.
     pub fn ask<'a>(&self, member: &'a Member, in_a_hurry: bool) -> io::Result<Candidates<'a>> {
         let looks_max = if in_a_hurry { LOOKS_IN_A_HURRY } else { self.looks_max };
         let segment = &*member.segment;
@@ -100,7 +100,7 @@ impl Candidates<'_> {
     }
 }
 
-/// A list that was not read yet: its length, and where it is.
+/// A list that was not read yet: its length and position.
 type Unread = [u64; 3];
 
 struct Search<'a> {
@@ -108,7 +108,7 @@ struct Search<'a> {
     first: u32,
     last: u32,
     reader: ListReader,
-    /// What is left, once anything was excluded by a list.
+    /// The remaining ranks, after a list excluded some.
     found: Option<Vec<u32>>,
 }
 
@@ -118,12 +118,12 @@ impl Search<'_> {
         Ok(table.find(key)?.map(|numbers| [numbers[0], numbers[1], numbers[2]]))
     }
 
-    /// Whether reading a list is cheaper than looking at the texts of so many messages.
+    /// Whether reading a list is cheaper than checking the texts of this many messages.
     fn is_worth(&self, [length, ..]: &Unread, messages: u64) -> bool {
         *length < messages.saturating_mul(LOOK_COST)
     }
 
-    /// Keeps what is in the list, too.
+    /// Intersects with the list.
     fn narrow(&mut self, list: &Unread) -> io::Result<()> {
         let mut ranks = Vec::new();
         self.segment.read_list(list, &mut self.reader, &mut ranks)?;
@@ -189,7 +189,7 @@ impl Search<'_> {
         });
     }
 
-    /// The lists of all grams from one to another.
+    /// The lists of all grams in a range.
     fn lists_between(&self, from: grams::Gram, to: grams::Gram) -> io::Result<Vec<Unread>> {
         let mut table = self.segment.lists(Section::Grams);
         let mut lists = Vec::new();

@@ -1,6 +1,6 @@
-//! A segment: some messages in the order of listings, which of them each sender sent, which of them have each gram,
-//! and their folded texts, for looking whether a term of more than a gram is in them.
-//! Written once, never changed. A message's place in the order is its *rank*; lists are lists of ranks.
+//! A segment: some messages in listing order, the messages of each sender and of each gram,
+//! and their folded texts, to check terms that are longer than a gram.
+//! Written once, never changed. A message's position in the order is its *rank*; lists are lists of ranks.
 
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
@@ -9,29 +9,29 @@ use super::postings::{pack, unpack};
 use super::source::{CHECKSUM_BYTES, Form, Sink, Source, damaged, put_number, read_end, take_bytes, take_number};
 use super::table::{Fences, Table, TableWriter};
 
-/// The form of the bytes; a segment of another form is built anew.
+/// The format of the bytes; a segment with another format is rebuilt.
 const FORM: Form = *b"pr-seg\0\x04";
 /// Row numbers in a part.
 const ROWS_IN_PART: usize = 1024;
-/// Bytes of a row number and the hash behind it.
+/// Bytes of a row number and the following hash.
 const ROW_BYTES: usize = 8 + 4;
 /// Bytes of lists that are read at a time where all are read.
 const READ_AHEAD_BYTES: usize = 64 << 10;
-/// Texts in a part: few, since looking at one reads all of them.
+/// Texts in a part: few, because checking one reads all of them.
 const TEXTS_IN_PART: usize = 32;
 
 /// The kinds of lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Section {
-    /// By sender, a key of `key::single`.
+    /// By sender, a key from `key::single`.
     Senders,
     /// By recipient, likewise.
     Recipients,
-    /// By gram, a key of `grams::key`.
+    /// By gram, a key from `grams::key`.
     Grams,
 }
 
-/// Writes a segment. Messages come in order, and so do the lists of each section.
+/// Writes a segment. Messages arrive in order, and so do the lists of each section.
 #[derive(Debug)]
 pub struct SegmentWriter<W> {
     sink: Sink<W>,
@@ -48,7 +48,7 @@ pub struct SegmentWriter<W> {
 }
 
 impl Section {
-    /// In the order of the segment's end.
+    /// In the order of the segment's footer.
     pub const ALL: [Self; 3] = [Self::Senders, Self::Recipients, Self::Grams];
 }
 
@@ -70,7 +70,7 @@ impl<W: Write> SegmentWriter<W> {
         }
     }
 
-    /// Adds a message by its place in the order, its row number with the hash of all that the row says, and its folded text.
+    /// Adds a message with its place, its row number, the hash of its row, and its folded text.
     /// Returns its rank.
     pub fn message(&mut self, place: &[u8], (row, hash): (i64, u32), text: Option<&[u8]>) -> io::Result<u32> {
         self.entries.push(place, &[], &mut self.sink)?;
@@ -115,7 +115,7 @@ impl<W: Write> SegmentWriter<W> {
         self.lists[section as usize].push(key, &[ranks.len() as u64, offset, length as u64], &mut self.sink)
     }
 
-    /// Writes what leads to all of it.
+    /// Writes the footer.
     pub fn finish(mut self) -> io::Result<W> {
         if !self.rows.is_empty() {
             self.end_row_part()?;
@@ -145,7 +145,7 @@ impl<W: Write> SegmentWriter<W> {
     }
 }
 
-/// A segment to read from.
+/// A readable segment.
 #[derive(Debug)]
 pub struct Segment {
     source: Source,
@@ -158,7 +158,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Reads what leads to the rest.
+    /// Reads the footer.
     pub fn open(source: Source) -> io::Result<Self> {
         let end = read_end(&source, FORM)?;
         let mut rest = end.as_slice();
@@ -183,32 +183,32 @@ impl Segment {
         Ok(Self { row_range: row()?..=row()?, checksum, source, entries, lists, row_parts, text_parts })
     }
 
-    /// How long it is.
+    /// Its length.
     pub fn bytes(&self) -> io::Result<u64> {
         self.source.length()
     }
 
-    /// Tells it from every other segment: a checksum of what leads to its parts.
+    /// A checksum of the footer, which identifies the segment.
     pub fn checksum(&self) -> u32 {
         self.checksum
     }
 
-    /// How many messages it holds, dead ones included.
+    /// The number of its messages, including deleted ones.
     pub fn count(&self) -> u32 {
         self.entries.keys() as u32
     }
 
-    /// From the least to the greatest of its rows.
+    /// The range of its row numbers.
     pub fn row_range(&self) -> &RangeInclusive<i64> {
         &self.row_range
     }
 
-    /// No message in it has a greater row.
+    /// Its greatest row number.
     pub fn greatest_row(&self) -> i64 {
         *self.row_range.end()
     }
 
-    /// The messages by their places in the order: the place in the table is the rank.
+    /// The messages by their places: the position in the table is the rank.
     pub fn entries(&self) -> Table<'_> {
         Table::new(&self.entries, &self.source)
     }
@@ -218,9 +218,9 @@ impl Segment {
         Table::new(&self.lists[section as usize], &self.source)
     }
 
-    /// Appends the list that a table's numbers lead to.
+    /// Appends the list to which a table's numbers refer.
     pub fn read_list(&self, numbers: &[u64], reader: &mut ListReader, ranks: &mut Vec<u32>) -> io::Result<()> {
-        let [count, offset, length] = *numbers else { return Err(damaged("a list has other numbers")) };
+        let [count, offset, length] = *numbers else { return Err(damaged("a list has a wrong number of entries")) };
         if count > self.entries.keys() {
             return Err(damaged("a list is longer than its segment"));
         }
@@ -228,7 +228,7 @@ impl Segment {
         unpack(reader.read(&self.source, offset, length as usize)?, count as usize, ranks)?;
         // Lists ascend, so the last tells for all.
         match ranks[start..].last() {
-            Some(last) if *last >= self.count() => Err(damaged("a list leads beyond its segment")),
+            Some(last) if *last >= self.count() => Err(damaged("a list points beyond its segment")),
             _ => Ok(()),
         }
     }
@@ -243,7 +243,7 @@ impl Segment {
         Texts { segment: self, part: None, bytes: Vec::new(), ends: Vec::new() }
     }
 
-    /// The rank of a message that is known by place and row, if it is here.
+    /// The rank of a message with this place and row, if it is here.
     pub fn rank_of(&self, place: &[u8], row: i64) -> io::Result<Option<u32>> {
         if !self.row_range.contains(&row) {
             return Ok(None);
@@ -261,7 +261,7 @@ impl Segment {
 }
 
 impl Segment {
-    /// The rank of a row that is `alive`, found by looking at all of them.
+    /// The rank of a row that is `alive`, found by a scan.
     pub fn rank_of_row(&self, row: i64, alive: impl Fn(u32) -> bool) -> io::Result<Option<u32>> {
         if !self.row_range.contains(&row) {
             return Ok(None);
@@ -275,7 +275,7 @@ impl Segment {
         Ok(None)
     }
 
-    /// The key of the list of a section that a rank is in, found by looking at all of them.
+    /// The key of the list of a section that contains a rank, found by a scan.
     pub fn key_of(&self, section: Section, rank: u32) -> io::Result<Option<Vec<u8>>> {
         let (mut lists, mut reader, mut ranks) = (self.lists(section), ListReader::ahead(), Vec::new());
         for place in 0..lists.len() {
@@ -290,7 +290,7 @@ impl Segment {
     }
 }
 
-/// Reads the row numbers of ranks; neighbours cost nothing.
+/// Reads the row numbers of ranks; neighbouring ranks are free.
 #[derive(Debug)]
 pub struct Rows<'a> {
     segment: &'a Segment,
@@ -304,7 +304,7 @@ impl Rows<'_> {
         Ok(self.entry(rank)?.0)
     }
 
-    /// The row number of a rank, and the hash of all that the row said when it was taken in.
+    /// The row number of a rank, and the hash of its row when it was indexed.
     pub fn entry(&mut self, rank: u32) -> io::Result<(i64, u32)> {
         let (part, at) = (rank as usize / ROWS_IN_PART, rank as usize % ROWS_IN_PART);
         if self.part != Some(part) {
@@ -321,13 +321,13 @@ impl Rows<'_> {
     }
 }
 
-/// Reads the folded texts of ranks; neighbours cost little.
+/// Reads the folded texts of ranks; neighbouring ranks are cheap.
 #[derive(Debug)]
 pub struct Texts<'a> {
     segment: &'a Segment,
     part: Option<usize>,
     bytes: Vec<u8>,
-    /// Where each text of the part begins and ends; none where there is no text.
+    /// The range of each text of the part; none if there is no text.
     ends: Vec<Option<(usize, usize)>>,
 }
 
@@ -360,7 +360,7 @@ impl Texts<'_> {
     }
 }
 
-/// Reads lists. Whoever reads them all in the order of their keys reads the file from front to back, and says so by `ahead`.
+/// Reads lists. With `ahead`, a reader of all lists in key order reads the file from front to back.
 #[derive(Debug, Default)]
 pub struct ListReader {
     window: Vec<u8>,
@@ -374,7 +374,7 @@ impl ListReader {
         Self { ahead: READ_AHEAD_BYTES, ..Self::default() }
     }
 
-    /// The bytes before the checksum, once that was found to fit.
+    /// The bytes before the checksum, after verifying it.
     fn read(&mut self, source: &Source, offset: u64, length: usize) -> io::Result<&[u8]> {
         let inside = |start: u64, held: usize| offset >= start && offset + length as u64 <= start + held as u64;
         if !inside(self.start, self.window.len()) {
@@ -388,7 +388,7 @@ impl ListReader {
             .split_last_chunk::<CHECKSUM_BYTES>()
             .ok_or_else(|| damaged("a list is too short"))?;
         if crc32fast::hash(body).to_le_bytes() != *checksum {
-            return Err(damaged("a checksum does not fit"));
+            return Err(damaged("a checksum does not match"));
         }
         Ok(body)
     }

@@ -1,5 +1,5 @@
-//! How many messages each sender has, in all: a sorted table of the counts at one point, in a file once it is large, and
-//! what has changed since in memory.
+//! The number of messages of each sender: a sorted table of the counts at one point, in a file once it is large, and
+//! the later changes in memory.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -10,14 +10,14 @@ use super::source::{Form, Sink, Source, put_number, read_end, take_bytes, take_n
 use super::table::{Fences, Table, TableWriter};
 
 const FORM: Form = *b"pr-snd\0\x01";
-/// The most frequent senders that a table keeps at hand.
+/// The most frequent senders that a table keeps in memory.
 const TOP_OF_TABLE: usize = 1_000;
-/// The most frequent senders that are known at once. More than are shown, since the tail may move them.
+/// The most frequent senders of a result. More than are returned, because tail rows may change the order.
 const TOP_OF_ALL: usize = 64;
 
-/// A sender, of `key::single`, and how many messages it has; the most frequent first, then by sender.
+/// A sender, from `key::single`, and its number of messages; the most frequent first, then by sender.
 pub type Count = (Reverse<u64>, Arc<[u8]>);
-/// By sender, how many messages came and went.
+/// Changes of the number of messages, by sender.
 pub type Changes = HashMap<Arc<[u8]>, i64>;
 
 /// The counts at one point.
@@ -30,12 +30,12 @@ pub struct CountTable {
 }
 
 impl CountTable {
-    /// Of no messages.
+    /// Of an empty inbox.
     pub fn empty() -> Self {
         Self { source: Source::Memory(Vec::new()), fences: Fences::default(), top: Vec::new(), checksum: 0 }
     }
 
-    /// Reads what leads to the rest.
+    /// Reads the footer.
     pub fn open(source: Source) -> io::Result<Self> {
         let end = read_end(&source, FORM)?;
         let mut rest = end.as_slice();
@@ -48,7 +48,7 @@ impl CountTable {
         Ok(Self { source, fences, top, checksum: crc32fast::hash(&end) })
     }
 
-    /// Tells it from every other table: a checksum of what leads to its parts.
+    /// A checksum of the footer, which identifies the table.
     pub fn checksum(&self) -> u32 {
         self.checksum
     }
@@ -58,7 +58,7 @@ impl CountTable {
     }
 }
 
-/// Adds to what came or went of a sender.
+/// Adds to the change of a sender.
 pub fn count(changes: &mut Changes, sender: &[u8], change: i64) {
     match changes.get_mut(sender) {
         Some(count) => *count += change,
@@ -66,7 +66,7 @@ pub fn count(changes: &mut Changes, sender: &[u8], change: i64) {
     }
 }
 
-/// What is known of a sender that has changed since the table was written.
+/// The count of a sender that has changed since the table was written.
 #[derive(Debug, Clone, Copy)]
 struct Changed {
     before: u64,
@@ -79,7 +79,7 @@ impl Changed {
     }
 }
 
-/// The counts now. A new state shares what did not change with the one before.
+/// The current counts. A new state shares unchanged parts with the previous one.
 #[derive(Debug, Clone)]
 pub struct Senders {
     table: Arc<CountTable>,
@@ -95,12 +95,12 @@ impl Senders {
         Self { distinct: table.fences.keys(), table: Arc::new(table), changed: HashMap::new(), top }
     }
 
-    /// How many senders have a message.
+    /// The number of senders with a message.
     pub fn distinct(&self) -> u64 {
         self.distinct
     }
 
-    /// How many messages a sender has.
+    /// The number of messages of a sender.
     pub fn count(&self, sender: &[u8]) -> io::Result<u64> {
         match self.changed.get(sender) {
             Some(changed) => Ok(changed.now()),
@@ -128,8 +128,8 @@ impl Senders {
         Ok(())
     }
 
-    /// How many senders there are, and the `count` most frequent, after further changes that are not kept. None, if the most
-    /// frequent have lost so much that others, which are not at hand, may be more frequent.
+    /// The number of senders, and the `count` most frequent, after further changes that are not kept. None if the most
+    /// frequent have lost so much that senders outside the kept list may be more frequent.
     pub fn after(&self, changes: &Changes, count: usize) -> io::Result<Option<(u64, Vec<Count>)>> {
         let (mut distinct, mut moved) = (self.distinct, BTreeSet::new());
         for (sender, change) in changes {
@@ -150,7 +150,7 @@ impl Senders {
         Ok(is_certain.then_some((distinct, top)))
     }
 
-    /// Nobody that is not at hand is more frequent than this; none if everybody is at hand.
+    /// No sender outside the kept list is more frequent than this; none if the list has all.
     fn least_at_hand(&self) -> Option<Count> {
         let of_table = (self.table.top.len() as u64) < self.table.fences.keys();
         let least_of_table = of_table.then(|| self.table.top.last().cloned()).flatten();

@@ -1,15 +1,15 @@
-//! Where the bytes of a segment are: in memory while it is small, in a file of its own later.
+//! The bytes of a segment: in memory while it is small, later in a file of its own.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Readable bytes that never change.
+/// Immutable readable bytes.
 #[derive(Debug)]
 pub enum Source {
     /// A small segment.
     Memory(Vec<u8>),
-    /// A file, read at offsets: what is hot is in the system's page cache, not in ours.
+    /// A file, read at offsets; the system's page cache holds the parts in use.
     File(File),
 }
 
@@ -37,19 +37,19 @@ impl Source {
         }
     }
 
-    /// Reads bytes that end in a checksum of those before it.
+    /// Reads bytes that end in their checksum.
     pub fn read_checked(&self, offset: u64, length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
         self.read_at(offset, length, buffer)?;
         let body = length.checked_sub(CHECKSUM_BYTES).ok_or_else(|| damaged("a part is too short"))?;
         let checksum = crc32fast::hash(&buffer[..body]).to_le_bytes();
         if buffer[body..] != checksum {
-            return Err(damaged("a checksum does not fit"));
+            return Err(damaged("a checksum does not match"));
         }
         buffer.truncate(body);
         Ok(())
     }
 
-    /// How many bytes there are.
+    /// The number of bytes.
     pub fn length(&self) -> io::Result<u64> {
         match self {
             Self::Memory(bytes) => Ok(bytes.len() as u64),
@@ -58,17 +58,17 @@ impl Source {
     }
 }
 
-/// No part of a segment is longer; a damaged length must not ask for all the memory there is.
+/// Maximum length of a part; a damaged length must not allocate all memory.
 const LENGTH_MAX: usize = 1 << 30;
-/// Bytes of the checksum behind every part.
+/// Bytes of the checksum after every part.
 pub const CHECKSUM_BYTES: usize = 4;
 
-/// A segment that does not hold what it should.
+/// The error for a segment with invalid content.
 pub fn damaged(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Bytes on their way into a segment, with the place that they get.
+/// The sink for the bytes of a segment, which returns their offsets.
 #[derive(Debug)]
 pub struct Sink<W> {
     to: W,
@@ -81,7 +81,7 @@ impl<W: io::Write> Sink<W> {
         Self { to, offset: 0 }
     }
 
-    /// Where the next byte goes.
+    /// The offset of the next byte.
     pub fn offset(&self) -> u64 {
         self.offset
     }
@@ -93,14 +93,14 @@ impl<W: io::Write> Sink<W> {
         Ok(())
     }
 
-    /// Appends bytes and their checksum. Answers how many that were together.
+    /// Appends bytes and their checksum. Returns their total length.
     pub fn write_checked(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write(bytes)?;
         self.write(&crc32fast::hash(bytes).to_le_bytes())?;
         Ok(bytes.len() + CHECKSUM_BYTES)
     }
 
-    /// Writes what leads to all the rest, and how to find it from the end; gives back what was written to.
+    /// Writes the footer and its position; returns the underlying writer.
     pub fn finish(mut self, end: &[u8], form: Form) -> io::Result<W> {
         let offset = self.offset();
         let length = self.write_checked(end)?;
@@ -111,12 +111,12 @@ impl<W: io::Write> Sink<W> {
     }
 }
 
-/// What a source is and in which version of its form: its last bytes.
+/// Kind and version of a source's format: its last bytes.
 pub type Form = [u8; 8];
-/// Bytes at the very end: where the end is, how many bytes it has, and the form.
+/// The very last bytes: offset and length of the footer, and the format.
 const TRAILER_BYTES: usize = 8 + 8 + size_of::<Form>();
 
-/// Reads the end that `Sink::finish` wrote.
+/// Reads the footer that `Sink::finish` wrote.
 pub fn read_end(source: &Source, form: Form) -> io::Result<Vec<u8>> {
     let mut buffer = Vec::new();
     let trailer = source.length()?.checked_sub(TRAILER_BYTES as u64).ok_or_else(|| damaged("it is too short"))?;
@@ -124,13 +124,13 @@ pub fn read_end(source: &Source, form: Form) -> io::Result<Vec<u8>> {
     let number = |at: usize| u64::from_le_bytes(buffer[at..at + 8].try_into().expect("eight bytes"));
     let (offset, length) = (number(0), number(8));
     if buffer[16..] != form || offset.checked_add(length) != Some(trailer) {
-        return Err(damaged("it has another form"));
+        return Err(damaged("it has another format"));
     }
     source.read_checked(offset, length as usize, &mut buffer)?;
     Ok(buffer)
 }
 
-/// Appends a number in seven bits a byte, least first (LEB128).
+/// Appends a number with seven bits per byte, least first (LEB128).
 pub fn put_number(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -139,7 +139,7 @@ pub fn put_number(mut number: u64, out: &mut Vec<u8>) {
     out.push(number as u8);
 }
 
-/// Takes such a number off the front.
+/// Removes such a number from the front.
 pub fn take_number(bytes: &mut &[u8]) -> io::Result<u64> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {
@@ -153,7 +153,7 @@ pub fn take_number(bytes: &mut &[u8]) -> io::Result<u64> {
     Err(damaged("a number is too long"))
 }
 
-/// Takes so many bytes off the front.
+/// Removes this many bytes from the front.
 pub fn take_bytes<'a>(bytes: &mut &'a [u8], count: usize) -> io::Result<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(count).ok_or_else(|| damaged("it ends too early"))?;
     *bytes = rest;

@@ -1,4 +1,4 @@
-//! What the index knows at one moment, and how it comes to know more.
+//! The state of the index at one moment, and its changes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -10,20 +10,20 @@ use super::segment::Segment;
 use super::senders::{Changes, CountTable, Senders, count};
 use super::source::Source;
 
-/// A segment in memory is merged with the one before it while that is less than so many times as large.
+/// A segment in memory is merged with the previous one while that is less than this many times as large.
 const GROWTH: u64 = 4;
-/// So many segments in files of about one size become one: more, where more have come meanwhile.
+/// This many segments in files of about one size are merged into one, or more if more exist.
 const TIER: usize = 8;
 const TIER_MAX: usize = 4 * TIER;
-/// Segments below this size are of one tier.
+/// Segments below this size are in one tier.
 const TIER_LEAST: u64 = 65_536;
-/// A segment is written anew when more than one in so many of its messages are dead.
+/// A segment is rewritten when more than one in this many of its messages are deleted.
 const DEAD_SHARE: u64 = 8;
 
 /// Limits that tests choose smaller.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// No segment is merged to more messages than this, so that merging needs little memory and ends soon.
+    /// Maximum messages of a merged segment, so that merging needs little memory and ends soon.
     pub segment_messages_max: u64,
 }
 
@@ -32,27 +32,27 @@ impl Limits {
     pub const PRODUCTION: Self = Self { segment_messages_max: 6_000_000 };
 }
 
-/// An index that covers every message with a row up to `row` and every note up to `note`, as they were at one moment. Never
-/// changed once it is published: whoever holds one reads one truth.
+/// An index that covers every message with a row up to `row` and every change record up to `note`, at one moment.
+/// Immutable once it is published: all its readers see the same.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// Which content of a database this belongs to.
+    /// The epoch of the database.
     pub epoch: String,
-    /// A name that the database got after everything that this covers was in it.
+    /// A name that the database got after it had everything that this state covers.
     pub tie: String,
     /// The database's schema version.
     pub schema_version: i64,
-    /// Which file that is, as the system knows it.
+    /// The database file, identified by the system.
     pub database: (u64, u64),
-    /// Which file its log is.
+    /// The log file, likewise.
     pub log: (u64, u64),
     /// The greatest row that it covers.
     pub row: i64,
-    /// The last note that it covers.
+    /// The last change record that it covers.
     pub note: i64,
     /// The segments in files first, then those in memory.
     pub members: Vec<Member>,
-    /// How many are in files, with the number of each one's file.
+    /// The number of segments in files, with the number of each file.
     pub files: Vec<u64>,
     /// The counts of the senders.
     pub senders: Senders,
@@ -75,7 +75,7 @@ pub struct Home {
     pub log: (u64, u64),
 }
 
-/// A number that a message has with this row, order and sender. Kept in files: it must not change.
+/// The digest of a message with this row, order and sender. It is stored in files, so it must not change.
 pub fn digest(row: i64, place: &[u8], sender: &[u8]) -> u64 {
     // FNV-1a, whose last bytes hardly reach the upper bits of the sum, and then the finalizer of SplitMix64.
     let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
@@ -85,18 +85,18 @@ pub fn digest(row: i64, place: &[u8], sender: &[u8]) -> u64 {
     hash ^ (hash >> 31)
 }
 
-/// A message that is not, or not so any more, what the index covers.
+/// A tombstone: a message that the index covers and that no longer has these values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gone {
     /// Its row.
     pub row: i64,
-    /// Its place, as it was when it was covered.
+    /// Its place when it was covered.
     pub place: Vec<u8>,
-    /// Its sender then.
+    /// Its sender when it was covered.
     pub sender: Vec<u8>,
 }
 
-/// Ranks that died, by the number of the member.
+/// Deleted ranks, by the number of the segment.
 pub type Dead = HashMap<usize, Vec<u32>>;
 
 impl State {
@@ -123,22 +123,22 @@ impl State {
         self.members.iter().map(Member::live).sum()
     }
 
-    /// How many messages are only in memory, dead ones included.
+    /// The number of messages that are only in memory, including deleted ones.
     pub fn in_memory(&self) -> u64 {
         self.members[self.files.len()..].iter().map(|member| u64::from(member.segment.count())).sum()
     }
 
-    /// How many bytes the segments that are only in memory have.
+    /// The bytes of the segments that are only in memory.
     pub fn in_memory_bytes(&self) -> io::Result<u64> {
         self.members[self.files.len()..].iter().map(|member| member.segment.bytes()).sum()
     }
 
-    /// Finds something gone among the segments: its member and rank. None if it was never covered, or is dead already.
+    /// Finds a tombstone's segment and rank. None if the message was never covered, or is deleted already.
     pub fn find(&self, gone: &Gone) -> io::Result<Option<(usize, u32)>> {
         self.locate(&gone.place, gone.row)
     }
 
-    /// The member and rank of the message with this place and row, unless it is dead.
+    /// The segment and rank of the message with this place and row, unless it is deleted.
     pub fn locate(&self, place: &[u8], row: i64) -> io::Result<Option<(usize, u32)>> {
         for (at, member) in self.members.iter().enumerate() {
             if let Some(rank) = member.segment.rank_of(place, row)?
@@ -150,7 +150,7 @@ impl State {
         Ok(None)
     }
 
-    /// The same by the row alone. Reads all row numbers of every segment that may have it.
+    /// The same by the row alone. Reads all row numbers of every segment that may contain it.
     pub fn locate_row(&self, row: i64) -> io::Result<Option<(usize, u32)>> {
         for (at, member) in self.members.iter().enumerate() {
             if let Some(rank) = member.segment.rank_of_row(row, |rank| member.dead.binary_search(&rank).is_err())? {
@@ -160,7 +160,7 @@ impl State {
         Ok(None)
     }
 
-    /// The members without what is gone.
+    /// The segments without the deleted messages.
     pub fn without(&self, dead: &Dead) -> Vec<Member> {
         let mut members = self.members.clone();
         for (at, ranks) in dead {
@@ -190,7 +190,7 @@ impl State {
         self.settle()
     }
 
-    /// Merges the newest segments until each is much larger than the next, so that there are few.
+    /// Merges the newest segments until each is much larger than the next one.
     fn settle(&mut self) -> io::Result<()> {
         let size_of = |member: &Member| u64::from(member.segment.count());
         let mut from = self.members.len() - 1;
@@ -212,7 +212,7 @@ impl State {
 }
 
 impl State {
-    /// Segments in files that should become one: enough of about the same size, or one in which much is dead.
+    /// Segments in files to merge: enough of about the same size, or one with many deleted messages.
     pub fn merge_due(&self, limits: &Limits) -> Option<Vec<Member>> {
         let files = &self.members[..self.files.len()];
         let count = |member: &Member| u64::from(member.segment.count());

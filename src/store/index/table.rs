@@ -1,5 +1,5 @@
-//! A sorted table of byte-string keys with a few numbers each, in blocks of 64. Only the fences, a short separator for each
-//! block, are held in memory; a look-up reads one block.
+//! A sorted table of byte-string keys with a few numbers each, in blocks of 64. Only the fences, a short separator for
+//! each block, are in memory; a look-up reads one block.
 
 use std::io::{self, Write};
 
@@ -14,7 +14,7 @@ pub struct TableWriter {
     values: usize,
     block: Vec<u8>,
     keys_in_block: usize,
-    /// Where the current block's first key is told from the last one before it.
+    /// Where the current block's first key differs from the last key before it.
     separator: Vec<u8>,
     last: Vec<u8>,
     fences: Fences,
@@ -67,7 +67,7 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Ends the last block and gives the fences.
+    /// Ends the last block and returns the fences.
     pub fn finish<W: Write>(mut self, sink: &mut Sink<W>) -> io::Result<Fences> {
         if self.keys_in_block > 0 {
             self.end_block(sink)?;
@@ -80,12 +80,12 @@ fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Where the blocks of a table are, and which keys they begin with.
+/// The positions of the blocks of a table, and separators of their first keys.
 #[derive(Debug, Default)]
 pub struct Fences {
     values: usize,
     keys: u64,
-    /// The separators, one behind the other. Each is greater than all keys before its block, and not greater than its first.
+    /// The concatenated separators. Each is greater than all keys before its block, and not greater than its first key.
     separators: Vec<u8>,
     ends: Vec<u32>,
     places: Vec<(u64, u32)>,
@@ -108,7 +108,7 @@ impl Fences {
         &self.separators[start..self.ends[block] as usize]
     }
 
-    /// The only block that can hold the first key not less than `key`, unless that is the first of the next.
+    /// The only block that can contain the first key not less than `key`, unless that is the first of the next block.
     fn block_of(&self, key: &[u8]) -> usize {
         let (mut low, mut high) = (0, self.places.len());
         while low < high {
@@ -118,7 +118,7 @@ impl Fences {
         low.saturating_sub(1)
     }
 
-    /// As bytes, for the end of a segment.
+    /// As bytes, for the footer of a segment.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_number(self.values as u64, out);
         put_number(self.keys, out);
@@ -132,7 +132,7 @@ impl Fences {
         }
     }
 
-    /// Reads what `encode` wrote.
+    /// Reads the output of `encode`.
     pub fn decode(bytes: &mut &[u8]) -> io::Result<Self> {
         let mut fences = Self { values: take_number(bytes)? as usize, keys: take_number(bytes)?, ..Self::default() };
         let blocks = take_number(bytes)?;
@@ -152,7 +152,7 @@ impl Fences {
     }
 }
 
-/// A block, unpacked.
+/// A decoded block.
 #[derive(Debug, Default)]
 pub struct Block {
     number: Option<usize>,
@@ -168,13 +168,13 @@ impl Block {
         self.ends.len()
     }
 
-    /// The key at a place in the block.
+    /// The key at a position in the block.
     pub fn key(&self, at: usize) -> &[u8] {
         let start = if at == 0 { 0 } else { self.ends[at - 1] as usize };
         &self.keys[start..self.ends[at] as usize]
     }
 
-    /// The numbers of the key at a place in the block.
+    /// The numbers of the key at a position in the block.
     pub fn values(&self, at: usize) -> &[u64] {
         let each = self.values.len() / self.ends.len().max(1);
         &self.values[at * each..(at + 1) * each]
@@ -198,7 +198,7 @@ impl Block {
             let suffix = take_number(&mut rest)? as usize;
             let end = self.keys.len();
             if shared > end - before {
-                return Err(damaged("a key shares more than there is"));
+                return Err(damaged("a key shares more bytes than the previous key has"));
             }
             self.keys.extend_from_within(before..before + shared);
             self.keys.extend_from_slice(take_bytes(&mut rest, suffix)?);
@@ -217,7 +217,7 @@ impl Block {
     }
 }
 
-/// A table in a source, with the block that was last looked at.
+/// A table in a source, with the block that was read last.
 #[derive(Debug)]
 pub struct Table<'a> {
     fences: &'a Fences,
@@ -236,7 +236,7 @@ impl<'a> Table<'a> {
         self.fences.keys
     }
 
-    /// The first place whose key is not less than `key`; the number of keys if there is none.
+    /// The first position whose key is not less than `key`; the number of keys if there is none.
     pub fn lower_bound(&mut self, key: &[u8]) -> io::Result<u64> {
         if self.fences.keys == 0 {
             return Ok(0);
@@ -251,7 +251,7 @@ impl<'a> Table<'a> {
         Ok((number * BLOCK_KEYS + low) as u64)
     }
 
-    /// The key and numbers at a place, which must be less than the number of keys.
+    /// The key and numbers at a position, which must be less than the number of keys.
     pub fn at(&mut self, place: u64) -> io::Result<(&[u8], &[u64])> {
         if place >= self.fences.keys {
             return Err(damaged("a place is beyond the end of a table"));

@@ -1,4 +1,4 @@
-//! Whether a segment says what the messages say: everything in it is read, and compared with them.
+//! Verification of a segment: everything in it is read and compared with the messages.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -9,23 +9,23 @@ use super::merge::Member;
 use super::segment::{ListReader, Section};
 use crate::domain::fold::fold_into;
 
-/// Rows that are named, of those that differ.
+/// Differing rows that are named.
 const NAMED_MAX: usize = 10;
 
-/// How a segment stands to the messages.
+/// The result of a comparison.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Compared {
-    /// Messages that are absent, lie at another place, or do not say what they said when they were taken in.
+    /// Messages that are missing, have another place, or differ from their indexed values.
     pub differing: u64,
     /// The rows of the first of them.
     pub named: Vec<i64>,
-    /// Messages whose row is what it was, but whose text the segment has otherwise.
+    /// Messages with an unchanged row, but another text in the segment.
     pub wrong_texts: u64,
-    /// Whether the lists are those of the messages that do not differ.
+    /// Whether the lists match the messages that do not differ.
     pub lists_agree: bool,
 }
 
-/// Compares a segment with the messages that `row` gives by their numbers.
+/// Compares a segment with the messages that `row` returns by number.
 pub fn compare<E: From<io::Error>>(
     member: &Member,
     mut row: impl FnMut(i64) -> Result<Option<Row>, E>,
@@ -77,7 +77,7 @@ pub fn compare<E: From<io::Error>>(
     Ok(compared)
 }
 
-/// What all entries of all lists amount to, in whatever order they come.
+/// An order-free sum of all entries of all lists.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sum {
     entries: u64,

@@ -16,20 +16,20 @@ use crate::domain::Outcome;
 use crate::domain::{Event, State, StatusUpdate};
 use crate::store::extras::{Extras, PackedPayload};
 
-/// Longest recipient of a status that stands in its key as it is.
+/// Maximum recipient of a status that is unchanged in its key.
 const RECIPIENT_BYTES_MAX: usize = 400;
 
-/// Stands between the forms of a recipient.
+/// Separates the forms of a recipient.
 const FORM_END: &str = "\u{1f}";
 
-/// Where something stands: its job, and its place there.
+/// The position of an element: its job, and its index there.
 pub(super) type JobPlace = (usize, usize);
 
-/// What a batch brings beside its messages, each thing once, by where its first copy stands.
+/// The elements of a batch other than messages, each once, by the position of its first copy.
 pub(super) struct Accompanying {
     /// Jobs, in their order.
     payloads: Vec<usize>,
-    /// For each job, which of these is its own.
+    /// For each job, which of these are its own.
     payload_of: Vec<Option<usize>>,
     pub statuses: Vec<JobPlace>,
     pub events: Vec<JobPlace>,
@@ -86,7 +86,7 @@ impl Accompanying {
         (extras.payload.as_ref().expect("it has a payload"), extras)
     }
 
-    /// Finds what is stored already.
+    /// Finds elements that are stored already.
     pub async fn look(&self, client: &Client, batch: &Batch) -> Result<Present, Failure> {
         if self.payloads.is_empty() && self.statuses.is_empty() && self.events.is_empty() {
             return Ok(Present::default());
@@ -181,7 +181,7 @@ impl Accompanying {
     }
 }
 
-/// The details of the messages that were created.
+/// The details of the created messages.
 pub(super) async fn write_details(client: &Client, batch: &Batch, outcomes: &[Vec<Outcome>]) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for (job, outcomes) in outcomes.iter().enumerate() {
@@ -208,7 +208,7 @@ pub(super) fn extras(batch: &Batch, job: usize) -> Option<&Extras> {
     batch.jobs[job].extras.as_deref()
 }
 
-/// A recipient as it fits into the key: the end of one that is too long gives way to a digest of the whole.
+/// A recipient that fits into the key: a long one ends with a digest of the whole.
 pub(in crate::store) fn recipient(name: &str) -> Cow<'_, str> {
     let whole = held(name);
     if whole.len() <= RECIPIENT_BYTES_MAX {
@@ -226,7 +226,7 @@ pub(super) fn event(batch: &Batch, (job, at): JobPlace) -> &Event {
     &extras(batch, job).expect("it has events").events[at]
 }
 
-/// The digest of the body that brought a job.
+/// The digest of a job's body.
 pub(super) fn digest(batch: &Batch, job: usize) -> Option<&[u8]> {
     Some(&extras(batch, job)?.payload.as_ref()?.digest)
 }

@@ -3,7 +3,7 @@
 
 /// Bits of the place within one transaction, the last ones of a number. The migrations know it too.
 const PLACE_BITS: u32 = 20;
-/// Rows of ours in one transaction at most; the places behind are for rows of other programs.
+/// Maximum rows of ours in one transaction; the positions above are for rows of other programs.
 pub(super) const BATCH_ROWS_MAX: usize = 1 << (PLACE_BITS - 1);
 
 /// The place of a row in its transaction.
@@ -21,11 +21,11 @@ pub(in crate::store) fn horizon() -> String {
     format!("SELECT {} FROM postroom_state", settled())
 }
 
-/// Sees to it that the next numbers of arrival are above all that were given, and not below one that is known. Returns
+/// Ensures that the next numbers of arrival are above all assigned ones, and not below a known one. Returns
 /// the number that they begin at.
 pub(super) const SETTLE: &str = "SELECT postroom_settle(postroom_cluster(), $1 - 1)";
 
-/// The first rows of a statement on `messages` in the order of arrival, until their texts have more bytes than that.
+/// The first rows of a statement on `messages` in the order of arrival, until their texts exceed this many bytes.
 pub(in crate::store) fn within_bytes(select: &str, bytes_max: i64) -> String {
     format!(
         "SELECT * FROM (

@@ -1,4 +1,4 @@
-//! Looking a database over without changing it, and building anew what is derived from the messages.
+//! Checking a database without changing it, and rebuilding the data derived from the messages.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -24,27 +24,27 @@ use super::{grams, leftover, schema, tables};
 use crate::store::Leftovers;
 use crate::store::postgres::config::PostgresConfig;
 
-/// Rows that a rebuild takes at once.
+/// Rows that a rebuild processes at once.
 const STRETCH: i64 = 10_000;
-/// For statements without any.
+/// For statements without parameters.
 const NO_PARAMETERS: [(&str, Type); 0] = [];
 
-/// What was found in a database.
+/// The findings about a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
-    /// What the server calls itself.
+    /// The server's own name.
     pub server: String,
-    /// The version of Citus, where the database has it.
+    /// The version of Citus, if the database has it.
     pub citus: Option<String>,
-    /// The version of our schema; 0 where the next start would make it.
+    /// The version of our schema; 0 if the next start would create it.
     pub schema_version: i32,
     /// Rows in `messages`.
     pub messages: Option<u64>,
     /// What an acknowledged message survives.
     pub durability: String,
-    /// What deleted messages left behind; only looked for thoroughly.
+    /// Orphans of deleted messages; only with `thorough`.
     pub leftovers: Leftovers,
-    /// What is wrong, one sentence each.
+    /// The problems, one sentence each.
     pub findings: Vec<String>,
 }
 
@@ -78,10 +78,10 @@ const RECOUNTS: [(&str, &str); 5] = [
              ) c GROUP BY 1 HAVING sum(messages) <> 0) s USING (state) WHERE r.n IS DISTINCT FROM s.messages",
     ),
 ];
-/// Since when rows that are gone are noted.
+/// Since when deleted rows are recorded.
 const NOTES_GONE: i32 = 7;
 
-/// The rows that the counters hold.
+/// The rows that are in the counters.
 fn counted(version: i32) -> String {
     let state = "(SELECT counted FROM postroom_state)";
     let gone = format!("UNION ALL SELECT from_msisdn, ts FROM postroom_gone WHERE arrival <= {state}");
@@ -195,13 +195,13 @@ fn complaints(server: &Server, config: &PostgresConfig) -> Vec<String> {
         findings.push(format!("the database's encoding is {}; UTF8 is needed", server.encoding));
     }
     if server.is_standby {
-        findings.push("the server is a standby, which takes no writes".to_owned());
+        findings.push("the server is a standby, which is read-only".to_owned());
     }
     if server.is_read_only && !server.is_standby {
         findings.push(READ_ONLY.to_owned());
     }
     if config.require_sync_standby && !server.survives_promotion(config) {
-        findings.push("there is no synchronous standby, and POSTROOM_REQUIRE_SYNC_STANDBY asks for one".to_owned());
+        findings.push("there is no synchronous standby, and POSTROOM_REQUIRE_SYNC_STANDBY requires one".to_owned());
     }
     findings
 }
@@ -211,7 +211,7 @@ async fn recount(client: &Client, version: i32, findings: &mut Vec<String>) -> R
         let sql = sql.replace("{counted}", &counted(version));
         let differences: i64 = Parameters::new().value(client, &sql).await?;
         if differences > 0 {
-            findings.push(format!("{what} differ from a recount; `postroom reindex` counts anew"));
+            findings.push(format!("{what} differ from a recount; `postroom reindex` counts again"));
         }
     }
     let shared = "SELECT count(*) FROM (SELECT 1 FROM messages GROUP BY arrival HAVING count(*) > 1) s";
@@ -222,10 +222,10 @@ async fn recount(client: &Client, version: i32, findings: &mut Vec<String>) -> R
     }
     let senders = "SELECT (SELECT senders FROM postroom_state) = (SELECT count(*) FROM postroom_senders)";
     if !Parameters::new().value::<bool>(client, senders).await? {
-        findings.push("the number of senders differs from a recount; `postroom reindex` counts anew".to_owned());
+        findings.push("the number of senders differs from a recount; `postroom reindex` counts again".to_owned());
     }
     if version >= 3 && !index_agrees(client, version).await? {
-        findings.push("the search index differs from the messages; `postroom reindex` builds it anew".to_owned());
+        findings.push("the search index differs from the messages; `postroom reindex` rebuilds it".to_owned());
     }
     Ok(())
 }
@@ -336,7 +336,7 @@ fn place(number: i64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// For each run, how many texts have it, and a sum over scattered numbers of them.
+/// For each gram, the number of its texts, and a sum over hashed numbers of them.
 type Sums = HashMap<i64, (u64, u64)>;
 
 fn add(sums: &mut Sums, run: i64, numbers: &[i64]) {
@@ -345,7 +345,7 @@ fn add(sums: &mut Sums, run: i64, numbers: &[i64]) {
     *sum = numbers.iter().fold(*sum, |sum, number| sum.wrapping_add(scatter(number.cast_unsigned())));
 }
 
-/// SplitMix64's last step: numbers that differ little become ones that differ much.
+/// SplitMix64's last step: similar numbers get very different results.
 fn scatter(number: u64) -> u64 {
     let mixed = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

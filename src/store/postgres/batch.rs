@@ -1,4 +1,4 @@
-//! A batch: the messages of several requests, each id once and sorted, and what became of each.
+//! A batch: the messages of several requests, each id once and sorted, with their outcomes.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,35 +9,35 @@ use crate::domain::{NewMessage, Outcome};
 use crate::store::queue::{Answers, Job};
 use crate::store::{Receipt, StoreError};
 
-/// Jobs, and where each of their messages stands among the distinct ids.
+/// Jobs, and the index of each of their messages among the distinct ids.
 pub(super) struct Batch {
     pub jobs: Vec<Job>,
     /// For each distinct id, sorted bytewise: job and place of its first message. Sorted, so that batches which meet on
     /// the server wait for each other in one order and never in a circle.
     first: Vec<(usize, usize)>,
-    /// What is known of each distinct id.
+    /// The outcome of each distinct id.
     known: Vec<Known>,
-    /// What became of each job's statuses and events. A job that failed here failed whole.
+    /// The outcomes of each job's statuses and events. A job that failed here failed whole.
     beside: Vec<Result<Beside, StoreError>>,
 }
 
-/// What became of the statuses and of the events of a job.
+/// The outcomes of the statuses and of the events of a job.
 pub(super) type Beside = (Vec<Outcome>, Vec<Outcome>);
 
-/// What became of an id.
+/// The outcome of an id.
 #[derive(Debug, Clone)]
 pub(super) enum Known {
-    /// Nothing yet.
+    /// Undecided.
     Open,
     /// This batch wrote it.
     Created,
-    /// It was there.
+    /// It existed before.
     Stored(Stored),
     /// The server refused it, or failed.
     Failed(StoreError),
 }
 
-/// The content of a row, as far as copies are compared by it.
+/// The content of a row, as far as it counts in a comparison of copies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stored {
     pub from: String,
@@ -81,7 +81,7 @@ impl Batch {
         self.first.len()
     }
 
-    /// Messages, copies included, and what came beside them.
+    /// Messages, including copies, and other elements.
     pub fn elements(&self) -> usize {
         self.jobs.iter().map(Job::elements).sum()
     }
@@ -96,12 +96,12 @@ impl Batch {
         self.known[at] = known;
     }
 
-    /// Tells what became of what a job brought beside its messages.
+    /// Sets the outcomes of a job's elements other than messages.
     pub fn know_beside(&mut self, job: usize, beside: Beside) {
         self.beside[job] = Ok(beside);
     }
 
-    /// Nothing is known any more: the batch is tried again.
+    /// Resets all outcomes: the batch is tried again.
     pub fn forget(&mut self) {
         self.known.fill(Known::Open);
     }
@@ -115,35 +115,35 @@ impl Batch {
         }
     }
 
-    /// The ids of which nothing is known yet.
+    /// The undecided ids.
     pub fn open(&self) -> Vec<usize> {
         (0..self.len()).filter(|at| matches!(self.known[*at], Known::Open)).collect()
     }
 
-    /// The places of messages that an earlier version may have stored under another key, and that key.
+    /// The indexes of messages that an earlier version may have stored under another key, and that key.
     pub fn former(&self) -> Vec<(usize, String)> {
         let former = |at: usize| Some((at, self.message(at).former_id.as_ref()?.as_str().to_owned()));
         (0..self.len()).filter_map(former).collect()
     }
 
-    /// The place of an id, if it is in the batch.
+    /// The index of an id, if it is in the batch.
     pub fn find(&self, id: &str) -> Option<usize> {
         self.first.binary_search_by(|(job, place)| self.jobs[*job].messages[*place].id.as_str().cmp(id)).ok()
     }
 
-    /// Everybody's answer, in the order of the messages.
+    /// All results, in the order of the messages.
     pub fn answers(self) -> Answers {
         let results: Vec<_> = (0..self.jobs.len()).map(|job| self.result(job)).collect();
         self.jobs.into_iter().map(|job| job.reply).zip(results).collect()
     }
 
-    /// One message that failed fails its request: the sender tries again, and what was stored is a duplicate then.
+    /// One failed message fails its request: the sender tries again, and stored messages are duplicates then.
     fn result(&self, job: usize) -> Result<Receipt, StoreError> {
         let (statuses, events) = self.beside[job].clone()?;
         Ok(Receipt { outcomes: self.outcomes(job)?, statuses, events })
     }
 
-    /// What became of each message of a job.
+    /// The outcome of each message of a job.
     pub fn outcomes(&self, job: usize) -> Result<Vec<Outcome>, StoreError> {
         let messages = self.jobs[job].messages.iter().enumerate();
         messages.map(|(at, message)| self.outcome((job, at), message)).collect()
@@ -166,7 +166,7 @@ impl Batch {
     }
 }
 
-/// A text as the server can hold it, and its exact bytes where that is not the same.
+/// A text in a form that the server can store, and its exact bytes if they differ.
 pub(in crate::store) fn storable(text: &str) -> (Cow<'_, str>, Option<&[u8]>) {
     if text.contains('\0') {
         (text.replace('\0', "\u{FFFD}").into(), Some(text.as_bytes()))
@@ -175,7 +175,7 @@ pub(in crate::store) fn storable(text: &str) -> (Cow<'_, str>, Option<&[u8]>) {
     }
 }
 
-/// The text that was stored so.
+/// The original text of that form.
 pub(in crate::store) fn exact(text: Option<String>, exact: Option<&[u8]>) -> Option<String> {
     match exact {
         Some(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
@@ -193,7 +193,7 @@ pub(in crate::store) fn held(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The text that is held so.
+/// The original text of that form.
 pub(in crate::store) fn released(text: String) -> String {
     if text.contains(ESCAPE) { text.replace("\u{FFFF}0", "\0").replace("\u{FFFF}1", "\u{FFFF}") } else { text }
 }

@@ -16,7 +16,7 @@ use crate::domain::conflict::{CONFLICT, conflict_body};
 use crate::domain::event::UNREADABLE;
 use crate::domain::{ConflictKey, Event, NewMessage, Outcome};
 
-/// An event on its way, and where it stands, unless it is about a conflict.
+/// An event before storage, and its position, unless it is about a conflict.
 struct NewEvent<'a> {
     key: Cow<'a, str>,
     source: &'a str,
@@ -242,7 +242,7 @@ async fn write_events(client: &Client, events: &[NewEvent<'_>], ingest_id: i64) 
     Ok(created.iter().filter_map(|row| events[row.get::<_, i64>(0) as usize - 1].place).collect())
 }
 
-/// A body that came before is read again: what could not be read of it then, and can now, is no event any more.
+/// A repeated body is parsed again: a part that was unreadable, and no longer is, loses its event.
 pub(super) const FORGET_UNREADABLE: &str = "DELETE FROM postroom_events \
      WHERE kind = $1 AND payload_id = ANY($2::bigint[]) AND event_key <> ALL ($3::text[])";
 

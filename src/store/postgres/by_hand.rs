@@ -1,4 +1,4 @@
-//! What the tasks do, one step at a time, so that tests can put other programs' deeds between and beside the steps.
+//! The steps of the background tasks, one at a time, so that tests can run other programs' changes between them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,33 +64,33 @@ pub(in crate::store) fn readers(config: &PostgresConfig, patience: Duration) -> 
     readers
 }
 
-/// Gives numbers to rows that wait for one, and counts a stretch. Answers whether there is more.
+/// Gives numbers to rows that wait for one, and counts a segment. Returns whether there is more.
 pub(in crate::store) async fn count(client: &Client, counting: &Counting) -> bool {
     guard::admit(client, SMALL.admitted_max).await.unwrap();
     counting.round(client).await.unwrap().1 == Round::More
 }
 
-/// Indexes a stretch, or takes texts out. Answers whether there is more.
+/// Indexes a segment, or removes texts. Returns whether there is more.
 pub(in crate::store) async fn index(client: &Client) -> bool {
     indexing::index(client, &SMALL, 1, 3).await.unwrap().1 == Round::More
 }
 
-/// Merges a piece of the index. Answers whether there is more.
+/// Merges a part of the index. Returns whether there is more.
 pub(in crate::store) async fn merge(client: &Client) -> bool {
     indexing::merge(client, &SMALL).await.unwrap() == Round::More
 }
 
-/// A page, of the snapshot that is open.
+/// A page, from the open snapshot.
 pub(in crate::store) async fn page(client: &Client, request: &PageRequest) -> Result<Page, Failure> {
     listing::page(&Snapshot { client, limits: &SMALL }, request).await
 }
 
-/// The statistics, of the snapshot that is open.
+/// The statistics, from the open snapshot.
 pub(in crate::store) async fn stats(client: &Client) -> Result<Stats, Failure> {
     statistics::stats(&Snapshot { client, limits: &SMALL }).await
 }
 
-/// What `postroom check --data` finds.
+/// The findings of `postroom check --data`.
 pub(in crate::store) async fn findings(session: &Session, config: &PostgresConfig) -> Vec<String> {
     audit::look_over(session, config, true).await.unwrap().findings
 }

@@ -1,23 +1,23 @@
-//! As much of an X.509 certificate as trust in it needs, of any version: version 1 has no extensions, which the library
-//! for TLS insists on.
+//! The parts of an X.509 certificate that verification needs, of any version: version 1 lacks extensions, which the TLS
+//! library requires.
 //!
 //! Source: RFC 5280, 4.1; ITU-T X.690.
 
 use rustls::pki_types::{SignatureVerificationAlgorithm, UnixTime};
 
-/// Tags of what is read here.
+/// The tags that are parsed here.
 const SEQUENCE: u8 = 0x30;
 const BIT_STRING: u8 = 0x03;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const VERSION: u8 = 0xa0;
 
-/// A certificate whose parts were found. Nothing in it is proved.
+/// A parsed certificate. Nothing in it is verified.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Certificate<'a> {
-    /// Whether it is of the first version, and so without extensions.
+    /// Whether it is of version 1, and so without extensions.
     pub is_first_version: bool,
-    /// What the signature is over.
+    /// The signed bytes.
     signed: &'a [u8],
     issuer: &'a [u8],
     subject: &'a [u8],
@@ -33,7 +33,7 @@ pub(super) struct Certificate<'a> {
 }
 
 impl<'a> Certificate<'a> {
-    /// Finds the parts.
+    /// Parses the parts.
     pub fn read(der: &'a [u8]) -> Option<Self> {
         let mut outer = only(der, SEQUENCE)?;
         let start = outer;
@@ -71,12 +71,12 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    /// Whether it holds at that time.
+    /// Whether it is valid at that time.
     pub fn holds_at(&self, now: UnixTime) -> bool {
         (self.not_before..=self.not_after).contains(&now.as_secs())
     }
 
-    /// Whether it was signed by the key of `issuer`, and says so.
+    /// Whether the key of `issuer` signed it, and it names that issuer.
     pub fn is_signed_by(&self, issuer: &Certificate<'_>, known: &[&dyn SignatureVerificationAlgorithm]) -> bool {
         self.issuer == issuer.subject
             && known.iter().any(|algorithm| {
@@ -86,7 +86,7 @@ impl<'a> Certificate<'a> {
             })
     }
 
-    /// Whether its key made that signature, by one of these algorithms.
+    /// Whether its key made that signature, with one of these algorithms.
     pub fn signed(&self, message: &[u8], signature: &[u8], known: &[&dyn SignatureVerificationAlgorithm]) -> bool {
         known.iter().any(|algorithm| {
             algorithm.public_key_alg_id().as_ref() == self.key_algorithm
@@ -95,7 +95,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// The next element, whatever it is: its tag and its content.
+/// The next element, of any kind: its tag and its content.
 fn any<'a>(input: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let (tag, length, rest) = match input {
         [tag, length @ ..=0x7f, rest @ ..] => (*tag, usize::from(*length), rest),
@@ -112,7 +112,7 @@ fn take<'a>(input: &mut &'a [u8], wanted: u8) -> Option<&'a [u8]> {
     any(input).filter(|(tag, _)| *tag == wanted).map(|(_, content)| content)
 }
 
-/// The content of the one element that there is.
+/// The content of the single element.
 fn only(mut input: &[u8], wanted: u8) -> Option<&[u8]> {
     let content = take(&mut input, wanted)?;
     input.is_empty().then_some(content)
@@ -123,7 +123,7 @@ fn bits(content: &[u8]) -> Option<&[u8]> {
     content.split_first().filter(|(unused, _)| **unused == 0).map(|(_, bits)| bits)
 }
 
-/// `YYMMDDHHMMSSZ` (1950 to 2049) or `YYYYMMDDHHMMSSZ`; a time before 1970 is the beginning of time.
+/// `YYMMDDHHMMSSZ` (1950 to 2049) or `YYYYMMDDHHMMSSZ`; a time before 1970 counts as 1970.
 fn time(input: &mut &[u8]) -> Option<u64> {
     let (tag, text) = any(input)?;
     let text = std::str::from_utf8(text).ok()?;

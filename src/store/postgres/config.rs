@@ -12,45 +12,45 @@ use crate::runtime::secret_file::read_secret_file;
 /// The setting of the password.
 pub const PASSWORD: &str = "POSTROOM_POSTGRES_PASSWORD";
 
-/// A server, and the limits of everything that is asked of it. `Debug` shows no password.
+/// A server, and the limits of all operations on it. `Debug` shows no password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostgresConfig {
     /// Hosts, user, password and session settings.
     pub connection: tokio_postgres::Config,
     /// How much of the server's certificate must be proved.
     pub trust: Trust,
-    /// Connections that write, each a batch at a time; a further one is used where a commit takes long.
+    /// Connections that write, one batch each at a time; another one is used where a commit takes long.
     pub writers: usize,
-    /// Longest wait for a connection.
+    /// Maximum wait for a connection.
     pub connect_timeout: Duration,
-    /// Longest wait for a commit, that of a standby included.
+    /// Maximum wait for a commit, including a standby.
     pub write_timeout: Duration,
-    /// What a commit waits for, where the operator chose; else at least `on`.
+    /// What a commit waits for, if the operator chose; else at least `on`.
     pub synchronous_commit: Option<SynchronousCommit>,
     /// Whether readiness needs a synchronous standby.
     pub require_sync_standby: bool,
-    /// How to try again where the first way is refused for being encrypted or not, as libpq does for `prefer` and
+    /// How to try again if the first attempt is refused for being encrypted or not, like libpq for `prefer` and
     /// `allow`.
     pub other_way: Option<SslMode>,
     /// What is read again for each connection.
     pub rotated: RotatedFiles,
 }
 
-/// Files that name the server or a password, which may be rotated, or hold for minutes.
+/// Files with the server or a password, which may be rotated or short-lived.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RotatedFiles {
-    /// All of the URL.
+    /// The whole URL.
     pub url: Option<PathBuf>,
     /// The password alone.
     pub password: Option<PathBuf>,
-    /// In libpq's form; counts where neither URL nor setting have a password.
+    /// In libpq's form; used if neither URL nor setting have a password.
     pub passfile: Option<PathBuf>,
 }
 
-/// What PostgreSQL's `synchronous_commit` may be, least first.
+/// The values of PostgreSQL's `synchronous_commit`, least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SynchronousCommit {
-    /// Nothing: a crash of the server loses what it acknowledged.
+    /// Nothing: a crash of the server loses acknowledged messages.
     Off,
     /// The server's own disk, whatever standbys there are.
     Local,
@@ -58,14 +58,14 @@ pub enum SynchronousCommit {
     RemoteWrite,
     /// A standby's disk, where one is synchronous.
     On,
-    /// That a standby shows it.
+    /// A standby applies it.
     RemoteApply,
 }
 
 impl SynchronousCommit {
     const ALL: [Self; 5] = [Self::Off, Self::Local, Self::RemoteWrite, Self::On, Self::RemoteApply];
 
-    /// As PostgreSQL spells it.
+    /// PostgreSQL's spelling.
     pub fn name(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -76,7 +76,7 @@ impl SynchronousCommit {
         }
     }
 
-    /// The one of that name.
+    /// The value with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.name() == name)
     }
@@ -113,17 +113,17 @@ impl PostgresConfig {
         format!("PostgreSQL {}:{port}/{database}", hosts.join(","))
     }
 
-    /// How to connect now: what came from files is read again, so that a rotated password or a token that holds for
-    /// minutes is never the one of the start. The error shows nothing of them.
+    /// The present way to connect: files are read again, so that a rotated password or a short-lived token
+    /// is never the one of the start. The error shows nothing of them.
     pub fn current(&self) -> Result<tokio_postgres::Config, String> {
         let RotatedFiles { url, password, passfile } = &self.rotated;
         let mut connection = self.connection.clone();
         if let Some(path) = url {
             let text =
                 read_secret_file(&path.to_string_lossy()).map_err(|problem| format!("DATABASE_URL_FILE {problem}"))?;
-            let text = String::from_utf8(text).map_err(|_| "DATABASE_URL_FILE is not UTF-8 any more".to_owned())?;
+            let text = String::from_utf8(text).map_err(|_| "DATABASE_URL_FILE is no longer UTF-8".to_owned())?;
             connection = ConnectionUrl::parse(&text)
-                .map_err(|problem| format!("what DATABASE_URL_FILE names {problem}"))?
+                .map_err(|problem| format!("the URL in DATABASE_URL_FILE {problem}"))?
                 .connection;
         }
         if let Some(path) = password {

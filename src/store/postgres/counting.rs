@@ -15,10 +15,10 @@ use super::round::{Round, in_transaction, lease};
 /// lasts; and the more rows are counted together, the less each costs, since they share counters.
 const STRETCH_TIME: Duration = Duration::from_millis(500);
 
-/// Counts stretches of rows that are as long as the server is quick.
+/// Counts segments of rows, sized by the server's speed.
 pub(in crate::store) struct Counting {
     limits: Limits,
-    /// Rows of the next stretch.
+    /// Rows of the next segment.
     most: Cell<i64>,
 }
 
@@ -53,7 +53,7 @@ fn next_length(limits: &Limits, rows: i64, took: Duration) -> i64 {
     ((rows as f64 * factor.clamp(0.5, 2.0)) as i64).clamp(limits.counted_least, limits.counted_max)
 }
 
-/// Takes the counters, unless another replica has them: from where, and up to where rows are complete.
+/// Locks the counters, unless another replica has them: returns their watermark, and up to where rows are complete.
 fn count_from() -> String {
     let horizon = arrival::settled();
     format!(
@@ -61,7 +61,7 @@ fn count_from() -> String {
          FROM postroom_state FOR UPDATE SKIP LOCKED"
     )
 }
-/// The last arrival of a stretch, and its rows.
+/// The last arrival of a segment, and its rows.
 const COUNT_TO: &str = "\
     SELECT max(arrival) AS last, count(*) AS rows FROM
         (SELECT arrival FROM messages WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3) stretch";
@@ -92,7 +92,7 @@ const COUNT_SENDERS: &str = "\
         RETURNING (xmax = 0) AS is_new
     )
     SELECT count(*) FILTER (WHERE is_new) AS new_senders FROM counted";
-/// Forgets rows that were gone before they were counted, and so never will be.
+/// Drops tombstones of rows that were deleted before they were counted.
 const GONE_UNCOUNTED: &str = "DELETE FROM postroom_gone WHERE arrival > $1";
 /// Takes some rows that are gone from the counters that hold them. Returns how many, and how many senders have no row
 /// left.
@@ -160,12 +160,12 @@ async fn count(client: &Client, most: i64, gone_max: i64) -> Result<(i64, i64), 
     .await
 }
 
-/// Throws the counters away. Deleted rather than truncated: whoever reads an older snapshot still finds it there.
+/// Empties the counters. Deleted rather than truncated: a reader of an older snapshot still finds the rows there.
 pub(super) const FORGET_COUNTS: &str = "UPDATE postroom_state SET counted = 0, messages = 0, senders = 0; \
      DELETE FROM postroom_buckets; DELETE FROM postroom_senders; DELETE FROM postroom_sender_days; \
      DELETE FROM postroom_gone";
 
-/// Adds some changes to the counts of states. Several may do it at once, each with changes of its own.
+/// Adds some changes to the counts of states. Several replicas may do it at once, each with changes of its own.
 const FOLD_STATES: &str = "\
     WITH taken AS MATERIALIZED (
         SELECT change_id FROM postroom_state_changes ORDER BY change_id LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -185,7 +185,7 @@ pub(super) async fn fold_states(client: &Client, most: i64) -> Result<Round, Fai
     Ok(if folded < most { Round::Done } else { Round::More })
 }
 
-/// Counts states anew while nobody writes any.
+/// Counts states again while statuses are blocked.
 pub(super) const RECOUNT_STATES: &str = "BEGIN; LOCK TABLE postroom_states IN SHARE MODE; \
      DELETE FROM postroom_state_changes; DELETE FROM postroom_state_counts; \
      INSERT INTO postroom_state_counts SELECT state, count(*) FROM postroom_states GROUP BY state; COMMIT";

@@ -17,7 +17,7 @@ use super::session::{Connector, Session};
 use super::shared::Shared;
 use crate::runtime::log;
 
-/// How often rows are looked for that other replicas stored.
+/// Interval of checks for rows that other replicas stored.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Counts, indexes and adds up, until dropped.
@@ -63,7 +63,7 @@ async fn follow(
             // Nobody else may meet it, and without it everything gets slow.
             Err(failure) => {
                 if told.as_ref() != Some(&failure) {
-                    let message = format!("{what} fails; answers stay exact and get slower");
+                    let message = format!("{what} fails; reads stay exact and get slower");
                     log::error(&message).text("error", &failure.to_string()).emit();
                 }
                 Some(failure)

@@ -1,4 +1,4 @@
-//! What providers tell beyond the six columns, read by key. `brought.rs` writes it.
+//! Provider data beyond the six columns, read by key. `brought.rs` writes them.
 
 use tokio_postgres::{Client, Row};
 
@@ -102,7 +102,7 @@ pub(super) async fn unreadable_payloads(
     asked.rows(snapshot.client, &sql).await?.iter().map(read_payload).collect()
 }
 
-/// Asks for a little of everything.
+/// Reads a little of everything.
 pub(super) async fn probe(snapshot: &Snapshot<'_>) -> Result<(), Failure> {
     message(snapshot, "").await?;
     statuses(snapshot, "").await?;
@@ -113,7 +113,7 @@ pub(super) async fn probe(snapshot: &Snapshot<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What has this key; or else what is meant by a provider's id, whose keys `sql` finds.
+/// The message with this key; or else the one with this provider's id, whose keys `sql` finds.
 async fn look_up<T>(
     client: &Client,
     id: &str,
@@ -132,7 +132,7 @@ async fn look_up<T>(
     }
 }
 
-/// No key holds NUL, which the server could not even be asked about.
+/// No key contains NUL, which the server could not even receive.
 fn is_no_key(key: &str) -> bool {
     key.contains('\0')
 }

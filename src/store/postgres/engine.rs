@@ -8,10 +8,10 @@ use super::failure::Failure;
 use super::parameters::Parameters;
 use crate::store::postgres::config::{PostgresConfig, SynchronousCommit};
 
-/// An operator's setting that keeps every replica from writing.
-pub(super) const READ_ONLY: &str = "default_transaction_read_only is on, so nothing can be written";
+/// An operator's setting that prevents every replica from writing.
+pub(super) const READ_ONLY: &str = "default_transaction_read_only is on, so writes are impossible";
 
-/// Oldest server that knows transaction numbers of 64 bits, which the order of arrival is made of.
+/// Oldest server with transaction numbers of 64 bits, on which the order of arrival depends.
 const VERSION_LEAST: i32 = 130_000;
 
 /// Engines that speak the protocol and say themselves what they are: what is in their `version()`, their name, and what
@@ -19,41 +19,41 @@ const VERSION_LEAST: i32 = 130_000;
 const OTHERS: [(&str, &str, &str); 3] = [
     ("CockroachDB", "CockroachDB", NO_NUMBERS),
     ("-YB-", "YugabyteDB", NO_NUMBERS),
-    ("Redshift", "Amazon Redshift", "it does not keep keys unique, so messages would be stored twice"),
+    ("Redshift", "Amazon Redshift", "it does not enforce unique keys, so messages would be stored twice"),
 ];
 const NO_NUMBERS: &str =
-    "it does not number transactions as PostgreSQL does, and the order of arrival is made of these numbers";
+    "it does not number transactions as PostgreSQL does, and the order of arrival uses these numbers";
 
-/// What a server said of itself when we connected.
+/// The properties that a server reported when we connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) struct Server {
-    /// As it calls itself: `PostgreSQL 15.18 (Debian …) on x86_64-pc-linux-gnu`.
+    /// Its name: `PostgreSQL 15.18 (Debian …) on x86_64-pc-linux-gnu`.
     pub name: String,
     /// As a number: 150018.
     pub version: i32,
     pub encoding: String,
     pub is_standby: bool,
-    /// Whether transactions may not write unless they say so, which an operator can set for a role or a database.
+    /// Whether transactions are read-only by default, which an operator can set for a role or a database.
     pub is_read_only: bool,
     pub synchronous_commit: String,
     pub synchronous_standby_names: String,
-    /// The version of Citus, where this database has it.
+    /// The version of Citus, if this database has it.
     pub citus: Option<String>,
 }
 
 impl Server {
-    /// What our commits wait for: what the operator chose, or what the server says and at least `on`.
+    /// What our commits wait for: the operator's choice, or the server's value and at least `on`.
     pub fn effective_commit(&self, config: &PostgresConfig) -> SynchronousCommit {
         let said = SynchronousCommit::named(&self.synchronous_commit).unwrap_or(SynchronousCommit::On);
         config.synchronous_commit.unwrap_or(said.max(SynchronousCommit::On))
     }
 
-    /// Whether a commit waits until the server itself has it on disk.
+    /// Whether a commit waits for the server's own disk.
     pub fn survives_crash(&self, config: &PostgresConfig) -> bool {
         self.effective_commit(config) >= SynchronousCommit::Local
     }
 
-    /// Whether a commit waits until a standby has it on disk, so that a promotion loses nothing acknowledged.
+    /// Whether a commit waits for a standby's disk, so that a promotion loses no acknowledged message.
     pub fn survives_promotion(&self, config: &PostgresConfig) -> bool {
         !self.synchronous_standby_names.is_empty() && self.effective_commit(config) >= SynchronousCommit::On
     }
@@ -81,7 +81,7 @@ const SERVER: &str = "\
            (SELECT extversion FROM pg_extension WHERE extname = 'citus') AS citus,
            current_setting('default_transaction_read_only') AS read_only";
 
-/// Asks a server what it is, and refuses what cannot be used.
+/// Identifies a server, and refuses unsuitable ones.
 pub(super) async fn ask(client: &Client) -> Result<Server, Failure> {
     // Alone and first: the one question that every engine answers.
     let version: String = Parameters::new().value(client, "SELECT version()").await?;
@@ -91,9 +91,7 @@ pub(super) async fn ask(client: &Client) -> Result<Server, Failure> {
         return Err(Failure::Broken(format!("the server is {engine} ({name}): {why}; PostgreSQL is needed")));
     }
     let row = client.query_typed_one(SERVER, &[]).await.map_err(Failure::from).map_err(|failure| match failure {
-        Failure::Broken(why) => {
-            Failure::Broken(format!("the server ({name}) does not answer as PostgreSQL does: {why}"))
-        }
+        Failure::Broken(why) => Failure::Broken(format!("the server ({name}) does not respond like PostgreSQL: {why}")),
         other => other,
     })?;
     let number: i32 = row.get::<_, &str>("version").parse().unwrap_or(0);

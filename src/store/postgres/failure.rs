@@ -1,4 +1,4 @@
-//! What an error of the server, or of the way to it, means for a batch and for the service.
+//! The meaning of a server or connection error for a batch and for the service.
 
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
@@ -10,25 +10,25 @@ use crate::store::{Health, StoreError};
 /// for it.
 const TRANSACTION_TIMEOUT: &str = "25P04";
 
-/// Why something was not done, with words for the log: one line, and nothing of what was to be stored.
+/// Why an operation failed, with one line for the log, without any of the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// The server has no space.
     DiskFull(String),
-    /// The server refuses this content, whoever tries.
+    /// The server refuses this content, from any client.
     Refused(String),
-    /// Nothing happened because others were in the way; the same may work now.
+    /// Nothing happened because others were in the way; a retry may work now.
     Retry(String),
-    /// The connection is gone; whether a commit happened is not known.
+    /// The connection is lost; whether a commit happened is unknown.
     Lost(String),
-    /// The time for a statement was over.
+    /// The statement reached its deadline.
     Deadline,
-    /// The server answers, but not as it should: read-only, tables gone, no rights.
+    /// The server responds, but cannot be used: read-only, tables missing, no privileges.
     Broken(String),
 }
 
 impl Failure {
-    /// What the service's health is after it; content that was refused says nothing about it.
+    /// The resulting health; refused content does not affect it.
     pub fn health(&self) -> Option<Health> {
         match self {
             Self::Refused(_) | Self::Retry(_) | Self::Deadline => None,

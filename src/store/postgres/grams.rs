@@ -6,12 +6,12 @@
 
 use crate::domain::fold::fold_into;
 
-/// The longest run.
+/// The longest n-gram.
 pub(super) const LENGTH_MAX: usize = 3;
 /// Bits that a character needs.
 const CHARACTER_BITS: u32 = 21;
 
-/// The folded text, and the numbers of all runs in it, each once.
+/// The folded text, and the numbers of all n-grams in it, each once.
 pub(super) fn of_text(text: &str) -> (String, Vec<i64>) {
     let mut folded = String::new();
     fold_into(text, &mut folded);
@@ -19,7 +19,7 @@ pub(super) fn of_text(text: &str) -> (String, Vec<i64>) {
     (folded, runs)
 }
 
-/// The numbers of all runs in a folded text, each once, ascending.
+/// The numbers of all n-grams in a folded text, each once, ascending.
 pub(super) fn of_folded(folded: &str) -> Vec<i64> {
     let characters: Vec<char> = folded.chars().collect();
     let mut runs: Vec<i64> = Vec::with_capacity(LENGTH_MAX * characters.len());
@@ -40,7 +40,7 @@ pub(super) fn of_term(folded: &str) -> Vec<i64> {
     runs
 }
 
-/// The characters themselves, each plus one, so that different runs have different numbers.
+/// The characters themselves, each plus one, so that different n-grams have different numbers.
 fn number(run: &[char]) -> i64 {
     run.iter().fold(0, |number, character| number << CHARACTER_BITS | (i64::from(u32::from(*character)) + 1))
 }

@@ -8,13 +8,13 @@ use super::parameters::Parameters;
 use super::session::{Connector, Session};
 use crate::store::postgres::config::PostgresConfig;
 
-/// A table with the six columns and a key, and nothing derived.
+/// A table with the six columns and a key, without derived data.
 const BARE_TABLE: &str = "CREATE TABLE single (message_id TEXT COLLATE \"C\" PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
 /// The same with the columns and indices of the service's own.
 const WHOLE_TABLE: &str = "CREATE TABLE single (LIKE messages INCLUDING ALL)";
 
-/// What pgbench does in a table, each in a transaction of its own: a message with a random id.
+/// The pgbench statement, each in a transaction of its own: a message with a random id.
 pub fn script(bare: bool) -> String {
     // Of our own columns: no exact bytes, some number of a batch, the next arrival.
     let own = if bare { "" } else { ", NULL, :n, nextval('postroom_foreign_rows')" };
@@ -29,7 +29,7 @@ pub fn script(bare: bool) -> String {
 /// A server to measure on.
 pub struct Ground {
     session: Session,
-    /// Made and not yet dropped.
+    /// Created and not yet dropped.
     databases: Vec<String>,
     made: usize,
 }
@@ -52,7 +52,7 @@ impl Ground {
         self.session.server.version
     }
 
-    /// Makes an empty database, and answers its name.
+    /// Creates an empty database, and returns its name.
     pub async fn make(&mut self) -> Result<String, OpenError> {
         self.made += 1;
         let name = format!("postroom_bench_{}_{}", std::process::id(), self.made);
@@ -61,20 +61,20 @@ impl Ground {
         Ok(name)
     }
 
-    /// Makes a table for pgbench in a database: a bare one, or one like the service's, which has to be there.
+    /// Creates a table for pgbench in a database: a bare one, or one like the service's, which must exist.
     pub async fn make_table(config: &PostgresConfig, bare: bool) -> Result<(), OpenError> {
         let ground = Self::open(config).await?;
         Ok(ground.session.client.batch_execute(if bare { BARE_TABLE } else { WHOLE_TABLE }).await?)
     }
 
-    /// Writes out what earlier measurements left to write, so that the next does not pay for it.
+    /// Writes dirty data of earlier measurements, so that the next one does not pay for it.
     pub async fn settle(&self) -> Result<(), OpenError> {
         // Needs a right that not every role has; without, it is left to the server.
         let _ = self.session.client.batch_execute("CHECKPOINT").await;
         Ok(())
     }
 
-    /// The process that serves this connection, and the database that it is connected to.
+    /// The server process of this connection, and its database.
     pub async fn process(&self) -> Result<(u32, String), OpenError> {
         let sql = "SELECT pg_backend_pid() AS process, current_database()::text AS database";
         let row = self.session.client.query_typed_one(sql, &[]).await?;
@@ -93,7 +93,7 @@ impl Ground {
         Ok(self.session.client.batch_execute(&format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)")).await?)
     }
 
-    /// Drops all that are left.
+    /// Drops all remaining ones.
     pub async fn clear(mut self) {
         while let Some(database) = self.databases.last().cloned() {
             let _ = self.drop(&database).await;

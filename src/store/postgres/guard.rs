@@ -14,25 +14,25 @@ use super::round::Round;
 use super::{arrival, schema};
 use crate::runtime::log;
 
-/// How often counters and index are compared with the messages where rows come by other programs.
+/// Interval of comparing counters and index with the messages while other programs insert rows.
 const VERIFY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Whether nobody can have done anything to the messages unnoticed, as far as the triggers tell.
+/// Whether the triggers show that no change of the messages was missed.
 const WATCHED: &str = "SELECT postroom_watched()";
-/// Makes the triggers anew. It waits for who writes, and others wait behind it, so it does not wait for long.
+/// Recreates the triggers. It waits for writers, and others wait behind it, so its wait is short.
 const WATCH: &str = "SET LOCAL lock_timeout = '200ms'; SELECT postroom_watch()";
 
-/// Keeps what is derived true, whatever others do to the messages and to the server.
+/// Keeps derived data correct, whatever others do to the messages and to the server.
 pub(super) struct Guard {
     /// Most rows that get a number of arrival in one transaction.
     admitted_max: i64,
-    /// The greatest number of arrival that can have been given, and what numbers began at.
+    /// The greatest number of arrival that can have been assigned, and the base of the numbers.
     seen: Cell<i64>,
     base: Cell<Option<i64>>,
-    /// Whether counters and index are to be compared with the messages, and when they were.
+    /// Whether counters and index must be compared with the messages, and the time of the last comparison.
     is_doubtful: Cell<bool>,
     verified: Cell<Option<Instant>>,
-    /// Whether it was logged that a trigger cannot be made.
+    /// Whether it was logged that a trigger cannot be created.
     is_told: Cell<bool>,
 }
 
@@ -48,8 +48,8 @@ impl Guard {
         }
     }
 
-    /// Looks whether this is the cluster that gave the last numbers, gives numbers to rows that wait for one, and
-    /// compares where anything may have happened meanwhile.
+    /// Checks whether this cluster assigned the last numbers, gives numbers to rows that wait for one, and
+    /// compares if anything may have happened meanwhile.
     pub async fn round(&self, client: &Client, is_fresh: bool) -> Result<Round, Failure> {
         let base: i64 = Parameters::new().number(self.seen.get()).value(client, arrival::SETTLE).await?;
         if self.base.replace(Some(base)).is_some_and(|before| before != base) {
@@ -77,7 +77,7 @@ impl Guard {
         Ok(Round::Done)
     }
 
-    /// Makes the triggers anew, and what was done while they did not fire is counted.
+    /// Recreates the triggers, and counts changes made while they did not fire.
     async fn watch(&self, client: &Client) -> Result<(), Failure> {
         match client.batch_execute(WATCH).await.map_err(Failure::from) {
             Ok(()) => {}
@@ -85,7 +85,7 @@ impl Guard {
             Err(Failure::Retry(_) | Failure::Deadline) => return Ok(()),
             Err(Failure::Broken(why)) => {
                 if !self.is_told.replace(true) {
-                    log::warning("a trigger of ours on messages is missing or disabled, and cannot be made")
+                    log::warning("a trigger of postroom on messages is missing or disabled, and cannot be created")
                         .text("error", &why)
                         .emit();
                 }
@@ -94,7 +94,7 @@ impl Guard {
             Err(failure) => return Err(failure),
         }
         log::warning(
-            "a trigger of ours on messages was missing or disabled; it was made anew, and all is counted anew",
+            "a trigger of postroom on messages was missing or disabled; it was recreated, and all is counted again",
         )
         .emit();
         forget(client).await
@@ -104,7 +104,7 @@ impl Guard {
 /// Gives numbers of arrival to rows that wait for them.
 const ADMIT: &str = "SELECT postroom_admit($1)";
 
-/// Gives numbers of arrival to some rows that other programs brought without one, or with one of their own.
+/// Gives numbers of arrival to some rows that other programs inserted without one, or with one of their own.
 pub(super) async fn admit(client: &Client, rows_max: i64) -> Result<Round, Failure> {
     let admitted: i64 = match Parameters::new().number(rows_max).value(client, ADMIT).await {
         // Somebody changes them.
@@ -113,14 +113,14 @@ pub(super) async fn admit(client: &Client, rows_max: i64) -> Result<Round, Failu
     };
     if admitted > 0 {
         let message =
-            "another program brought messages without a number of arrival, or with one of its own; they arrive now";
+            "another program inserted messages without a number of arrival, or with one of its own; they get one now";
         log::info(message).value("messages", admitted).emit();
     }
     Ok(if admitted > 0 { Round::More } else { Round::Done })
 }
 
-/// Whether counters and search index are of these messages: the number of rows that the counters hold, in each of their
-/// tables, and a sample of the index from both sides. Rows that came in below a watermark unnoticed are seen by it.
+/// Whether counters and search index match these messages: the number of rows in each of the counters'
+/// tables, and a sample of the index from both sides. It detects rows that were inserted below a watermark.
 const AGREES: &str = "\
     SELECT s.messages = (SELECT count(*) FROM messages WHERE arrival <= s.counted)
                         + (SELECT count(*) FROM postroom_gone WHERE arrival <= s.counted)
@@ -139,7 +139,7 @@ const AGREES: &str = "\
            AS agrees
     FROM postroom_state s, postroom_search i";
 
-/// Compares the counters and the index with the messages, and has both made anew where they differ.
+/// Compares the counters and the index with the messages, and starts a rebuild of both if they differ.
 async fn verify(client: &Client) -> Result<(), Failure> {
     // However long it takes: nobody waits for it.
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0").await?;
@@ -156,7 +156,7 @@ async fn verify(client: &Client) -> Result<(), Failure> {
     forget(client).await
 }
 
-/// Throws the counters and the search index away, to be made anew.
+/// Drops the contents of the counters and the search index, to be rebuilt.
 async fn forget(client: &Client) -> Result<(), Failure> {
     // Sent together, these are one transaction.
     let forget = format!("SET LOCAL statement_timeout = 0; {}; {}", FORGET_COUNTS, FORGET_INDEX);

@@ -11,7 +11,7 @@ use super::parameters::Parameters;
 use super::round::{Round, in_transaction, lease};
 use super::runs::{self, Stretch, Text};
 
-/// Takes the search index, unless another replica has it.
+/// Locks the search index, unless another replica has it.
 fn index_from() -> String {
     format!(
         "SELECT packed, (SELECT {} FROM postroom_state) AS horizon, texts,
@@ -20,7 +20,7 @@ fn index_from() -> String {
         arrival::settled()
     )
 }
-/// How many rows wait for it, as far as that matters, and the bytes of their texts.
+/// How many rows wait for it, up to a limit, and the bytes of their texts.
 const INDEX_WAITING: &str = "\
     SELECT count(*) AS rows, coalesce(sum(octet_length(text)), 0) AS bytes FROM
         (SELECT text FROM messages WHERE arrival > $1 AND arrival < $2 LIMIT $3) waiting";
@@ -69,7 +69,7 @@ fn text(row: &Row) -> Option<Text> {
     Some(Text { arrival: row.get("arrival"), from: row.get("from_msisdn"), ts: row.get("ts"), text })
 }
 
-/// Merges a piece of the search index, if enough of its stretches are as small as each other.
+/// Merges a part of the search index, if enough of its segments have a similar size.
 pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<Round, Failure> {
     in_transaction(client, async || {
         let is_ours = lease(client, &index_from()).await?.is_some();
@@ -78,9 +78,9 @@ pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<Round, Fai
     .await
 }
 
-/// Throws the search index away. Deleted rather than truncated: whoever reads an older snapshot still finds it there.
+/// Empties the search index. Deleted rather than truncated: a reader of an older snapshot still finds the rows there.
 pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET packed = 0, texts = 0, removed = 0; \
      DELETE FROM postroom_folded; DELETE FROM postroom_gone_texts; DELETE FROM postroom_run_losses; \
      DELETE FROM postroom_places; DELETE FROM postroom_stretches; DELETE FROM postroom_runs";
-/// Removes the search index of schema 2, which replicas of an earlier build search by.
+/// Removes the search index of schema 2, which replicas of an earlier build use.
 pub(super) const FORGET_FORMER_INDEX: &str = "DROP TABLE IF EXISTS postroom_texts";

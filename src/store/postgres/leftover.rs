@@ -15,7 +15,7 @@ const COPIES: &str =
     SELECT 1 FROM messages m
     WHERE m.message_id = replace(substring(t.event_key from '^(.*)#conflict:[0-9a-f]+$'), E'\\uFFFF1', E'\\uFFFF'))";
 
-/// Bodies of which nothing is left once the rows above are gone.
+/// Bodies without any reference once the rows above are deleted.
 fn payloads() -> String {
     format!(
         "FROM postroom_payloads p WHERE NOT EXISTS (SELECT 1 FROM (
@@ -26,7 +26,7 @@ fn payloads() -> String {
     )
 }
 
-/// Counts what is left over.
+/// Counts the orphans.
 pub(super) async fn count(client: &Client) -> Result<Leftovers, Failure> {
     let count = async |rest: &str| -> Result<u64, Failure> {
         let rows: i64 = Parameters::new().value(client, &format!("SELECT count(*) {rest}")).await?;
@@ -35,7 +35,7 @@ pub(super) async fn count(client: &Client) -> Result<Leftovers, Failure> {
     Ok(Leftovers { details: count(DETAILS).await?, copies: count(COPIES).await?, payloads: count(&payloads()).await? })
 }
 
-/// Removes it, in one transaction. Answers what it was.
+/// Removes them, in one transaction. Returns their numbers.
 pub(super) async fn remove(client: &Client) -> Result<Leftovers, Failure> {
     if count(client).await?.is_empty() {
         return Ok(Leftovers::default());

@@ -10,7 +10,7 @@ pub struct Limits {
     /// How long rows gather before they are counted together. A longer time means fewer changes to one counter, and
     /// more rows that a read has to add up itself.
     pub gather: Duration,
-    /// The same before they are indexed together: a stretch of fewer rows costs more for each.
+    /// The same before they are indexed together: a segment of fewer rows costs more for each.
     pub gather_texts: Duration,
     /// Rows that are counted in the first transaction.
     pub counted_first: i64,
@@ -21,7 +21,7 @@ pub struct Limits {
     /// Fewest rows that are indexed, unless their texts are long: until so many have come, searches look at them one by
     /// one.
     pub indexed_least: i64,
-    /// Most rows indexed in one transaction.
+    /// Maximum rows indexed in one transaction.
     pub indexed_max: i64,
     /// Bytes of text behind which no more rows are indexed in the same transaction: the index of a text that never
     /// repeats itself takes thirty times as much while it is built.
@@ -30,19 +30,19 @@ pub struct Limits {
     pub gone_max: i64,
     /// Most rows that get a number of arrival in one transaction.
     pub admitted_max: i64,
-    /// Most changes to the counts of states that are added in one transaction.
+    /// Maximum changes to the counts of states that are added in one transaction.
     pub folded_max: i64,
     /// Stretches of a level that are merged into one of the next.
     pub merged_together: i64,
     /// Most rows that are merged in one transaction.
     pub merged_rows_max: i64,
-    /// The numbers of texts whose places stand in one row differ in these last bits.
+    /// The numbers of texts whose tuple ids are in one row differ in these last bits.
     pub place_chunk_bits: u32,
     /// Rows that a listing skips one by one; from there on the counters say where to begin.
     pub skipped_max: u64,
-    /// Matches of a search that are remembered one by one; more are looked for again along the order of the listing.
+    /// Matches of a search that are kept one by one; more are searched again along the order of the listing.
     pub matches_max: usize,
-    /// The same where a lower bound will do and the index does not narrow the search.
+    /// The same if a lower bound is enough and the index does not narrow the search.
     pub bound_least: usize,
     /// From so many candidates on a search looks at them where they lie; before, it costs more to learn where that is.
     /// Of more than `matches_max` not all need to be looked at.

@@ -44,7 +44,7 @@ pub(super) async fn page(snapshot: &Snapshot<'_>, request: &PageRequest) -> Resu
     Ok(page)
 }
 
-/// Asks for a little of all that listings, searches and statistics ask for, by ways that stay short however much there
+/// Runs a small part of all queries of listings, searches and statistics, which stay fast whatever the number of rows
 /// is.
 pub(super) async fn probe(snapshot: &Snapshot<'_>) -> Result<(), Failure> {
     let client = snapshot.client;

@@ -9,24 +9,24 @@ use super::runs::unpack;
 use super::snapshot::Snapshot;
 use crate::store::index::search::intersect;
 
-/// More candidates than this part of all messages: then it is as quick to look at all texts.
+/// With more candidates than this part of all messages, checking all texts is as fast.
 const PART_MAX: u64 = 8;
-/// Runs of a term that are counted, to find the rarest among them.
+/// N-grams of a term that are counted, to find the rarest among them.
 const COUNTED_MAX: usize = 12;
-/// The rarest runs of a term that are looked up; each further one says less.
+/// The rarest n-grams of a term that are looked up; each further one is less selective.
 const RUNS_MAX: usize = 4;
-/// So few candidates are not worth looking up another run for.
+/// So few candidates do not justify looking up another n-gram.
 const FEW_ENOUGH: usize = 64;
 
-/// What the index says of a term.
+/// The index's result for a term.
 pub(super) struct LookedUp {
-    /// How many texts have the term, where the index alone tells.
+    /// How many texts have the term, if the index alone gives that.
     pub count: Option<u64>,
-    /// The texts that may have it, ascending; none where it is as quick to look at all.
+    /// The candidates, ascending; none if checking all texts is as fast.
     pub candidates: Option<Vec<i64>>,
 }
 
-/// How many indexed texts have each of some runs, the rarest first.
+/// How many indexed texts have each of some n-grams, the rarest first.
 const RUN_COUNTS: &str = "\
     SELECT run,
            (sum(texts) - coalesce((SELECT l.texts FROM postroom_run_losses l WHERE l.run = r.run), 0))::bigint AS texts

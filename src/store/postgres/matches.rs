@@ -18,7 +18,7 @@ impl Match {
     }
 }
 
-/// The matches among which a page's rows are, and how many of all come before these.
+/// The matches that contain a page's rows, and how many of all precede them.
 pub(super) fn part_of(mut matches: Vec<Match>, request: &PageRequest, offset: u64) -> (Vec<i64>, u64) {
     let wanted = request.limit as usize + 1;
     let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(matches.len());

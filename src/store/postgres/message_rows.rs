@@ -33,7 +33,7 @@ pub(super) fn position(row: &Row, order: Order) -> Position {
     }
 }
 
-/// A stored text of a cursor. One that came from another kind of store may be no text here; then the nearest will do.
+/// A stored text of a cursor. One from another kind of store may not be a text here; then the nearest is used.
 pub(super) fn text_of(stored: &Stored) -> String {
     String::from_utf8_lossy(&stored.bytes).replace('\0', "")
 }

@@ -7,12 +7,12 @@ use super::batch::{Batch, Known, Stored, storable};
 use super::failure::Failure;
 use super::parameters::Parameters;
 
-/// One of the tries to do something.
+/// One attempt of an operation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
     /// The setting of `synchronous_commit`: what its commit waits for.
     pub commit: &'static str,
-    /// Whether another try may have done it already.
+    /// Whether an earlier attempt may have done it already.
     pub is_repeated: bool,
 }
 
@@ -47,12 +47,12 @@ pub(super) async fn insert(
     Ok(created.iter().map(|row| places[place_of(row.get(0))]).collect())
 }
 
-/// Reads back what a batch did not create.
+/// Reads the rows that a batch did not create.
 pub(super) const STORED: &str = "\
     SELECT message_id, from_msisdn, to_msisdn, ts, text, text_exact, ingest_id
     FROM messages WHERE message_id = ANY($1)";
 
-/// Finds out about the ids that the batch did not create: ours of a commit whose answer was lost, or others'.
+/// Resolves the ids that the batch did not create: ours from a commit with a lost response, or others'.
 pub(super) async fn read_back(client: &Client, batch: &Batch, ingest_id: i64) -> Result<Vec<(usize, Known)>, Failure> {
     let ids = batch.open().into_iter().map(|at| batch.message(at).id.as_str());
     let rows = Parameters::new().texts(ids).rows(client, STORED).await?;

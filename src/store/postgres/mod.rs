@@ -87,7 +87,7 @@ pub use tls::TlsError;
 use watch::Watch;
 use writer::Writer;
 
-/// An open database and the thread that speaks to it.
+/// An open database and its thread.
 #[derive(Debug)]
 pub struct PostgresStore {
     shared: Arc<Shared>,

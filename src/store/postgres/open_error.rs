@@ -22,7 +22,7 @@ pub enum OpenError {
     Encoding(String),
     /// It follows another server.
     #[error(
-        "the server is a standby, which takes no writes; name the primary, or all of them with \
+        "the server is a standby, which is read-only; name the primary, or all servers with \
          target_session_attrs=read-write"
     )]
     Standby,
@@ -30,7 +30,7 @@ pub enum OpenError {
     #[error("{}; RESET it for the role and the database", super::engine::READ_ONLY)]
     ReadOnly,
     /// A limit of the operator's on time is too short.
-    #[error("statement_timeout or transaction_timeout is too short for what a start asks")]
+    #[error("statement_timeout or transaction_timeout is too short for the queries of a start")]
     StartDeadline,
     /// The tables cannot be used as they are.
     #[error("{0}")]

@@ -15,14 +15,14 @@ use super::failure::Failure;
 use super::parameters::Parameters;
 use crate::store::index::source::{put_number, take_number};
 
-/// A page of a table, and a line on it: what the server calls `ctid`.
+/// A page of a table, and a line on it: the server's `ctid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct Place {
     page: u32,
     line: u16,
 }
 
-/// Texts with numbers one behind the other on lines one below the other.
+/// Texts with consecutive numbers on consecutive lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Lines {
     number: i64,
@@ -30,7 +30,7 @@ struct Lines {
     count: u16,
 }
 
-/// A chunk that has places gets more behind them.
+/// A chunk with tuple ids gets more appended.
 const NOTE_PLACES: &str = "\
     INSERT INTO postroom_places (chunk, places) SELECT * FROM unnest($1::bigint[], $2::bytea[]) ORDER BY 1
     ON CONFLICT (chunk) DO UPDATE SET places = postroom_places.places || excluded.places";
@@ -48,7 +48,7 @@ pub(super) async fn note(client: &Client, chunk_bits: u32, written: &[Row]) -> R
 
 const PLACES: &str = "SELECT places FROM postroom_places WHERE chunk BETWEEN $1 AND $2 ORDER BY chunk";
 
-/// Where texts of these numbers, which ascend, may lie; those are left out of which nothing is known.
+/// Possible tuple ids of texts with these numbers, which ascend; unknown ones are left out.
 pub(in crate::store) async fn of(client: &Client, chunk_bits: u32, numbers: &[i64]) -> Result<Vec<Place>, Failure> {
     let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
     let chunks = Parameters::new().number(first >> chunk_bits).number(last >> chunk_bits);
@@ -83,7 +83,7 @@ fn pack(texts: &[(i64, Place)]) -> Vec<u8> {
     packed
 }
 
-/// Appends what can be read. It is a hint like any other, so damage needs no words.
+/// Appends what can be read. It is a hint, so damage is ignored.
 fn unpack(mut packed: &[u8], known: &mut Vec<Lines>) {
     while unpack_block(&mut packed, known).is_some() {}
 }
@@ -102,7 +102,7 @@ fn unpack_block(packed: &mut &[u8], known: &mut Vec<Lines>) -> Option<()> {
     Some(())
 }
 
-/// The place of a text among lines, which ascend unless another build indexed anew in between.
+/// The index of a text among lines, which ascend unless another build indexed again in between.
 fn find(known: &[Lines], number: i64) -> Option<Place> {
     let behind = known.partition_point(|lines| lines.number <= number);
     let Lines { number: first, first: Place { page, line }, count } = *known.get(behind.checked_sub(1)?)?;

@@ -1,6 +1,6 @@
-//! Whether each task can do its work: asked by readiness, on the connection that the task uses and by the statements
-//! that requests take. A role's limit of connections, a pooler, rights, columns and functions that are missing show
-//! there, and nowhere else.
+//! Whether each task can work: requested by readiness, on the task's connection and with the statements
+//! of requests. A role's limit of connections, a pooler, missing privileges, columns and functions are only
+//! visible there.
 
 use std::time::Duration;
 
@@ -11,39 +11,39 @@ use super::failure::Failure;
 use super::shared::Shared;
 use super::{accompanying, brought, messages};
 
-/// How long a task may take to answer.
+/// Maximum time of a task's response.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// How often in a row a task may leave that unanswered, and do nothing else either, once its work could have ended.
+/// How often in a row a task may fail to respond without other progress, once its work could have ended.
 const SILENCES_MAX: u32 = 3;
 
-/// Where a task says what it found.
+/// The receiver of a task's finding.
 pub(super) type Ask = oneshot::Sender<Result<(), Failure>>;
 
-/// All tasks that work for requests, to be asked.
+/// All tasks that work for requests, to be tested.
 #[derive(Default)]
 pub(super) struct Probes {
     ways: Vec<Way>,
 }
 
-/// How a task is asked.
+/// The channel to a task.
 struct Way {
     ask: mpsc::Sender<Ask>,
-    /// What it had done by the last time.
+    /// Its progress at the last test.
     seen: u64,
-    /// How often it has been silent since, and when it was heard last.
+    /// How often it did not respond since, and its last response.
     silences: u32,
     heard: Instant,
 }
 
 impl Probes {
-    /// The way to the next task.
+    /// The channel of the next task.
     pub fn add(&mut self) -> mpsc::Receiver<Ask> {
         let (ask, asked) = mpsc::channel(1);
         self.ways.push(Way { ask, seen: 0, silences: 0, heard: Instant::now() });
         asked
     }
 
-    /// Asks all of them at once, and notes what they say.
+    /// Tests all of them at once, and records their responses.
     pub async fn ask(&mut self, shared: &Shared) {
         let asked = self.ways.iter_mut().map(|way| {
             if way.silences == 0 {
@@ -74,7 +74,7 @@ impl Probes {
                     *silences += 1;
                     if *silences >= SILENCES_MAX && heard.elapsed() >= task.patience {
                         let what = if task.writes { "writes" } else { "reads" };
-                        let why = format!("what {what} gets no answer within {} s", PATIENCE.as_secs());
+                        let why = format!("the task that {what} gets no response within {} s", PATIENCE.as_secs());
                         task.set_fault(Some(Failure::Lost(why)));
                     }
                 }
@@ -83,9 +83,9 @@ impl Probes {
     }
 }
 
-/// Everything that a batch may send, of nothing, and undone: rights, columns and functions are looked at all the same.
-/// With `is_whole` a message too, like the last one that is stored, since the server refused some: by a constraint or a
-/// trigger it may refuse all.
+/// All statements of a batch, on no rows, and rolled back: the server checks privileges, columns and functions anyway.
+/// With `is_whole` a message too, like the last stored one, because the server refused some: a constraint or a
+/// trigger may refuse all.
 pub(super) fn write(commit: &str, is_whole: bool) -> String {
     let statements = [
         messages::INSERT,
@@ -102,7 +102,7 @@ pub(super) fn write(commit: &str, is_whole: bool) -> String {
     format!("{}'{commit}'; {of_nothing}; {message} ROLLBACK", brought::BEGIN)
 }
 
-/// A message like the last one, under an id that no sender has, and what is put off to the commit.
+/// A message like the last one, under an unused id, with deferred constraints.
 const WHOLE: &str = "\
     SELECT f.* FROM (
         (SELECT from_msisdn, to_msisdn, ts, text, text_exact, created_at FROM messages ORDER BY arrival DESC LIMIT 1)
@@ -112,7 +112,7 @@ const WHOLE: &str = "\
         ARRAY[m.text], ARRAY[m.text_exact], ARRAY[m.created_at], 0, $1) f;
     SET CONSTRAINTS ALL IMMEDIATE;";
 
-/// A statement with nothing for each of its values.
+/// A statement with an empty value for each parameter.
 fn of_nothing(statement: &str) -> String {
     let mut parts = statement.split('$');
     let first = parts.next().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! A statement with its values, put together piece by piece.
+//! Building a statement with its values, piece by piece.
 
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
@@ -21,7 +21,7 @@ impl Query {
         format!("${}", self.values.len())
     }
 
-    /// As `bind`, for text, which must not hold NUL.
+    /// Like `bind`, for text, which must not contain NUL.
     pub fn bind_text(&mut self, text: &str) -> String {
         self.bind(text.to_owned(), Type::TEXT)
     }
@@ -30,12 +30,12 @@ impl Query {
         self.bind(number, Type::INT8)
     }
 
-    /// The parts of a filter that are about columns of `m`, each with ` AND ` in front.
+    /// The parts of a filter on columns of `m`, each prefixed with ` AND `.
     pub fn columns(&mut self, filter: &Filter) -> String {
         self.columns_beside("m", filter)
     }
 
-    /// The same, where the sender and the time are columns of `beside`.
+    /// The same, with the sender and the time as columns of `beside`.
     pub fn columns_beside(&mut self, beside: &str, filter: &Filter) -> String {
         let mut terms = String::new();
         if let Some(from) = &filter.from {
@@ -74,7 +74,7 @@ impl Query {
         self.values.rows(client, &self.text).await
     }
 
-    /// The rows, one after the other as they come.
+    /// The rows, one after the other as they arrive.
     pub async fn stream(&self, client: &Client) -> Result<RowStream, Failure> {
         self.values.stream(client, &self.text).await
     }

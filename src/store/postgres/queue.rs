@@ -11,12 +11,12 @@ use crate::store::queue::{Backlog, Job};
 /// How long a batch may be under way before another is begun beside it: a statement that waits for somebody's lock, or
 /// for a standby, does not hold up the rest.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// How long a batch may be under way before somebody looks whether the server is still there.
+/// Time of a batch before the server is tested.
 const HELD_UP: Duration = Duration::from_secs(1);
-/// How long after a try that failed a server that is away is tried again.
+/// Interval of attempts at an unreachable server.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A backlog, and tasks that wait while it is empty.
+/// A queue, and tasks that wait while it is empty.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Notify,
@@ -24,22 +24,22 @@ pub(super) struct Queue {
 
 struct Waiting {
     backlog: Backlog,
-    /// Batches that were taken and not written yet, and when the last of them was taken.
+    /// Batches in progress, and when the last of them was taken.
     under_way: usize,
     taken: Instant,
-    /// While the server is away.
+    /// While the server is unreachable.
     shut: Option<Shut>,
 }
 
 struct Shut {
-    /// What those hear who are refused.
+    /// The error of refused requests.
     error: StoreError,
-    /// When somebody last found that it is so.
+    /// Time of the last failed attempt.
     tried: Instant,
 }
 
 impl Waiting {
-    /// While the server is away one job at a time finds out whether it is back. The others would wait for nothing.
+    /// While the server is unreachable one job at a time tests it. The others would wait in vain.
     fn admit(&self) -> Result<(), StoreError> {
         let Some(shut) = &self.shut else { return Ok(()) };
         let is_tried = self.under_way > 0 || !self.backlog.is_empty() || shut.tried.elapsed() < PAUSE;
@@ -53,7 +53,7 @@ impl Queue {
         Self { waiting: Mutex::new(waiting), arrived: Notify::new() }
     }
 
-    /// Whether a message would be taken now.
+    /// Whether a message would be accepted now.
     pub fn has_room(&self) -> Result<(), StoreError> {
         let waiting = self.lock();
         waiting.admit()?;
@@ -110,31 +110,31 @@ impl Queue {
         self.lock().under_way -= 1;
     }
 
-    /// The server is away: hands out what waits, to be refused, and refuses what comes but a job now and then.
+    /// The server is unreachable: returns waiting jobs, to be refused, and refuses new ones except for tests.
     pub fn shut(&self, error: StoreError) -> Vec<Job> {
         let mut waiting = self.lock();
         waiting.shut = Some(Shut { error, tried: Instant::now() });
         waiting.backlog.take(usize::MAX)
     }
 
-    /// A try failed. Where the server was away, it still is.
+    /// An attempt failed. An unreachable server still is unreachable.
     pub fn failed(&self) {
         if let Some(shut) = &mut self.lock().shut {
             shut.tried = Instant::now();
         }
     }
 
-    /// The server is there.
+    /// The server is reachable.
     pub fn reopen(&self) {
         self.lock().shut = None;
     }
 
-    /// Whether the server is known to be away.
+    /// Whether the server is known to be unreachable.
     pub fn is_shut(&self) -> bool {
         self.lock().shut.is_some()
     }
 
-    /// Whether whoever writes has been waiting for long.
+    /// Whether a writer has been waiting for long.
     pub fn is_held_up(&self) -> bool {
         let waiting = self.lock();
         waiting.under_way > 0 && waiting.taken.elapsed() >= HELD_UP
@@ -145,7 +145,7 @@ impl Queue {
         self.lock().backlog.elements()
     }
 
-    /// Takes nothing more; what is queued is still written.
+    /// Accepts nothing more; queued jobs are still written.
     pub fn close(&self) {
         self.lock().backlog.close();
         self.arrived.notify_one();

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 
 /// Reads that may wait for a connection; more are refused at once.
 pub(super) const WAITING_MAX: usize = 256;
-/// How much longer than its own limit the server is waited for.
+/// How much longer than its own limit the server may take.
 const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A read and the way of its result, to be run by any of the tasks.
@@ -91,7 +91,7 @@ impl Reader {
         }
     }
 
-    /// Reads a little of everything that can be asked.
+    /// Runs a small part of all queries.
     async fn probe(&mut self) -> Result<(), Failure> {
         let read = async |snapshot: &Snapshot<'_>| {
             listing::probe(snapshot).await?;
@@ -133,7 +133,7 @@ impl Reader {
         }
     }
 
-    /// Reads in one snapshot, once more on a fresh connection if the old one turned out to be gone.
+    /// Reads in one snapshot, once more on a fresh connection if the old one was lost.
     async fn read<T>(
         &mut self,
         deadline: Instant,

@@ -4,12 +4,12 @@ use tokio_postgres::{Client, Row};
 
 use super::failure::Failure;
 
-/// What a round did.
+/// The result of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Round {
     /// There is more.
     More,
-    /// Everything that can be done was done, here or by another replica.
+    /// Everything possible was done, here or by another replica.
     Done,
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn in_transaction<T>(
     result
 }
 
-/// Takes a row of state. None where another replica has it, or had it until a moment ago.
+/// Locks a state row. None if another replica has it, or had it until just now.
 pub(super) async fn lease(client: &Client, sql: &str) -> Result<Option<Row>, Failure> {
     match client.query_typed_opt(sql, &[]).await.map_err(Failure::from) {
         Err(Failure::Retry(_)) => Ok(None),

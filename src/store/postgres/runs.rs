@@ -14,7 +14,7 @@ use super::{grams, places};
 use crate::store::index::postings;
 use crate::store::index::source::{put_number, take_bytes, take_number};
 
-/// Stretches of this level are not merged any more: they hold millions of texts.
+/// Segments of this level are not merged any more: they contain millions of texts.
 const LEVEL_MAX: i16 = 3;
 /// Bytes of packed numbers that are merged in one transaction.
 const MERGED_BYTES_MAX: i64 = 8 << 20;
@@ -28,7 +28,7 @@ pub(super) struct Text {
     pub text: String,
 }
 
-/// A stretch on its way into the index.
+/// A segment before it is written to the index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Stretch {
     /// The texts, by number.
@@ -37,7 +37,7 @@ pub(super) struct Stretch {
     senders: Vec<String>,
     times: Vec<String>,
     folded: Vec<Vec<u8>>,
-    /// Numbers of runs, ascending; how many texts have each; and which, packed.
+    /// Numbers of n-grams, ascending; how many texts have each; and their packed numbers.
     runs: Vec<i64>,
     counts: Vec<i32>,
     packed: Vec<Vec<u8>>,
@@ -98,7 +98,7 @@ const INDEX_RUNS: &str = "\
     INSERT INTO postroom_runs (level, run, last, texts, numbers)
     SELECT 0, run, $1, texts, numbers FROM unnest($2::bigint[], $3::int[], $4::bytea[]) AS r (run, texts, numbers)";
 
-/// The lowest level with enough stretches, and the last of those that are merged.
+/// The lowest level with enough segments, and the last of those that are merged.
 const MERGE_DUE: &str = "\
     SELECT level, (array_agg(last ORDER BY last))[$1] AS last FROM postroom_stretches
     WHERE level < $2 GROUP BY level HAVING count(*) >= $1 ORDER BY level LIMIT 1";
@@ -120,7 +120,7 @@ const MERGE_PIECE: &str = "\
         SELECT $1 + 1, run, max(last), sum(texts), string_agg(numbers, ''::bytea ORDER BY last) FROM gone GROUP BY run
     )
     SELECT count(*) AS rows FROM piece";
-/// All rows of these stretches were moved.
+/// All rows of these segments were moved.
 const MERGED: &str = "\
     WITH gone AS (DELETE FROM postroom_stretches WHERE level = $1 AND last <= $2)
     INSERT INTO postroom_stretches (level, last) VALUES ($1 + 1, $2)";
@@ -181,13 +181,13 @@ pub(super) async fn take_out(client: &Client, limits: &Limits, indexed: i64) -> 
         }
         losses
     });
-    let losses = losses.await.map_err(|_| Failure::Broken("a text could not be taken out of the index".to_owned()))?;
+    let losses = losses.await.map_err(|_| Failure::Broken("a text could not be removed from the index".to_owned()))?;
     Parameters::new().numbers(losses.keys()).numbers(losses.values()).execute(client, LOSE_RUNS).await?;
     Parameters::new().number(removed).execute(client, TAKEN_OUT).await?;
     Ok(true)
 }
 
-/// Packs ascending places behind `first` as a block that stands for itself: blocks one behind the other are one list.
+/// Packs ascending numbers after `first` as a self-contained block: concatenated blocks are one list.
 fn pack(first: i64, places: &[u32]) -> Vec<u8> {
     let mut packed = Vec::new();
     postings::pack(places, &mut packed);
@@ -219,7 +219,7 @@ fn take_block(blocks: &mut &[u8], places: &mut Vec<u32>) -> std::io::Result<i64>
 }
 
 fn damaged() -> Failure {
-    Failure::Broken("the search index is damaged; `postroom reindex` builds it anew".to_owned())
+    Failure::Broken("the search index is damaged; `postroom reindex` rebuilds it".to_owned())
 }
 
 #[cfg(test)]

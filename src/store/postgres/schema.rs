@@ -16,7 +16,7 @@ use super::{arrival, tables};
 use crate::domain::fold::UNICODE_VERSION;
 use crate::runtime::log;
 
-/// The migrations, in order: the schema's version is how many of them were made.
+/// The migrations, in order: the schema's version is the number of those applied.
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_inbox.sql"),
     include_str!("migrations/0002_details.sql"),
@@ -28,21 +28,21 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0008_content.sql"),
     CLUSTERS,
 ];
-/// The triggers that note what other programs delete and change, and their tables; may be run again on what it made.
+/// The triggers that record deletions and changes of other programs, and their tables; may run again on its own result.
 pub(super) const NOTES: &str = include_str!("migrations/0007_gone.sql");
-/// Numbers of arrival whatever becomes of the data, and all triggers; may be run again too.
+/// Numbers of arrival that survive restores and promotions, and all triggers; may run again too.
 pub(super) const CLUSTERS: &str = include_str!("migrations/0009_clusters.sql");
-/// Since when this is so.
+/// The version that introduced this.
 pub(super) const KNOWS_CLUSTERS: i32 = 9;
-/// Whether the triggers before that fire.
+/// Whether the earlier triggers fire.
 const NOTING: &str = "SELECT count(*) = 4 FROM pg_trigger WHERE tgrelid = to_regclass('messages') \
      AND tgenabled IN ('O', 'A') AND tgname IN \
      ('postroom_note_deleted', 'postroom_note_updated', 'postroom_arrive_anew', 'postroom_note_emptied')";
-/// How long a replica that upgrades keeps the others waiting without a sign of life.
+/// How long a replica that upgrades may keep the others waiting without renewing its lease.
 const LEASE_SECONDS: f64 = 60.0;
-/// How often a waiting replica looks again.
+/// Interval of checks by a waiting replica.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// How often making the first table is tried: replicas that make it at the same instant get in each other's way.
+/// How often creating the first table is tried: replicas that create it at the same instant collide.
 const TRIES_MAX: u32 = 20;
 
 // Making the tables waits for no standby, or it would wait without a word for one that is away. Nothing is acknowledged
@@ -56,7 +56,7 @@ const LEASE: &str = "UPDATE postroom_schema SET upgraded_by = $1, upgraded_until
      AND set_config('synchronous_commit', 'local', true) <> '' RETURNING version";
 const RELEASE: &str = "UPDATE postroom_schema SET version = $1, upgraded_by = NULL, upgraded_until = NULL WHERE id = 1";
 
-/// The version of the schema that this program makes.
+/// The version of the schema that this program creates.
 pub(super) fn newest() -> i32 {
     MIGRATIONS.len() as i32
 }
@@ -101,7 +101,7 @@ async fn prepare_tables(session: &Session) -> Result<Prepared, Failure> {
     Ok(Prepared::Usable(unnoted(session, newest()).await?))
 }
 
-/// The version that the database has; 0: none of ours.
+/// The version of the database; 0: none of ours.
 pub(super) async fn version(session: &Session) -> Result<i32, Failure> {
     let there = "SELECT to_regclass('postroom_schema') IS NOT NULL";
     if !Parameters::new().value::<bool>(&session.client, there).await? {
@@ -111,7 +111,7 @@ pub(super) async fn version(session: &Session) -> Result<i32, Failure> {
     Ok(row.map_or(0, |row| row.get("version")))
 }
 
-/// Upgrades tables of an earlier build. Makes none where there are none.
+/// Upgrades tables of an earlier build. Creates none if there are none.
 pub(super) async fn upgrade_former(session: &Session) -> Result<(), Failure> {
     if (1..newest()).contains(&version(session).await?) { upgrade(session).await } else { Ok(()) }
 }
@@ -143,7 +143,7 @@ async fn upgrade(session: &Session) -> Result<(), Failure> {
             continue;
         }
         if !std::mem::replace(&mut waits, true) {
-            log::info("another replica upgrades the database; waiting for it").emit();
+            log::info("another replica is upgrading the database; waiting for it").emit();
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
@@ -159,7 +159,7 @@ fn of_making(error: Error) -> Failure {
     Failure::Broken(format!("{}: {hint}", Failure::from(error)))
 }
 
-/// A table of that name which another program filled has no order of arrival.
+/// A table of that name with rows of another program has no order of arrival.
 async fn refuse_foreign_rows(session: &Session) -> Result<(), Failure> {
     let (there, filled) = ("SELECT to_regclass('messages') IS NOT NULL", "SELECT EXISTS (SELECT 1 FROM messages)");
     let is_there = async |sql| Parameters::new().value::<bool>(&session.client, sql).await;
@@ -191,8 +191,8 @@ fn is_made_by_another(error: &Error) -> bool {
     is_made_meanwhile || matches!(Failure::from(error), Failure::Refused(_) | Failure::Retry(_))
 }
 
-/// Makes the migrations that are missing, all or none. Whoever's lease ran out in the middle gets in nobody's way: each
-/// statement makes only what is not there.
+/// Applies missing migrations, all or none. A replica whose lease expired meanwhile does no harm: each
+/// statement creates only missing objects.
 async fn migrate(session: &Session, from: usize) -> Result<(), Error> {
     let client = &session.client;
     // However long it takes: the operator's limits are about requests.
@@ -218,16 +218,16 @@ async fn migrate(session: &Session, from: usize) -> Result<(), Error> {
     result
 }
 
-/// That what other programs do goes unnoticed, where it does, in one sentence.
+/// That changes of other programs are not recorded, if so, in one sentence.
 pub(super) async fn unnoted(session: &Session, version: i32) -> Result<Option<&'static str>, Failure> {
     let watched = if version < KNOWS_CLUSTERS { NOTING } else { "SELECT postroom_watched()" };
     let is_watched: bool = Parameters::new().value(&session.client, watched).await?;
     let why = "a trigger of ours on messages is missing or disabled, or was for a while, so what other programs did is \
-               not all noted; a replica that runs, or `postroom reindex`, makes it anew and counts anew";
+               not all recorded; a running replica, or `postroom reindex`, recreates it and counts again";
     Ok((!is_watched).then_some(why))
 }
 
-/// The version of Unicode by which this program folds.
+/// The version of Unicode with which this program folds.
 pub(super) fn unicode() -> String {
     format!("{}.{}.{}", UNICODE_VERSION.0, UNICODE_VERSION.1, UNICODE_VERSION.2)
 }
@@ -252,12 +252,12 @@ async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
             FORGET_INDEX
         );
         session.client.batch_execute(&anew).await?;
-        log::info("searches fold by another version of Unicode; texts are indexed anew").emit();
+        log::info("searches use another version of Unicode; texts are indexed again").emit();
     }
     Ok(())
 }
 
-/// Tells that numbers of arrival were raised.
+/// Logs that numbers of arrival were raised.
 pub(super) fn tell_of_another_cluster() {
     log::warning(
         "the data comes from another cluster, a backup or a promoted standby; arrival numbers are raised above those \

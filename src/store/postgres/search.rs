@@ -17,18 +17,18 @@ use super::snapshot::Snapshot;
 use super::statistics::{self, State};
 use crate::domain::{Filter, Needle, PageRequest};
 
-/// How long counting may take where the request is content with a lower bound.
+/// Maximum time of counting if the request allows a lower bound.
 const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(20);
-/// Looking at one row after the other costs so much more than looking at all texts in a row.
+/// How much more checking row after row costs than checking all texts in sequence.
 const LOOK_COST: u64 = 16;
 
-/// The rows that a filter lets through, as far as they are known.
+/// The rows that match a filter, as far as known.
 pub(super) enum Found {
-    /// So many; their columns tell which.
+    /// This many; their columns select them.
     ByColumns(u64),
     /// These, all of them.
     These(Vec<Match>),
-    /// At least so many; each row's text must be looked at.
+    /// At least this many; each row's text must be checked.
     ByText { total: u64, is_bound: bool },
 }
 
@@ -195,7 +195,7 @@ fn matching(query: &mut Query, state: &State, filter: &Filter, term: Option<&Nee
     (if matches.contains("m.") { "JOIN messages m USING (arrival)" } else { "" }, matches)
 }
 
-/// Counts until the time is over; the snapshot outlives that.
+/// Counts until the deadline; the snapshot stays open.
 async fn number_within(client: &Client, query: &Query, patience: Duration) -> Result<Option<u64>, Failure> {
     let row = client.query_typed_one("SELECT current_setting('statement_timeout') AS timeout", &[]).await?;
     let milliseconds = patience.as_millis().max(1);

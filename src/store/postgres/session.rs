@@ -1,4 +1,4 @@
-//! A connection to the server, and what is known of the server behind it.
+//! A connection to the server, and the properties of the server behind it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,26 +14,26 @@ use super::failure::Failure;
 use super::tls::{self, TlsError};
 use crate::store::postgres::config::{PostgresConfig, Roots, Trust};
 
-/// How long a request to cancel a statement may take.
+/// Maximum time of a request to cancel a statement.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is wrong where a commit ended with a warning.
-pub(super) const GAVE_UP_WAITING: &str = "the wait for a synchronous standby was given up";
+/// The problem if a commit ended with a warning.
+pub(super) const GAVE_UP_WAITING: &str = "the wait for a synchronous standby was cancelled";
 
-/// How to connect.
+/// The settings of a connection.
 #[derive(Clone)]
 pub(in crate::store) struct Connector {
     pub config: Arc<PostgresConfig>,
     tls: MakeRustlsConnect,
-    /// Who carries what on the connections that were opened by this connector and its clones.
+    /// The drivers of the connections that this connector and its clones opened.
     drivers: Arc<Mutex<Vec<AbortHandle>>>,
 }
 
-/// An open connection. Dropped, it takes its leave of the server and closes.
+/// An open connection. Dropping it ends the session and closes it.
 pub(in crate::store) struct Session {
     pub client: Client,
     pub server: Server,
-    /// Warnings so far: the only one that our statements can cause tells that a wait for a standby was given up.
+    /// Warnings so far: the only one that our statements can cause means that a wait for a standby was cancelled.
     warnings: Arc<AtomicU64>,
     driver: AbortHandle,
     tls: MakeRustlsConnect,
@@ -104,7 +104,7 @@ impl Connector {
     }
 }
 
-/// Whether the other way, encrypted or not, may work: the handshake failed, or the server has no rule for this one.
+/// Whether the other attempt, encrypted or not, may work: the handshake failed, or the server has no rule for this one.
 fn is_about_encryption(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         Some(code) => *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
@@ -114,7 +114,7 @@ fn is_about_encryption(error: &tokio_postgres::Error) -> bool {
 }
 
 impl Session {
-    /// Whether it can still be used, as far as is known.
+    /// Whether it is still usable, as far as known.
     pub fn is_open(&self) -> bool {
         !self.client.is_closed()
     }

@@ -18,23 +18,23 @@ use crate::store::observer::Observer;
 use crate::store::postgres::config::PostgresConfig;
 use crate::store::queue::Job;
 
-/// What requests and the tasks share.
+/// The shared state of requests and the tasks.
 pub(super) struct Shared {
     pub queue: Queue,
     pub observer: Arc<dyn Observer>,
     pub config: StoreConfig,
     pub limits: Limits,
     health: SharedHealth,
-    /// How often the server was found well.
+    /// How often the server was found healthy.
     pub well: AtomicU64,
-    /// How often something failed that says the server is not well.
+    /// How often a failure showed that the server is not healthy.
     pub failures: AtomicU64,
     pub stops: AtomicBool,
-    /// The tasks that work for requests: those that write, then those that read.
+    /// The tasks that work for requests: writers, then readers.
     pub tasks: Vec<Arc<Task>>,
-    /// Whether the server refused a message for its content, and took none since.
+    /// Whether the server refused a message for its content, and accepted none since.
     pub refuses: AtomicBool,
-    /// How many rows this replica created: whoever follows the rows watches it.
+    /// How many rows this replica created: the background tasks observe it.
     pub stored: watch::Sender<u64>,
 }
 
@@ -74,7 +74,7 @@ impl Shared {
         self.health.set(health)
     }
 
-    /// Notes a failure, and tells it where it changes the health or costs somebody an answer.
+    /// Records a failure, and logs it if it changes the health or fails a request.
     pub fn trouble(&self, failure: &Failure, messages: usize) {
         let changed = failure.health().is_some_and(|health| {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +82,7 @@ impl Shared {
             self.set_health(health) != health
         });
         if changed || messages > 0 {
-            log::error("the database fails").text("error", &failure.to_string()).value("messages", messages).emit();
+            log::error("the database failed").text("error", &failure.to_string()).value("messages", messages).emit();
         }
     }
 
@@ -110,7 +110,7 @@ impl Shared {
         }
     }
 
-    /// A batch was written. Whether all is well is for the watch to say, which asks everybody; what comes is taken at
+    /// A batch was written. The health monitor checks all tasks and decides about health; new messages are accepted at
     /// once.
     pub fn wrote(&self) {
         self.well.fetch_add(1, Ordering::Relaxed);
@@ -119,17 +119,17 @@ impl Shared {
         }
     }
 
-    /// Whether any task writes of which nothing bad is known.
+    /// Whether any writing task is without a fault.
     pub fn can_write(&self) -> bool {
         self.tasks.iter().any(|task| task.writes && task.fault().is_none())
     }
 
-    /// Something keeps a task from its work. While others write, messages are taken.
+    /// A task has a fault. While others write, messages are accepted.
     pub fn hampered(&self, failure: &Failure) {
         if self.can_write() { self.trouble(failure, 0) } else { self.away(failure) }
     }
 
-    /// Whether what is left in the queue is not worth the wait: the service stops, and the database is away.
+    /// Whether the rest of the queue is not worth the wait: the service stops, and the database is unreachable.
     pub fn gives_up(&self) -> bool {
         self.stops.load(Ordering::Relaxed) && self.health() == Health::Broken
     }

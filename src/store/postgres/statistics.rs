@@ -11,20 +11,20 @@ use super::snapshot::Snapshot;
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{Filter, SenderCount, Stats, Timestamp};
 
-/// Sorts behind every text that begins as the one before it does.
+/// Sorts after every text with the same prefix.
 const BEHIND: char = char::MAX;
 
-/// Where counting and indexing have come to, as a snapshot sees it.
+/// The watermarks of counting and indexing, in a snapshot.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct State {
-    /// The counters hold rows up to this arrival.
+    /// The counters contain rows up to this arrival.
     pub counted: i64,
     /// Messages and senders up to there.
     pub messages: i64,
     pub senders: i64,
-    /// The search index holds rows up to this arrival.
+    /// The search index contains rows up to this arrival.
     pub indexed: i64,
-    /// Whether it holds texts of rows that are gone.
+    /// Whether it contains texts of deleted rows.
     pub is_stale: bool,
     /// Every transaction that could add a row below this arrival has ended.
     pub horizon: i64,
@@ -66,12 +66,12 @@ pub(super) async fn probe(client: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether counters know about a filter. None tells recipients, doors or kinds apart.
+/// Whether the counters support a filter. None distinguishes recipients, sources or kinds.
 pub(super) fn is_counted(filter: &Filter) -> bool {
     filter.to.is_none() && filter.source.is_none() && filter.kind.is_none()
 }
 
-/// How many rows the column parts of a filter let through.
+/// How many rows match the column parts of a filter.
 pub(super) async fn total(client: &Client, state: &State, filter: &Filter) -> Result<u64, Failure> {
     if !is_counted(filter) {
         let mut query = Query::default();
@@ -138,7 +138,7 @@ async fn total_since(client: &Client, state: &State, filter: &Filter) -> Result<
     query.number(client).await
 }
 
-/// The places of a time's parts: day, hour and minute, and what sorts behind all of each.
+/// The keys of a time's parts: day, hour and minute, and the key after all of each.
 #[derive(Default)]
 struct Bounds {
     since: String,
@@ -173,14 +173,14 @@ impl Bounds {
     }
 }
 
-/// A time to begin at and how many rows to skip from there, in place of skipping `offset` rows from the start.
+/// A start time and how many rows to skip from there, instead of skipping `offset` rows from the start.
 pub(super) struct Sought {
     pub not_before: String,
     pub skip: u64,
 }
 
-/// Finds the minute (of one sender: the day) in which the row at `offset` stands, by the counters. Counters must
-/// know about the filter; the rows behind `filter.since` must be more than `offset`.
+/// Finds the minute (of one sender: the day) of the row at `offset`, with the counters. They must
+/// support the filter; the rows after `filter.since` must be more than `offset`.
 pub(super) async fn seek(client: &Client, state: &State, filter: &Filter, offset: u64) -> Result<Sought, Failure> {
     let whole = Filter { since: None, ..filter.clone() };
     let before = match filter.since {
@@ -224,7 +224,7 @@ pub(super) async fn seek(client: &Client, state: &State, filter: &Filter, offset
     Ok(sought)
 }
 
-/// The inbox in a few numbers.
+/// The statistics of the inbox.
 pub(super) async fn stats(snapshot: &Snapshot<'_>) -> Result<Stats, Failure> {
     let client = snapshot.client;
     let state = State::read(client).await?;

@@ -5,15 +5,15 @@
 use super::failure::Failure;
 use super::session::Session;
 
-pub(super) const NO_SCHEMA: &str = "search_path names no schema that is there and that the role may use";
+pub(super) const NO_SCHEMA: &str = "search_path names no existing schema that the role may use";
 pub(super) const NO_CREATE: &str =
     "the role needs the right to CREATE in its schema, at least until the tables are there";
-/// Rights that are told one by one.
+/// Maximum privileges that are named one by one.
 const TOLD_MAX: usize = 3;
 
 /// Tables of ours that answers and background work touch, and functions and sequences that they call. What a role
 /// lacks, and tables of which row security hides rows from it. Of messages nothing is changed. What is not there is not
-/// asked about.
+/// receive.
 const LACKING: &str = "\
     WITH ours AS (
         SELECT name, to_regclass(name)::oid AS id FROM unnest(ARRAY['messages', 'postroom_state', 'postroom_buckets',
@@ -33,13 +33,13 @@ const LACKING: &str = "\
         AND pg_function_is_visible(oid) AND NOT has_function_privilege(oid, 'EXECUTE')
     ) AS lacking, ARRAY(SELECT name FROM ours WHERE row_security_active(id)) AS hiding";
 
-/// Tables of ours that Citus manages. Asked only where it is, since its catalogue is not there otherwise.
+/// Tables of ours that Citus manages. Only queried if Citus is installed, because its catalogue is missing otherwise.
 const MANAGED: &str = "\
      SELECT c.relname::text AS name FROM pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid \
      WHERE pg_table_is_visible(c.oid) AND (c.relname = 'messages' OR left(c.relname::text, 9) = 'postroom_') \
      ORDER BY c.relname LIMIT 1";
 
-/// What is in the way of making the tables, in one sentence.
+/// The obstacle to creating the tables, in one sentence.
 pub(super) async fn hindrance(session: &Session) -> Result<Option<&'static str>, Failure> {
     let place = "SELECT current_schema() IS NOT NULL AS is_there,
                         has_schema_privilege(current_schema(), 'CREATE') AS can_create";
@@ -51,7 +51,7 @@ pub(super) async fn hindrance(session: &Session) -> Result<Option<&'static str>,
     })
 }
 
-/// That Citus manages a table of ours, where it does, in one sentence.
+/// That Citus manages a table of ours, if so, in one sentence.
 pub(super) async fn managed(session: &Session) -> Result<Option<String>, Failure> {
     if session.server.citus.is_none() {
         return Ok(None);
@@ -59,13 +59,13 @@ pub(super) async fn managed(session: &Session) -> Result<Option<String>, Failure
     let row = session.client.query_typed_opt(MANAGED, &[]).await?;
     Ok(row.map(|row| row.get::<_, String>("name")).map(|name| {
         format!(
-            "Citus manages the table {name}, and the order of arrival is made of one server's transaction numbers; \
+            "Citus manages the table {name}, and the order of arrival uses one server's transaction numbers; \
              undistribute_table('{name}') makes it an ordinary one"
         )
     }))
 }
 
-/// What is in the way of using the tables, in one sentence.
+/// The obstacle to using the tables, in one sentence.
 pub(super) async fn obstacle(session: &Session) -> Result<Option<String>, Failure> {
     if let Some(why) = managed(session).await? {
         return Ok(Some(why));

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use super::failure::Failure;
 
-/// What is known of a task.
+/// The state of a task.
 #[derive(Debug, Default)]
 pub(super) struct Task {
-    /// Whether it is one of those that write.
+    /// Whether it writes.
     pub writes: bool,
-    /// How long its work may take: until then somebody's lock may keep it, and it says itself when that was too long.
+    /// The maximum time of its work: until then a lock may delay it, and it reports by itself when that was too long.
     pub patience: Duration,
     /// How much it did.
     done: AtomicU64,
-    /// What keeps it from its work.
+    /// Its fault.
     fault: Mutex<Option<Failure>>,
 }
 
@@ -24,7 +24,7 @@ impl Task {
         Self { writes, patience, ..Self::default() }
     }
 
-    /// It did something.
+    /// Records progress.
     pub fn works(&self) {
         self.done.fetch_add(1, Ordering::Relaxed);
     }
@@ -43,7 +43,7 @@ impl Task {
     }
 }
 
-/// What keeps any task from its work: the first that is worse than a full disk, or else that.
+/// The fault of any task: the first that is worse than a full disk, or else that.
 pub(super) fn fault(tasks: &[Arc<Task>]) -> Option<Failure> {
     let mut faults: Vec<_> = tasks.iter().filter_map(|task| task.fault()).collect();
     let worst = faults.iter().position(|fault| !matches!(fault, Failure::DiskFull(_))).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! TLS to the server, proved as far as `sslmode` asks.
+//! TLS to the server, verified according to `sslmode`.
 
 use std::sync::Arc;
 
@@ -15,24 +15,27 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::certificate::Certificate;
 use crate::store::postgres::config::{Roots, Trust};
 
-/// What an operator can do about a certificate that is not trusted, by what the library says of it.
+/// The fix for an untrusted certificate, by the library's error.
 const REMEDIES: [(&str, &str); 6] = [
     ("UnknownIssuer", "sslrootcert names no authority that signed the server's certificate"),
     (
         "not valid for name",
-        "connect by a name that the certificate has, or leave the name out of it with sslmode=verify-ca",
+        "connect with a name in the certificate, or skip the check of the name with sslmode=verify-ca",
     ),
     ("expired", "renew the server's certificate"),
     (
         "UnsupportedCertVersion",
-        "the server's certificate is of X.509 version 1, which names no hosts: make one with a subjectAltName, or use \
+        "the server's certificate is of X.509 version 1, which names no hosts: create one with a subjectAltName, or use \
          sslmode=verify-ca",
     ),
     (
         "HandshakeFailure",
-        "the server's key may be of a sort that is not supported: RSA from 2,048 bits on, P-256, P-384 and Ed25519 are",
+        "the server's key may have an unsupported type; supported are RSA from 2,048 bits on, P-256, P-384 and Ed25519",
     ),
-    ("CaUsedAsEndEntity", "the server's certificate is an authority's: name it, or who signed it, by sslrootcert"),
+    (
+        "CaUsedAsEndEntity",
+        "the server's certificate is an authority's certificate: name it, or its issuer, in sslrootcert",
+    ),
 ];
 
 /// Why connections cannot be encrypted, or a server not be proved, in one line that an operator can act on.
@@ -81,7 +84,7 @@ pub(super) fn connector(trust: &Trust) -> Result<MakeRustlsConnect, TlsError> {
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// What can be done about an error of TLS, where that is known.
+/// The fix for a TLS error, if known.
 pub(super) fn remedy(error: &str) -> Option<&'static str> {
     REMEDIES.iter().find(|(mark, _)| error.contains(mark)).map(|(_, remedy)| *remedy)
 }
@@ -110,7 +113,7 @@ fn load(roots: &Roots) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), 
 #[derive(Debug)]
 struct Verifier {
     authority: Option<Arc<WebPkiServerVerifier>>,
-    /// The certificates that vouch, as they are.
+    /// The trusted certificates, unchanged.
     roots: Vec<CertificateDer<'static>>,
     proves_host: bool,
     provider: Arc<CryptoProvider>,
@@ -121,8 +124,8 @@ impl Verifier {
         &self.provider.signature_verification_algorithms
     }
 
-    /// Whether the certificate is itself one of those that are trusted, or is of the first version and was signed by
-    /// one of them: what the library does not take for a server's. Nobody in between is believed here.
+    /// Whether the certificate is itself a trusted one, or is of version 1 and signed by
+    /// one of them, which the library does not accept for a server. Intermediate certificates are not accepted here.
     fn is_vouched_for(&self, server: &CertificateDer<'_>, now: UnixTime) -> bool {
         let Some(certificate) = Certificate::read(server).filter(|certificate| certificate.holds_at(now)) else {
             return false;

@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-/// How much of the server's certificate must be proved, after libpq's `sslmode`.
+/// How strictly the server's certificate is verified, after libpq's `sslmode`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
-    /// Nothing: encryption alone, where there is any (`disable`, `allow`, `prefer`, `require`).
+    /// Not at all: only encryption, if any (`disable`, `allow`, `prefer`, `require`).
     Anyone,
-    /// That an authority vouches for it (`verify-ca`, or `require` with `sslrootcert`).
+    /// An authority signed it (`verify-ca`, or `require` with `sslrootcert`).
     Authority(Roots),
-    /// That too, and that it was made for this host (`verify-full`).
+    /// In addition, it is for this host (`verify-full`).
     Host(Roots),
 }
 
-/// The authorities that may vouch.
+/// The accepted authorities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roots {
     /// Those that this machine trusts.

@@ -1,4 +1,4 @@
-//! What the URL of a PostgreSQL server says, in libpq's words, and its password file.
+//! The URL of a PostgreSQL server with libpq's parameters, and its password file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio_postgres::config::{Host, SslMode};
 
 use super::trust::{Roots, Trust};
 
-/// What a URL says.
+/// The contents of a URL.
 #[derive(Debug)]
 pub struct ConnectionUrl {
     /// Hosts, user, password and session settings.
@@ -21,7 +21,7 @@ pub struct ConnectionUrl {
 }
 
 impl ConnectionUrl {
-    /// Reads a URL. The problem never holds more of it than the name of a parameter.
+    /// Parses a URL. The problem never contains more of it than the name of a parameter.
     pub fn parse(url: &str) -> Result<Self, String> {
         let (rest, own) = take_own_parameters(url)?;
         let mut connection: tokio_postgres::Config = rest.parse().map_err(|error: tokio_postgres::Error| {
@@ -54,15 +54,15 @@ impl ConnectionUrl {
     }
 }
 
-/// A server that vanished without a word must not hold a connection for hours. What the URL says of that counts; 0 is
-/// the system's own.
+/// A server that vanished silently must not hold a connection for hours. The URL's value is used; 0 is
+/// the system's default.
 fn keep_alive(connection: &mut tokio_postgres::Config, rest: &str, own: &Own) -> Result<(), String> {
     let query = rest.split_once('?').map_or("", |(_, query)| query);
     let is_given = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
     // In milliseconds, as everywhere but in the library.
     let patience = match own.tcp_user_timeout.as_str() {
         "" => Ok(10_000),
-        given => given.parse().map_err(|_| "has a tcp_user_timeout that is no number of milliseconds".to_owned()),
+        given => given.parse().map_err(|_| "has a tcp_user_timeout that is not a number of milliseconds".to_owned()),
     };
     match patience? {
         0 => {}
@@ -79,27 +79,27 @@ fn keep_alive(connection: &mut tokio_postgres::Config, rest: &str, own: &Own) ->
         "" => drop(connection.keepalives_retries(3)),
         "0" => {}
         given => {
-            let count = given.parse().map_err(|_| "has a keepalives_count that is no number".to_owned())?;
+            let count = given.parse().map_err(|_| "has a keepalives_count that is not a number".to_owned())?;
             connection.keepalives_retries(count);
         }
     }
     Ok(())
 }
 
-/// The parameters that the client library leaves to us.
+/// The parameters that the client library does not handle.
 #[derive(Default)]
 struct Own {
-    /// Several, between commas, which the library takes in front of the database's name only.
+    /// Several, separated by commas, which the library supports only before the database's name.
     host: String,
     sslmode: String,
     sslrootcert: String,
     passfile: String,
     tcp_user_timeout: String,
-    /// The library calls it otherwise.
+    /// The library has another name for it.
     keepalives_count: String,
 }
 
-const UNESCAPED: &str = "has an '@' or a '?' in its user, password or a parameter, where they are written %40 and %3F";
+const UNESCAPED: &str = "has an '@' or a '?' in its user, password or a parameter; write %40 and %3F";
 
 /// Splits our parameters off; the rest is a URL for the library.
 fn take_own_parameters(url: &str) -> Result<(String, Own), String> {
@@ -140,8 +140,8 @@ fn decoded(value: &str) -> Option<String> {
     })
 }
 
-/// Libpq's rules: a root certificate that is named has to vouch for the server wherever the connection is encrypted,
-/// and `sslrootcert=system` proves the host. `prefer` goes on without encryption where the server will not have it so,
+/// Libpq's rules: a given root certificate must verify the server wherever the connection is encrypted,
+/// and `sslrootcert=system` verifies the host. `prefer` continues without encryption if the server refuses it,
 /// and `allow` with it.
 fn trust(connection: &mut tokio_postgres::Config, own: &Own) -> Result<(Trust, Option<SslMode>), String> {
     let roots = match own.sslrootcert.as_str() {
@@ -158,7 +158,7 @@ fn trust(connection: &mut tokio_postgres::Config, own: &Own) -> Result<(Trust, O
         "disable" => (SslMode::Disable, Trust::Anyone, None),
         "verify-full" => (SslMode::Require, Trust::Host(roots), None),
         "prefer" | "allow" | "require" | "verify-ca" if system_asked => {
-            return Err("has sslrootcert=system, which wants sslmode=verify-full".to_owned());
+            return Err("has sslrootcert=system, which needs sslmode=verify-full".to_owned());
         }
         "" | "prefer" => (SslMode::Prefer, named, Some(SslMode::Disable)),
         "allow" => (SslMode::Disable, named, Some(SslMode::Require)),
@@ -173,7 +173,7 @@ fn trust(connection: &mut tokio_postgres::Config, own: &Own) -> Result<(Trust, O
     Ok((trust, other_way))
 }
 
-/// The first line of a password file (`host:port:database:user:password`, `*` for any) that fits.
+/// The first matching line of a password file (`host:port:database:user:password`, `*` for any).
 ///
 /// Source: PostgreSQL documentation, "The Password File".
 pub fn password_of_file(path: &Path, connection: &tokio_postgres::Config) -> Result<String, String> {

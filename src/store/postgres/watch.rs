@@ -16,17 +16,17 @@ use super::{schema, tables, task};
 use crate::store::Health;
 use crate::store::observer::{Commits, Gauges};
 
-/// How often it is asked while it is not, or while nothing is written though something is to be.
+/// Interval of checks while it is unhealthy, or while nothing is written although there is something to write.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the other tasks are asked at most while all is well, however often somebody asks for readiness.
+/// Minimum interval of checks of the other tasks while all are well, however often readiness is requested.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whether the table is there, whether writes can be taken, and what commits would wait for.
+/// Whether the table exists, whether writes are possible, and what commits would wait for.
 const HEALTH: &str = "\
     SELECT to_regclass('messages') IS NOT NULL AND to_regclass('postroom_state') IS NOT NULL AS has_tables,
            pg_is_in_recovery() AS is_standby, current_setting('synchronous_standby_names') AS standby_names";
-/// Writes as much as a small batch, of what does not compress: a commit of nothing would succeed on a full disk.
+/// Writes as much as a small batch, of incompressible data: an empty commit would succeed on a full disk.
 const PROBE: &str = "\
     WITH filler AS (SELECT string_agg(md5(random()::text), '') AS text FROM generate_series(1, 4096)),
          away AS (DELETE FROM postroom_probe)
@@ -47,7 +47,7 @@ const GAUGES: &str = "\
            (SELECT count(*) FROM messages WHERE arrival > (SELECT counted FROM postroom_state)) AS uncounted,
            (SELECT count(*) FROM messages WHERE arrival > (SELECT packed FROM postroom_search)) AS unindexed";
 
-/// The task that looks, on a connection of its own, so that nothing else delays it.
+/// The monitoring task, on a connection of its own, so that nothing else delays it.
 pub(super) struct Watch {
     shared: Arc<Shared>,
     connector: Connector,
@@ -55,9 +55,9 @@ pub(super) struct Watch {
     sizes: mpsc::Receiver<oneshot::Sender<Gauges>>,
     session: Option<Session>,
     probes: Probes,
-    /// When the other tasks were asked.
+    /// Time of the last check of the other tasks.
     probed: Option<Instant>,
-    /// How often the server had been found well when it gave no answer the last time, and none since.
+    /// How often the server had been found healthy at its last missing response, if none came since.
     silent: Option<u64>,
 }
 
@@ -72,7 +72,7 @@ impl Watch {
         Self { shared, connector, looks, sizes, session: None, probes, probed: None, silent: None }
     }
 
-    /// Looks until nobody can ask any more.
+    /// Checks until no requests can arrive any more.
     pub async fn run(mut self) {
         // So that a connection is open by which a server can be told from one that falls silent.
         self.look().await;
@@ -101,7 +101,7 @@ impl Watch {
         }
     }
 
-    /// Asks the database, and has it write something if the last write failed.
+    /// Checks the database, with a write if the last write failed.
     async fn look(&mut self) -> Health {
         let well = self.shared.well.load(Ordering::Relaxed);
         let failures = self.shared.failures.load(Ordering::Relaxed);
@@ -130,7 +130,7 @@ impl Watch {
                     // The caller does not wait for this.
                     tokio::task::spawn_local(session.cancel());
                 }
-                let failure = Failure::Lost(format!("no answer within {} s", PATIENCE.as_secs()));
+                let failure = Failure::Lost(format!("no response within {} s", PATIENCE.as_secs()));
                 if self.shared.well.load(Ordering::Relaxed) != well {
                     // Others get their answers.
                     self.silent = None;
@@ -147,8 +147,8 @@ impl Watch {
         self.shared.health()
     }
 
-    /// Asks those who work for requests, each on its connection and by its statements. Messages are taken while any of
-    /// them can write.
+    /// Checks the tasks that work for requests, on their connections and with their statements. Messages are accepted
+    /// while any of them can write.
     async fn ask_others(&mut self, failures: u64) {
         let is_due = self.probed.is_none_or(|at| at.elapsed() >= PROBE_INTERVAL);
         if is_due || self.shared.health() != Health::Ready || task::fault(&self.shared.tasks).is_some() {
@@ -181,10 +181,10 @@ impl Watch {
             let (has_tables, is_standby): (bool, bool) = (row.get("has_tables"), row.get("is_standby"));
             session.server.synchronous_standby_names = row.get("standby_names");
             if !has_tables {
-                return Err(Failure::Broken("the tables are gone".to_owned()));
+                return Err(Failure::Broken("the tables are missing".to_owned()));
             }
             if is_standby {
-                return Err(Failure::Broken("the server is a standby, which takes no writes".to_owned()));
+                return Err(Failure::Broken("the server is a standby, which is read-only".to_owned()));
             }
             break;
         }
@@ -193,7 +193,7 @@ impl Watch {
         let session = self.session().await?;
         if config.require_sync_standby && !session.server.survives_promotion(&config) {
             return Err(Failure::Broken(
-                "there is no synchronous standby, and POSTROOM_REQUIRE_SYNC_STANDBY asks for one".into(),
+                "there is no synchronous standby, and POSTROOM_REQUIRE_SYNC_STANDBY requires one".into(),
             ));
         }
         if !is_well {

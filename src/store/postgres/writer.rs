@@ -22,10 +22,10 @@ use crate::runtime::log;
 use crate::store::StoreError;
 use crate::store::queue::{Answers, Job};
 
-/// Tries of one statement: after a lost connection, and when others were in the way.
+/// Attempts of one statement: after a lost connection, and when others were in the way.
 const TRIES_MAX: u32 = 4;
 
-/// How long a task that leaves the work to others waits before it looks whether they still do it.
+/// How long a task that leaves the work to others waits before it checks whether they still do it.
 const REST: Duration = Duration::from_millis(500);
 
 /// One writing task.
@@ -35,7 +35,7 @@ pub(super) struct Writer {
     asks: mpsc::Receiver<Ask>,
     connector: Connector,
     answers: mpsc::UnboundedSender<Answers>,
-    /// None after a failure, until it could be opened again.
+    /// None after a failure, until it could be reopened.
     session: Option<Session>,
     /// The source of `ingest_id`.
     chance: RandomState,
@@ -74,13 +74,13 @@ impl Writer {
         }
     }
 
-    /// Whether it is known that this task cannot write, and others can. It finds out whether that is over when it is
+    /// Whether this task is known to be unable to write, while others can. It tests whether that is over when it is
     /// asked.
     fn leaves_it_to_others(&self) -> bool {
         self.task.fault().is_some() && self.shared.can_write() && !self.shared.stops.load(Ordering::Relaxed)
     }
 
-    /// Sends all that a batch may send, on the connection that batches take, and has it undone.
+    /// Sends all statements of a batch, on the batches' connection, and rolls back.
     async fn probe(&mut self) -> Result<(), Failure> {
         let mut is_fresh = false;
         loop {
@@ -116,7 +116,7 @@ impl Writer {
         }
     }
 
-    /// Writes jobs and answers everyone in them: plain messages in one statement, what brings more in one transaction.
+    /// Writes jobs and completes their requests: plain messages in one statement, jobs with more in one transaction.
     async fn file(&mut self, jobs: Vec<Job>) {
         let (plain, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.extras.is_none());
         // What is wrong with the database. The rest does not wait for it again.
@@ -144,7 +144,7 @@ impl Writer {
                     parts.extend([rest, jobs]);
                 }
                 Err(Failure::Refused(why)) => {
-                    log::warning("the database refuses what a request brought").text("error", &why).emit();
+                    log::warning("the database refuses the data of a request").text("error", &why).emit();
                     self.shared.refuses.store(true, Ordering::Relaxed);
                     batch.fail(&StoreError::Unavailable(why));
                     self.conclude(batch, started, Ok(0));
@@ -156,12 +156,12 @@ impl Writer {
 
     fn go_on(&self, fault: Option<Failure>) -> Result<(), Failure> {
         if self.shared.gives_up() {
-            return Err(Failure::Lost("the service stops, and the database is not there".to_owned()));
+            return Err(Failure::Lost("the service stops, and the database is unreachable".to_owned()));
         }
         fault.map_or(Ok(()), Err)
     }
 
-    /// Answers everyone in a batch of which so much was created, and tells what is wrong with the database.
+    /// Completes all requests of a batch with this many created messages, and reports errors of the database.
     fn conclude(&self, mut batch: Batch, started: Instant, written: Result<usize, Failure>) -> Option<Failure> {
         let mut fault = None;
         match written {
@@ -197,13 +197,13 @@ impl Writer {
         self.chance.hash_one(self.batches).cast_signed()
     }
 
-    /// Writes jobs that bring more than messages: all of it, or nothing.
+    /// Writes jobs with more than messages: all of it, or nothing.
     async fn write_brought(&mut self, batch: &mut Batch) -> Result<usize, Failure> {
         let ingest_id = self.next_ingest_id();
         self.insist(async |client: &Client, attempt| brought::write(client, batch, ingest_id, attempt).await).await
     }
 
-    /// Answers how many rows were created.
+    /// Returns how many rows were created.
     async fn write(&mut self, batch: &mut Batch) -> Result<usize, Failure> {
         let ingest_id = self.next_ingest_id();
         let (mut created, mut statements) = (0, 0);
@@ -250,7 +250,7 @@ impl Writer {
         Ok(created)
     }
 
-    /// Does something to its commit, again where that may help. All that we do may be done twice.
+    /// Runs an operation up to its commit, again if that may help. All of our operations may run twice.
     async fn insist<T>(
         &mut self,
         mut work: impl AsyncFnMut(&Client, Attempt) -> Result<T, Failure>,
@@ -271,7 +271,7 @@ impl Writer {
         }
     }
 
-    /// The connection, for one attempt. A server that cannot be reached is not tried again by this batch.
+    /// The connection, for one attempt. This batch does not try an unreachable server again.
     async fn session(&mut self) -> Result<Session, Failure> {
         match self.session.take().filter(Session::is_open) {
             Some(session) => Ok(session),

@@ -11,7 +11,7 @@ use super::reading::open_to_read;
 use super::schema;
 use crate::domain::lock::lock;
 
-/// The connections of all pools: the writer may need the file for itself.
+/// The connections of all pools: the writer may need exclusive access to the file.
 #[derive(Debug, Default)]
 pub(super) struct ReadAccess {
     denied: AtomicBool,
@@ -19,7 +19,7 @@ pub(super) struct ReadAccess {
 }
 
 impl ReadAccess {
-    /// Closes the connections of all threads that do not read just now.
+    /// Closes the connections of all idle reader threads.
     pub fn let_go(&self) {
         for slot in &*lock(&self.slots) {
             if let Ok(mut open) = slot.try_lock() {
@@ -28,8 +28,8 @@ impl ReadAccess {
         }
     }
 
-    /// Closes them, and lets nobody open another until access is granted again. Who reads just now reads on, so this may
-    /// have to be asked for more than once.
+    /// Closes them, and prevents new ones until access is granted again. Reads in progress continue, so this may
+    /// have to be called more than once.
     pub fn deny(&self) {
         self.denied.store(true, Ordering::SeqCst);
         self.let_go();
@@ -51,10 +51,10 @@ impl ReadAccess {
     }
 }
 
-/// A thread's connection, if it has one. Held by the thread while it reads.
+/// A thread's connection, if it has one. Held by the thread during a read.
 pub(super) type Slot = Arc<Mutex<Option<Open>>>;
 
-/// A connection, and what it was opened to.
+/// A connection, and its file.
 #[derive(Debug)]
 pub(super) struct Open {
     pub connection: Connection,
@@ -62,7 +62,7 @@ pub(super) struct Open {
     pub schema_version: i64,
 }
 
-/// The connection, opened anew where the path leads to another file than before.
+/// The connection, reopened if the path leads to another file than before.
 pub(super) fn open_current<'a>(path: &Path, slot: &'a mut Option<Open>) -> rusqlite::Result<&'a mut Open> {
     let now = FileIdentity::of(path);
     if slot.as_ref().is_none_or(|open| open.identity.is_none() || open.identity != now) {

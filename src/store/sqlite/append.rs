@@ -1,5 +1,5 @@
-//! What a batch does inside its transaction: it appends rows, each beyond every rowid that was ever used, and touches nothing
-//! but the table and its primary key. So an index that knows all rows up to one of them finds the rest behind it.
+//! A batch inside its transaction: it appends rows, each above every rowid that was ever used, and changes only
+//! the table and its primary key. So an index that covers all rows up to one of them finds the rest above it.
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, params};
 
@@ -12,20 +12,20 @@ use crate::store::{Receipt, StoreError};
 const INSERT_NEXT: &str = "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (message_id) DO NOTHING";
 
-/// Where the next row goes. What SQLite gives by itself, one more than the greatest rowid, would give the rowid of a deleted
-/// row a second time, unseen by everybody who remembers the first.
+/// The rowid of the next row. SQLite's own choice, the greatest rowid plus one, could reuse the rowid of a deleted
+/// row, and readers that remember the first use would miss it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
-    /// The table holds the greatest rowid that was ever used: one more is right.
+    /// The table contains the greatest rowid that was ever used: plus one is right.
     Automatic,
-    /// The greatest ones were deleted: the next row has to leave them out.
+    /// The greatest ones were deleted: the next row must skip them.
     At(i64),
-    /// Somebody used the greatest rowid that there is, so no rowid is beyond all others. SQLite takes what is free; each new
-    /// row is noted, as another program's would be.
+    /// A row has the greatest possible rowid, so no rowid is above all others. SQLite chooses a free one; each new
+    /// row gets a change record, like another program's.
     Anywhere,
 }
 
-/// What never becomes less, whoever writes: within an epoch every row that goes is noted, and no note has the number of another.
+/// Values that never decrease: within an epoch every deleted row is recorded, and no change number is reused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reach {
     epoch: String,
@@ -44,13 +44,13 @@ impl Reach {
             .query_row([], |row| Ok(Self { epoch: row.get(0)?, row: row.get(1)?, note: row.get(2)? }))
     }
 
-    /// Whether something went without a note since `before`, when rows up to `committed` were there in any case.
+    /// Whether a row was deleted without a change record since `before`, when rows up to `committed` existed.
     pub fn fell_behind(&self, before: &Self, committed: i64) -> bool {
         self.epoch == before.epoch && (self.row < before.row.max(committed) || self.note < before.note)
     }
 }
 
-/// What is known of the table's rowids.
+/// The state of the table's rowids.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows {
     next: Next,
@@ -59,7 +59,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Looks. To be done whenever somebody else may have written.
+    /// Reads it. Required whenever another program may have written.
     pub fn look(connection: &Connection) -> rusqlite::Result<Self> {
         let sql = "SELECT ifnull((SELECT max(rowid) FROM messages), 0), high_row FROM postroom_index";
         let (greatest, high): (i64, i64) =
@@ -72,7 +72,7 @@ impl Rows {
         Ok(Self { next, greatest })
     }
 
-    /// Notes where a row went.
+    /// Records the rowid of a new row.
     fn appended(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let row = connection.last_insert_rowid();
         self.greatest = self.greatest.max(row);
@@ -87,8 +87,8 @@ impl Rows {
     }
 }
 
-/// Appends what is new of a batch. A message that the database itself refuses fails alone, with its request. `triggers_fire`
-/// if other programs' triggers do: they may give up rows at any moment.
+/// Appends the new messages of a batch. A message that the database itself refuses fails alone, with its request.
+/// `triggers_fire` if other programs' triggers do: they may delete rows at any moment.
 pub(super) fn append(
     connection: &Connection,
     rows: &mut Rows,
@@ -129,8 +129,8 @@ pub(super) fn append(
     Ok(results)
 }
 
-/// Whether messages would be taken now: has the database take one with everything that a provider may bring, and one under each of
-/// `ids`, which it refused before; and takes all of it back. To be called outside a transaction.
+/// A trial of whether messages would be accepted: inserts one with all kinds of provider data, and one under each of
+/// `ids`, which were refused before; then rolls back. Must be called outside a transaction.
 pub(super) fn try_out(connection: &Connection, ids: impl IntoIterator<Item = MessageId>) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let tried = (|| {
@@ -159,12 +159,12 @@ pub(super) fn try_out(connection: &Connection, ids: impl IntoIterator<Item = Mes
     tried
 }
 
-/// Whether an insert was refused or swallowed (`RAISE(IGNORE)`), rather than failed.
+/// Whether an insert was refused or ignored (`RAISE(IGNORE)`), rather than failed.
 pub(super) fn is_refusal(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) || *error == rusqlite::Error::QueryReturnedNoRows
 }
 
-/// Stores a message, or finds it stored. The primary key decides, not we.
+/// Stores a message, or finds it stored. The primary key decides.
 fn insert(
     connection: &Connection,
     insert_next: &mut Statement<'_>,

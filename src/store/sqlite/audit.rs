@@ -1,4 +1,4 @@
-//! Looking a database file over without changing it.
+//! Checking a database file without changing it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,34 +21,34 @@ use crate::store::index::key;
 use crate::store::index::state::State;
 use crate::store::index::verify;
 
-/// What was found in a file.
+/// The findings about a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
     /// The version of our objects; 0 if there are none.
     pub schema_version: i64,
-    /// Rows in `messages`; none where there is no such table, which the next start would make.
+    /// Rows in `messages`; none if the table is missing, which the next start would create.
     pub messages: Option<u64>,
-    /// How the index beside the file stands to it.
+    /// The state of the index.
     pub index: IndexAudit,
-    /// What deleted messages left behind; only looked for thoroughly.
+    /// Orphans of deleted messages; only with `thorough`.
     pub leftovers: Leftovers,
-    /// What is wrong, one sentence each.
+    /// The problems, one sentence each.
     pub findings: Vec<String>,
 }
 
-/// Rows that differ are named one by one, up to so many.
+/// Maximum differing rows that are named one by one.
 const NAMED_MAX: usize = 10;
 
-/// What was found of the index.
+/// The findings about the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IndexAudit {
-    /// There is none, or it is of another version or content: the next start builds it.
+    /// There is none, or it has another version or content: the next start builds it.
     Absent,
-    /// It covers so many messages.
+    /// It covers this many messages.
     Covers(u64),
 }
 
-/// Opens the file for reading and looks at its table; with `thorough`, reads everything: SQLite's own integrity check, and the
+/// Opens the file for reading and checks its table; with `thorough`, reads everything: SQLite's integrity check, the
 /// index against the table.
 pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     let path = &locate(path).unwrap_or_else(|_| path.to_owned());
@@ -71,12 +71,12 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     }
     if is_mounted_alone(path) {
         audit.findings.push(
-            "the file is a mount by itself: mount its folder, or messages in its log are lost with the container"
+            "the file is a mount by itself: mount its folder; otherwise messages in its log are lost with the container"
                 .to_owned(),
         );
     }
     if let Some(finding) = log {
-        let what = "the next start keeps a copy of it; everything else here is told of the file without its log";
+        let what = "the next start keeps a copy of it; all other findings ignore the log";
         audit.findings.push(format!("{finding}: {what}"));
     }
     if object_exists(&connection, "messages")? {
@@ -89,7 +89,7 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
         if thorough {
             match details_read::audit(&connection) {
                 Ok(findings) => audit.findings.extend(findings),
-                Err(error) => audit.findings.push(format!("what providers sent cannot be read: {error}")),
+                Err(error) => audit.findings.push(format!("provider data cannot be read: {error}")),
             }
             audit.leftovers = leftover::count(&connection)?;
         }
@@ -97,13 +97,13 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     Ok(audit)
 }
 
-/// Looks at the index that lies beside the file.
+/// Checks the index next to the file.
 fn audit_index(path: &Path, connection: &Connection, thorough: bool, audit: &mut Audit) -> rusqlite::Result<()> {
     let (mut state, samples) = match Folder::load(&Folder::path_of(path)) {
         Ok(loaded) => loaded,
         Err(error) => {
             if thorough && error.kind() == std::io::ErrorKind::InvalidData {
-                audit.findings.push(format!("the index on disk is damaged ({error}); the next start builds it anew"));
+                audit.findings.push(format!("the index on disk is damaged ({error}); the next start rebuilds it"));
             }
             return Ok(());
         }
@@ -122,7 +122,7 @@ fn audit_index(path: &Path, connection: &Connection, thorough: bool, audit: &mut
             Err(Failure::Sqlite(error)) => audit.findings.push(format!("the table cannot be read: {error}")),
             Err(failure) => {
                 let error = anyhow::Error::new(failure);
-                audit.findings.push(format!("{error:#}; `postroom reindex` builds the index anew"));
+                audit.findings.push(format!("{error:#}; `postroom reindex` rebuilds the index"));
             }
         }
     }
@@ -133,21 +133,21 @@ fn file_numbers(path: &Path) -> (u64, u64) {
     std::fs::metadata(path).map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// What a person can do about rows that differ.
+/// The fix for rows that differ.
 const ACCEPT: &str =
-    "restore these rows, or the file, from a backup; `postroom reindex` accepts what the table has now";
+    "restore these rows, or the file, from a backup; `postroom reindex` accepts the table's present values";
 
-/// What is wrong with an index, or with the rows that it covers.
+/// The problems of an index, or of the rows that it covers.
 fn compare(connection: &Connection, state: &State) -> Result<Vec<String>, Failure> {
     let mut found = differing_rows(connection, state)?;
     if found.is_empty() {
         let of_index = compare_totals(connection, state)?;
-        found.extend(of_index.map(|finding| format!("{finding}; `postroom reindex` builds it anew")));
+        found.extend(of_index.map(|finding| format!("{finding}; `postroom reindex` rebuilds it")));
     }
     Ok(found)
 }
 
-/// Rows that are not what was taken in; and, where there are none, lists that are not of these rows.
+/// Rows that differ from their indexed values; and, if there are none, lists that do not match these rows.
 fn differing_rows(connection: &Connection, state: &State) -> Result<Vec<String>, Failure> {
     let (dead, _) = dead_by_notes(connection, state)?;
     let members = state.without(&dead);
@@ -166,16 +166,16 @@ fn differing_rows(connection: &Connection, state: &State) -> Result<Vec<String>,
         }
         if compared.wrong_texts > 0 || !compared.lists_agree {
             let what = "the texts or lists of the index differ from the messages";
-            return Ok(vec![format!("{what}; `postroom reindex` builds it anew")]);
+            return Ok(vec![format!("{what}; `postroom reindex` rebuilds it")]);
         }
     }
     if differing > 0 {
-        found.push(format!("{differing} messages are not what was stored, or are gone without a note: {ACCEPT}"));
+        found.push(format!("{differing} messages differ from what was stored, or were deleted unnoticed: {ACCEPT}"));
     }
     Ok(found)
 }
 
-/// What is wrong with the totals and the counts of senders, if anything is.
+/// The problems of the totals and the counts of senders, if any.
 fn compare_totals(connection: &Connection, state: &State) -> Result<Option<String>, Failure> {
     let (dead, changes) = dead_by_notes(connection, state)?;
     let members = state.without(&dead);
@@ -196,16 +196,16 @@ fn compare_totals(connection: &Connection, state: &State) -> Result<Option<Strin
     while let Some(row) = rows.next()? {
         distinct += 1;
         if senders.count(&key::single(value(row.get_ref(0)?)))? != row.get::<_, u64>(1)? {
-            return Ok(Some("the index counts the messages of a sender otherwise".to_owned()));
+            return Ok(Some("the index has another count of a sender's messages".to_owned()));
         }
     }
     Ok((distinct != senders.distinct()).then(|| "the index has another number of senders".to_owned()))
 }
 
-/// A connection that leaves nothing behind. Reading a file in WAL mode makes a log beside it, owned by whoever reads; where
-/// nobody has the file open there is no log, and the file cannot change while it is only looked at.
-/// With `without_log` the log is left out of it: SQLite would note beside it how much of it can be read, and what is known of the rest
-/// would be gone.
+/// A connection that leaves no files behind. Reading a file in WAL mode creates a log, owned by the reader; if
+/// nobody has the file open there is no log, and the file cannot change while it is only read.
+/// With `without_log` the log is ignored: SQLite would record how much of it can be read, and information about
+/// the rest would be lost.
 fn open_untouched(path: &Path, without_log: bool) -> rusqlite::Result<Connection> {
     if !without_log && (wal_path(path).exists() || !is_in_wal_mode(path)) {
         return open_for_reading(path);
@@ -213,7 +213,7 @@ fn open_untouched(path: &Path, without_log: bool) -> rusqlite::Result<Connection
     open_immutable(path)
 }
 
-/// SQLite's own complaints.
+/// The findings of SQLite's own check.
 fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare("PRAGMA integrity_check")?;
     let lines = statement.query_map([], |row| row.get::<_, String>(0))?;

@@ -1,4 +1,4 @@
-//! Rows of the table as the index takes them: so many at a time, and no more text than has room in memory.
+//! Rows of the table for the index: a limited number at a time, with limited text.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::store::index::{self, key};
 pub(super) struct Pace {
     /// Messages that are added at a time.
     pub batch: usize,
-    /// Bytes of text after which no more are added at a time: of a text that never repeats itself the index takes thirty times as
-    /// much while it is built.
+    /// Bytes of text after which no more rows are added: a text without repetitions takes thirty times as
+    /// much memory while it is indexed.
     pub batch_bytes: usize,
     /// Messages in memory before they are written to a file.
     pub save_at: u64,
-    /// And bytes.
+    /// The same in bytes.
     pub save_at_bytes: u64,
-    /// How long none may have come before fewer are written all the same.
+    /// The time without new messages after which fewer are written, too.
     pub rest: Duration,
     /// An index of no more messages is compared with the table before it is used; a larger one too, unless its files are known
     /// to be those that it was saved for.
@@ -66,7 +66,7 @@ impl Batch {
     }
 }
 
-/// The next rows behind a row.
+/// The next rows after a row.
 pub(super) fn tail(connection: &Connection, row: i64, pace: Pace) -> rusqlite::Result<Batch> {
     let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at FROM messages
                WHERE rowid > ?1 AND +rowid > ?1 ORDER BY rowid LIMIT ?2";
@@ -86,7 +86,7 @@ pub(super) fn tail(connection: &Connection, row: i64, pace: Pace) -> rusqlite::R
     Ok(found)
 }
 
-/// A message: columns as `Columns::TAKEN_IN` says.
+/// A message: columns of `Columns::TAKEN_IN`.
 pub(super) fn message(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let get = |column: usize| row.get_ref(column);
     Ok(Row {

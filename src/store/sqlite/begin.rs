@@ -1,4 +1,4 @@
-//! What the index begins with at a start, or when the database is another one than before: the files next to it, if they are of
+//! The initial index at a start, or after a change of the database: the files next to it, if they belong to
 //! these messages, or nothing.
 
 use std::io;
@@ -15,11 +15,11 @@ use crate::store::index::folder::Folder;
 use crate::store::index::state::{Home, State};
 use crate::store::observer::DamageKind;
 
-/// Rows that differ are logged one by one, up to so many, before an index that has other ones is given up.
+/// Maximum differing rows that are logged before a mismatching index is dropped.
 const REPORTED_MAX: usize = 16;
 
 impl Keeper {
-    /// The state to begin with: that of the files, if they are of this database, or an empty one.
+    /// The initial state: that of the files, if they belong to this database, or an empty one.
     pub(super) fn begin(
         &mut self,
         connection: &Connection,
@@ -37,7 +37,7 @@ impl Keeper {
             }
             None => {
                 self.count_damage();
-                log::error("the index was wrong, and is built anew").emit();
+                log::error("the index was wrong, and is rebuilt").emit();
                 return self.begin_empty(extent, database);
             }
         };
@@ -45,7 +45,7 @@ impl Keeper {
         let Home { schema_version, database, log, .. } = self.home(extent, database);
         (state.schema_version, state.database, state.log) = (schema_version, database, log);
         if !extent.suits(&state, database) {
-            return self.begin_anew(extent, database, "it is of another time, or of another copy of the file");
+            return self.begin_anew(extent, database, "it belongs to an earlier state, or to another copy of the file");
         }
         let sampled = compare_samples(connection, &state, &samples)?;
         if let Some(reason) = self.other_rows(connection, &state, sampled.into(), continues) {
@@ -62,9 +62,9 @@ impl Keeper {
         Ok(state)
     }
 
-    /// Logs why the index cannot be used, and begins with an empty one.
+    /// Logs why the index cannot be used, and starts with an empty one.
     pub(super) fn begin_anew(&mut self, extent: &Extent, database: (u64, u64), reason: &str) -> Result<State, Failure> {
-        log::warning("the index is not of this database as it is, and is built anew").text("reason", reason).emit();
+        log::warning("the index does not match this database, and is rebuilt").text("reason", reason).emit();
         self.begin_empty(extent, database)
     }
 
@@ -80,15 +80,15 @@ impl Keeper {
         Ok(state)
     }
 
-    /// What a state belongs to that begins now.
+    /// What a new state belongs to.
     fn home(&self, extent: &Extent, database: (u64, u64)) -> Home {
         let log = FileIdentity::of(&self.path).map_or((0, 0), |files| files.numbers().1);
         let (epoch, tie) = (extent.epoch.clone(), extent.tie().to_owned());
         Home { epoch, tie, schema_version: extent.schema_version, database, log }
     }
 
-    /// Why the table has other rows than a state covers, if it has. In the very file that the index was saved for, rows that are not
-    /// what they were are damaged: the index knows better, and is kept. Anywhere else somebody may have changed them.
+    /// Why the table has other rows than a state covers, if so. In the very file of the save, changed rows
+    /// are damaged: the index has the right values, and is kept. In another file somebody may have changed them.
     pub(super) fn other_rows(
         &self,
         connection: &Connection,
@@ -114,10 +114,10 @@ impl Keeper {
     fn tell_of_unusable(&self, error: &io::Error) {
         match error.kind() {
             io::ErrorKind::NotFound => {}
-            io::ErrorKind::Unsupported => log::info("the index is of another version, and is built anew").emit(),
+            io::ErrorKind::Unsupported => log::info("the index has another version, and is rebuilt").emit(),
             _ => {
                 self.count_damage();
-                log::error("the index on disk is damaged, and is built anew").cause(error).emit();
+                log::error("the index on disk is damaged, and is rebuilt").cause(error).emit();
             }
         }
     }

@@ -1,6 +1,6 @@
-//! Moving the log into the database file. Where the file is small, most pages of a log are the same few, and the writer moves them
-//! at once. Where it is large, each message has a page of its own somewhere in it, and the disk takes long: there a thread
-//! moves a stretch at a time while the writer goes on, and the writer only the last few, so that the next commit begins the log from the
+//! Moving the log into the database file. In a small file most pages of a log are the same few, and the writer moves
+//! them at once. In a large file each message changes a different page, which takes long: there a thread
+//! moves a part at a time while the writer continues, and the writer the last few, so that the log restarts from the
 //! front.
 
 use std::path::{Path, PathBuf};
@@ -17,39 +17,39 @@ use crate::runtime::log;
 use crate::store::StoreConfig;
 use crate::store::observer::Observer;
 
-/// A file is small if it is not larger than so many logs.
+/// A file is small if it is at most this many times as large as a log.
 const SMALL: u64 = 2;
 /// Bytes of a page.
 const PAGE: u64 = 4096;
-/// The thread moves such a part of a log at a time: short enough that no commit waits long for the disk.
+/// The part of a log that the thread moves at a time: so small that no commit waits long for the disk.
 const STRETCH: u32 = 32;
-/// The writer moves such a part of a log itself: it takes about as long as a few commits.
+/// The part of a log that the writer moves itself: it takes about as long as a few commits.
 const LAST: u32 = 64;
 /// A pass that leaves more than so many quarters of what the one before it left has not kept up: the writer moves the rest.
 const ENOUGH_LEFT_QUARTERS: u32 = 3;
-/// The writer waits for the thread when the log has grown to so many times the length at which it should be moved.
+/// The writer waits for the thread when the log has this many times the length at which it should be moved.
 const PATIENCE: u32 = 4;
 
-/// What is known of a log and its way into the file.
+/// The state of a log and its checkpoints.
 pub(super) struct Checkpoints {
     path: PathBuf,
-    /// The thread's connection, while no pass is under way.
+    /// The thread's connection, while no pass is in progress.
     connection: Option<Connection>,
     pass: Option<JoinHandle<Pass>>,
     observer: Arc<dyn Observer>,
     /// Pages that a log may have before all of it is moved.
     pages: u32,
-    /// All of it is moved when it has so many: more than that while a reader holds an older state.
+    /// Length at which all of it is moved: larger while a reader holds an older snapshot.
     due: u32,
     /// Pages that the log had when the last pass began.
     seen: u32,
     /// Pages that are moved and synced.
     moved: u32,
-    /// Pages that were left when a pass began to move all; the greatest number, before.
+    /// Remaining pages when a final pass began; initially the maximum.
     left: u32,
 }
 
-/// A pass that has ended: pages moved and synced, from the front of the log.
+/// A finished pass: pages moved and synced, from the front of the log.
 struct Pass {
     connection: Connection,
     moved: Result<u32, Failure>,
@@ -68,7 +68,7 @@ impl Checkpoints {
         Ok(Self { path, connection, pass, observer, pages, due: pages, seen: 0, moved: 0, left: u32::MAX })
     }
 
-    /// To be called between two commits, when everyone has been answered. `pages` is the log's length.
+    /// Called between two commits, after all results. `pages` is the log's length.
     pub fn go_on(&mut self, writer: &Connection, pages: u32) -> Result<(), Failure> {
         if self.pass.as_ref().is_some_and(|pass| pass.is_finished() || pages >= self.due.saturating_mul(PATIENCE)) {
             self.finish()?;
@@ -101,7 +101,7 @@ impl Checkpoints {
         std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() <= limit)
     }
 
-    /// Moves what is left, while nothing is written.
+    /// Moves the rest, while nothing is written.
     fn move_all(&mut self, writer: &Connection, pages: u32) -> Result<(), Failure> {
         let started = Instant::now();
         let moved = checkpoint(writer, "PASSIVE");
@@ -130,7 +130,7 @@ impl Checkpoints {
         self.pass.is_some()
     }
 
-    /// Waits for the pass that is under way.
+    /// Waits for the pass in progress.
     pub fn finish(&mut self) -> Result<(), Failure> {
         let Some(pass) = self.pass.take() else { return Ok(()) };
         let Pass { connection, moved } = pass.join().map_err(|_| Failure::Panic)?;
@@ -142,7 +142,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Closes the connection without the checkpoint that a last one would make. Answers how a pass ended that was under way.
+    /// Closes the connection without the final checkpoint. Returns the result of a pass in progress.
     pub fn give_up(mut self) -> Result<(), Failure> {
         let ended = self.finish();
         if let Some(connection) = self.connection {
@@ -152,14 +152,14 @@ impl Checkpoints {
     }
 }
 
-/// Closes a connection without the checkpoint that a last one would make: whether that fails, nobody would hear.
+/// Closes a connection without the final checkpoint, whose failure nothing would report.
 pub(super) fn close_as_it_is(connection: Connection) {
     if let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
         log::error("the database was closed with a checkpoint").cause(&error).emit();
     }
 }
 
-/// The log has it all, and grows until there is room; unless pages may be lost.
+/// The log still has everything, and grows until there is space; unless pages may be lost.
 fn survivable(failure: Failure) -> Result<(), Failure> {
     if matches!(failure, Failure::Checkpoint(_)) {
         return Err(failure);
@@ -168,15 +168,15 @@ fn survivable(failure: Failure) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Moves what is in the log now, while others may write to it. SQLite syncs the file only when nothing was written meanwhile, and
-/// leaves it to the checkpoint that moves the log's end otherwise; that one has little to sync then.
+/// Moves the content of the log now, while others may write to it. SQLite syncs the file only if nothing was written
+/// meanwhile; otherwise the checkpoint that reaches the log's end does, and has little to sync then.
 fn move_and_sync(connection: &Connection) -> Result<u32, Failure> {
     let moved = checkpoint(connection, "PASSIVE").map_err(|error| Failure::of_checkpoint(error, connection))?;
     sync(connection).map_err(|error| Failure::of_checkpoint(error, connection))?;
     Ok(moved.pages)
 }
 
-/// Syncs the database file, by SQLite's own descriptor of it: closing another one would end the locks of this process.
+/// Syncs the database file with SQLite's own descriptor: closing another one would release the locks of this process.
 #[allow(unsafe_code)]
 fn sync(connection: &Connection) -> rusqlite::Result<()> {
     let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();

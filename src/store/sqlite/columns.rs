@@ -5,7 +5,7 @@ use rusqlite::types::ValueRef;
 
 use crate::store::index::key::{self, Value};
 
-/// Where the values of a message are in the columns of a statement.
+/// The columns of a statement with the values of a message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Columns {
     pub row: usize,
@@ -18,14 +18,14 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Of `rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at`: as rows are taken in.
+    /// `rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at`: for indexing.
     pub const TAKEN_IN: Self = Self { row: 0, ts: 1, id: 2, from: 3, to: 4, text: 5, created_at: 6 };
-    /// Of `message_id, from_msisdn, to_msisdn, ts, text, rowid, created_at`: as rows are listed.
+    /// `message_id, from_msisdn, to_msisdn, ts, text, rowid, created_at`: for listings.
     pub const LISTED: Self = Self { id: 0, from: 1, to: 2, ts: 3, text: 4, row: 5, created_at: 6 };
-    /// Of `message_id, from_msisdn, to_msisdn, ts, text, created_at, …, …, rowid`: as a message is shown with its details.
+    /// `message_id, from_msisdn, to_msisdn, ts, text, created_at, …, …, rowid`: for a message with its details.
     pub const FULL: Self = Self { id: 0, from: 1, to: 2, ts: 3, text: 4, created_at: 5, row: 8 };
 
-    /// A hash of all that a row says, as it is stored: values of another type are another row. A changed byte always changes it.
+    /// A hash of the stored row: values of another type are another row. A changed byte always changes it.
     pub fn hash(self, row: &SqlRow<'_>) -> rusqlite::Result<u32> {
         let mut hasher = crc32fast::Hasher::new();
         for column in [self.id, self.from, self.to, self.ts, self.text, self.created_at] {
@@ -45,7 +45,7 @@ impl Columns {
         Ok(hasher.finalize())
     }
 
-    /// The row's place in the order of listings.
+    /// The row's place in listing order.
     pub fn place(self, row: &SqlRow<'_>) -> rusqlite::Result<Vec<u8>> {
         Ok(key::place(value(row.get_ref(self.ts)?), value(row.get_ref(self.id)?)))
     }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::domain::lock::{lock, unpoisoned};
 use crate::store::index::folder::Folder;
 
-/// What the threads and their owner share.
+/// The shared state of the threads and their owner.
 #[derive(Debug, Default)]
 pub(super) struct Control {
     stopping: Mutex<bool>,
     stopped: Condvar,
-    /// The same, for those who only look.
+    /// The same, for readers of the state.
     pub stop: AtomicBool,
-    /// The files are not what the state has, though nothing was added.
+    /// The files differ from the state, although nothing was added.
     pub save_wanted: AtomicBool,
     /// The folder, while this process holds it.
     pub folder: Mutex<Option<Folder>>,
@@ -36,7 +36,7 @@ impl Control {
     }
 }
 
-/// Lets this thread run behind those that somebody waits for. Where the system refuses, all are alike.
+/// Gives this thread a lower priority than those of requests. If the system refuses, all have the same.
 pub(super) fn give_way() {
     // On Linux this is a thread's own; a quarter of what the others get is still enough to keep up.
     let _ = rustix::process::nice(5);

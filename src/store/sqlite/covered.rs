@@ -1,4 +1,4 @@
-//! What an index covers of a database, and what it does not: the questions that are asked in SQL on the way.
+//! What an index covers of a database, and what it does not: the SQL queries for that.
 
 use std::io;
 
@@ -20,7 +20,7 @@ const DAMAGED_SHARE: usize = 8;
 /// Messages whose hashes are kept with the files.
 const SAMPLES: u64 = 64;
 
-/// Why something could not be read or covered.
+/// Why a read or a comparison failed.
 #[derive(Debug, Error)]
 pub(super) enum Failure {
     /// The table.
@@ -29,7 +29,7 @@ pub(super) enum Failure {
     /// The index.
     #[error("the index cannot be used")]
     Index(#[from] io::Error),
-    /// A row is not what the index took in.
+    /// A row differs from its indexed values.
     #[error(transparent)]
     Damage(#[from] Damage),
 }
@@ -37,19 +37,19 @@ pub(super) enum Failure {
 /// How far a snapshot of the database reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// Changes when rows may have changed without notes.
+    /// Changes when rows may have changed without change records.
     pub epoch: String,
-    /// The names by which an index knows the file, the newest first.
+    /// The names in the file that tie an index to it, the newest first.
     names: String,
-    /// Changes with every table, index or trigger that anybody makes or drops, and when a whole database is restored in place.
+    /// Changes whenever a table, index or trigger is created or dropped, and when a database is restored in place.
     pub schema_version: i64,
-    /// No less than any row that was given up.
+    /// At least as great as any freed row number.
     high_row: i64,
     /// The greatest row.
     last_row: Option<i64>,
-    /// The last note that was ever made.
+    /// The last change record ever written.
     pub last_note: i64,
-    /// The first note that is still there.
+    /// The first change record that still exists.
     first_note: Option<i64>,
 }
 
@@ -75,12 +75,12 @@ impl Extent {
         extent.optional()
     }
 
-    /// Whether a state tells of this database, and everything that it does not cover can be found.
+    /// Whether a state belongs to this database, and everything that it does not cover can be found.
     pub fn suits(&self, state: &State, database: (u64, u64)) -> bool {
         state.database == database && state.schema_version == self.schema_version && self.has_all_of(state)
     }
 
-    /// Whether everything that a state covers was once in this database, and everything that it does not cover can be found.
+    /// Whether this database once had everything that a state covers, and the rest can be found.
     fn has_all_of(&self, state: &State) -> bool {
         let reached = self.last_row.unwrap_or(i64::MIN).max(self.high_row);
         let next_note = self.first_note.unwrap_or(self.last_note + 1);
@@ -96,14 +96,14 @@ impl Extent {
         self.names.split_terminator(' ').next().unwrap_or_default()
     }
 
-    /// How many rows there are at most behind a row.
+    /// Maximum number of rows above a row.
     pub fn behind(&self, row: i64) -> i64 {
         self.last_row.map_or(0, |last| last.saturating_sub(row.max(0))).max(0)
     }
 }
 
-/// Calls `each` for everything that notes say is gone among the rows that a state covers, once for each row. Of several notes
-/// of a row the first one tells what the state has; the others tell of what came and went since.
+/// Calls `each` for every tombstone among the rows that a state covers, once for each row. Of several change records
+/// of a row the first one has the values of the state; the others are later changes.
 fn each_gone(
     connection: &Connection,
     state: &State,
@@ -121,25 +121,25 @@ fn each_gone(
     Ok(())
 }
 
-/// What is dead in the segments of a state by the notes that it does not cover, and how the senders' counts change by that.
+/// Deleted ranks in the segments of a state, by later change records, and the changes of the senders' counts.
 pub(super) fn dead_by_notes(connection: &Connection, state: &State) -> Result<(Dead, Changes), Failure> {
     by_notes(connection, state).map(|by_notes| (by_notes.dead, by_notes.changes))
 }
 
-/// What notes that a state does not cover do to it.
+/// The effect of change records that a state does not cover.
 #[derive(Debug, Default)]
 pub(super) struct ByNotes {
-    /// What is dead in its segments.
+    /// Deleted ranks in its segments.
     pub dead: Dead,
-    /// How the senders' counts change by that.
+    /// Changes of the senders' counts.
     pub changes: Changes,
-    /// How many messages that are.
+    /// Number of these messages.
     messages: u64,
     /// Their share of the state's digest.
     pub digest: u64,
 }
 
-/// Reads these notes.
+/// Reads these change records.
 pub(super) fn by_notes(connection: &Connection, state: &State) -> Result<ByNotes, Failure> {
     let mut found = ByNotes::default();
     each_gone(connection, state, |gone| {
@@ -154,29 +154,29 @@ pub(super) fn by_notes(connection: &Connection, state: &State) -> Result<ByNotes
     Ok(found)
 }
 
-/// A sample of rows against the table.
+/// A comparison of samples with the table.
 #[derive(Debug, Default)]
 pub(super) struct Sampled {
-    /// Rows that were looked at.
+    /// Compared rows.
     pub rows: usize,
-    /// Those that say something else than they did.
+    /// Rows that differ from their samples.
     pub differing: Vec<i64>,
 }
 
 impl Sampled {
-    /// Whether this is the database that the samples were taken of. In another one, or one of another time, more than a few rows
-    /// differ; where few do, they are damaged.
+    /// Whether the samples are from this database. In another one, or in an older state, more than a few rows
+    /// differ; if few do, they are damaged.
     pub fn is_of_this_database(&self) -> bool {
         let few = self.rows.max(DAMAGED_SHARE) / DAMAGED_SHARE;
         self.differing.is_empty() || self.differing.len() < self.rows && self.differing.len() <= few
     }
 }
 
-/// What became of the rows that a state covers.
+/// The result of comparing the rows that a state covers.
 pub(super) enum Compared {
-    /// They are what they were, as far as they can be read.
+    /// They are unchanged, as far as they can be read.
     Same,
-    /// As many as there were, of which these are not what was taken in.
+    /// The number is the same, and these differ from their indexed values.
     Differing(Vec<i64>),
     /// There are more or fewer; how many.
     Other(String),
@@ -188,8 +188,8 @@ impl From<Sampled> for Compared {
     }
 }
 
-/// Compares a state that suits with all rows that it covers: they may have changed without notes. Reads the whole table. Pages that
-/// cannot be read tell nothing; reads that need them report them.
+/// Compares a matching state with all rows that it covers: they may have changed unrecorded. Reads the whole table.
+/// Unreadable pages are skipped; reads that need them report them.
 pub(super) fn compare(connection: &Connection, state: &State) -> Result<Compared, Failure> {
     match compare_all(connection, state) {
         Err(Failure::Sqlite(error)) if is_unreadable(&error) => Ok(Compared::Same),
@@ -197,7 +197,7 @@ pub(super) fn compare(connection: &Connection, state: &State) -> Result<Compared
     }
 }
 
-/// The rows that a state covers and no note tells of.
+/// The rows that a state covers and that have no change record.
 const COVERED_ROWS: &str = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at FROM messages
     WHERE rowid <= ?1 AND rowid NOT IN (SELECT row FROM postroom_changes WHERE change > ?2)";
 
@@ -220,7 +220,7 @@ fn compare_all(connection: &Connection, state: &State) -> Result<Compared, Failu
     })
 }
 
-/// Which rows are not what was taken in.
+/// Which rows differ from their indexed values.
 fn differing_rows(connection: &Connection, state: &State) -> Result<Sampled, Failure> {
     let mut statement = connection.prepare_cached(COVERED_ROWS)?;
     let mut rows = statement.query([state.row, state.note])?;
@@ -239,7 +239,7 @@ fn differing_rows(connection: &Connection, state: &State) -> Result<Sampled, Fai
     Ok(sampled)
 }
 
-/// What a note says was there before; none where there was nothing.
+/// The old values in a change record; none if there was no row.
 fn gone(row: &Row<'_>) -> rusqlite::Result<Option<Gone>> {
     let ts = row.get_ref(1)?;
     if ts == ValueRef::Null {
@@ -252,7 +252,7 @@ fn gone(row: &Row<'_>) -> rusqlite::Result<Option<Gone>> {
     }))
 }
 
-/// A hash of all that a row says; none if the row is not there or cannot be read, or has a note that the state does not cover.
+/// A hash of the row; none if it is missing or unreadable, or has a change record that the state does not cover.
 pub(super) fn row_hash(connection: &Connection, state: &State, row: i64) -> rusqlite::Result<Option<u32>> {
     let sql = "SELECT rowid, ts, message_id, from_msisdn, to_msisdn, text, created_at FROM messages WHERE rowid = ?1
                    AND NOT EXISTS (SELECT 1 FROM postroom_changes WHERE change > ?2 AND row = ?1)";
@@ -260,7 +260,7 @@ pub(super) fn row_hash(connection: &Connection, state: &State, row: i64) -> rusq
     hash.optional()
 }
 
-/// Some messages of a state, evenly spread, the last one among them.
+/// Some messages of a state, evenly spread, including the last one.
 pub(super) fn samples(connection: &Connection, state: &State) -> Result<Vec<Sample>, Failure> {
     let mut samples = Vec::new();
     let step = (state.live() / SAMPLES).max(1) as usize;
@@ -285,8 +285,8 @@ pub(super) fn samples(connection: &Connection, state: &State) -> Result<Vec<Samp
     Ok(samples)
 }
 
-/// Which rows are not what they were when their samples were taken, and have no note that tells otherwise. What cannot be read
-/// tells nothing.
+/// Which rows differ from their samples without a change record. Unreadable ones
+/// are skipped.
 pub(super) fn compare_samples(connection: &Connection, state: &State, samples: &[Sample]) -> rusqlite::Result<Sampled> {
     let sql = "SELECT EXISTS (SELECT 1 FROM postroom_changes WHERE change > ?1 AND row = ?2)";
     let mut is_noted = connection.prepare_cached(sql)?;

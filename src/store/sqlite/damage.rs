@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Something stored that cannot be what was written.
+/// Stored data that cannot be what was written.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub(super) struct Damage(pub String);
@@ -10,18 +10,18 @@ pub(super) struct Damage(pub String);
 impl Damage {
     /// Of a row of `messages`.
     pub fn of_row(row: i64) -> Self {
-        Self(format!("row {row} of the table is not what was stored there"))
+        Self(format!("row {row} of the table differs from what was stored"))
     }
 }
 
-/// On its way through what knows errors of SQLite only; `Reader::read` takes it out again.
+/// Carried by an SQLite error; `Reader::read` extracts it.
 impl From<Damage> for rusqlite::Error {
     fn from(damage: Damage) -> Self {
         Self::UserFunctionError(Box::new(damage))
     }
 }
 
-/// The damage that an error stands for, if it does.
+/// The damage in an error, if any.
 pub(super) fn damage_of(error: &rusqlite::Error) -> Option<&Damage> {
     match error {
         rusqlite::Error::UserFunctionError(error) => error.downcast_ref(),

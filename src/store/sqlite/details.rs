@@ -10,7 +10,7 @@ use crate::domain::{ConflictKey, Event, NewMessage, Outcome, State, StatusUpdate
 use crate::store::Receipt;
 use crate::store::extras::{Extras, PackedPayload};
 
-/// Writes what belongs to the messages of a request, and what it brought beside them.
+/// Writes the details of a request's messages, and its other content.
 pub(super) fn write(
     connection: &Connection,
     messages: &[NewMessage],
@@ -80,7 +80,7 @@ fn write_status(
     Ok(Outcome::Created)
 }
 
-/// The recipient in the form that this message's statuses have it in already: an earlier version may have begun with another one.
+/// The recipient in the form of this message's earlier statuses: an earlier version may have begun with another form.
 fn stored_recipient(connection: &Connection, status: &StatusUpdate) -> rusqlite::Result<String> {
     let Some(recipient) = &status.recipient else { return Ok(String::new()) };
     let forms = recipient.recipient_forms();
@@ -92,7 +92,7 @@ fn stored_recipient(connection: &Connection, status: &StatusUpdate) -> rusqlite:
     Ok(known.unwrap_or_else(|| recipient.as_str().to_owned()))
 }
 
-/// Raises the state of a message and recipient if that is a greater one, and notes what it changes in the counts.
+/// Raises the state of a message and recipient if the new one is greater, and records the change of the counts.
 pub(in crate::store) fn raise(
     connection: &Connection,
     message: &str,
@@ -117,7 +117,7 @@ pub(in crate::store) fn raise(
     Ok(())
 }
 
-/// Adds what a request changed to the counts by state.
+/// Adds the changes of a request to the counts by state.
 pub(in crate::store) fn add_counts(connection: &Connection, counts: BTreeMap<State, i64>) -> rusqlite::Result<()> {
     for (state, change) in counts.into_iter().filter(|(_, change)| *change != 0) {
         let sql = "INSERT INTO postroom_state_counts (state, messages) VALUES (?1, ?2)
@@ -127,7 +127,7 @@ pub(in crate::store) fn add_counts(connection: &Connection, counts: BTreeMap<Sta
     Ok(())
 }
 
-/// Stores a body, or finds it stored. Answers its number and whether it is new.
+/// Stores a body, or finds it stored. Returns its number and whether it is new.
 fn write_payload(connection: &Connection, payload: &PackedPayload, received_at: &str) -> rusqlite::Result<(i64, bool)> {
     let sql = "SELECT payload_id FROM postroom_payloads WHERE digest = ?1";
     let known = connection.prepare_cached(sql)?.query_row([payload.digest.as_slice()], |row| row.get(0)).optional()?;
@@ -143,7 +143,7 @@ fn write_payload(connection: &Connection, payload: &PackedPayload, received_at: 
     connection.prepare_cached(sql)?.query_row(values, |row| Ok((row.get(0)?, true)))
 }
 
-/// Writes a row of each kind under a key that nothing has. For a transaction that is rolled back.
+/// Writes a row of each kind under an unused key. For a transaction that is rolled back.
 pub(super) fn try_out(connection: &Connection, key: &str) -> rusqlite::Result<()> {
     for sql in [
         "INSERT INTO postroom_payloads (digest, source, provider, headers, encoding, bytes, body, received_at)
@@ -174,7 +174,7 @@ fn write_details(connection: &Connection, message: &NewMessage, payload: Option<
     connection.prepare_cached(sql)?.execute(values).map(drop)
 }
 
-/// A copy that differs from what is stored changes nothing there; that it came is an event, and what it said is in its body.
+/// A copy that differs from the stored message changes nothing; it is stored as an event, with its content.
 fn write_conflict(
     connection: &Connection,
     message: &NewMessage,
@@ -191,8 +191,8 @@ fn write_conflict(
     connection.prepare_cached(sql)?.execute(values).map(drop)
 }
 
-/// A body that came before is read again, perhaps by a later version: what could not be read of it then, and can now, is no
-/// event any more.
+/// A repeated body is parsed again, perhaps by a later version: a part that was unreadable, and no longer is,
+/// loses its event.
 fn forget_unreadable(connection: &Connection, extras: &Extras, payload: i64) -> rusqlite::Result<()> {
     let sql = "SELECT event_key FROM postroom_events WHERE payload_id = ?1 AND kind = ?2";
     let mut unreadable = connection.prepare_cached(sql)?;

@@ -16,7 +16,7 @@ use crate::domain::{Message, State};
 use crate::store::extras::PackedRow;
 use crate::store::lookup::{CANDIDATES_MAX, Lookup};
 
-/// Findings that are told, at most.
+/// Maximum reported findings.
 const FINDINGS_MAX: usize = 20;
 
 /// See `Store::message`.
@@ -101,7 +101,7 @@ pub(super) fn status_counts(connection: &Connection) -> rusqlite::Result<Vec<(St
     let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))?;
     let counted: Vec<(String, u64)> = rows.collect::<Result<_, _>>()?;
     if let Some((name, _)) = counted.iter().find(|(name, _)| State::named(name).is_none()) {
-        return Err(Damage(format!("a count is of a state that there is not: {name:?}")).into());
+        return Err(Damage(format!("a count has an unknown state: {name:?}")).into());
     }
     let count_of = |state: State| counted.iter().find(|(name, _)| name == state.name()).map_or(0, |(_, n)| *n);
     Ok(State::ALL.iter().map(|state| (*state, count_of(*state))).collect())
@@ -173,7 +173,7 @@ fn message_status(connection: &Connection, key: &str) -> rusqlite::Result<Option
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
         let name: String = row.get(1)?;
-        let unknown = || Damage(format!("a status of message {key} is one that there is not: {name:?}"));
+        let unknown = || Damage(format!("a status of message {key} has an unknown state: {name:?}"));
         let extra: Option<String> = row.get(4)?;
         let unreadable = |_| Damage(format!("a status of message {key} has an unreadable part"));
         let extra = extra.map(|extra| serde_json::from_str(&extra).map_err(unreadable)).transpose()?;
@@ -219,7 +219,7 @@ fn read_payload(row: &Row<'_>) -> rusqlite::Result<StoredPayload> {
     packed.open().map_err(|what| Damage(what).into())
 }
 
-/// Looks at everything that can be told of what providers sent; one sentence for each finding, some at most.
+/// Checks all provider data; one sentence for each finding, up to a maximum.
 pub(super) fn audit(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut findings = Vec::new();
     let sql = format!("SELECT {} FROM postroom_payloads", PackedRow::COLUMNS);
@@ -242,7 +242,7 @@ pub(super) fn audit(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Reads as requests do: the first and the last message by their keys, and a row of each of the other tables.
+/// Reads like requests: the first and the last message by their keys, and a row of each of the other tables.
 pub(super) fn read_some(connection: &Connection) -> rusqlite::Result<()> {
     for order in ["ASC", "DESC"] {
         let sql = format!("SELECT message_id FROM messages ORDER BY rowid {order} LIMIT 1");

@@ -2,7 +2,7 @@
 
 use rusqlite::ErrorCode;
 
-/// Whether an error says that a page cannot be read, or is no page of a database.
+/// Whether an error means that a page cannot be read, or is not a database page.
 pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
@@ -10,7 +10,7 @@ pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// SQLite reports a quota or a file-size limit as an I/O error; the system's own number tells it apart from a broken disk.
+/// SQLite reports a quota or a file-size limit as an I/O error; the system's error number distinguishes it.
 pub(super) fn is_out_of_space(connection: &rusqlite::Connection) -> bool {
     // SAFETY: the handle belongs to an open connection that this thread holds; the call only reads a field of it.
     #[allow(unsafe_code)]

@@ -1,5 +1,5 @@
-//! Whether a path still leads to the file that was opened. SQLite goes on writing to a file that was removed or replaced;
-//! what it commits there is lost, so it must not be acknowledged.
+//! Whether a path still leads to the opened file. SQLite continues to write to a file that was removed or replaced;
+//! its commits there are lost, so they must not be acknowledged.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
@@ -14,8 +14,8 @@ use thiserror::Error;
 
 use crate::store::index::folder::Folder;
 
-/// Where the database file is: absolute, so that a later change of the working directory means nothing, and behind every link, since
-/// SQLite puts the log beside the file itself. The file need not be there yet.
+/// The path of the database file: absolute, so that a new working directory has no effect, and without links,
+/// because SQLite puts the log next to the file itself. The file need not exist yet.
 pub fn locate(path: &Path) -> io::Result<PathBuf> {
     match (path.canonicalize(), path.read_link()) {
         (Err(error), Ok(target)) if error.kind() == io::ErrorKind::NotFound => {
@@ -26,7 +26,7 @@ pub fn locate(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// The database file and its write-ahead log, as the file system knows them.
+/// The identity of the database file and its write-ahead log in the file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileIdentity {
     database: (u64, u64),
@@ -34,7 +34,7 @@ pub(super) struct FileIdentity {
 }
 
 impl FileIdentity {
-    /// Of the files at `path` now; none if either is absent. A connection in WAL mode keeps both in place.
+    /// Of the files at `path` now; none if either is missing. A connection in WAL mode keeps both in place.
     pub fn of(path: &Path) -> Option<Self> {
         let number = |metadata: Metadata| (metadata.dev(), metadata.ino());
         let database = number(std::fs::metadata(path).ok()?);
@@ -53,8 +53,8 @@ impl FileIdentity {
     }
 }
 
-/// A log that lies beside a file which it does not belong to: another file was put in the place of its own. SQLite cannot
-/// tell, and would lay pages of the one over the other.
+/// A log next to a file that it does not belong to: another file replaced its own. SQLite cannot
+/// detect that, and would apply the pages of the one to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StrayLog {
     log: (u64, u64),
@@ -63,14 +63,14 @@ pub(super) struct StrayLog {
 }
 
 impl StrayLog {
-    /// The log at `path`, if it is still that of the files that were opened, and the database is not. To be called while
-    /// those are open, so that their numbers are nobody else's.
+    /// The log at `path`, if it is still that of the opened files, and the database is not. Must be called while
+    /// those are open, so that their numbers are not reused.
     pub fn beside(path: &Path, opened: FileIdentity) -> Option<Self> {
         let now = FileIdentity::of(path)?;
         (now.log == opened.log && now.database != opened.database).then(|| Self::at(path, now))
     }
 
-    /// Whether it is still there.
+    /// Whether it still exists.
     pub fn is_beside(self, path: &Path) -> bool {
         FileIdentity::of(path).is_some_and(|now| Self::at(path, now) == self)
     }
@@ -81,7 +81,7 @@ impl StrayLog {
     }
 }
 
-/// The write-ahead log beside a database.
+/// The write-ahead log of a database.
 pub(super) fn wal_path(path: &Path) -> PathBuf {
     beside(path, "-wal")
 }
@@ -97,19 +97,19 @@ pub(super) fn is_in_wal_mode(path: &Path) -> bool {
     front_of::<20>(path).is_some_and(|header| header[18..] == [2, 2])
 }
 
-/// Only of a file that this process has not open by SQLite: closing it ends the locks of the process.
+/// Only for a file that SQLite has not open in this process: closing it releases the locks of the process.
 fn front_of<const BYTES: usize>(path: &Path) -> Option<[u8; BYTES]> {
     let mut front = [0; BYTES];
     File::open(path).and_then(|mut file| file.read_exact(&mut front)).ok().map(|()| front)
 }
 
-/// A log or journal beside a database, without which the file is not whole.
+/// A log or journal of a database, without which the file is incomplete.
 pub(super) fn trace_of_changes(path: &Path) -> Option<PathBuf> {
     let files = ["-wal", "-journal"].map(|ending| beside(path, ending));
     files.into_iter().find(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > 0))
 }
 
-/// A file beside a database that is absent or empty, which tells that there were messages.
+/// A file next to a missing or empty database that shows that there were messages.
 pub(super) fn trace_of_messages(path: &Path) -> Option<PathBuf> {
     let log = wal_path(path);
     if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
@@ -123,7 +123,7 @@ pub(super) fn trace_of_messages(path: &Path) -> Option<PathBuf> {
     Some(Folder::path_of(path)).filter(|folder| Folder::has_segments(folder))
 }
 
-/// Something that the service's user may not do.
+/// A missing permission of the service's user.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the {} {} cannot be written by this user", if *.is_folder { "folder" } else { "file" }, .path.display())]
 pub struct NoRight {
@@ -134,7 +134,7 @@ pub struct NoRight {
 }
 
 impl NoRight {
-    /// The first of a database's files, and its folder, that cannot be used. Files are not opened for it, which would end locks.
+    /// The first of a database's files, or its folder, that is unusable. Opens no files, which would release locks.
     pub(super) fn beside(path: &Path) -> Option<Self> {
         let files = ["", "-wal", "-shm"].map(|ending| beside(path, ending));
         let is_denied = |path: &Path, access_to| access(path, access_to) == Err(rustix::io::Errno::ACCESS);
@@ -147,12 +147,12 @@ impl NoRight {
     }
 }
 
-/// Whether a file is a mount by itself, as `-v ./app.db:/data/app.db` makes it: what lies beside it is somewhere else.
+/// Whether a file is a mount by itself, as with `-v ./app.db:/data/app.db`: other files of its folder are elsewhere.
 pub(super) fn is_mounted_alone(path: &Path) -> bool {
     std::fs::read("/proc/self/mountinfo").is_ok_and(|mounts| mount_points(&mounts).any(|point| point == path))
 }
 
-/// The places of mounts, of lines such as `36 35 98:0 /root /mnt\040point rw - ext4 /dev/sda1 rw`.
+/// The paths of mounts, from lines such as `36 35 98:0 /root /mnt\040point rw - ext4 /dev/sda1 rw`.
 fn mount_points(mounts: &[u8]) -> impl Iterator<Item = PathBuf> {
     mounts.split(|byte| *byte == b'\n').filter_map(|line| {
         let place = line.split(|byte| *byte == b' ').nth(4)?;

@@ -1,4 +1,4 @@
-//! Whatever we and other programs do to a file, and wherever the index stands meanwhile: what is read through the index is
+//! For any history of changes by us and other programs, and any state of the index: a read through the index returns
 //! what the table has.
 
 use std::os::unix::fs::FileExt;
@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    /// Asks the index and the table, of one snapshot.
+    /// Queries index and table, in one snapshot.
     fn compare(&mut self, request: &PageRequest, must_be_covered: bool) {
         let patience = Duration::from_secs(9);
         let compared = self.reader.read(
@@ -314,7 +314,7 @@ fn long_texts_are_added_a_few_at_a_time_and_written_when_they_are_many() {
     assert_eq!(covered(&world), Some((4, 1)), "in a file, though eight have room in memory");
 }
 
-/// Requests that together use everything in the index.
+/// Requests that together use all parts of the index.
 fn requests() -> Vec<PageRequest> {
     let room = Room::default;
     let ask =
@@ -330,7 +330,7 @@ fn requests() -> Vec<PageRequest> {
     ]
 }
 
-/// A world whose index is on disk alone, with something dead in it.
+/// A world whose index is only on disk, with deleted messages.
 fn world_on_disk(rows: u8) -> World {
     let mut world = World::new();
     let message = |id| Values { id, ts: id % 5, from: id % 3, text: Some(format!("Number {id}")) };
@@ -344,7 +344,7 @@ fn world_on_disk(rows: u8) -> World {
     world
 }
 
-/// What is shown to whoever asks everything; an error where anything is refused.
+/// The results of all requests; an error if any is refused.
 fn everything(world: &mut World) -> Vec<Result<String, StoreError>> {
     let mut found = Vec::new();
     for request in requests() {

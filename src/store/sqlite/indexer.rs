@@ -1,5 +1,5 @@
-//! The thread that keeps the index beside the table: it reads what the index does not cover yet, and adds it. Nobody waits
-//! for it, since reads look at the rest in the table.
+//! The thread that maintains the index: it adds rows that the index does not cover yet. No request waits
+//! for it, because reads take the rest from the table.
 
 use std::io;
 use std::path::PathBuf;
@@ -26,20 +26,20 @@ use crate::store::index::folder::Folder;
 use crate::store::index::state::State;
 use crate::store::index::{Index, Sample};
 
-/// How often the thread looks whether there is something to do.
+/// Interval of the thread's checks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// With fewer messages than this to go, the thread waits until the writer has less to do; with more, it shares the machine
-/// with it.
+/// With fewer messages than this to go, the thread waits until the writer has less to do; with more, it shares the
+/// machine with it.
 const LAG_POLITE: i64 = 65_536;
-/// With more messages than this committed between two looks, the writer has much to do.
+/// With more messages than this committed between two checks, the writer counts as busy.
 const BUSY: i64 = 800;
-/// Notes that are kept for a crash before the files are brought up to date.
+/// Change records that are kept for a crash before the files are updated.
 const SAVE_AT_NOTES: i64 = 10_000;
-/// What of that is written all the same once no more come: so long memory is spent on it.
+/// The part of that which is written anyway once no more messages arrive: until then it uses memory.
 const RESTING_PART: f64 = 1.0 / 8.0;
-/// Where nothing can be written to a file, the index waits after so many times the messages that a file begins with.
+/// If files cannot be written, the index stops at this many times the messages of a file.
 const IN_MEMORY_FACTOR: u64 = 4;
-/// With more messages than this to go, progress is told.
+/// With more messages than this to go, progress is logged.
 const LAG_TOLD: i64 = 2 * LAG_POLITE;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -60,15 +60,15 @@ impl Indexer {
         Ok(Self { control, thread: thread.map_err(OpenError::Thread)? })
     }
 
-    /// Ends the threads; what is only in memory is written to a file first.
+    /// Ends the threads; segments in memory are written to a file first.
     pub fn close(self) {
         self.control.stop();
         let _ = self.thread.join();
     }
 }
 
-/// Builds what is missing of the index, and calls `tell` with the number of messages in it after each step. Answers whether
-/// that was done: whoever serves the database has the index in hand, and does it.
+/// Builds the missing parts of the index, and calls `tell` with its message count after each step. Returns false if
+/// the service that serves the database owns the index and does it.
 pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool, Failure> {
     let index = Arc::new(Index::default());
     let mut keeper = Keeper::new(path, None, Arc::clone(&index), Pace::PRODUCTION)?;
@@ -81,9 +81,9 @@ pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool
     Ok(is_ours)
 }
 
-/// Keeps an index, step by step.
+/// Maintains an index, step by step.
 pub(super) struct Keeper {
-    /// The writer that it keeps out of the way of, if there is one.
+    /// The writer that has priority, if any.
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) index: Arc<Index>,
     pub(super) pace: Pace,
@@ -92,42 +92,42 @@ pub(super) struct Keeper {
     pub(super) path: PathBuf,
     pub(super) folder_path: PathBuf,
     merger: Merger,
-    /// What the start found, until the index is first loaded.
+    /// The files found at the start, until the index is first loaded.
     pub(super) found: Option<Found>,
-    /// The index is used, and has yet to be compared with the table.
+    /// The index is in use, and still has to be compared with the table.
     pub(super) compare: bool,
-    /// The last note that the files cover.
+    /// The last change record that the files cover.
     pub(super) saved_note: i64,
-    /// When messages were last added; none once that is long ago.
+    /// When messages were last added; none after a long idle time.
     added: Option<Instant>,
-    /// The greatest row that the writer had committed at the last look.
+    /// The greatest row that the writer had committed at the last check.
     committed_row: i64,
-    /// Something went wrong, and was told.
+    /// An error was logged.
     trouble: bool,
-    /// The folder cannot be used, and that was told.
+    /// The error that the folder cannot be used was logged.
     no_folder: bool,
-    /// Since when much is to be done, and when that was last told.
+    /// Start of a long build, and time of its last log line.
     building: Option<(Instant, Instant)>,
 }
 
-/// What a step found out.
+/// The result of a step.
 struct Step {
-    /// More is waiting.
+    /// More rows are waiting.
     again: bool,
-    /// The state that ought to be written to files, if any.
+    /// The state that should be written to files, if any.
     save: Option<Save>,
 }
 
-/// What is written to files.
+/// The data that are written to files.
 struct Save {
     state: State,
     samples: Vec<Sample>,
-    /// The name that it is saved under.
+    /// The name of the save.
     tie: String,
 }
 
 impl Keeper {
-    /// Reads nothing yet.
+    /// Initial state, without reading.
     pub fn new(path: PathBuf, shared: Option<Arc<Shared>>, index: Arc<Index>, pace: Pace) -> io::Result<Self> {
         let control = Arc::new(Control::default());
         Ok(Self {
@@ -161,14 +161,14 @@ impl Keeper {
         self.end();
     }
 
-    /// Stops merging, and writes what is only in memory to a file.
+    /// Stops merging, and writes segments in memory to a file.
     pub fn end(mut self) {
         self.control.stop.store(true, Ordering::Relaxed);
         self.merger.close();
         self.step(true);
     }
 
-    /// Covers some more; answers whether there is still more. At the `end` nothing is added any more, only saved.
+    /// Covers more rows; returns whether there are still more. At the `end` nothing is added, only saved.
     pub fn step(&mut self, end: bool) -> bool {
         if self.shared.as_ref().is_some_and(|shared| shared.health() == Health::Broken) {
             // The writer may have to open the file with nobody else in it.
@@ -187,7 +187,7 @@ impl Keeper {
         match self.advance(end) {
             Ok(again) => {
                 if std::mem::take(&mut self.trouble) {
-                    log::info("the index is kept again").emit();
+                    log::info("the index can be written again").emit();
                 }
                 again
             }
@@ -195,7 +195,7 @@ impl Keeper {
                 // Whatever it was, a fresh connection sees the file as it is now.
                 self.reader.let_go();
                 if !std::mem::replace(&mut self.trouble, true) {
-                    log::error("the index cannot be kept; reads stay right, and get slower").cause(&error).emit();
+                    log::error("the index cannot be written; reads stay correct and get slower").cause(&error).emit();
                 }
                 if matches!(&error, Failure::Index(error) if error.kind() == io::ErrorKind::InvalidData) {
                     self.index.distrust();
@@ -205,7 +205,7 @@ impl Keeper {
         }
     }
 
-    /// Another process may hold the folder, as long as both run on one database. Until it is ours, nothing is written.
+    /// Another process may hold the folder while both run on one database. Nothing is written until it is ours.
     fn take_folder(&mut self) -> io::Result<()> {
         let mut folder = lock(&self.control.folder);
         if folder.is_none() {
@@ -306,7 +306,7 @@ impl Keeper {
         since > BUSY
     }
 
-    /// Takes what notes tell of into account: what was covered is dead, and each row is looked at again.
+    /// Applies change records: covered rows become tombstones, and each row is read again.
     fn apply_notes(&self, connection: &Connection, state: &mut State) -> Result<(), Failure> {
         let gone = by_notes(connection, state)?;
         state.members = state.without(&gone.dead);
@@ -326,7 +326,7 @@ impl Keeper {
         Ok(state.add(again.rows)?)
     }
 
-    /// How much of a state is only in memory, as a part of what shall be.
+    /// How much of a state is only in memory, relative to the limit.
     fn in_memory(&self, state: &State) -> io::Result<f64> {
         let messages = state.in_memory() as f64 / self.pace.save_at as f64;
         Ok(messages.max(state.in_memory_bytes()? as f64 / self.pace.save_at_bytes as f64))
@@ -360,7 +360,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Tells of progress where there is much to do.
+    /// Logs the progress of a long build.
     fn tell(&mut self, state: &State, lag: i64) {
         if lag > LAG_TOLD {
             let (since, told) = self.building.get_or_insert_with(|| {

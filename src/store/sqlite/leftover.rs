@@ -1,5 +1,5 @@
-//! What is left over of messages that somebody deleted from the table: their details, the raw bodies that nothing else came
-//! from, and copies with other content. No trigger takes these away, so that deleting costs what it did before; `reindex` does.
+//! Orphans of messages that were deleted from the table: their details, raw bodies without other references,
+//! and conflicting copies. No trigger deletes them, so that deleting stays cheap; `reindex` does.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use crate::store::StoreConfig;
 
 const DETAILS: &str = "FROM postroom_details WHERE NOT EXISTS (
     SELECT 1 FROM messages WHERE messages.message_id = postroom_details.message_id)";
-/// Told from a provider's events of the same kind by its key, which ends with a number, or as another database made it.
+/// Distinguished from a provider's events of the same kind by its key, which ends with a number or a digest.
 const COPIES: &str = "FROM postroom_events WHERE kind = 'conflict' AND json_valid(body)
     AND instr(event_key, json_extract(body, '$.message_id') || '#conflict:') = 1
     AND NOT EXISTS (SELECT 1 FROM messages WHERE messages.message_id = json_extract(body, '$.message_id'))";
 
-/// Bodies of which nothing is left once the rows above are gone.
+/// Bodies without any reference once the rows above are deleted.
 fn payloads() -> String {
     format!(
         "FROM postroom_payloads WHERE payload_id NOT IN (
@@ -28,13 +28,13 @@ fn payloads() -> String {
     )
 }
 
-/// Counts what is left over.
+/// Counts the orphans.
 pub(super) fn count(connection: &Connection) -> rusqlite::Result<Leftovers> {
     let count = |rest: &str| connection.query_row(&format!("SELECT count(*) {rest}"), [], |row| row.get(0));
     Ok(Leftovers { details: count(DETAILS)?, copies: count(COPIES)?, payloads: count(&payloads())? })
 }
 
-/// Removes it, in one transaction; a running service goes on meanwhile. Answers what it was.
+/// Removes them, in one transaction; a running service continues meanwhile. Returns their numbers.
 pub fn remove_leftovers(path: &Path, config: &StoreConfig) -> Result<Leftovers, OpenError> {
     let path = locate(path).map_err(OpenError::Folder)?;
     let mut connection = open_for_writing(&path, config, Missing::Repair)?;

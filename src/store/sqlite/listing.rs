@@ -1,4 +1,4 @@
-//! Reading through the index: what it covers from there, and what it does not from the table, as one.
+//! Reading through the index: covered rows come from the index, the others from the table.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -22,17 +22,17 @@ use crate::store::index::search::Question;
 use crate::store::index::senders::{Changes, count};
 use crate::store::index::state::State;
 
-/// With more rows than this that the index does not cover, the table is read alone: as long as the index is being built, that
-/// is the shorter way.
+/// With more uncovered rows than this only the table is read: during the build of the index that
+/// is faster.
 const TAIL_MAX: i64 = 262_144;
-/// Looks at the row number itself: where pages that lead to the rows are damaged, SQLite begins at another one than it was asked for.
+/// Checks the row number itself: if pages that lead to the rows are damaged, SQLite may start at another row.
 const NO_SEEK: &str = "+rowid > ?";
-/// In so many row numbers of the index missing messages are looked for.
+/// Maximum row numbers of the index in which missing messages are looked for.
 const LOOKED_UP_MAX: u64 = 262_144;
-/// How long counting may take where a lower bound will do.
+/// Maximum time of counting if a lower bound is enough.
 const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(10);
 
-/// A page, by the index if that is there and right, else by the table alone.
+/// A page, through the index if it is available and valid, else from the table alone.
 pub(super) fn page(snapshot: &Snapshot<'_>, request: &PageRequest, patience: Duration) -> rusqlite::Result<Page> {
     // What the index does not know: doors and kinds.
     if request.filter.asks_details() {
@@ -48,7 +48,7 @@ pub(super) fn page(snapshot: &Snapshot<'_>, request: &PageRequest, patience: Dur
     }
 }
 
-/// What looks at rows that were found without the index; none while there is no index that fits.
+/// Checks rows that were found without the index; none while no index matches.
 pub(super) fn verifier<'a>(snapshot: &'a Snapshot<'_>) -> rusqlite::Result<Option<Verifier<'a>>> {
     let Some(state) = snapshot.state.as_deref() else { return Ok(None) };
     let extent = Extent::read(snapshot.connection)?;
@@ -56,7 +56,7 @@ pub(super) fn verifier<'a>(snapshot: &'a Snapshot<'_>) -> rusqlite::Result<Optio
     Ok(suits.then(|| Verifier::new(snapshot, state)))
 }
 
-/// The inbox in a few numbers, likewise.
+/// The statistics, likewise.
 pub(super) fn stats(snapshot: &Snapshot<'_>) -> rusqlite::Result<Stats> {
     match by_index(snapshot, |covered| covered.stats())? {
         Some(Some(stats)) => Ok(stats),
@@ -86,7 +86,7 @@ fn by_index<T>(
     }
 }
 
-/// The same as SQLite says when a read is over.
+/// The error that SQLite returns at a deadline.
 fn interrupted() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT), None)
 }
@@ -99,13 +99,13 @@ struct Covered<'a> {
 }
 
 impl Covered<'_> {
-    /// The segments without what is gone since, and by how much the senders' counts change by that.
+    /// The segments with tombstones, and the changes of the senders' counts.
     fn members(&self) -> Result<(Vec<Member>, Changes), Failure> {
         let (dead, changes) = dead_by_notes(self.connection, self.state)?;
         Ok((self.state.without(&dead), changes))
     }
 
-    /// Selects from the rows that the index does not cover: what came since, and what was changed since.
+    /// Selects from the rows that the index does not cover: tail rows and exception rows.
     fn uncovered(&self, columns: &str, condition: &str, values: Vec<SqlValue>) -> Result<Uncovered<'_>, Failure> {
         let sql = format!(
             "SELECT {columns} FROM messages WHERE rowid > ? AND {NO_SEEK} AND {condition}
@@ -171,8 +171,8 @@ impl Covered<'_> {
         self.shown(request, part)
     }
 
-    /// An error if the index has a message between two that the table listed one behind the other in the order of arrival. Rows
-    /// follow each other closely unless some were deleted, so there is seldom anything to look up; and not where that would
+    /// An error if the index has a message between two neighbours of a listing in the order of arrival. Row numbers
+    /// are dense unless some were deleted, so there is seldom anything to look up; skipped if that would
     /// take longer than the listing.
     fn check_gaps(&self, members: &[Member], request: &PageRequest, rows: &[i64]) -> Result<(), Failure> {
         let before = match &request.start {
@@ -209,7 +209,7 @@ impl Covered<'_> {
         Ok(())
     }
 
-    /// A row is not what was taken in, or is not there.
+    /// A row differs from its indexed values, or is missing.
     fn missing(&self, row: i64) -> Failure {
         report(self.connection, self.state, self.snapshot.index, row);
         Damage::of_row(row).into()
@@ -223,7 +223,7 @@ impl Covered<'_> {
         Ok(view.part(&Question::new(&request.filter, request.bounded_total), begin, wanted, &looks)?)
     }
 
-    /// The messages of a part, as they lie in the table.
+    /// The messages of a slice, as in the table.
     fn shown(&self, request: &PageRequest, part: Part) -> Result<Page, Failure> {
         let mut page = Page { total: part.total, total_is_bound: part.total_is_bound, ..Page::default() };
         for found in &part.messages {
@@ -242,7 +242,7 @@ impl Covered<'_> {
         Ok(page)
     }
 
-    /// Reads the row of a hit, which must be what was taken in; one of no segment was found in the same snapshot.
+    /// Reads the row of a hit, which must have its indexed values; a tail row was found in the same snapshot.
     fn fetch<T>(&self, hit: &Hit, read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>) -> Result<T, Failure> {
         let sql =
             "SELECT message_id, from_msisdn, to_msisdn, ts, text, rowid, created_at FROM messages WHERE rowid = ?1";
@@ -259,7 +259,7 @@ impl Covered<'_> {
         Err(self.missing(hit.message.row))
     }
 
-    /// None, where the most frequent senders cannot be told without a count.
+    /// None if the most frequent senders are unknown without a count.
     fn stats(&self) -> Result<Option<Stats>, Failure> {
         let (members, mut changes) = self.members()?;
         let (mut statement, values) = self.uncovered("from_msisdn, rowid, ts, message_id", "true", Vec::new())?;

@@ -1,9 +1,9 @@
-//! The write-ahead log as a start finds it, before SQLite reads it. SQLite ends at the first frame whose checksum does not fit, and
-//! takes what is behind it for the rest of an older log. After a power cut that is so; after a changed byte it is not, and
-//! everything that was acknowledged since would be gone without a word. So what is behind the first bad frame is looked at, and
-//! where it is of this log a copy is kept, since the opening empties the log.
+//! The write-ahead log at a start, before SQLite reads it. SQLite stops at the first frame with a wrong checksum, and
+//! treats the rest as an older log. After a power cut that is right; after a changed byte it is wrong, and
+//! everything acknowledged since would be lost silently. So the frames after the first bad one are checked, and
+//! if they belong to this log a copy is kept, because the opening empties the log.
 //!
-//! The form of log and frames: SQLite, "WAL-mode File Format", §§ 1.1 to 1.4 (log), 2.1 (the header of the `-shm` file).
+//! Format of log and frames: SQLite, "WAL-mode File Format", §§ 1.1 to 1.4 (log), 2.1 (the header of the `-shm` file).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read};
@@ -21,30 +21,30 @@ use crate::store::observer::{DamageKind, Observer};
 
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
-/// The first four bytes of a log; the last bit tells in which order of bytes its checksums are computed.
+/// The first four bytes of a log; the last bit gives the byte order of its checksums.
 const MAGIC: u32 = 0x377f_0682;
 const FORMAT: u32 = 3_007_000;
-/// Frames that are looked at to find out how large pages are, where the header does not tell.
+/// Frames that are read to find the page size, if the header does not have it.
 const FRAMES_OF_TRIAL: usize = 8;
 const READ_BYTES: usize = 1 << 20;
 
-/// What was found behind the frame at which SQLite ends.
+/// The findings after the frame at which SQLite stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFinding {
-    /// The first frame that is not whole, from 1; the header is 0.
+    /// The first incomplete frame, from 1; the header is 0.
     pub bad_frame: u64,
     /// Frames of this log from there on.
     pub frames: u64,
     /// How many of them end a transaction.
     pub transactions: u64,
-    /// Whether an acknowledged transaction is among them for certain. If not, it may be one that was being written when the power
-    /// went, which nobody was told of.
+    /// Whether an acknowledged transaction is certainly among them. If not, it may be one that was written at a power
+    /// cut, and was never acknowledged.
     pub is_certain: bool,
-    /// Names the log.
+    /// The path of the log.
     salts: [u8; 8],
 }
 
-/// Where a copy was to be kept, and could not be.
+/// Where a copy should be kept, and could not be.
 #[derive(Debug, Error)]
 #[error("the write-ahead log is damaged, and no copy of it can be kept at {path}")]
 pub struct NoCopy {
@@ -53,7 +53,7 @@ pub struct NoCopy {
     source: io::Error,
 }
 
-/// Databases that this process has open. To open and close their files beside SQLite would end its locks.
+/// Databases that this process has open. Opening and closing their files outside SQLite would release its locks.
 static IN_USE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// A database is open in this process, until this is dropped.
@@ -80,8 +80,8 @@ fn in_use() -> MutexGuard<'static, Vec<PathBuf>> {
     lock(&IN_USE)
 }
 
-/// Looks at the log of a database that nobody has open. Nothing is found where somebody has: he looked, and the log may change
-/// under our eyes.
+/// Checks the log of a database that nobody has open. Returns nothing if somebody has: they checked it, and the log may
+/// change meanwhile.
 pub fn scan(database: &Path) -> io::Result<Option<LogFinding>> {
     let log = wal_path(database);
     let Some(before) = stamp(&log)? else { return Ok(None) };
@@ -94,13 +94,13 @@ pub fn scan(database: &Path) -> io::Result<Option<LogFinding>> {
     Ok(found.filter(|_| is_as_it_was))
 }
 
-/// What a start has to do with the log before SQLite opens the file: it says what SQLite will not read, and keeps a copy. An error
-/// if acknowledged messages would be gone for good by going on.
+/// Handles the log at a start before SQLite opens the file: logs what SQLite will not read, and keeps a copy. An
+/// error if continuing would lose acknowledged messages.
 pub(super) fn look(database: &Path, observer: &dyn Observer) -> Result<(), NoCopy> {
     let found = match scan(database) {
         Ok(found) => found,
         Err(error) => {
-            log::warning("the write-ahead log could not be looked at before it is opened").cause(&error).emit();
+            log::warning("the write-ahead log could not be checked before opening").cause(&error).emit();
             None
         }
     };
@@ -109,11 +109,11 @@ pub(super) fn look(database: &Path, observer: &dyn Observer) -> Result<(), NoCop
     let mut line = if finding.is_certain {
         observer.damaged(DamageKind::Log);
         log::error(
-            "the write-ahead log is damaged: SQLite does not read what was acknowledged behind that; see the copy",
+            "the write-ahead log is damaged: SQLite does not read acknowledged messages after the damage; see the copy",
         )
     } else {
         log::warning(
-            "the write-ahead log ends in a transaction that is not whole: one that nobody was told of when the power went, \
+            "the write-ahead log ends in an incomplete transaction: one that was not acknowledged before a power cut, \
              or a damaged one; see the copy",
         )
     };
@@ -132,7 +132,7 @@ pub(super) fn look(database: &Path, observer: &dyn Observer) -> Result<(), NoCop
 }
 
 impl LogFinding {
-    /// Keeps a copy of the log beside it, for its owner alone, and tells where. A second one of the same log is not made.
+    /// Keeps a copy of the log next to it, for its owner alone, and returns its path. The same log is not copied twice.
     pub fn keep_copy(&self, database: &Path) -> Result<PathBuf, NoCopy> {
         let log = wal_path(database);
         let mut name = log.clone().into_os_string();
@@ -168,7 +168,7 @@ fn copy_once(from: &Path, to: &Path) -> io::Result<()> {
     File::open(to.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// What changes when somebody writes to a file; none where there is no file.
+/// A value that changes when somebody writes to a file; none if there is no file.
 fn stamp(path: &Path) -> io::Result<Option<(u64, std::time::SystemTime)>> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(Some((metadata.len(), metadata.modified()?))),
@@ -183,7 +183,7 @@ fn shm_path(database: &Path) -> PathBuf {
     name.into()
 }
 
-/// Whether somebody has the database open: everyone who has holds a lock on its `-shm` file.
+/// Whether somebody has the database open: every user holds a lock on its `-shm` file.
 fn is_open(database: &Path) -> io::Result<bool> {
     if in_use().iter().any(|path| path == database) {
         return Ok(true);
@@ -195,8 +195,8 @@ fn is_open(database: &Path) -> io::Result<bool> {
     }
 }
 
-/// The salts of a log, and how many of its frames were committed and synced, as the `-shm` file tells. It outlives a process that
-/// is killed. What a power cut leaves of it may be older than the log, which then has more; or nothing.
+/// The salts of a log, and its committed and synced frames, from the `-shm` file, which outlives a killed
+/// process. After a power cut it may be older than the log, which then has more; or missing.
 fn committed(database: &Path) -> Option<([u8; 8], u32)> {
     let mut header = [0; 96];
     File::open(shm_path(database)).and_then(|mut shm| shm.read_exact(&mut header)).ok()?;
@@ -235,7 +235,7 @@ fn big_endian(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// How a log is to be read.
+/// The format of a log.
 #[derive(Debug, Clone, Copy)]
 struct Form {
     page_bytes: usize,
@@ -258,29 +258,29 @@ impl Frame<'_> {
         big_endian(self.0, 4) != 0
     }
 
-    /// Whether it is whole, if the frame before ended with this checksum.
+    /// Whether it is complete, given the checksum of the frame before.
     fn follows(&self, before: Checksum, form: Form) -> bool {
         let sum = before.with(&self.0[..8], form.is_big_endian);
         big_endian(self.0, 0) != 0 && sum.with(&self.0[FRAME_HEADER_BYTES..], form.is_big_endian) == self.stored()
     }
 }
 
-/// A walk through a log.
+/// A scan of a log.
 struct Scan {
     salts: [u8; 8],
     form: Form,
-    /// The checksum that the frame before ended with, as it stands there.
+    /// The stored checksum of the frame before.
     before: Checksum,
     /// SQLite reads on.
     is_read: bool,
-    /// Frames seen.
+    /// Number of frames.
     seen: u64,
     /// The last one that ended a transaction which SQLite reads.
     committed: u64,
     bad_frame: u64,
     frames: u64,
     transactions: u64,
-    /// A frame came behind the end of one of these transactions.
+    /// A frame followed the end of one of these transactions.
     went_on: bool,
 }
 
@@ -306,7 +306,7 @@ impl Scan {
         Ok(is_finding.then_some(LogFinding { bad_frame, frames, transactions, is_certain, salts }))
     }
 
-    /// By the header; or, where that is damaged, by the first frames. None where it cannot be told that this is a log.
+    /// From the header; or, if that is damaged, from the first frames. None if it is not recognisable as a log.
     fn begin(start: &[u8]) -> Option<Self> {
         let header = start.get(..HEADER_BYTES)?;
         let stored = Checksum::of(&header[24..]);
@@ -377,7 +377,7 @@ impl Scan {
     }
 }
 
-/// Fills a buffer; false at the end, where a part of a frame is none.
+/// Fills a buffer; false at the end; a partial frame does not count.
 fn read_whole(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match from.read_exact(buffer) {
         Ok(()) => Ok(true),

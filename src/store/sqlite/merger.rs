@@ -1,4 +1,4 @@
-//! The thread that makes few large segments of many small ones, so that a read has few to look into.
+//! The thread that merges many small segments into few large ones, so that a read has few to search.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -34,14 +34,14 @@ impl Merger {
         Ok(Self { work: Some(work), thread: Some(thread) })
     }
 
-    /// Has these merged, unless others are being merged.
+    /// Merges these, unless others are being merged.
     pub fn ask(&self, members: Vec<Member>) {
         if let Some(work) = &self.work {
             let _ = work.try_send(members);
         }
     }
 
-    /// Ends the thread; what it was at is given up.
+    /// Ends the thread; a merge in progress is abandoned.
     pub fn close(&mut self) {
         self.work = None;
         if let Some(thread) = self.thread.take() {

@@ -88,7 +88,7 @@ pub struct SqliteStore {
 /// A read without its result.
 type FailedRead = dyn Fn(&Snapshot<'_>) -> rusqlite::Result<()> + Send + Sync;
 
-/// The last read that failed, if it is not known to succeed again.
+/// The last read that failed, until it is known to succeed.
 #[derive(Default)]
 struct FailedReads(Mutex<Option<Arc<FailedRead>>>);
 
@@ -217,13 +217,13 @@ impl SqliteStore {
         if let Err(StoreError::Unavailable(why)) = &again {
             let failed: Arc<FailedRead> = Arc::new(move |snapshot: &Snapshot<'_>| read(snapshot).map(drop));
             if self.failed_read.lock().replace(failed).is_none() {
-                log::error("a read fails; readiness tries it again").text("error", why).emit();
+                log::error("a read failed; readiness tries it again").text("error", why).emit();
             }
         }
         again
     }
 
-    /// See `Store::health`. Ready, if the writer and a reader are, and the last read that failed would not fail again.
+    /// See `Store::health`. Ready, if the writer and a reader are, and the last read that failed works again.
     pub async fn health(&self) -> Health {
         let health = self.look().await;
         let failed = self.failed_read.lock().clone();
@@ -240,7 +240,7 @@ impl SqliteStore {
         health
     }
 
-    /// Asks the writer, and reads as requests do.
+    /// Checks the writer, and reads like requests.
     async fn look(&self) -> Health {
         let has_table = |snapshot: &Snapshot<'_>| {
             let has_table = schema::object_exists(snapshot.connection, "messages")?;
@@ -299,14 +299,14 @@ impl SqliteStore {
             writer.close();
         }
         if let Err(error) = tie::seal(&self.path) {
-            log::warning("the index could not be sealed; the next start compares it with the messages")
+            log::warning("the seal of the index was not written; the next start compares it with the messages")
                 .cause(&error)
                 .emit();
         }
     }
 }
 
-/// Before a command opens a database for writing: keeps a copy of its log if SQLite would not read all of it, and says so in a
+/// Before a command opens a database for writing: copies its log if SQLite would not read it all, and reports it in a
 /// sentence.
 pub fn keep_damaged_log(path: &Path) -> anyhow::Result<Option<String>> {
     let path = locate(path)?;
@@ -315,16 +315,16 @@ pub fn keep_damaged_log(path: &Path) -> anyhow::Result<Option<String>> {
     Ok(Some(format!("{finding}; a copy is kept at {}", copy.display())))
 }
 
-/// A stage of building everything derived anew.
+/// A phase of rebuilding all derived data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rebuilding {
     /// The primary key's index.
     Key,
-    /// The index beside the file: so many messages of so many are in it.
+    /// The index next to the file: this many of this many messages are in it.
     Index(u64, u64),
 }
 
-/// Builds everything derived anew, and calls `tell` now and then meanwhile. Answers how many messages there are, and whether
+/// Rebuilds all derived data, and calls `tell` now and then meanwhile. Returns the number of messages, and whether
 /// the index was built: a running service builds it itself, at once.
 pub fn rebuild(
     path: &Path,
@@ -350,7 +350,7 @@ mod tests {
         connection.query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
-    /// Waits for a condition, on the runtime whose task hands out the receipts.
+    /// Waits for a condition, on the runtime whose task delivers the receipts.
     async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while !is_so() {

@@ -1,4 +1,4 @@
-//! The SQL of reading. Every function runs inside one read transaction, so what it answers is of one snapshot.
+//! The SQL of reads. Every function runs inside one read transaction, so its result is from one snapshot.
 
 use std::borrow::Cow;
 use std::sync::Mutex;
@@ -28,8 +28,8 @@ pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     })
 }
 
-/// A page and its total. `patience` is how long counting may take where the request is content with a lower bound.
-/// `check` looks at each row of the page before it is shown; its columns are `Columns::LISTED`.
+/// A page and its total. `patience` is the maximum time of counting if the request allows a lower bound.
+/// `check` verifies each row of the page before it is returned; its columns are `Columns::LISTED`.
 pub(super) fn page(
     connection: &Connection,
     request: &PageRequest,
@@ -95,7 +95,7 @@ pub(super) fn list(
     Ok(())
 }
 
-/// The place behind a row.
+/// The position after a row.
 pub(super) fn position(row: &Row<'_>, order: Order) -> rusqlite::Result<Position> {
     let stored = |column| -> rusqlite::Result<Stored> {
         Ok(match row.get_ref(column)? {
@@ -110,7 +110,7 @@ pub(super) fn position(row: &Row<'_>, order: Order) -> rusqlite::Result<Position
     })
 }
 
-/// A place as SQL with its values.
+/// A position as SQL with its values.
 fn behind(position: &Position) -> (&'static str, Vec<Value>) {
     match position {
         // The cast makes text of the bytes as they are, which need not be UTF-8.
@@ -127,13 +127,13 @@ fn behind(position: &Position) -> (&'static str, Vec<Value>) {
     }
 }
 
-/// How many match, as far as was looked.
+/// The number of matches, as far as counted.
 struct Counted {
     total: u64,
     complete: bool,
 }
 
-/// Counts in the table's own order, part by part, until the time is over.
+/// Counts in the table's own order, part by part, until the deadline.
 fn total_within(connection: &Connection, filter: &Filter, patience: Duration) -> rusqlite::Result<Counted> {
     const PART: i64 = 10_000;
     let started = Instant::now();
@@ -209,7 +209,7 @@ pub(super) fn condition(filter: &Filter) -> (String, Vec<Value>) {
     (if terms.is_empty() { "true".to_owned() } else { terms.join(" AND ") }, values)
 }
 
-/// The inbox in a few numbers.
+/// The statistics of the inbox.
 pub(super) fn stats(connection: &Connection) -> rusqlite::Result<Stats> {
     let sql = "SELECT count(*), count(DISTINCT from_msisdn), min(ts), max(ts) FROM messages";
     let mut stats = connection.prepare_cached(sql)?.query_row([], |row| {
@@ -240,7 +240,7 @@ pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Stri
     Ok(shown(row.get_ref(column)?).map(Cow::into_owned))
 }
 
-/// Any value as text: other programs may have stored what the contract would not have let in.
+/// Any value as text: other programs may have stored values that violate the contract.
 pub(super) fn shown(value: ValueRef<'_>) -> Option<Cow<'_, str>> {
     match value {
         ValueRef::Null => None,

@@ -7,7 +7,7 @@ use crate::domain::lock::{lock, unpoisoned};
 use crate::store::StoreError;
 use crate::store::queue::{Backlog, Job};
 
-/// A backlog, and a writer that sleeps while it is empty.
+/// A queue, and a writer that sleeps while it is empty.
 pub(super) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
@@ -15,18 +15,18 @@ pub(super) struct Queue {
 
 struct State {
     backlog: Backlog,
-    /// The writer sleeps; nobody else needs to be woken.
+    /// The writer sleeps; nothing else needs to be woken.
     writer_waits: bool,
-    /// The writer shall look up, though there is no job.
+    /// The writer must wake, although there is no job.
     nudged: bool,
 }
 
-/// What the writer finds.
+/// The result of waiting for jobs.
 pub(super) enum Taken {
     Jobs(Vec<Job>),
-    /// Nothing came within the time that the writer wanted to wait, or it was nudged.
+    /// Nothing arrived within the writer's waiting time, or it was woken.
     Nothing,
-    /// Nothing is left and nothing will come.
+    /// Nothing is left and nothing will arrive.
     Closed,
 }
 
@@ -36,7 +36,7 @@ impl Queue {
         Self { state: Mutex::new(state), arrived: Condvar::new() }
     }
 
-    /// Whether a message would be taken now.
+    /// Whether a message would be accepted now.
     pub fn has_room(&self) -> Result<(), StoreError> {
         self.lock().backlog.room()
     }
@@ -53,7 +53,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for a job (at most `patience`, if given), then takes what is there, up to `most` messages and at least one job.
+    /// Waits for a job (at most `patience`, if given), then takes up to `most` messages and at least one job.
     pub fn take(&self, most: usize, patience: Option<Duration>) -> Taken {
         let mut state = self.lock();
         while state.backlog.is_empty() {
@@ -80,7 +80,7 @@ impl Queue {
         Taken::Jobs(state.backlog.take(most))
     }
 
-    /// Has the writer look up from its sleep, or before it goes to sleep the next time.
+    /// Wakes the writer from its sleep, or before its next sleep.
     pub fn nudge(&self) {
         let mut state = self.lock();
         state.nudged = true;
@@ -89,7 +89,7 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// Whether nothing is waiting and the writer sleeps.
+    /// Whether the queue is empty and the writer sleeps.
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
         self.lock().writer_waits
@@ -100,7 +100,7 @@ impl Queue {
         self.lock().backlog.elements()
     }
 
-    /// Takes nothing more; what is queued is still written.
+    /// Accepts nothing more; queued jobs are still written.
     pub fn close(&self) {
         self.lock().backlog.close();
         self.arrived.notify_all();

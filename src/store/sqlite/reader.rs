@@ -1,5 +1,5 @@
-//! The threads that read: each owns a read-only connection, and every read has a deadline, so that a slow search neither
-//! blocks an acknowledgement nor outlives the patience of whoever asked.
+//! The reader threads: each owns a read-only connection, and every read has a deadline, so that a slow search neither
+//! blocks an acknowledgement nor runs after its request has ended.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -29,21 +29,21 @@ use crate::store::observer::Observer;
 
 /// Reads that may wait for a thread; more are refused at once.
 const WAITING_MAX: usize = 256;
-/// Steps of SQLite's virtual machine between two looks at the clock: some tens of microseconds.
+/// Steps of SQLite's virtual machine between two checks of the clock: some tens of microseconds.
 const STEPS_PER_LOOK: i32 = 2_000;
-/// A read that took so long may have needed tens of megabytes, which its thread is not to keep.
+/// A read of this duration may have used tens of megabytes, which its thread must return.
 const LONG_READ: Duration = Duration::from_millis(100);
 
 type Work = Box<dyn FnOnce(&mut Reader) + Send>;
 
-/// A pool of reading threads.
+/// A pool of reader threads.
 #[derive(Debug)]
 pub(super) struct Readers {
     work: Option<SyncSender<Work>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What one thread owns.
+/// The state of one thread.
 pub(super) struct Reader {
     path: PathBuf,
     index: Arc<Index>,
@@ -53,26 +53,26 @@ pub(super) struct Reader {
     slot: Slot,
 }
 
-/// What a read sees: one moment of the database, and a state of the index that was published before.
+/// The view of a read: one snapshot of the database, and a state of the index that was published before.
 pub(super) struct Snapshot<'a> {
     /// In a read transaction.
     pub connection: &'a Connection,
-    /// The file, as the system knows it.
+    /// The identity of the file.
     pub database: (u64, u64),
-    /// None, while the index knows nothing.
+    /// None until the index is loaded.
     pub state: Option<Arc<State>>,
-    /// What the state was taken from.
+    /// The index of the state.
     pub index: &'a Index,
     over: &'a dyn Fn() -> bool,
 }
 
 impl Snapshot<'_> {
-    /// Whether the read has taken too long, or nobody waits for it any more.
+    /// Whether the deadline is over, or no request waits for the read any more.
     pub fn is_over(&self) -> bool {
         (self.over)()
     }
 
-    /// The index cannot be read, or contradicts itself.
+    /// The index cannot be read, or is inconsistent.
     pub fn index_is_wrong(&self, error: &std::io::Error) {
         log::error("the index is wrong").cause(error).emit();
         self.index.distrust();
@@ -112,8 +112,8 @@ impl Readers {
         Ok(Self { work: Some(work), threads })
     }
 
-    /// Runs `read` in a read transaction on one of the threads. Gives up after `patience`, waiting time included, and at
-    /// once when nobody waits for the answer any more.
+    /// Runs `read` in a read transaction on one of the threads. Stops after `patience`, including the wait, and at
+    /// once when no request waits for the result any more.
     pub async fn read<T: Send + 'static>(
         &self,
         patience: Duration,
@@ -149,7 +149,7 @@ impl Readers {
     }
 }
 
-/// Tells the reading thread that whoever asked went away: a dropped request drops this.
+/// Tells the reader thread that the request ended: a dropped request drops this.
 struct SetOnDrop(Arc<AtomicBool>);
 
 impl Drop for SetOnDrop {
@@ -168,7 +168,7 @@ impl Reader {
         Self { path, index, access: Arc::default(), observer: None, slot: Slot::default() }
     }
 
-    /// Lets go of the database, until the next read.
+    /// Closes the database until the next read.
     pub fn let_go(&mut self) {
         *lock(&self.slot) = None;
     }
@@ -187,7 +187,7 @@ impl Reader {
         let mut slot = lock(&self.slot);
         if self.access.is_denied() {
             *slot = None;
-            return Err(StoreError::Unavailable("the database is being mended".to_owned()));
+            return Err(StoreError::Unavailable("the database is being repaired".to_owned()));
         }
         let Open { connection, identity, schema_version } = open_current(&self.path, &mut slot).map_err(unavailable)?;
         let is_over = Arc::clone(&over);

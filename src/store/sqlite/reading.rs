@@ -16,8 +16,8 @@ pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     prepare_to_read(Connection::open_with_flags(path, flags)?)
 }
 
-/// The same, also where there is no space for a log: without one the file is all there is, and it can be read as it lies. Returns
-/// whether that is how it was opened.
+/// The same, also if there is no space for a log: without a log the file is complete and can be read as it is. Returns
+/// whether it was opened in that way.
 pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<(Connection, bool)> {
     let opened = open_for_reading(path).and_then(|connection| schema::version(&connection).map(|_| connection));
     let error = match opened {

@@ -1,7 +1,7 @@
-//! Opening a database file: whose it is, whether it can be served, and what has to be added to it first.
+//! Opening a database file: its origin, whether it can be served, and the objects that must be added to it first.
 //!
-//! The table `messages` belongs to everybody and keeps its six columns. All other objects are ours, begin with `postroom_`,
-//! and are versioned by `PRAGMA user_version` (0 in files that the original service made).
+//! Other programs may use the table `messages`, and it keeps its six columns. All other objects are ours, begin with
+//! `postroom_`, and are versioned by `PRAGMA user_version` (0 in files of the original service).
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,27 +22,27 @@ use crate::store::index::file::{OWNER_ONLY, make_folder};
 
 const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
-/// One of these is in every file that we opened, whichever version of ours did.
+/// One of these is in every file that any version of ours has opened.
 const OURS: [&str; 2] = ["postroom_index", "postroom_totals"];
-/// One of our objects that goes when the table goes.
+/// One of our objects that is dropped with the table.
 pub(super) const FIRST_TO_GO: &str = "postroom_note_insert";
 const COLUMNS: [&str; 6] = ["message_id", "from_msisdn", "to_msisdn", "ts", "text", "created_at"];
 
 /// Why a database cannot be served.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The folder of the file cannot be made, or the log beside it cannot be synced.
+    /// The folder of the file cannot be created, or the log cannot be synced.
     #[error("cannot use the folder of the database")]
     Folder(#[source] std::io::Error),
-    /// Messages could be read, and none be stored.
+    /// Messages could be read, but not stored.
     #[error("the database file cannot be written by this user")]
     ReadOnly,
-    /// A file beside the database, or the folder.
+    /// A file of the database, or the folder.
     #[error(transparent)]
     NoRight(NoRight),
-    /// There was a database here, and a new one would take its place.
+    /// There was a database here, and a new one would replace it.
     #[error(
-        "there is no database file, but {} next to it holds messages of one; put the file back, or, to begin with an empty database, move it \
+        "there is no database file, but {} next to it contains messages of one; put the file back, or, to begin with an empty database, move it \
          away",
         .0.display()
     )]
@@ -54,39 +54,39 @@ pub enum OpenError {
         .0.display()
     )]
     MountedAlone(PathBuf),
-    /// What is there can be read.
+    /// Existing data can be read.
     #[error("no space is left to open the database for writing")]
     NoSpace(#[source] rusqlite::Error),
-    /// SQLite refuses.
+    /// An error of SQLite.
     #[error("cannot open the database")]
     Sqlite(#[from] rusqlite::Error),
-    /// The file has our version number, but a later one.
-    #[error("the database was made by a newer postroom (schema {found}; this one knows up to {SCHEMA_VERSION})")]
+    /// The file has our objects in a later version.
+    #[error("the database was created by a newer postroom (schema {found}; this one supports up to {SCHEMA_VERSION})")]
     Newer {
         /// The file's version.
         found: i64,
     },
-    /// There is no table `messages`, and the file is not new.
+    /// The table `messages` is missing, and the file is not new.
     #[error(
-        "the database has no table 'messages' any more; put it back, or move the file away to begin with an empty one"
+        "the table 'messages' is missing from the database; restore it, or move the file away to begin with an empty one"
     )]
     NoTable,
-    /// A table `messages` that is not the contract's.
+    /// A table `messages` that violates the contract.
     #[error("the table 'messages' {0}")]
     ForeignTable(String),
-    /// The file system cannot do write-ahead logging.
+    /// The file system does not support write-ahead logging.
     #[error("the database cannot use write-ahead logging (journal mode stays '{0}'); is it on a network file system?")]
     NoWal(String),
-    /// The file, or the log beside it, went away while it was being opened.
-    #[error("the database file is gone")]
+    /// The file or the log disappeared while it was being opened.
+    #[error("the database file is missing")]
     FileLost,
-    /// A checkpoint failed, and somebody else has the file open.
-    #[error("a checkpoint failed, and the database can only be mended while no other program has it open")]
+    /// A checkpoint failed, and another program has the file open.
+    #[error("a checkpoint failed, and the database can only be repaired while no other program has it open")]
     NotAlone,
-    /// Another file was put in the place of ours, and our log left beside it.
-    #[error("the log beside the database belongs to another file; remove it")]
+    /// Another file replaced ours next to our log.
+    #[error("the log next to the database belongs to another file; remove it")]
     StrayLog,
-    /// The log is damaged, and it would be gone by the opening.
+    /// The log is damaged, and opening would delete it.
     #[error(transparent)]
     DamagedLog(#[from] super::log_scan::NoCopy),
     /// The system has no more threads.
@@ -94,17 +94,17 @@ pub enum OpenError {
     Thread(#[source] std::io::Error),
 }
 
-/// Whether a missing table is made: at the first start yes, later its absence is a fault.
+/// Whether a missing table is created: at the first start yes, later its absence is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
     Create,
     Refuse,
-    /// Refused too, but a table that cannot be served is taken: whoever opens it so repairs it.
+    /// Refused too, but a table that cannot be served is accepted, in order to repair it.
     Repair,
 }
 
-/// Opens the file for writing, with all of our objects in place, in WAL mode with `synchronous=FULL`, and with everything
-/// that can be read from it safe on disk.
+/// Opens the file for writing, with all of our objects, in WAL mode with `synchronous=FULL`, and with everything
+/// that can be read from it durable.
 pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missing) -> Result<Connection, OpenError> {
     let is_new = missing == Missing::Create && begin_file(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -119,12 +119,12 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
     };
     if has_made_table {
         let what = if is_new { "database at" } else { "table 'messages' in" };
-        log::info(&format!("made a new, empty {what} {}", path.display())).value("messages", 0).emit();
+        log::info(&format!("created a new, empty {what} {}", path.display())).value("messages", 0).emit();
     }
     Ok(connection)
 }
 
-/// Makes the file where there is none, for its owner alone. Returns whether it is a new one, which an empty file is too.
+/// Creates the file if it is missing, for its owner alone. Returns whether it is new; an empty file counts as new.
 fn begin_file(path: &Path) -> Result<bool, OpenError> {
     if is_mounted_alone(path) {
         return Err(OpenError::MountedAlone(path.to_owned()));
@@ -146,7 +146,7 @@ fn begin_file(path: &Path) -> Result<bool, OpenError> {
     }
 }
 
-/// An error of SQLite's, which names no file: it may be about the log, the log's index, or the folder.
+/// An SQLite error without a file name: it may concern the log, the log's index, or the folder.
 fn explained(path: &Path, error: rusqlite::Error) -> OpenError {
     let may_be_a_right = matches!(
         error.sqlite_error_code(),
@@ -165,7 +165,7 @@ fn explained(path: &Path, error: rusqlite::Error) -> OpenError {
     }
 }
 
-/// Whether a file cannot be opened since nothing can be written. A failed sync is another matter, whatever it failed for.
+/// Whether a file cannot be opened because nothing can be written. A failed sync is different, whatever its reason.
 fn is_for_want_of_space(error: &rusqlite::Error, connection: &Connection) -> bool {
     let code = error.sqlite_error().map_or(0, |error| error.extended_code);
     match error.sqlite_error_code() {
@@ -178,7 +178,7 @@ fn is_for_want_of_space(error: &rusqlite::Error, connection: &Connection) -> boo
     }
 }
 
-/// Makes a connection one for writing. Returns whether the table had to be made.
+/// Prepares a connection for writing. Returns whether the table had to be created.
 fn prepare(
     connection: &mut Connection,
     path: &Path,
@@ -218,8 +218,8 @@ fn prepare(
     Ok(has_made_table)
 }
 
-/// What does not fit in memory while something is sorted lies beside the database: the place that is known to be writable, and
-/// large enough, where there may be no /tmp at all. Holds for every connection of the process.
+/// SQLite's temporary sort files are next to the database: that folder is writable and large enough, and there may be
+/// no /tmp. Holds for every connection of the process.
 pub(super) fn sort_beside(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
     match path.parent().and_then(Path::to_str) {
         Some(folder) => connection.pragma_update(None, "temp_store_directory", folder),
@@ -228,8 +228,8 @@ pub(super) fn sort_beside(connection: &Connection, path: &Path) -> rusqlite::Res
 }
 
 /// Moves the whole log into the file, whatever counts as moved already, and syncs the file. A checkpoint that a reader
-/// stops halfway writes pages without a sync, and the next one does not write them again: if that one's sync fails, only the
-/// log has them. What counts as moved is noted in memory that all who have the file open share; so nobody else may.
+/// stops halfway writes pages without a sync, and the next one does not write them again: if its sync fails, only the
+/// log has them. Moved pages are recorded in memory shared by all users of the file, so access must be exclusive.
 pub(super) fn move_whole_log(path: &Path) -> Result<(), OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -244,7 +244,7 @@ pub(super) fn move_whole_log(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// How far the log has been moved.
+/// The progress of moving the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moved {
     /// Pages from its front that were moved.
@@ -253,8 +253,8 @@ pub(super) struct Moved {
     pub is_whole: bool,
 }
 
-/// Moves the write-ahead log into the database file. `mode` is PASSIVE (never waits) or TRUNCATE (all of it, if nobody reads
-/// an older state).
+/// Moves the write-ahead log into the database file. `mode` is PASSIVE (never waits) or TRUNCATE (everything, unless
+/// a reader holds an older snapshot).
 pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Moved> {
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
         let (busy, log, moved): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -268,12 +268,12 @@ fn check_version(connection: &Connection) -> Result<(), OpenError> {
     if is_ours(connection)? && found > SCHEMA_VERSION { Err(OpenError::Newer { found }) } else { Ok(()) }
 }
 
-/// Whether we, of any version, have opened this file for writing before.
+/// Whether any version of ours has opened this file for writing before.
 pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(object_exists(connection, OURS[0])? || object_exists(connection, OURS[1])?)
 }
 
-/// Whether the table can be served. It is made where there was never one; returns whether it was.
+/// Whether the table can be served. It is created if it never existed; returns whether it was.
 fn check_table(connection: &Connection, missing: Missing) -> Result<bool, OpenError> {
     let is_missing = !object_exists(connection, "messages")?;
     if is_missing {
@@ -297,7 +297,7 @@ fn check_table(connection: &Connection, missing: Missing) -> Result<bool, OpenEr
     }
     for (name, not_null, default) in &columns {
         if !COLUMNS.contains(&name.as_str()) && *not_null && default.is_none() {
-            let problem = format!("has a further column '{name}' that may be neither null nor left out");
+            let problem = format!("has an additional column '{name}' that must not be null or left out");
             return Err(OpenError::ForeignTable(problem));
         }
     }
@@ -306,7 +306,7 @@ fn check_table(connection: &Connection, missing: Missing) -> Result<bool, OpenEr
         return Err(OpenError::ForeignTable("has a column 'rowid'".to_owned()));
     }
     if connection.prepare("SELECT rowid FROM messages").is_err() {
-        return Err(OpenError::ForeignTable("is one without rowids".to_owned()));
+        return Err(OpenError::ForeignTable("is a table without rowids".to_owned()));
     }
     let key: Option<String> = connection
         .query_row("SELECT name FROM pragma_table_info('messages') WHERE pk = 1", [], |row| row.get(0))
@@ -317,10 +317,10 @@ fn check_table(connection: &Connection, missing: Missing) -> Result<bool, OpenEr
     Ok(is_missing)
 }
 
-/// What compares otherwise than byte by byte sorts otherwise than the index, and takes two ids for one.
+/// Another collation than BINARY sorts differently from the index, and treats two ids as one.
 fn check_collations(connection: &Connection) -> Result<(), OpenError> {
     let refused = |column: &str, collation: &str| {
-        Err(OpenError::ForeignTable(format!("compares '{column}' by the collation {collation}, not by BINARY")))
+        Err(OpenError::ForeignTable(format!("compares '{column}' with the collation {collation}, not with BINARY")))
     };
     for column in COLUMNS {
         // No pragma has a column's collation; the program of a comparison names it.
@@ -345,7 +345,7 @@ fn check_collations(connection: &Connection) -> Result<(), OpenError> {
     }
 }
 
-/// A number that changes with the schema, whoever changes it.
+/// A number that changes with every change of the schema.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
 }
@@ -361,15 +361,15 @@ pub(super) fn object_exists(connection: &Connection, name: &str) -> rusqlite::Re
     statement.exists([name])
 }
 
-/// Whether another program hung triggers of its own on `messages`.
+/// Whether `messages` has foreign triggers.
 fn has_foreign_triggers(connection: &Connection) -> rusqlite::Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master
                WHERE type = 'trigger' AND tbl_name = 'messages' AND name NOT LIKE 'postroom@_%' ESCAPE '@')";
     connection.query_row(sql, [], |row| row.get(0))
 }
 
-/// Builds the primary key's index anew, and takes away the meaning of all that is derived. `tell` is called now and then
-/// meanwhile. Answers how many messages there are.
+/// Rebuilds the primary key's index, and invalidates all derived data. `tell` is called now and then
+/// meanwhile. Returns the number of messages.
 pub(super) fn rebuild_key(
     path: &Path,
     config: &StoreConfig,

@@ -12,27 +12,27 @@ use crate::domain::lock::lock;
 use crate::store::health::{Health, SharedHealth};
 use crate::store::observer::Observer;
 
-/// What requests and the writer share.
+/// The shared state of requests and the writer.
 pub(super) struct Shared {
     pub queue: Queue,
     pub observer: Arc<dyn Observer>,
     health: SharedHealth,
-    /// The files that the writer writes to; none while it has none open.
+    /// The writer's open files; none while it has none open.
     written: Mutex<Option<FileIdentity>>,
-    /// The greatest rowid as of the writer's last commit, or of its opening.
+    /// The greatest rowid at the writer's last commit, or at its opening.
     pub committed_row: AtomicI64,
-    /// The connections of those who read.
+    /// The connections of the readers.
     pub access: Arc<ReadAccess>,
-    /// The notes that the writer may delete when it is idle.
+    /// The change records that the writer may delete when it is idle.
     pub forget: Mutex<Option<Forget>>,
-    /// The name under which the index is about to be saved.
+    /// The name for the next save of the index.
     pub tie: TieRequest,
 }
 
-/// Notes that are of no more use.
+/// Change records that are no longer needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Forget {
-    /// The epoch in which their numbers were read.
+    /// The epoch of their numbers.
     pub epoch: String,
     /// The last of them.
     pub change: i64,
@@ -53,24 +53,24 @@ impl Shared {
         }
     }
 
-    /// Notes which files the writer has open.
+    /// Records the files that the writer has open.
     pub fn writes_to(&self, files: Option<FileIdentity>) {
         *lock(&self.written) = files;
     }
 
-    /// Whether the writer has a file open that is not at `path` any more.
+    /// Whether the writer has a file open that is no longer at `path`.
     pub fn has_lost(&self, path: &Path) -> bool {
         let written = *lock(&self.written);
         written.is_some() && written != FileIdentity::of(path)
     }
 
-    /// Whether nothing waits to be written and the writer sleeps.
+    /// Whether the queue is empty and the writer sleeps.
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
         self.queue.is_idle()
     }
 
-    /// Has the writer delete these notes as soon as it is idle.
+    /// Lets the writer delete these change records as soon as it is idle.
     pub fn forget(&self, notes: Forget) {
         *lock(&self.forget) = Some(notes);
         self.queue.nudge();

@@ -1,8 +1,8 @@
-//! What ties the index beside the file to the file, so that an index of other rows is never taken for the index of these.
+//! The tie between the index and the file, so that an index of other rows is never used.
 //!
-//! Before the index is saved, the writer commits a new random name, and the index is saved under this name: a file that has the name in
-//! its list descends from everything that the index covers, by changes that left notes. A backup from before the save lacks the
-//! name, and a copy that lived on elsewhere has other names.
+//! Before each save of the index the writer commits a new random name, and the index is saved with it: a file with
+//! the name has everything that the index covers, plus recorded changes. A backup from before the save lacks the
+//! name, and a copy that was used elsewhere has other names.
 
 use std::fs;
 use std::io;
@@ -26,25 +26,25 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The file with the seal, in the folder of the index.
 const SEAL: &str = "closed.json";
 
-/// A name that the writer has to commit.
+/// A name that the writer must commit.
 pub(super) struct Wanted {
     pub name: String,
     done: SyncSender<()>,
 }
 
 impl Wanted {
-    /// Reports that the name is in the file, and safe on disk.
+    /// Reports that the name is in the file, and durable.
     pub fn done(self) {
         let _ = self.done.send(());
     }
 }
 
-/// The request for a name, if there is one. A request that is dropped has failed.
+/// The request for a name, if there is one. A dropped request has failed.
 #[derive(Default)]
 pub(super) struct TieRequest(Mutex<Option<Wanted>>);
 
 impl TieRequest {
-    /// Whether the writer has something to commit.
+    /// Whether the writer has a name to commit.
     pub fn is_wanted(&self) -> bool {
         lock(&self.0).is_some()
     }
@@ -54,7 +54,7 @@ impl TieRequest {
         lock(&self.0).take()
     }
 
-    /// Has the writer, which `wake` wakes, commit a name, and waits for that.
+    /// Requests the commit of a name from the writer, which `wake` wakes, and waits for it.
     pub fn commit(&self, name: &str, wake: impl FnOnce()) -> io::Result<()> {
         let (done, is_done) = sync_channel(1);
         *lock(&self.0) = Some(Wanted { name: name.to_owned(), done });
@@ -76,7 +76,7 @@ pub(super) fn put(connection: &Connection, name: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute(params![name, (NAMES_KEPT - 1) * NAME_BYTES]).map(drop)
 }
 
-/// The same without a writer at hand.
+/// The same without a writer.
 pub(super) fn put_alone(path: &Path, name: &str) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -85,8 +85,8 @@ pub(super) fn put_alone(path: &Path, name: &str) -> rusqlite::Result<()> {
     put(&connection, name)
 }
 
-/// How a database file was left at a clean stop, when its log was gone: whoever writes to it afterwards, or puts another one in its
-/// place, changes one of these.
+/// The state of a database file at a clean stop, without a log: a later write or a replacement
+/// changes one of these values.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seal {
     inode: u64,
@@ -96,7 +96,7 @@ struct Seal {
 }
 
 impl Seal {
-    /// None where there is a log, since the file alone says too little then.
+    /// None if there is a log, because the file alone is then incomplete.
     fn of(path: &Path) -> Option<Self> {
         if wal_path(path).exists() {
             return None;
@@ -107,19 +107,19 @@ impl Seal {
     }
 }
 
-/// Notes how the file is left. To be called after the last connection is closed.
+/// Records the state of the file. Called after the last connection is closed.
 pub(super) fn seal(path: &Path) -> io::Result<()> {
     let folder = Folder::path_of(path);
     let Some(seal) = Seal::of(path).filter(|_| folder.is_dir()) else { return Ok(()) };
     io::Write::write_all(&mut new_file(&folder.join(SEAL))?, &serde_json::to_vec(&seal)?)
 }
 
-/// What a start found before it opened anything.
+/// The state found by a start before it opened anything.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
-    /// Nobody touched the file since a clean stop.
+    /// The file is unchanged since a clean stop.
     is_sealed: bool,
-    /// The file and the log of a run that did not stop.
+    /// The file and the log of a run without a clean stop.
     files: Option<FileIdentity>,
 }
 
@@ -131,7 +131,7 @@ impl Found {
         Self { is_sealed: sealed.is_some() && sealed == Seal::of(path), files: FileIdentity::of(path) }
     }
 
-    /// Whether an index, as it was saved, is still beside the very files that it was saved for.
+    /// Whether a saved index is still next to the very files for which it was saved.
     pub fn continues(&self, saved: &State) -> bool {
         let same_files = || self.files.is_some_and(|files| files.numbers() == (saved.database, saved.log));
         self.is_sealed || same_files()

@@ -9,22 +9,22 @@ use crate::domain::ConflictKey;
 use crate::domain::conflict::CONFLICT;
 use crate::runtime::log;
 
-/// The version of our objects that this program makes and understands.
+/// The version of our objects that this program creates and supports.
 pub const SCHEMA_VERSION: i64 = 5;
 /// From this version on nothing was added that the derived index depends on.
 const SAME_INDEX_SINCE: i64 = 4;
 
-/// Makes what version 2 has of any file, whatever came before.
+/// Creates the objects of version 2 in any earlier file.
 const NOTES: &str = include_str!("migrations/0002_notes.sql");
-/// What is not derived from the table: made where it is absent, never dropped.
+/// Objects that are not derived from the table: created if missing, never dropped.
 const DETAILS: &str = include_str!("migrations/0003_details.sql");
-/// What ties the index beside the file to it.
+/// The tie between index and file.
 const TIE: &str = include_str!("migrations/0004_tie.sql");
-/// Columns of ours that came later. Each may be null, so a build that does not know it need not write it.
+/// Columns that were introduced later. Each may be null, so a build that does not know it need not write it.
 const ADDED: [(&str, &str); 2] = [("postroom_statuses", "extra"), ("postroom_events", "message")];
-/// How often an upgrade that takes long says that it is still at work.
+/// Interval of progress lines of a long upgrade.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-/// Steps of SQLite's virtual machine between two looks at the clock while something long is done.
+/// Steps of SQLite's virtual machine between two checks of the clock during long operations.
 pub(super) const STEPS_PER_LOOK: i32 = 100_000;
 
 /// Whether one of our objects is absent, or a trigger of ours hangs on another table: then somebody may have written
@@ -66,7 +66,7 @@ pub(in crate::store) fn has_column(connection: &Connection, table: &str, column:
     statement.exists([table, column])
 }
 
-/// The names of everything that the migration creates, read off its text.
+/// The names of all objects that the migration creates, read from its text.
 fn created_names() -> Vec<&'static str> {
     [NOTES, DETAILS, TIE]
         .into_iter()
@@ -76,7 +76,7 @@ fn created_names() -> Vec<&'static str> {
         .collect()
 }
 
-/// Adds what is missing, in one transaction: a crash leaves the file as it was.
+/// Adds missing objects, in one transaction: a crash leaves the file as it was.
 pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     let started = Instant::now();
     let mut told = started;
@@ -124,7 +124,7 @@ fn add_underived(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)
 }
 
-/// Takes away the meaning of all that was derived before, the notes among it.
+/// Invalidates all data that was derived before, including change records.
 pub(super) fn begin_epoch(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "DELETE FROM postroom_changes;
@@ -170,7 +170,7 @@ fn rename_conflicts(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// A progress handler that only looks.
+/// A progress handler that never stops the operation.
 pub(super) fn keep_going(mut look: impl FnMut() + Send + 'static) -> impl FnMut() -> bool + Send + 'static {
     move || {
         look();

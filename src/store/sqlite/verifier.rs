@@ -1,6 +1,6 @@
-//! Rows against the index. Every change of a row leaves a note, so a row that the index covers and that has no note says what it
-//! said when it was taken in. Where it does not, it is damaged (or somebody changed it behind the notes), and is not served:
-//! the read is an error, both are logged, and the index is kept, since it may be all that is left of what was stored.
+//! Comparing rows with the index. Every change of a row leaves a change record, so a covered row without one has its
+//! indexed values. If it does not, it is damaged (or was changed with triggers off), and is not returned:
+//! the read is an error, both values are logged, and the index is kept, because it may have the only true value.
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 
@@ -15,7 +15,7 @@ use crate::store::index::key;
 use crate::store::index::segment::Section;
 use crate::store::index::state::State;
 
-/// Looks at rows on their way out, where the index was not what led to them.
+/// Checks returned rows that were found without the index.
 pub(super) struct Verifier<'a> {
     connection: &'a Connection,
     state: &'a State,
@@ -23,12 +23,12 @@ pub(super) struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    /// By a state that fits the snapshot.
+    /// With a state that matches the snapshot.
     pub fn new(snapshot: &'a Snapshot<'_>, state: &'a State) -> Self {
         Self { connection: snapshot.connection, state, index: snapshot.index }
     }
 
-    /// An error if the index covers the row and it is not what was taken in. What the index cannot tell passes.
+    /// An error if the index covers the row and it differs from its indexed values. Unknown rows pass.
     pub fn check(&self, row: &SqlRow<'_>, columns: Columns) -> Result<(), Failure> {
         let number: i64 = row.get(columns.row)?;
         if number > self.state.row {
@@ -47,7 +47,7 @@ impl<'a> Verifier<'a> {
         Err(Damage::of_row(number).into())
     }
 
-    /// The same, where an index that cannot be read means that nothing can be told.
+    /// The same, but an unreadable index lets the row pass.
     pub fn check_row(&self, row: &SqlRow<'_>, columns: Columns) -> rusqlite::Result<()> {
         match self.check(row, columns) {
             Ok(()) => Ok(()),
@@ -62,18 +62,18 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// Whether a row has a note that a state does not cover.
+/// Whether a row has a change record that a state does not cover.
 fn is_noted(connection: &Connection, state: &State, row: i64) -> rusqlite::Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM postroom_changes WHERE change > ?1 AND row = ?2)";
     connection.prepare_cached(sql)?.query_row([state.note, row], |row| row.get(0))
 }
 
-/// Logs, once, what table and index have of a row that differs.
+/// Logs, once, the values of table and index for a differing row.
 pub(super) fn report(connection: &Connection, state: &State, index: &Index, row: i64) {
     if !index.is_news(row) {
         return;
     }
-    let mut line = log::error("a message in the database is not what was stored; the index is kept as it is");
+    let mut line = log::error("a message in the database differs from what was stored; the index is kept");
     match Difference::find(connection, state, row) {
         Ok(difference) => {
             line = line.value("row", row).text("differs", &difference.columns().join(","));
@@ -89,7 +89,7 @@ pub(super) fn report(connection: &Connection, state: &State, index: &Index, row:
     line.emit();
 }
 
-/// What table and index have of a row, for a person to compare. Of texts nothing but a digest is told.
+/// The values of table and index for a row, for comparison by a person. Of texts only a digest is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Difference {
     row: i64,
@@ -115,7 +115,7 @@ impl Known {
 }
 
 impl Difference {
-    /// Looks at both.
+    /// Reads both.
     pub fn find(connection: &Connection, state: &State, row: i64) -> Result<Self, Failure> {
         let columns = Columns::TAKEN_IN;
         let sql =
@@ -149,7 +149,7 @@ impl Difference {
         Ok(Self { row, table, index })
     }
 
-    /// The columns that differ; where none of those that the index knows word by word does, it is the text (or when it was stored).
+    /// The differing columns; if none that the index stores verbatim differs, it is the text (or `created_at`).
     fn columns(&self) -> Vec<&'static str> {
         match (&self.table, &self.index) {
             (Some(table), Some(index)) => {

@@ -1,5 +1,5 @@
-//! The one thread that writes. It takes one job, then whatever queued during the last commit (no timer), writes one
-//! transaction, commits once, then answers everyone. Load makes batches larger, not latency spiky.
+//! The writer thread. It takes one job, then the jobs queued during the last commit (no timer), writes one
+//! transaction, commits once, then completes all. Load makes batches larger, without latency spikes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -31,60 +31,60 @@ use crate::store::observer::DamageKind;
 use crate::store::queue::{Answers, Job};
 use crate::store::{Health, Receipt, StoreError};
 
-/// How often a writer in trouble looks whether the trouble is over.
+/// Interval of probes during a failure.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Writes as much as a small batch does: a commit of nothing would prove nothing, and SQLite does not write what is equal.
+/// As much as a small batch: an empty commit would prove nothing, and SQLite does not write equal values.
 const PROBE: &str = "UPDATE postroom_index SET probe = randomblob(65536)";
 const PROBE_DONE: &str = "UPDATE postroom_index SET probe = NULL";
 
-/// How long a writer whose log is full waits for readers. Our own are done by then; another program may never be.
+/// How long a writer with a full log waits for readers. Our own end by then; another program's may not.
 const LOG_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Notes that are deleted in one transaction: a message that comes meanwhile waits for a millisecond or so.
+/// Change records deleted in one transaction: a message that arrives meanwhile waits for a millisecond or so.
 const FORGET_AT_ONCE: i64 = 1_000;
 
-/// Ids of refused messages that are tried again before the trouble counts as over.
+/// Ids of refused messages that are tried again before the failure counts as over.
 const SUSPECTS_MAX: usize = 64;
 
-/// Everything that the writer's thread owns.
+/// The state of the writer thread.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     config: StoreConfig,
     path: PathBuf,
-    /// None after a failure, until it could be opened again.
+    /// None after a failure, until it could be reopened.
     open: Option<Open>,
-    /// Not to be opened with this beside it.
+    /// A file that must not be next to the database at opening.
     stray_log: Option<StrayLog>,
-    /// A sync of the file failed: the log has to be moved from its beginning.
+    /// A sync of the file failed: the log must be moved from its beginning.
     log_is_needed: bool,
-    /// How far the table had come when it was last looked at, in whatever file.
+    /// The extent of the table at the last check, in any file.
     reach: Option<Reach>,
-    /// Messages whose batch failed: only when the database would take them is it well again.
+    /// Messages whose batch failed: the failure ends only when the database would accept them.
     suspects: Vec<MessageId>,
-    /// It was logged that messages are not taken.
+    /// It was logged that messages are not accepted.
     is_in_trouble: bool,
-    /// When it was last tried whether the trouble is over.
+    /// Time of the last probe.
     probed: Instant,
-    /// A whole batch of answers at a time: one wake-up of the runtime, which then wakes the requests itself.
+    /// All results of a batch at a time: one wake-up of the runtime, which then wakes the requests itself.
     answers: mpsc::UnboundedSender<Answers>,
 }
 
-/// A connection, and what has to be known about it.
+/// A connection and its properties.
 struct Open {
     /// Closed before the connection, which as the last one removes the log.
     checkpoints: Checkpoints,
     connection: Connection,
     identity: FileIdentity,
-    /// Changes with every table, index or trigger that anybody makes or drops.
+    /// Changes whenever a table, index or trigger is created or dropped.
     schema_version: i64,
-    /// Other programs' triggers are on the table, so triggers fire here.
+    /// Foreign triggers are on the table, so triggers fire here.
     triggers_fire: bool,
     /// Changes with every commit of another connection.
     data_version: i64,
-    /// The table's rowids as of that version; none if they have to be looked at.
+    /// The table's rowids at that version; none if they must be read.
     rows: Option<Rows>,
-    /// Pages in the log, as of the last commit.
+    /// Pages in the log at the last commit.
     log_pages: Arc<AtomicU32>,
 }
 
@@ -186,7 +186,7 @@ impl Writer {
         }
     }
 
-    /// The checkpoint that makes the file complete by itself. Called when nobody reads any more.
+    /// The checkpoint that makes the file complete by itself. Called after all readers have closed.
     pub fn close(mut self) {
         if self.shared.has_lost(&self.path) {
             log::error("the database file was removed or replaced while it was open").emit();
@@ -206,7 +206,7 @@ impl Writer {
         }
     }
 
-    /// Commits a batch and answers everyone in it.
+    /// Commits a batch and completes all of its requests.
     fn file(&mut self, jobs: Vec<Job>) {
         let messages = count_messages(&jobs);
         let mut written = catch_unwind(AssertUnwindSafe(|| self.write(&jobs))).unwrap_or(Err(Failure::Panic));
@@ -243,7 +243,7 @@ impl Writer {
         self.checkpoint_if_due();
     }
 
-    /// One transaction; when it returns results, they are on disk. Without messages it finds out whether writing works.
+    /// One transaction; when it returns results, they are durable. Without messages it tests whether writing works.
     fn write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Receipt, StoreError>>, Failure> {
         match self.try_write(jobs) {
             // A trigger of somebody else's rolled the whole batch back: each request stands for itself then.
@@ -257,8 +257,8 @@ impl Writer {
         }
     }
 
-    /// A transaction per request. Only what a trigger refuses fails alone; any other failure is everybody's, and those whose
-    /// messages were stored before it hear so when they ask again.
+    /// A transaction per request. Only messages that a trigger refuses fail alone; any other failure is for all, and
+    /// requests whose messages were stored before it get a duplicate on their retry.
     fn write_one_by_one(&mut self, jobs: &[Job]) -> Result<Vec<Result<Receipt, StoreError>>, Failure> {
         let mut results = Vec::with_capacity(jobs.len());
         for job in jobs.chunks(1) {
@@ -301,7 +301,7 @@ impl Writer {
                         // Nobody deletes rows or notes so that nothing is left of it, unless triggers are off or other rows were put here.
                         upgrade::begin_epoch(connection)?;
                         self.reach = None;
-                        log::warning("rows went without a trace: all that is derived is built anew").emit();
+                        log::warning("rows were deleted without a trace: all derived data are rebuilt").emit();
                     }
                     Rows::look(connection)?
                 }
@@ -338,7 +338,7 @@ impl Writer {
         Ok(results)
     }
 
-    /// Whether messages would be taken: what a probe alone does not touch may refuse them all the same.
+    /// Whether messages would be accepted: objects that a probe does not touch may refuse them all the same.
     fn try_out(&mut self) -> Result<(), Failure> {
         let Some(Open { connection, .. }) = &self.open else { return Ok(()) };
         try_out(connection, self.suspects.iter().cloned()).map_err(|error| match is_refusal(&error) {
@@ -347,7 +347,7 @@ impl Writer {
         })
     }
 
-    /// Deletes notes that the index has taken in, some at a time. Answers whether there are more.
+    /// Deletes change records that the index has applied, some at a time. Returns whether there are more.
     fn forget(&mut self) -> bool {
         let Some(Open { connection, .. }) = &self.open else { return false };
         let asked = lock(&self.shared.forget).clone();
@@ -359,13 +359,13 @@ impl Writer {
         let deleted = connection
             .prepare_cached(sql)
             .and_then(|mut delete| delete.execute(params![epoch, change, FORGET_AT_ONCE]))
-            .inspect_err(|error| log::warning("notes of old changes were not deleted").cause(error).emit());
+            .inspect_err(|error| log::warning("applied change records were not deleted").cause(error).emit());
         self.checkpoint_if_due();
         deleted.is_ok_and(|deleted| deleted as i64 == FORGET_AT_ONCE)
     }
 
-    /// Gives back the pages that it holds in memory. Called when there was time to forget notes; who has to read them again finds them
-    /// in the system's cache.
+    /// Releases its page cache. Called after idle time; pages that are needed again are in
+    /// the system's cache.
     fn give_back(&self) {
         let Some(Open { connection, .. }) = &self.open else { return };
         // What cannot be given back is of use at the next write.
@@ -382,11 +382,11 @@ impl Writer {
             let _ = execute(connection, PROBE_DONE);
         }
         if std::mem::take(&mut self.is_in_trouble) {
-            log::info("the database takes writes again").emit();
+            log::info("the database accepts writes again").emit();
         }
     }
 
-    /// Notes a failure, once per change of state, and gives up a connection that cannot be trusted any more.
+    /// Records a failure, once per change of state, and closes a connection that is no longer trustworthy.
     fn failed(&mut self, failure: Failure, messages: usize) {
         let health = match failure {
             Failure::DiskFull(_) | Failure::Open(OpenError::NoSpace(_)) => Health::DiskFull,
@@ -414,7 +414,7 @@ impl Writer {
         let was_in_trouble = self.is_in_trouble;
         self.is_in_trouble |= health != Health::Ready;
         if before != health || self.is_in_trouble && !was_in_trouble || messages > 0 {
-            log::error("the database does not take writes").value("messages", messages).cause(&failure).emit();
+            log::error("the database does not accept writes").value("messages", messages).cause(&failure).emit();
         }
     }
 
@@ -428,7 +428,7 @@ impl Writer {
         close_as_it_is(connection);
     }
 
-    /// Moves the log into the database file when it has grown enough. Everyone has been answered by now.
+    /// Moves the log into the database file when it has grown enough. All requests are completed by now.
     fn checkpoint_if_due(&mut self) {
         let Some(Open { connection, log_pages, checkpoints, .. }) = &mut self.open else { return };
         if let Err(failure) = checkpoints.go_on(connection, log_pages.load(Ordering::Relaxed)) {
@@ -437,12 +437,12 @@ impl Writer {
     }
 }
 
-/// Whether there is a database with our table, as far as can be read now.
+/// Whether the database has our table, as far as it can be read now.
 fn holds_messages(path: &Path) -> bool {
     open_to_read(path).is_ok_and(|(connection, _)| schema::object_exists(&connection, "messages").unwrap_or(false))
 }
 
-/// Moves all of the log, and waits a little for those who read in it, so that the next commit begins it from the front.
+/// Moves all of the log, and waits a little for its readers, so that the next commit restarts it from the front.
 fn make_log_begin_again(connection: &Connection, lock_timeout: Duration) -> Result<(), Failure> {
     let patience = |time| connection.busy_timeout(time).map_err(|error| Failure::of(error, connection));
     patience(LOG_PATIENCE)?;

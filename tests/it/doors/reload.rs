@@ -29,7 +29,7 @@ fn write(folder: &Path, name: &str, text: &str) {
 fn exchange(server: &Server, name: &str, text: &str) -> serde_json::Value {
     let is_told = |line: &serde_json::Value| {
         let message = line["message"].as_str().unwrap_or_default();
-        message == "read the secrets again" || message.contains("the old ones hold")
+        message == "reloaded the settings" || message.contains("the previous ones stay in use")
     };
     let count = || server.lines().iter().filter(|line| is_told(line)).count();
     let before = count();
@@ -112,8 +112,8 @@ fn tokens_of_every_scope_are_exchanged_without_a_restart() {
         exchange(&server, "higher", "two");
         assert_eq!((read(&server, "one").status, read(&server, "two").status), (401, 200), "{key}");
         let told = exchange(&server, "higher", "three,");
-        assert!(told["error"].as_str().unwrap().contains("must not hold an empty token"), "{told}");
-        assert_eq!(read(&server, "two").status, 200, "the old ones hold");
+        assert!(told["error"].as_str().unwrap().contains("must not contain an empty token"), "{told}");
+        assert_eq!(read(&server, "two").status, 200, "the previous ones stay in use");
         exchange(&server, "postroom.toml", TOKEN);
         assert_eq!((read(&server, "first").status, read(&server, "two").status), (200, 401));
     }
@@ -129,8 +129,8 @@ fn settings_that_cannot_be_used_change_nothing_at_all() {
     let bad = [
         (format!("{TOKEN}{BERLIN}{PARIS}colour = \"red\"\n"), "colour is no setting"),
         (format!("{TOKEN}{BERLIN}{}", PARIS.replace("paris-secret", "nowhere")), "cannot be read"),
-        (format!("{TOKEN}{PARIS}[source.a]\nprovider = \"nobody\"\n"), "is no provider"),
-        (format!("{}{PARIS}", TOKEN.replace("\"token\"", "\"/dev/null\"")), "must not hold an empty token"),
+        (format!("{TOKEN}{PARIS}[source.a]\nprovider = \"nobody\"\n"), "is not a provider"),
+        (format!("{}{PARIS}", TOKEN.replace("\"token\"", "\"/dev/null\"")), "must not contain an empty token"),
         ("[api".to_owned(), "is not TOML"),
     ];
     for (settings, why) in bad {

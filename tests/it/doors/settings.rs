@@ -158,15 +158,15 @@ fn what_the_file_gets_wrong_is_named() {
         ("[source.a]\nprovider = 'whatsapp'\nsecret_file = '/nowhere'", "cannot be read"),
         (
             "[source.a]\nprovider = 'whatsapp'\nsecret = 'x'",
-            "source.a.secret is no setting of postroom; did you mean secret_",
+            "source.a.secret is not a setting of postroom; did you mean secret_",
         ),
         (
             "[source.a]\nprovider = 'whatsapp'\nsecret_env = 'S'\nverify_token_evn = 'S'",
             "did you mean verify_token_env?",
         ),
-        ("[source.A]\nprovider = 'whatsapp'\nsecret_env = 'S'", "small letters"),
-        ("[source.postroom]\nprovider = 'whatsapp'\nsecret_env = 'S'", "a name of its own"),
-        ("source = 1", "no setting"),
+        ("[source.A]\nprovider = 'whatsapp'\nsecret_env = 'S'", "lower-case letters"),
+        ("[source.postroom]\nprovider = 'whatsapp'\nsecret_env = 'S'", "a unique name"),
+        ("source = 1", "not a setting"),
         ("[source.a]\nprovider = 'generic'\nsecret_env = 'S'", "signature_header is not set"),
         (
             "[source.a]\nprovider = 'generic'\nsecret_env = 'S'\nsignature_header = 'x'\ntemplate = '{timestamp}'",
@@ -186,7 +186,7 @@ fn what_the_file_gets_wrong_is_named() {
         ),
         (
             "[source.a]\nprovider = 'generic'\nsecret_env = 'S'\nsignature_header = 'x'\nfields = { from = 'a' }",
-            "no JSON pointer",
+            "not a JSON pointer",
         ),
         (
             "[source.a]\nprovider = 'twilio'\nsecret_env = 'S'\nbase_url = 'hooks.example.com'",
@@ -215,7 +215,7 @@ fn check_tells_what_each_door_expects_and_no_secret() {
         "x-twilio-signature: <HMAC-SHA1",
         "x-plivo-signature-ma-v3 (or -v3): ",
         "the body is not signed",
-        "verify token what stands in WHATSAPP_VERIFY_TOKEN",
+        "verify token the value of WHATSAPP_VERIFY_TOKEN",
     ] {
         assert!(stdout.contains(told), "{told}\n{stdout}");
     }
@@ -251,12 +251,13 @@ fn secrets_in_files_are_exchanged_without_a_restart() {
     fs::write(&path, crate::harness::SECRET).unwrap();
     server.signal("HUP");
     wait_until("the new secret is read", || (post(&server) == 200).then_some(()));
-    server.wait_for_line(|line| line["message"] == "read the secrets again");
+    server.wait_for_line(|line| line["message"] == "reloaded the settings");
     // A file that cannot be used changes nothing.
     fs::write(&path, "").unwrap();
     server.signal("HUP");
-    let line = server
-        .wait_for_line(|line| line["level"] == "ERROR" && line["message"].as_str().unwrap().contains("old ones hold"));
+    let line = server.wait_for_line(|line| {
+        line["level"] == "ERROR" && line["message"].as_str().unwrap().contains("previous ones stay in use")
+    });
     assert!(line["error"].as_str().unwrap().contains("must not be empty"), "{line}");
     assert_eq!(post(&server), 200);
     assert!(server.stop().0.success(), "a hang-up is no end");

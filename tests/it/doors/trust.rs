@@ -249,16 +249,16 @@ fn the_handshake_wants_the_right_token_and_says_the_challenge_back() {
     let refusals = [
         (good.replace("subscribe", "unsubscribe"), "hub.mode must be subscribe"),
         (good.replace("hub.mode=subscribe&", ""), "hub.mode is missing"),
-        (format!("{good}&hub.mode=subscribe"), "hub.mode came more than once"),
+        (format!("{good}&hub.mode=subscribe"), "hub.mode occurs more than once"),
         (good.replace("hub.", "hub_"), "hub.mode is missing"),
         (String::new(), "hub.mode is missing"),
         (good.replace("verify+me", "other"), "hub.verify_token is not the verify token of this source"),
         (good.replace("verify+me", ""), "hub.verify_token is not the verify token of this source"),
         (good.replace("verify+me", "verify+me+"), "hub.verify_token is not the verify token of this source"),
         (good.replace("&hub.verify_token=verify+me", ""), "hub.verify_token is missing"),
-        (format!("{good}&hub.verify_token=other"), "hub.verify_token came more than once"),
+        (format!("{good}&hub.verify_token=other"), "hub.verify_token occurs more than once"),
         (good.replace("hub.challenge=1158201444&", ""), "hub.challenge is missing"),
-        (format!("{good}&hub.challenge=1"), "hub.challenge came more than once"),
+        (format!("{good}&hub.challenge=1"), "hub.challenge occurs more than once"),
     ];
     for (query, detail) in &refusals {
         assert_eq!(ask(query), (403, format!(r#"{{"detail":"{detail}"}}"#)), "{query}");

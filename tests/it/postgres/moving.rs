@@ -257,7 +257,7 @@ fn urls_may_come_from_the_environment_or_a_file() {
     assert!(status.success(), "{stderr}");
     assert_eq!(serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["created"], 1);
     let (status, _, stderr) = copy().env("POSTROOM_COPY_TO", &to).run();
-    assert!(!status.success() && stderr.contains("--from is missing; give it, or POSTROOM_COPY_FROM"), "{stderr}");
+    assert!(!status.success() && stderr.contains("--from is missing; set it, or POSTROOM_COPY_FROM"), "{stderr}");
     let both = copy().env("POSTROOM_COPY_FROM", url_of(&source)).env("POSTROOM_COPY_FROM_FILE", file.display());
     let (status, _, stderr) = both.env("POSTROOM_COPY_TO", &to).run();
     assert!(

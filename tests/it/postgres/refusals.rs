@@ -135,7 +135,7 @@ fn databases_that_cannot_be_used() {
     assert_refused(&ascii, "encoding is SQL_ASCII; UTF8 is needed");
     let foreign = cluster.database();
     sql(&foreign, "CREATE TABLE messages (message_id TEXT PRIMARY KEY); INSERT INTO messages VALUES ('x')");
-    assert_refused(&foreign, "a table 'messages' that Postroom did not make");
+    assert_refused(&foreign, "a table 'messages' that Postroom did not create");
     let later = cluster.database();
     on(&later).start();
     sql(&later, "UPDATE postroom_schema SET version = 99");
@@ -175,7 +175,7 @@ fn engines_that_only_speak_the_protocol_are_named() {
             redshift,
             "the server is Amazon Redshift (PostgreSQL 8.0.2 on i686-pc-linux-gnu): it does not keep keys unique",
         ),
-        ("OtherDB 7", "the server (OtherDB 7) does not answer as PostgreSQL does: unknown function"),
+        ("OtherDB 7", "the server (OtherDB 7) does not respond like PostgreSQL: unknown function"),
     ] {
         let url = another_engine(cluster, version);
         assert_refused(&url, told);
@@ -248,8 +248,11 @@ fn settings_of_an_operator_that_keep_a_replica_from_its_work() {
     let Some(cluster) = cluster::shared() else { return };
     for (setting, told) in [
         ("default_transaction_read_only = on", "default_transaction_read_only is on"),
-        ("search_path = nowhere", "search_path names no schema that is there"),
-        ("statement_timeout = '1ms'", "statement_timeout or transaction_timeout is too short for what a start asks"),
+        ("search_path = nowhere", "search_path names no existing schema"),
+        (
+            "statement_timeout = '1ms'",
+            "statement_timeout or transaction_timeout is too short for the queries of a start",
+        ),
     ] {
         let url = cluster.database();
         sql(&url, &format!("ALTER DATABASE {} SET {setting}", name_of(&url)));
@@ -334,13 +337,13 @@ fn a_standby_is_told_by_check_and_refused_by_serve() {
     let standby = standby_of(&primary);
     let name = url.split(['/', '?']).nth(3).expect("a URL names a database");
     let there = standby.url_of(name);
-    assert_refused(&there, "the server is a standby, which takes no writes");
+    assert_refused(&there, "the server is a standby, which is read-only");
     let (status, stdout, _) = on(&there).arg("check").run();
     assert!(!status.success() && stdout.contains("the server is a standby"), "{stdout}");
     let (_, stdout, _) = on(&url).arg("check").run();
     assert!(stdout.contains("not a promotion: no synchronous standby"), "{stdout}");
     let (status, stdout, _) = on(&url).env("POSTROOM_REQUIRE_SYNC_STANDBY", "true").arg("check").run();
-    assert!(!status.success() && stdout.contains("POSTROOM_REQUIRE_SYNC_STANDBY asks for one"), "{stdout}");
+    assert!(!status.success() && stdout.contains("POSTROOM_REQUIRE_SYNC_STANDBY requires one"), "{stdout}");
     // The first of two that takes writes is found.
     let both = format!(
         "postgres://postroom@/{name}?host={},{}&target_session_attrs=read-write",

@@ -162,8 +162,10 @@ fn rows_with_numbers_of_their_own_are_counted_found_and_followed() {
         assert_seen(&server, &url, &mut follower);
         Stored::at(&url).assert_sound();
     }
-    told(&server, "another program brought messages without a number of arrival");
-    let made_anew = |line: &serde_json::Value| line["message"].to_string().contains("made anew");
+    told(&server, "another program inserted messages without a number of arrival");
+    let made_anew = |line: &serde_json::Value| {
+        ["recreated", "are rebuilt"].iter().any(|part| line["message"].to_string().contains(part))
+    };
     assert!(!server.lines().iter().any(made_anew), "{:?}", server.lines());
 }
 
@@ -190,7 +192,10 @@ fn what_came_while_triggers_were_off_is_counted_by_the_service_itself() {
         ),
     );
     wait_until("they are counted", || counted(&server, 59).then_some(()));
-    told(&server, "a trigger of ours on messages was missing or disabled; it was made anew, and all is counted anew");
+    told(
+        &server,
+        "a trigger of postroom on messages was missing or disabled; it was recreated, and all is counted again",
+    );
     wait_until("all is sound", || on(&url).arg("check").arg("--data").run().0.success().then_some(()));
     // A trace that was covered, or rows that a former build did not count: the next start, and any new connection.
     let hidden = |id| format!("BEGIN; {off}; {}; SELECT postroom_watch(); COMMIT", insert(id, "n + 100", 5));
@@ -199,7 +204,7 @@ fn what_came_while_triggers_were_off_is_counted_by_the_service_itself() {
     sql(&url, &hidden("s"));
     let server = on(&url).start();
     wait_until("they are counted", || counted(&server, 64).then_some(()));
-    told(&server, "messages came in or went unnoticed");
+    told(&server, "messages were added or deleted unnoticed");
     let counting = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE datname = current_database() AND application_name = 'postroom'";
     sql(&url, &format!("{}; {counting}", hidden("t").replace("n + 100", "n + 200")));

@@ -88,7 +88,7 @@ fn a_new_database_is_announced_and_one_that_was_there_is_not() {
     let made =
         |server: &Server| server.lines().into_iter().find(|line| line["message"].as_str().unwrap().contains("empty"));
     let line = made(&server).expect("it is announced");
-    let expected = format!("made a new, empty database at {}", server.database().display());
+    let expected = format!("created a new, empty database at {}", server.database().display());
     assert_eq!((line["message"].as_str(), line["messages"].as_u64()), (Some(expected.as_str()), Some(0)));
     let folder = server.folder();
     assert!(server.stop().0.success());

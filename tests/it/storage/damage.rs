@@ -186,7 +186,7 @@ fn what_differs_in_a_file_that_somebody_touched_is_logged_with_both_values_befor
     let server = Setup::in_folder(folder).start();
     let line = server.wait_for_line(|line| line["index_from"] == "+4911111111");
     assert_eq!((&line["level"], &line["table_from"]), (&json!("ERROR"), &json!("+4911111119")));
-    server.wait_for_line(|line| line["message"].as_str().is_some_and(|text| text.contains("is built anew")));
+    server.wait_for_line(|line| line["message"].as_str().is_some_and(|text| text.contains("is rebuilt")));
     wait_until_indexed(&server);
     assert_eq!(server.get("/messages?from=%2B4911111119").json()["total"], 1);
     assert_eq!(server.get("/messages?from=%2B4911111111").json()["total"], 0);
@@ -342,7 +342,7 @@ fn readiness_is_red_while_every_message_is_refused_and_green_while_one_is() {
     assert_eq!(post("three."), 503);
     let reply = server.get("/health/ready");
     assert_eq!((reply.status, reply.text().as_str()), (503, r#"{"status":"not ready","reason":"database not ready"}"#));
-    server.wait_for_line(|line| line["level"] == "ERROR" && line["message"] == "the database does not take writes");
+    server.wait_for_line(|line| line["level"] == "ERROR" && line["message"] == "the database does not accept writes");
     allow();
     wait_until("it is ready again", || (ready() == 200).then_some(()));
     assert_eq!(post("three."), 200);

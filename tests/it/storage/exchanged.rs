@@ -62,7 +62,7 @@ fn assert_stays_true(server: &Server, when: &str) {
 }
 
 fn tells_of_another_index(line: &Value) -> bool {
-    line["message"].as_str().is_some_and(|text| text.starts_with("the index is not of this database"))
+    line["message"].as_str().is_some_and(|text| text.starts_with("the index does not match this database"))
 }
 
 /// A service with `MESSAGES` in its index, stopped.
@@ -214,7 +214,7 @@ fn the_newest_rows_that_went_without_a_note_do_not_come_back_by_their_numbers() 
     }
     assert_stays_true(&server, "the newest went, and as many came");
     server.wait_for_line(|line| {
-        line["message"].as_str().is_some_and(|text| text.starts_with("rows went without a trace"))
+        line["message"].as_str().is_some_and(|text| text.starts_with("rows were deleted without a trace"))
     });
 }
 

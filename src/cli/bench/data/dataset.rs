@@ -1,5 +1,5 @@
-//! The dataset as a file of the original service: its one table, its six columns, nothing of ours. So the service that is
-//! measured makes its own one-time upgrade.
+//! The dataset as a file of the original service: one table, six columns, nothing of ours. So the measured service
+//! runs its own one-time upgrade.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,32 +12,32 @@ use rusqlite::{Connection, params};
 use super::inbox::{Inbox, Message};
 use crate::cli::bench::progress::Progress;
 
-/// Raised when the same rows would be others, so that a kept dataset of before is not taken for one of now.
+/// Raised when the rows would differ, so that a kept dataset of an earlier version is not used.
 const VERSION: u32 = 1;
-/// Rows that are handed over at once.
+/// Rows that are passed on at once.
 const BATCH_ROWS: u64 = 1_000;
-/// Batches that may wait: the rows are made on one core while the other writes them.
+/// Batches that may wait: one core creates the rows while the other writes them.
 const BATCHES_AHEAD: usize = 16;
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, to_msisdn TEXT NOT NULL,
   ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
 const INSERT: &str = "INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-/// Nothing here needs to survive a crash: half a file is never renamed to a whole one.
+/// Nothing here needs to survive a crash: an incomplete file is never renamed to a complete one.
 const PRAGMAS: &str = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -1048576";
 
-/// The dataset of an inbox, with how long it took to make.
+/// The dataset of an inbox, and the time of its creation.
 #[derive(Debug)]
 pub struct Dataset {
     /// The file.
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
-    /// None if it was there from an earlier run.
+    /// None if it existed from an earlier run.
     pub seconds: Option<f64>,
 }
 
 impl Dataset {
-    /// Finds the dataset in a folder, or makes it there.
+    /// Finds the dataset in a folder, or creates it there.
     pub fn prepare(folder: &Path, inbox: &Inbox, progress: &Progress) -> anyhow::Result<Self> {
         let path = folder.join(format!("dataset-{}-v{VERSION}.db", inbox.rows()));
         let seconds = match path.exists() {
@@ -57,7 +57,7 @@ impl Dataset {
 }
 
 fn generate(path: &Path, inbox: &Inbox, progress: &Progress) -> anyhow::Result<()> {
-    progress.step_of("making the dataset", inbox.rows());
+    progress.step_of("creating the dataset", inbox.rows());
     let (sender, batches) = sync_channel(BATCHES_AHEAD);
     std::thread::scope(|scope| {
         scope.spawn(move || make(inbox, &sender));
@@ -65,7 +65,7 @@ fn generate(path: &Path, inbox: &Inbox, progress: &Progress) -> anyhow::Result<(
     })
 }
 
-/// Makes all rows. Ends early if nobody takes them.
+/// Creates all rows. Ends early if nothing receives them.
 fn make(inbox: &Inbox, sender: &SyncSender<Vec<Message>>) {
     let mut first = 0;
     while first < inbox.rows() {

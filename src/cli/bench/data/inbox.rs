@@ -1,4 +1,4 @@
-//! The inbox that everything is measured on: three years of messages, each a function of its place alone.
+//! The inbox of all measurements: three years of messages, each a function of its index alone.
 
 use std::fmt::Write;
 
@@ -7,25 +7,25 @@ use super::texts::Vocabulary;
 
 /// Different senders.
 const SENDERS: usize = 50_000;
-/// How quickly senders get rarer. With 50,000 of them the first writes one message in twenty.
+/// How fast senders get rarer. With 50,000 of them the first writes one message in twenty.
 const SENDERS_EXPONENT: f64 = 0.9;
 /// 2023-11-01T00:00:00Z, the first day.
 const FIRST_SECOND: i64 = 1_698_796_800;
 /// Three years.
 const SECONDS: u64 = 1_096 * 86_400;
-/// Messages come a little before or after their neighbours.
+/// Messages are a little earlier or later than their neighbours.
 const JITTER_SECONDS: u64 = 120;
-/// One fresh message in a hundred was held up on its way, for three days at most.
+/// One fresh message in a hundred was delayed, for at most three days.
 const LATE_SECONDS: u64 = 3 * 86_400;
 
 /// Streams of random numbers, so that old and fresh messages never share an id.
 const OLD: u64 = 1;
 const FRESH: u64 = 2;
 
-/// A message, in buffers that are used again.
+/// A message, in reused buffers.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Random, as providers make them.
+    /// Random, like the ids of providers.
     pub id: String,
     /// The sender.
     pub from: String,
@@ -33,7 +33,7 @@ pub struct Message {
     pub to: String,
     /// When it was sent.
     pub ts: String,
-    /// What it says, if `has_text`.
+    /// The text, if `has_text`.
     pub text: String,
     /// Whether there is a text; it may be empty.
     pub has_text: bool,
@@ -41,17 +41,17 @@ pub struct Message {
     pub created_at: String,
 }
 
-/// Makes messages.
+/// Creates messages.
 #[derive(Debug)]
 pub struct Inbox {
     rows: u64,
-    /// The share of the senders up to each, the last being 1.
+    /// The cumulative share of the senders up to each, the last being 1.
     shares: Vec<f64>,
     vocabulary: Vocabulary,
 }
 
 impl Inbox {
-    /// An inbox that holds `rows` messages at first.
+    /// An inbox that contains `rows` messages at first.
     pub fn new(rows: u64) -> Self {
         let mut sum = 0.0;
         let sums: Vec<f64> = (1..=SENDERS)
@@ -64,12 +64,12 @@ impl Inbox {
         Self { rows, shares, vocabulary: Vocabulary::new() }
     }
 
-    /// How many messages it holds at first.
+    /// The number of its initial messages.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Message `index` of those that it holds at first, in the order of arrival.
+    /// Message `index` of the initial ones, in the order of arrival.
     pub fn old(&self, index: u64, message: &mut Message) {
         let mut random = Random::at(OLD, index);
         let second = index as u128 * u128::from(SECONDS) / u128::from(self.rows.max(1));
@@ -80,8 +80,8 @@ impl Inbox {
         message.has_text = self.vocabulary.write(index, self.rows, &mut random, &mut message.text).is_some();
     }
 
-    /// Message `index` of those that come while we measure: it belongs to the days after the last, in order but for a jitter and
-    /// for late ones. It holds no planted word.
+    /// Message `index` of those that arrive during the measurement: on the days after the last, in order except for a
+    /// jitter and late ones. It contains no planted word.
     pub fn fresh(&self, index: u64, message: &mut Message) {
         let mut random = Random::at(FRESH, index);
         let late = if random.below(100) == 0 { random.below(LATE_SECONDS) } else { random.below(JITTER_SECONDS) };
@@ -90,7 +90,7 @@ impl Inbox {
         message.has_text = self.vocabulary.write_unplanted(&mut random, &mut message.text).is_some();
     }
 
-    /// A sender, as likely as a message is to be of them.
+    /// A random sender, with the probability of its share.
     pub fn any_sender(&self, random: &mut Random) -> String {
         sender(self.any_rank(random))
     }
@@ -103,7 +103,8 @@ impl Inbox {
     fn fill(&self, random: &mut Random, second: i64, message: &mut Message) {
         message.clear();
         // 38 characters; Meta's are longer, UUIDs shorter.
-        write!(message.id, "wamid.{:016x}{:016x}", random.next(), random.next()).expect("a String takes everything");
+        write!(message.id, "wamid.{:016x}{:016x}", random.next(), random.next())
+            .expect("writing to a String cannot fail");
         write_sender(self.any_rank(random), &mut message.from);
         message.to.push_str(random.pick(&["+14155550100", "+442071838750", "+819012345678"]));
         write_time(second, &mut message.ts);
@@ -123,7 +124,7 @@ impl Message {
     }
 }
 
-/// The number of the one who writes most: about every twentieth message.
+/// The number of the most frequent sender: about every twentieth message.
 pub fn busiest_sender() -> String {
     sender(0)
 }
@@ -139,7 +140,7 @@ fn write_sender(rank: usize, out: &mut String) {
     // Coprime with the limit, so that no two senders share a number and neighbours in rank are none in order.
     let scattered = (rank as u64 * 7_919_773) % 1_000_000_000;
     let country = ["+919", "+447", "+155", "+861"][rank % 4];
-    write!(out, "{country}{scattered:09}").expect("a String takes everything");
+    write!(out, "{country}{scattered:09}").expect("writing to a String cannot fail");
 }
 
 /// A moment of the three years, `fraction` of the way through, as a timestamp.
@@ -151,7 +152,7 @@ pub fn moment(fraction: f64) -> String {
 
 fn write_time(second: i64, out: &mut String) {
     let time = jiff::Timestamp::from_second(second).expect("a time of this century");
-    write!(out, "{time}").expect("a String takes everything");
+    write!(out, "{time}").expect("writing to a String cannot fail");
 }
 
 #[cfg(test)]

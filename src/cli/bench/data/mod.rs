@@ -1,4 +1,4 @@
-//! What is sent and searched: an inbox of any size, the same in every run.
+//! The content that is sent and searched: an inbox of any size, the same in every run.
 
 pub mod dataset;
 pub mod inbox;

@@ -1,11 +1,11 @@
-//! Numbers that look random and are the same in every run.
+//! Reproducible pseudo-random numbers.
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): one addition and two multiplications, good enough for test data.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence of a stream and a place in it: row 7 of the dataset is the same whether or not row 6 was made before.
+    /// The sequence of a stream and a position in it: row 7 does not depend on whether row 6 was created.
     pub fn at(stream: u64, index: u64) -> Self {
         let mut random = Self(stream.wrapping_mul(0xd134_2543_de82_ef95) ^ index.wrapping_mul(0x2545_f491_4f6c_dd1d));
         // Neighbouring places begin with unlike numbers.
@@ -31,12 +31,12 @@ impl Random {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// One of `choices`, all alike.
+    /// One of `choices`, with equal probability.
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len() as u64) as usize]
     }
 
-    /// One of `choices`, earlier ones more often, as words are in a language.
+    /// One of `choices`, earlier ones more often, like words of a language.
     pub fn pick_early<T: Copy>(&mut self, choices: &[T]) -> T {
         let place = self.fraction();
         choices[(place * place * choices.len() as f64) as usize]

@@ -1,18 +1,18 @@
-//! What people write: sentences of common words, other scripts, short answers, and words planted so that searches for them
+//! Texts: sentences of common words, other scripts, short replies, and planted words, so that searches for them
 //! have known numbers of matches.
 
 use std::fmt::Write;
 
 use super::random::Random;
 
-/// A word that the texts hold a known number of times.
+/// A word with a known number of occurrences.
 #[derive(Debug, Clone, Copy)]
 pub struct Planted {
     /// What to search for.
     pub word: &'static str,
-    /// How many messages of `rows` hold it.
+    /// How many messages of `rows` contain it.
     pub count: fn(u64) -> u64,
-    /// So that the messages of different words are different ones.
+    /// So that different words are in different messages.
     phase: u64,
 }
 
@@ -33,14 +33,14 @@ pub const MEDIUM_CJK: Planted = Planted { word: "退款", count: |rows| rows.div
 pub const PLANTED: [Planted; 6] = [ABSENT, RARE, MEDIUM, COMMON, RARE_CJK, MEDIUM_CJK];
 
 impl Planted {
-    /// Whether message `index` of `rows` holds the word: exactly `count` do, evenly spread.
+    /// Whether message `index` of `rows` contains the word: exactly `count` do, evenly spread.
     fn is_in(&self, index: u64, rows: u64) -> bool {
         let (count, place) = ((self.count)(rows), (index + self.phase) % rows);
         (place + 1) * count / rows > place * count / rows
     }
 }
 
-/// What texts are made of: the words of each list stand between bars, frequent ones first.
+/// Parts of texts: the words of each list are separated by bars, frequent ones first.
 #[derive(Debug)]
 pub struct Vocabulary {
     openings: Vec<&'static str>,
@@ -108,7 +108,7 @@ impl Vocabulary {
         Some(())
     }
 
-    /// A sentence or two, often with a number that no other message holds.
+    /// A sentence or two, often with a number that no other message contains.
     fn english(&self, random: &mut Random, out: &mut String) {
         if random.below(3) == 0 {
             out.push_str(random.pick(&self.openings));
@@ -121,7 +121,7 @@ impl Vocabulary {
         }
         if random.below(3) == 0 {
             out.push_str(random.pick(&[" order ", " no. ", " invoice ", " ref "]));
-            write!(out, "{}", random.below(90_000_000) + 10_000_000).expect("a String takes everything");
+            write!(out, "{}", random.below(90_000_000) + 10_000_000).expect("writing to a String cannot fail");
         }
     }
 }

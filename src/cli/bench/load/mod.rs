@@ -1,4 +1,4 @@
-//! Load: many connections that send prepared requests, either each as soon as it has an answer (a closed loop), or at given
+//! Load: many connections that send prepared requests, either each after its response (a closed loop), or at given
 //! times, whatever the server does (an open loop).
 
 mod connection;
@@ -30,32 +30,32 @@ pub struct Load {
 /// How to send.
 #[derive(Debug, Clone, Default)]
 pub struct Pace {
-    /// Requests a second, evenly spaced; none sends each as soon as its connection is free.
+    /// Requests per second, evenly spaced; none sends each as soon as its connection is free.
     pub per_second: Option<f64>,
     /// When to stop before all are sent.
     pub seconds_max: Option<f64>,
-    /// Turns true when enough was sent.
+    /// Becomes true when enough was sent.
     pub stop: Arc<AtomicBool>,
 }
 
-/// What came of it.
+/// The results.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Answers {
-    /// How many answers came.
+    /// The number of responses.
     pub answered: u64,
-    /// How many with which status.
+    /// The number by status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Answers a second.
+    /// Responses per second.
     pub per_second: f64,
-    /// From the moment a request was due to its answer: in an open loop a late request counts from when it should have been sent.
+    /// From the due time of a request to its response: in an open loop a late request counts from its due time.
     pub p50_ms: f64,
     /// The same.
     pub p99_ms: f64,
     /// The same.
     pub p999_ms: f64,
-    /// The longest anybody waited, which is the longest stall.
+    /// The maximum wait, which is the longest stall.
     pub max_ms: f64,
-    /// Of the answers 200 alone.
+    /// Of the responses 200 alone.
     pub p50_ms_of_200: f64,
     /// The same.
     pub p99_ms_of_200: f64,
@@ -73,7 +73,7 @@ impl Answers {
     }
 }
 
-/// What all connections share while they send.
+/// The state that all connections share while they send.
 struct Shift {
     connections: usize,
     requests: Arc<Requests>,
@@ -84,7 +84,7 @@ struct Shift {
     due: Semaphore,
     next: AtomicUsize,
     latency: Spread,
-    /// Of the answers 200 alone.
+    /// Of the responses 200 alone.
     latency_of_200: Spread,
     slowest_us: AtomicU64,
     statuses: Mutex<BTreeMap<u16, u64>>,
@@ -96,7 +96,7 @@ impl Load {
         Self::spread(&[address], count).await
     }
 
-    /// Opens so many connections in all, the next one always to the next address.
+    /// Opens this many connections in all, in turn to each address.
     pub async fn spread(addresses: &[SocketAddr], count: usize) -> anyhow::Result<Self> {
         let mut connections = Vec::with_capacity(count);
         for address in addresses.iter().cycle().take(count) {
@@ -105,18 +105,18 @@ impl Load {
         Ok(Self { connections })
     }
 
-    /// The same, each used once: one that says nothing at first is closed sooner than one that rests.
+    /// The same, each used once: a silent new connection is closed sooner than an idle one.
     pub async fn open_used(address: SocketAddr, count: usize) -> anyhow::Result<Self> {
         let mut load = Self { connections: Vec::with_capacity(count) };
         for _ in 0..count {
             let mut connection = Connection::open(address).await?;
-            ensure!(connection.get("/health/live").await? == 200, "{address} is not alive");
+            ensure!(connection.get("/health/live").await? == 200, "{address} does not respond");
             load.connections.push(connection);
         }
         Ok(load)
     }
 
-    /// Sends the requests of `range`. Returns right after the last answer.
+    /// Sends the requests of `range`. Returns right after the last response.
     pub async fn send(
         &mut self,
         requests: &Arc<Requests>,
@@ -162,7 +162,7 @@ impl Load {
     }
 }
 
-/// Load on a thread of its own, while something else is measured.
+/// Load on a separate thread, while something else is measured.
 #[derive(Debug)]
 pub struct Background {
     stop: Arc<AtomicBool>,
@@ -170,7 +170,7 @@ pub struct Background {
 }
 
 impl Background {
-    /// Begins to send, and goes on until it is told to finish.
+    /// Begins to send, and continues until `finish`.
     pub fn begin(
         address: SocketAddr,
         connections: usize,
@@ -188,7 +188,7 @@ impl Background {
         Ok(Self { stop, thread })
     }
 
-    /// Sends no more, and answers what came of it.
+    /// Stops sending, and returns the results.
     pub fn finish(self) -> anyhow::Result<Answers> {
         self.stop.store(true, Relaxed);
         self.thread.join().expect("the thread does not panic")
@@ -231,7 +231,7 @@ impl Shift {
         too_long || self.pace.stop.load(Relaxed)
     }
 
-    /// The pacer, a thread of its own: the runtime's timers know whole milliseconds only.
+    /// The pacer, a separate thread: the runtime's timers only have whole milliseconds.
     fn release(&self, rate: f64, count: usize) {
         let mut released = 0;
         while released < count && !self.is_over(Instant::now()) {

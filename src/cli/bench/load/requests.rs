@@ -8,19 +8,19 @@ use serde::Serialize;
 use crate::cli::bench::data::{Inbox, Message};
 use crate::config::SigningKey;
 
-/// Where requests come from.
+/// The origin of requests.
 #[derive(Debug)]
 pub enum Requests {
-    /// Written and signed in advance, so that while the clock runs the client only has to send them.
+    /// Written and signed in advance, so that the client only has to send them while the clock runs.
     Prepared(Prepared),
-    /// Written when they are sent, for load that lasts: fresh messages of the inbox, from a place on.
+    /// Written when they are sent, for long load: fresh messages of the inbox, from an index on.
     Endless(Writer, u64),
-    /// The same ones over and over.
+    /// The same ones repeatedly.
     Repeated(Vec<Vec<u8>>),
 }
 
 impl Requests {
-    /// One of them; the desk is where it is written, if it must be.
+    /// One of them; the desk is the buffer for writing it, if necessary.
     pub fn get<'a>(&'a self, index: usize, desk: &'a mut Desk) -> &'a [u8] {
         match self {
             Self::Prepared(requests) => requests.get(index),
@@ -39,7 +39,7 @@ pub fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").into_bytes()
 }
 
-/// Room to write in, used again.
+/// A reused buffer.
 #[derive(Debug, Default)]
 pub struct Desk {
     message: Message,
@@ -49,9 +49,9 @@ pub struct Desk {
 /// Writes and signs.
 #[derive(Debug, Clone)]
 pub struct Writer {
-    /// Whose messages.
+    /// The inbox.
     pub inbox: Arc<Inbox>,
-    /// Who signs.
+    /// The signing key.
     pub key: SigningKey,
 }
 
@@ -76,12 +76,12 @@ impl Writer {
             "POST /webhook HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\nx-signature: {signature}\r\n\
              content-length: {length}\r\n\r\n"
         )
-        .expect("a Vec takes everything");
+        .expect("writing to a Vec cannot fail");
         out.extend_from_slice(&body);
     }
 }
 
-/// Requests, one behind the other.
+/// Concatenated requests.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     bytes: Vec<u8>,
@@ -90,7 +90,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Posts of `count` messages that nobody has seen before: fresh ones, from `first` on.
+    /// Posts of `count` new messages: fresh ones, from `first` on.
     pub fn fresh(writer: &Writer, first: u64, count: u64) -> Self {
         let (mut message, mut requests) = (Message::default(), Self { bytes: Vec::new(), ends: Vec::new() });
         for index in first..first + count {
@@ -100,7 +100,7 @@ impl Prepared {
         requests
     }
 
-    /// The same requests, signed by somebody who does not know the secret.
+    /// The same requests, signed without knowing the secret.
     pub fn signed_badly(&self) -> Self {
         let mut bad = self.clone();
         for index in 0..bad.ends.len() {

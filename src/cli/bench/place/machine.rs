@@ -1,4 +1,4 @@
-//! What the figures were measured on, as far as the system tells.
+//! The machine of the measurements, as far as the system reports it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::telemetry::histogram::Spread;
 
-/// How often the disk is asked to make a page safe.
+/// How often the disk must sync a page.
 const SYNCS: usize = 200;
-/// Filesystems that forget everything: what is measured on them says nothing about durability.
+/// Filesystems in memory: measurements on them are meaningless for durability.
 const FORGETFUL: [&str; 2] = ["tmpfs", "ramfs"];
 
 /// The machine.
@@ -19,7 +19,7 @@ const FORGETFUL: [&str; 2] = ["tmpfs", "ramfs"];
 pub struct Machine {
     /// The processor's name.
     pub processor: String,
-    /// Processors that this program may use, all together.
+    /// Processors that this program may use, in total.
     pub processors: usize,
     /// Memory.
     pub memory_gib: f64,
@@ -27,16 +27,16 @@ pub struct Machine {
     pub kernel: String,
     /// The filesystem of the working folder.
     pub filesystem: String,
-    /// A page appended and made safe (`fdatasync`) in the working folder.
+    /// A page appended and synced (`fdatasync`) in the working folder.
     pub fdatasync_p50_ms: f64,
     /// The same.
     pub fdatasync_p99_ms: f64,
-    /// What else ran when the benchmark began: the load average of the last minute.
+    /// The load average of the last minute when the benchmark began.
     pub load_before: f64,
 }
 
 impl Machine {
-    /// Looks around, and measures the disk below `folder`.
+    /// Reads the properties, and measures the disk below `folder`.
     pub fn look(folder: &Path) -> anyhow::Result<Self> {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let after = |text: String, name: &str| {
@@ -63,7 +63,7 @@ impl Machine {
     }
 }
 
-/// The type of the filesystem that a folder lies in: that of the longest mount point above it, the last of equals.
+/// The type of a folder's filesystem: that of the longest mount point above it, the last of equals.
 fn filesystem(mounts: &str, folder: &Path) -> String {
     let mounted = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);

@@ -1,4 +1,4 @@
-//! Where it is measured: a folder, the servers that run in it, and the machine below.
+//! The environment of the measurements: a folder, the servers in it, and the machine.
 
 mod machine;
 mod server;

@@ -1,4 +1,4 @@
-//! A server that was started to be measured: the service, or the floor.
+//! A measured server: the service, or the floor.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -17,15 +17,15 @@ use super::usage::{self, Usage};
 use super::workplace::{SECRET, Workplace};
 use crate::cli::bench::load::Connection;
 
-/// How long a server may take to start, to stop, or to catch up with what it derives.
+/// Maximum time for a server to start, to stop, or to catch up with derived data.
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// How often a server is asked whether it is ready, or has ended.
+/// Interval of checks whether a server is ready, or has ended.
 const ASK_INTERVAL: Duration = Duration::from_millis(2);
-/// How often it is asked whether it has caught up, which costs it more.
+/// Interval of checks whether it has caught up, which cost it more.
 const ASK_INTERVAL_CAUGHT_UP: Duration = Duration::from_millis(25);
-/// How much of a log is thrown away at once.
+/// How much of a log is discarded at once.
 const LOG_BUFFER_BYTES: usize = 64 << 10;
-/// How many messages are stored and not yet in everything that is derived from them. A service tells some of these.
+/// Metrics of stored messages that are not in all derived data yet. A service has some of these.
 const LAG_METRICS: [&str; 2] = ["postroom_index_lag_messages", "postroom_postgres_uncounted"];
 
 /// A running server. It is killed when it is dropped.
@@ -45,7 +45,7 @@ impl Workplace {
         self.start_server_on(&format!("sqlite:///{}", database.display())).await
     }
 
-    /// The same on whatever a URL names. How a server of PostgreSQL is spoken to is as this program's own environment says.
+    /// The same on any database URL. This program's own environment has the settings of a PostgreSQL connection.
     pub async fn start_server_on(self: &Arc<Self>, database_url: &str) -> anyhow::Result<Server> {
         let mut command = Command::new(&self.server_program);
         command.arg("serve").env_clear().env("WEBHOOK_SECRET", SECRET).env("DATABASE_URL", database_url);
@@ -65,7 +65,7 @@ impl Workplace {
 }
 
 impl Server {
-    /// Starts a program that tells its address in the first JSON line that has one.
+    /// Starts a program that prints its address in the first JSON line that has one.
     pub fn start(workplace: &Arc<Workplace>, mut command: Command) -> anyhow::Result<Self> {
         let started = Instant::now();
         let (pid, stdout, complaints) = workplace.spawn(&mut command)?;
@@ -81,7 +81,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -91,12 +91,12 @@ impl Server {
         self.ready_ms
     }
 
-    /// How long it has run.
+    /// Time since its start.
     pub fn running_seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// What it has used so far.
+    /// Its resource use so far.
     pub fn usage(&self) -> anyhow::Result<Usage> {
         usage::of(self.pid)
     }
@@ -106,7 +106,7 @@ impl Server {
         Connection::open(self.address).await
     }
 
-    /// Waits for a 200 of `/health/ready`, and notes how long it took from the start.
+    /// Waits for a 200 of `/health/ready`, and records the time from the start.
     pub async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let mut connection = self.connect().await?;
         while connection.get("/health/ready").await? != 200 {
@@ -117,7 +117,7 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until everything that is derived from the messages has caught up with them, where the server tells.
+    /// Waits until all derived data have caught up with the messages, if the server reports that.
     pub async fn wait_until_caught_up(&self) -> anyhow::Result<()> {
         let (mut connection, began) = (self.connect().await?, Instant::now());
         for metric in LAG_METRICS {
@@ -129,7 +129,7 @@ impl Server {
         Ok(())
     }
 
-    /// Asks it to stop, and waits: all it leaves is the database.
+    /// Stops it, and waits: only the database is left.
     pub fn stop(mut self) -> anyhow::Result<()> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).context("a process id is a positive number")?;
         kill_process(pid, Signal::TERM)?;
@@ -137,7 +137,7 @@ impl Server {
         let status: ExitStatus = loop {
             // Held while it is reaped, so that nobody signals a process of another that got its number.
             let mut running = self.workplace.running();
-            let child = running.get_mut(&self.pid).context("the server is gone")?;
+            let child = running.get_mut(&self.pid).context("the server ended")?;
             if let Some(status) = child.try_wait()? {
                 running.remove(&self.pid);
                 break status;
@@ -162,10 +162,10 @@ impl Drop for Server {
 }
 
 fn lose_patience(since: Instant) -> anyhow::Result<()> {
-    if since.elapsed() > PATIENCE { bail!("the server was not done in {} s", PATIENCE.as_secs()) } else { Ok(()) }
+    if since.elapsed() > PATIENCE { bail!("the server did not finish in {} s", PATIENCE.as_secs()) } else { Ok(()) }
 }
 
-/// Reads to the line with the address. The rest is given back.
+/// Reads to the line with the address. Returns the reader for the rest.
 fn read_address<R: BufRead>(mut lines: R) -> Option<(SocketAddr, R)> {
     let mut line = String::new();
     while lines.read_line(&mut line).ok()? > 0 {
@@ -178,7 +178,7 @@ fn read_address<R: BufRead>(mut lines: R) -> Option<(SocketAddr, R)> {
     None
 }
 
-/// Reads the log away: a full pipe would slow the server down.
+/// Discards the log: a full pipe would slow the server down.
 fn drain(mut log: impl BufRead) {
     while let Ok(bytes @ [_, ..]) = log.fill_buf() {
         let length = bytes.len();

@@ -1,4 +1,4 @@
-//! What the kernel knows about another process (`proc(5)`): CPU to the nanosecond, memory, bytes written.
+//! The kernel's data about another process (`proc(5)`): CPU to the nanosecond, memory, written bytes.
 
 use std::fs;
 use std::path::Path;
@@ -7,22 +7,22 @@ use anyhow::Context;
 
 use crate::runtime::process::TICKS_PER_SECOND;
 
-/// What a process has used since it started.
+/// The resource use of a process since its start.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
     /// CPU time of all its threads.
     pub cpu_us: f64,
-    /// Bytes that it caused to be written to disks.
+    /// Bytes that it wrote to disks.
     pub written_bytes: u64,
-    /// Memory in RAM now.
+    /// Resident memory.
     pub resident_mib: f64,
-    /// The most memory in RAM so far.
+    /// Maximum resident memory.
     pub resident_peak_mib: f64,
 }
 
-/// Looks it up.
+/// Reads it.
 pub fn of(pid: u32) -> anyhow::Result<Usage> {
-    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).context("the server is gone");
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).context("the server ended");
     let (status, io) = (read("status")?, read("io")?);
     let number = |text: &str, name: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -37,8 +37,8 @@ pub fn of(pid: u32) -> anyhow::Result<Usage> {
     })
 }
 
-/// CPU time of a server of PostgreSQL: of the process that all others are children of, of those, and of those that ended.
-/// `backend` serves a connection to `database`. None if that is no process of this machine.
+/// CPU time of a PostgreSQL server: of its parent process, the children, and ended children.
+/// `backend` serves a connection to `database`. None if that is not a process of this machine.
 pub fn of_postgres(backend: u32, database: &str) -> Option<f64> {
     let told = fs::read_to_string(format!("/proc/{backend}/cmdline")).ok()?;
     if !told.starts_with("postgres: ") || !told.contains(&format!(" {database} ")) {
@@ -56,7 +56,7 @@ pub fn of_postgres(backend: u32, database: &str) -> Option<f64> {
 /// A process among others.
 struct Family {
     parent: u32,
-    /// Its own CPU time and that of children that ended.
+    /// Its own CPU time and that of ended children.
     cpu_us: f64,
 }
 
@@ -71,12 +71,12 @@ impl Family {
     }
 }
 
-/// The sum over the threads of what the scheduler counted, in nanoseconds. The ticks of `stat` are a hundred a second, too
-/// coarse for a short run; they serve where a kernel keeps no such counts. (Threads that ended are missing in the sum; the
+/// The sum of the scheduler's nanoseconds over the threads. The ticks of `stat` are a hundred per second, too
+/// coarse for a short run; they are used if a kernel has no such counts. (Ended threads are missing in the sum; the
 /// service's live as long as it does.)
 fn cpu_us(process: &Path) -> anyhow::Result<f64> {
     let mut nanoseconds = 0.0;
-    for thread in fs::read_dir(process.join("task")).context("the server is gone")? {
+    for thread in fs::read_dir(process.join("task")).context("the server ended")? {
         let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
         nanoseconds += text.split_ascii_whitespace().next().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
     }

@@ -1,4 +1,4 @@
-//! Where the benchmark works: a folder, and the servers that it started. Nothing of either outlives it, however it ends.
+//! The benchmark's folder and the servers that it started. Neither outlives it, however it ends.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,10 +10,10 @@ use anyhow::Context;
 
 use crate::runtime::signals::StopSignals;
 
-/// The secret that all requests are signed with.
+/// The secret with which all requests are signed.
 pub const SECRET: &str = "benchmark";
 
-/// A folder, and who works in it.
+/// A folder, and its running programs.
 #[derive(Debug)]
 pub struct Workplace {
     scratch: PathBuf,
@@ -24,7 +24,7 @@ pub struct Workplace {
 }
 
 impl Workplace {
-    /// Makes the folder: one below `folder`, where datasets are kept too, or a temporary one. `server` is the program to
+    /// Creates the folder: below `folder`, where datasets are kept too, or a temporary one. `server` is the program to
     /// measure, this one if none is given.
     pub fn open(folder: Option<&Path>, server: Option<&Path>) -> anyhow::Result<Arc<Self>> {
         let own = std::env::current_exe().context("this program does not know its own path")?;
@@ -45,7 +45,7 @@ impl Workplace {
         Ok(workplace)
     }
 
-    /// Where everything but datasets lies, and is removed at the end.
+    /// The place of everything except datasets, which is removed at the end.
     pub fn scratch(&self) -> &Path {
         &self.scratch
     }
@@ -55,7 +55,7 @@ impl Workplace {
         &self.datasets
     }
 
-    /// An empty folder for one database, and the path that the database shall have there.
+    /// An empty folder for one database, and the path of the database there.
     pub fn database_in(&self, folder: &str) -> anyhow::Result<PathBuf> {
         let folder = self.scratch.join(folder);
         if folder.exists() {
@@ -65,7 +65,7 @@ impl Workplace {
         Ok(folder.join("app.db"))
     }
 
-    /// Starts a program whose stdout is read here. What it complains about is in the second value when it ends early.
+    /// Starts a program whose stdout is read here. If it ends early, the second value has its errors.
     pub fn spawn(&self, command: &mut Command) -> anyhow::Result<(u32, std::process::ChildStdout, PathBuf)> {
         let complaints = self.scratch.join("stderr.txt");
         // Held, so that no program starts while a signal ends them all.
@@ -83,12 +83,12 @@ impl Workplace {
         Ok((pid, stdout, complaints))
     }
 
-    /// The programs that run, by process id.
+    /// The running programs, by process id.
     pub fn running(&self) -> MutexGuard<'_, BTreeMap<u32, Child>> {
         self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Kills what still runs and removes the folder. No program starts while the answer is held.
+    /// Kills running programs and removes the folder. No program starts while the result is held.
     fn clear(&self) -> MutexGuard<'_, BTreeMap<u32, Child>> {
         let mut running = self.running();
         for child in running.values_mut() {

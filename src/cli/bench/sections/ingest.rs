@@ -1,5 +1,5 @@
-//! What a durable message costs, beside what a request costs that stores nothing: floor, service, floor, service, … in one run,
-//! because machines drift.
+//! The cost of a durable message, compared with a request that stores nothing: floor and service alternate in one
+//! run, because machines drift.
 
 use std::fs;
 use std::io;
@@ -15,16 +15,16 @@ use crate::cli::bench::figure::Figure;
 use crate::cli::bench::load::{Answers, Load, Pace, Requests};
 use crate::cli::bench::place::Server;
 
-/// The number of connections that goals are set for; what is measured at one number only is measured at this.
+/// The number of connections of the goals; also for cases with one number only.
 pub const CONNECTIONS_OF_GOALS: usize = 64;
 /// Part of the requests that is sent before the clock runs.
 const WARM_UP_PART: u64 = 10;
-/// One connection waits for the disk with every message: fewer will do.
+/// One connection waits for the disk with every message: fewer messages are enough.
 const ALONE_PART: u64 = 8;
-/// Longest time for one measurement.
+/// Maximum time of one measurement.
 const SECONDS_MAX: f64 = 20.0;
 
-/// What is sent, and to whom.
+/// The kind of requests, and the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Case {
@@ -32,13 +32,13 @@ pub enum Case {
     Floor,
     /// The service on an empty database, new messages.
     Empty,
-    /// The service on a database that holds the whole dataset, new messages.
+    /// The service on a database with the whole dataset, new messages.
     Filled,
-    /// The service, messages that it has.
+    /// The service, duplicates.
     Duplicates,
-    /// The service, signatures that are wrong.
+    /// The service, wrong signatures.
     BadSignatures,
-    /// The floor, signatures that are wrong.
+    /// The floor, wrong signatures.
     FloorBadSignatures,
 }
 
@@ -51,11 +51,11 @@ pub struct Row {
     pub connections: usize,
     /// Requests that were measured, in all rounds.
     pub requests: u64,
-    /// Requests that were answered otherwise than they should be.
+    /// Requests with an unexpected response.
     pub unexpected: u64,
-    /// CPU of the server per request, until the last answer.
+    /// CPU of the server per request, until the last response.
     pub cpu_us: Figure,
-    /// The same, until everything that is derived has caught up too.
+    /// The same, until all derived data have caught up too.
     pub cpu_us_caught_up: Figure,
     /// `cpu_us` over that of the floor in the same round.
     pub ratio: Option<Figure>,
@@ -63,7 +63,7 @@ pub struct Row {
     pub ratio_caught_up: Option<Figure>,
     /// `cpu_us` over that on an empty database in the same round.
     pub ratio_to_empty: Option<Figure>,
-    /// Answers a second.
+    /// Responses per second.
     pub per_second: Figure,
     /// Latency.
     pub p50_ms: Figure,
@@ -75,7 +75,7 @@ pub struct Row {
     pub max_ms: Figure,
     /// Bytes written to disk per message, caught up.
     pub written_bytes: Figure,
-    /// Bytes of all files of the database per message, after a clean stop; only where it was empty before.
+    /// Bytes of all files of the database per message, after a clean stop; only if it was empty before.
     pub file_bytes: Option<Figure>,
 }
 
@@ -87,12 +87,12 @@ struct Sample {
     written_bytes: f64,
     file_bytes: Option<f64>,
     unexpected: u64,
-    /// Requests that were answered as expected, those of the warm-up too.
+    /// Requests with the expected response, including the warm-up.
     acknowledged: u64,
     answers: Answers,
 }
 
-/// Measures all; answers a row per case and number of connections. `filled` is a service on the whole dataset.
+/// Measures all; returns a row per case and number of connections. `filled` is a service on the whole dataset.
 pub async fn run(bench: &Bench, filled: Option<&Server>) -> anyhow::Result<Vec<Row>> {
     let floor = bench.workplace.start_floor()?;
     let mut rows = Vec::new();
@@ -145,7 +145,7 @@ async fn run_round(
     expect_stored(&server, empty.acknowledged).await?;
     server.stop()?;
     empty.file_bytes =
-        Some(folder_bytes(database.parent().expect("it lies in a folder"))? as f64 / empty.acknowledged as f64);
+        Some(folder_bytes(database.parent().expect("it is in a folder"))? as f64 / empty.acknowledged as f64);
     samples.push((Case::Empty, empty));
     if let Some(filled) = filled.filter(|_| connections == CONNECTIONS_OF_GOALS) {
         samples.push((Case::Filled, measure(filled, connections, &requests, &once, 200).await?));
@@ -171,7 +171,7 @@ async fn measure(
     let after = server.usage()?;
     server.wait_until_caught_up().await?;
     let caught_up = server.usage()?;
-    ensure!(answers.answered > 0, "the server answered nothing in {SECONDS_MAX} s");
+    ensure!(answers.answered > 0, "the server sent no response in {SECONDS_MAX} s");
     let count = answers.answered as f64;
     Ok(Sample {
         cpu_us: (after.cpu_us - before.cpu_us) / count,
@@ -184,13 +184,13 @@ async fn measure(
     })
 }
 
-/// A service that loses or doubles messages is not worth measuring.
+/// A service that loses or doubles messages is not measured.
 pub async fn expect_stored(server: &Server, messages: u64) -> anyhow::Result<()> {
     let mut connection = server.connect().await?;
-    ensure!(connection.get("/stats").await? == 200, "/stats is not answered");
+    ensure!(connection.get("/stats").await? == 200, "/stats got no response");
     let stats: serde_json::Value = serde_json::from_slice(connection.body())?;
     let stored = &stats["total_messages"];
-    ensure!(*stored == messages, "{messages} messages were answered 200, and {stored} are stored");
+    ensure!(*stored == messages, "{messages} messages got 200, and {stored} are stored");
     Ok(())
 }
 
@@ -226,7 +226,7 @@ fn summarize(case: Case, connections: usize, own: &[Sample], all: &[(Case, Vec<S
     }
 }
 
-/// The size of all files in a folder and in those below it.
+/// The size of all files in a folder and its subfolders.
 pub fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
     let bytes = |entry: io::Result<fs::DirEntry>| {
         let entry = entry?;

@@ -1,5 +1,5 @@
-//! How long a message waits at a steady rate. The load is an open loop: requests are due at fixed times, whatever the service
-//! does, and the wait counts from then. So a stall is counted for everyone who would have come meanwhile.
+//! The latency of a message at a steady rate. The load is an open loop: requests are due at fixed times, whatever the
+//! service does, and the wait counts from then. So a stall counts for all requests that were due meanwhile.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ const WARM_UP_SECONDS: f64 = 0.5;
 /// A rate on a database.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// Whether the database held the dataset.
+    /// Whether the database contained the dataset.
     pub filled: bool,
-    /// Messages a second that were due.
+    /// Messages per second that were due.
     pub rate: u32,
-    /// Answers other than 200.
+    /// Responses other than 200.
     pub unexpected: u64,
-    /// How long they took.
+    /// Their latency.
     #[serde(flatten)]
     pub answers: Answers,
 }

@@ -1,4 +1,4 @@
-//! Memory at rest, at full ingest, and with many searches beside it; on the dataset.
+//! Memory when idle, at full ingest, and with many searches during ingest; on the dataset.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::cli::bench::data::Random;
 use crate::cli::bench::load::{Background, Requests, get};
 use crate::cli::bench::sections::reads::{PARAMETERS, SEARCHES};
 
-/// Searches at once.
+/// Concurrent searches.
 const SEARCHERS: usize = 32;
-/// Different searches, asked over and over.
+/// Different searches, repeated.
 const SEARCHES_DIFFERENT: u64 = 500;
-/// Reads of each kind before memory at rest is looked at.
+/// Reads of each kind before idle memory is measured.
 const READS_BEFORE: usize = 3;
 /// How long memory may take to settle.
 const REST: Duration = Duration::from_secs(1);
@@ -25,19 +25,19 @@ const REST: Duration = Duration::from_secs(1);
 pub struct Memory {
     /// After a start and a few reads.
     pub idle_mib: f64,
-    /// The most at full ingest.
+    /// The maximum at full ingest.
     pub ingest_peak_mib: f64,
-    /// The most at full ingest with 32 searches at a time.
+    /// The maximum at full ingest with 32 concurrent searches.
     pub searches_peak_mib: f64,
     /// Afterwards.
     pub after_mib: f64,
-    /// Messages a second beside the searches.
+    /// Messages per second during the searches.
     pub ingest_per_second: f64,
-    /// Searches a second beside the ingest.
+    /// Searches per second during the ingest.
     pub searches_per_second: f64,
-    /// Messages that were answered other than 200.
+    /// Messages with a response other than 200.
     pub ingest_unexpected: u64,
-    /// Searches that were answered other than 200.
+    /// Searches with a response other than 200.
     pub searches_unexpected: u64,
 }
 

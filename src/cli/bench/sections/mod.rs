@@ -1,4 +1,4 @@
-//! What is measured, a file per section.
+//! The measurements, one file per section.
 
 pub mod ingest;
 pub mod latency;

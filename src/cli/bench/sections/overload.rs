@@ -1,5 +1,5 @@
-//! What overload looks like: how much is stored of messages that come twice as fast as they can be stored, how long those wait, and
-//! what becomes of the others. An open loop: messages are due at fixed times, whatever the service does.
+//! Behaviour under overload: messages arrive twice as fast as they can be stored; the rate of stored ones, their wait,
+//! and the refusals are measured. An open loop: messages are due at fixed times, whatever the service does.
 
 use std::sync::Arc;
 
@@ -9,36 +9,36 @@ use crate::cli::bench::context::Bench;
 use crate::cli::bench::load::{Answers, Load, Pace};
 use crate::runtime::process;
 
-/// Connections of the closed loop that finds how much is stored at most: a whole commit waits while one is made.
+/// Connections of the closed loop that measures the maximum rate: a whole commit waits during another one.
 const CONNECTIONS_OF_CAPACITY: usize = 2_048;
-/// More than a commit and the queue take together (1,024 each), fewer than are accepted (4,096).
+/// More than a commit and the queue accept together (1,024 each), fewer than are accepted (4,096).
 const CONNECTIONS: usize = 3_584;
-/// Files that this program needs beside its connections.
+/// Files that this program needs besides its connections.
 const FILES_RESERVED: u64 = 64;
 
 /// The figures.
 #[derive(Debug, Clone, Serialize)]
 pub struct Overload {
-    /// Messages a second that were stored where each connection sends the next one when it has its answer.
+    /// Messages per second that were stored in the closed loop.
     pub capacity_per_second: f64,
-    /// Messages a second that were due afterwards.
+    /// Messages per second that were due afterwards.
     pub offered_per_second: f64,
-    /// Over how many connections.
+    /// The number of connections.
     pub connections: usize,
-    /// Messages a second that were stored of these.
+    /// Messages per second that were stored of these.
     pub stored_per_second: f64,
-    /// Messages that were answered 503.
+    /// Messages that got 503.
     pub refused: u64,
-    /// Messages that were answered otherwise.
+    /// Messages with another response.
     pub unexpected: u64,
-    /// All answers.
+    /// All responses.
     #[serde(flatten)]
     pub answers: Answers,
 }
 
 /// Measures on an empty database.
 pub async fn run(bench: &Bench) -> anyhow::Result<Overload> {
-    bench.progress.step("overload: how much is stored at most");
+    bench.progress.step("overload: maximum storing rate");
     let server = bench.workplace.start_server(&bench.workplace.database_in("empty")?).await?;
     let seconds = bench.plan.seconds as f64;
     let at_most = Pace { seconds_max: Some(seconds), ..Pace::default() };
@@ -49,7 +49,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Overload> {
     drop(load);
     server.wait_until_caught_up().await?;
 
-    bench.progress.step("overload: twice as much");
+    bench.progress.step("overload: twice that rate");
     let connections = CONNECTIONS.min(files);
     let offered = 2.0 * capacity;
     let mut load = Load::open_used(server.address(), connections).await?;
@@ -67,7 +67,7 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Overload> {
     })
 }
 
-/// Refusals cost little and come soon: they are no part of what a service stores.
+/// Refusals are cheap and fast: they are not part of the storing rate.
 fn stored_per_second(answers: &Answers) -> f64 {
     answers.per_second * answers.those_with(200) as f64 / answers.answered.max(1) as f64
 }

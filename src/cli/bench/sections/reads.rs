@@ -1,4 +1,4 @@
-//! Every kind of read, one request after the other with other parameters each time, while a thousand messages a second arrive.
+//! Every kind of read, one request after the other with other parameters each time, while messages arrive.
 
 use std::time::{Duration, Instant};
 
@@ -11,23 +11,23 @@ use crate::cli::bench::load::{Answers, Background, Connection};
 use crate::cli::bench::place::Server;
 use crate::telemetry::histogram::Spread;
 
-/// Messages a second that arrive meanwhile, and over how many connections.
+/// Messages per second that arrive meanwhile, and their connections.
 const ARRIVALS: f64 = 1_000.0;
 const ARRIVALS_CONNECTIONS: usize = 16;
 /// Requests of a kind before the clock runs.
 const WARM_UP: u64 = 3;
-/// One in so many messages is of the busiest sender; a little more, so that the last offset is always inside.
+/// One in this many messages is from the busiest sender; a little more, so that the last offset is always valid.
 const BUSIEST_ONE_IN: u64 = 21;
 
-/// The stream of random numbers that parameters come from.
+/// The stream of random numbers for parameters.
 pub const PARAMETERS: u64 = 3;
 
 /// A kind of read.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
-    /// What is asked for.
+    /// The query.
     pub name: &'static str,
-    /// The most milliseconds that 99 of 100 may take at ten million messages.
+    /// The goal for the p99 at ten million messages, in milliseconds.
     pub goal_ms: f64,
     /// Path and query of the next request.
     pub path: fn(&Inbox, &mut Random) -> String,
@@ -37,7 +37,7 @@ const fn kind(name: &'static str, goal_ms: f64, path: fn(&Inbox, &mut Random) ->
     Kind { name, goal_ms, path }
 }
 
-/// Reads that search no text.
+/// Reads without text search.
 const LISTINGS: &[Kind] = &[
     kind("first page", 5.0, |_, _| "/messages".to_owned()),
     kind("first page, since", 5.0, |_, random| format!("/messages?since={}", any_moment(random))),
@@ -62,7 +62,7 @@ const LISTINGS: &[Kind] = &[
     kind("statistics", 2.0, |_, _| "/stats".to_owned()),
 ];
 
-/// Reads that search the text.
+/// Reads with text search.
 pub const SEARCHES: &[Kind] = &[
     kind("q in no message", 10.0, |_, random| search(ABSENT.word, random)),
     kind("q in ten messages", 10.0, |_, random| search(RARE.word, random)),
@@ -87,7 +87,7 @@ pub const SEARCHES: &[Kind] = &[
     }),
 ];
 
-/// Searches whose exact total is a great number. They have no goal for the total, but must end.
+/// Searches whose exact total is a large number. They have no goal for the total, but must end.
 const GREAT_SEARCHES: &[Kind] = &[
     kind("q in a third, total exact", f64::INFINITY, |_, random| search(COMMON.word, random)),
     kind("q, two Latin letters, total exact", f64::INFINITY, |_, random| {
@@ -107,7 +107,7 @@ fn busiest() -> String {
     as_parameter(&busiest_sender())
 }
 
-/// In capitals here and there, so that no two searches need be the same text.
+/// With some capitals, so that two searches need not have the same text.
 fn search(word: &str, random: &mut Random) -> String {
     let mixed: String = word
         .chars()
@@ -123,13 +123,13 @@ fn as_parameter(text: &str) -> String {
 /// A kind, measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// What was asked for.
+    /// The query.
     pub name: &'static str,
-    /// What it should take at ten million messages; none where there is no goal.
+    /// Its goal at ten million messages; none if there is none.
     pub goal_p99_ms: Option<f64>,
-    /// How many were asked.
+    /// The number of requests.
     pub requests: u64,
-    /// How many were answered other than 200.
+    /// The number of responses other than 200.
     pub unexpected: u64,
     /// Latency.
     pub p50_ms: f64,
@@ -148,11 +148,11 @@ pub struct Reads {
     pub rows: u64,
     /// A row per kind.
     pub kinds: Vec<Row>,
-    /// What became of the messages that arrived meanwhile.
+    /// The results of the messages that arrived meanwhile.
     pub arrivals: Answers,
 }
 
-/// Measures every kind on a service that holds the dataset.
+/// Measures every kind on a service with the dataset.
 pub async fn run(bench: &Bench, server: &Server) -> anyhow::Result<Reads> {
     server.wait_until_caught_up().await?;
     let arrivals = Background::begin(server.address(), ARRIVALS_CONNECTIONS, bench.endless(), Some(ARRIVALS))?;

@@ -1,5 +1,5 @@
-//! Replicas on one PostgreSQL server: messages a second over HTTP, beside what pgbench inserts there one row at a time and beside
-//! one service on a file, all in the same rounds; then reads on a filled database.
+//! Replicas on one PostgreSQL server: messages per second over HTTP, compared with single-row inserts of pgbench and
+//! with one service on a file, all in the same rounds; then reads on a filled database.
 
 use std::fs;
 use std::path::Path;
@@ -25,22 +25,22 @@ use crate::store::{Database, StoreConfig};
 
 /// Part of the requests that is sent before the clock runs.
 const WARM_UP_PART: u64 = 10;
-/// Longest time for one measurement.
+/// Maximum time of one measurement.
 const SECONDS_MAX: f64 = 60.0;
 /// Threads of pgbench.
 const PGBENCH_THREADS: usize = 2;
 
-/// Who inserts.
+/// The inserting program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Case {
-    /// pgbench, into a table with a key and nothing else.
+    /// pgbench, into a table with only a key.
     PgbenchBare,
     /// pgbench, into a table with all indices of the service's.
     PgbenchWhole,
     /// The service on an SQLite file.
     Sqlite,
-    /// So many replicas.
+    /// This many replicas.
     Replicas(usize),
 }
 
@@ -51,7 +51,7 @@ pub struct Row {
     pub case: Case,
     /// Connections to all replicas together, or of pgbench.
     pub connections: usize,
-    /// Messages a second, until the last answer.
+    /// Messages per second, until the last response.
     pub per_second: Figure,
     /// The same, until everything is counted and indexed too.
     pub per_second_caught_up: Option<Figure>,
@@ -59,9 +59,9 @@ pub struct Row {
     pub times_bare: Option<Figure>,
     /// `per_second` over that of pgbench with all indices in the same round.
     pub times_whole: Option<Figure>,
-    /// CPU of all replicas per message, until the last answer.
+    /// CPU of all replicas per message, until the last response.
     pub replica_cpu_us: Option<Figure>,
-    /// CPU of the database server per message, until the last answer; only where it runs on this machine.
+    /// CPU of the database server per message, until the last response; only if it runs on this machine.
     pub server_cpu_us: Option<Figure>,
     /// The same, until everything is counted and indexed.
     pub server_cpu_us_caught_up: Option<Figure>,
@@ -71,7 +71,7 @@ pub struct Row {
     pub p99_ms: Option<Figure>,
 }
 
-/// Everything on that server.
+/// All results on that server.
 #[derive(Debug, Clone, Serialize)]
 pub struct Shared {
     /// Of the server.
@@ -80,7 +80,7 @@ pub struct Shared {
     pub has_pgbench: bool,
     /// A row per case and number of connections.
     pub ingest: Vec<Row>,
-    /// Bytes of the filled database per message, everything derived included.
+    /// Bytes of the filled database per message, including all derived data.
     pub bytes_per_message: Option<f64>,
     /// Reads of the filled database.
     pub reads: Option<Reads>,
@@ -97,7 +97,7 @@ struct Sample {
     latency_ms: Option<[f64; 2]>,
 }
 
-/// The server, and how to reach it.
+/// The server, and its connection.
 struct Place<'a> {
     bench: &'a Bench,
     url: &'a str,
@@ -106,8 +106,8 @@ struct Place<'a> {
 
 /// Measures all.
 pub async fn run(bench: &Bench, url: &str) -> anyhow::Result<Shared> {
-    ensure!(!url.contains("dbname="), "--database-url must name its database in the path, not by dbname");
-    let Database::Postgres(config) = store(url)?.database else { bail!("--database-url must be one of PostgreSQL") };
+    ensure!(!url.contains("dbname="), "--database-url must name its database in the path, not with dbname");
+    let Database::Postgres(config) = store(url)?.database else { bail!("--database-url must be a PostgreSQL URL") };
     let mut place = Place { bench, url, ground: Ground::open(&config).await? };
     let measured = place.measure().await;
     place.ground.clear().await;
@@ -118,7 +118,7 @@ fn store(url: &str) -> anyhow::Result<StoreConfig> {
     Ok(store_of(&Inputs::of_environment()?, url, "--database-url")?)
 }
 
-/// A URL that everybody on the machine may see.
+/// A URL without secrets.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let bare = match rest.split_once('@') {
@@ -153,14 +153,14 @@ impl Place<'_> {
         Ok(shared)
     }
 
-    /// The URL of one of our databases, and what it says.
+    /// The URL of one of our databases, and its parts.
     fn on(&self, database: &str) -> anyhow::Result<(String, PostgresConfig)> {
         let (base, query) = self.url.split_once('?').unwrap_or((self.url, ""));
-        let (scheme, rest) = base.split_once("://").context("--database-url is no URL")?;
+        let (scheme, rest) = base.split_once("://").context("--database-url is not a URL")?;
         let server = rest.split('/').next().unwrap_or_default();
         let url = format!("{scheme}://{server}/{database}{}{query}", if query.is_empty() { "" } else { "?" });
         let Database::Postgres(config) = store(&url)?.database else {
-            bail!("--database-url must be one of PostgreSQL")
+            bail!("--database-url must be a PostgreSQL URL")
         };
         Ok((url, *config))
     }
@@ -214,7 +214,7 @@ impl Place<'_> {
         };
         let complaint = || {
             let told = String::from_utf8_lossy(&output.stderr);
-            told.lines().find(|line| line.contains("error")).unwrap_or("pgbench told no figures").to_owned()
+            told.lines().find(|line| line.contains("error")).unwrap_or("pgbench printed no figures").to_owned()
         };
         let per_second = number("tps = ").with_context(complaint)?;
         let rows = number("number of transactions actually processed: ").with_context(complaint)?;
@@ -242,7 +242,7 @@ impl Place<'_> {
         Ok(sample)
     }
 
-    /// Sends messages to all servers alike.
+    /// Sends messages to all servers in turn.
     async fn send(&self, servers: &[Server], connections: usize) -> anyhow::Result<Sample> {
         let measured = self.bench.plan.messages;
         let warm_up = measured.div_ceil(WARM_UP_PART);
@@ -261,7 +261,7 @@ impl Place<'_> {
         servers[0].wait_until_caught_up().await?;
         let (caught_up, seconds) = (self.server_cpu_us().await?, began.elapsed().as_secs_f64());
         let Answers { answered, per_second, p50_ms, p99_ms, .. } = answers;
-        ensure!(answers.other_than(200) + first.other_than(200) == 0, "not everything was answered 200: {answers:?}");
+        ensure!(answers.other_than(200) + first.other_than(200) == 0, "not every response was 200: {answers:?}");
         expect_stored(&servers[0], answered + first.answered).await?;
         let each = |after: Option<f64>| after.zip(server).map(|(after, before)| (after - before) / answered as f64);
         Ok(Sample {
@@ -279,7 +279,7 @@ impl Place<'_> {
         Ok(usage::of_postgres(backend, &database))
     }
 
-    /// Fills a database with the dataset by way of `postroom copy`, and asks every kind of read.
+    /// Fills a database with the dataset by `postroom copy`, and runs every kind of read.
     async fn reads(&mut self) -> anyhow::Result<(f64, Reads)> {
         let Bench { workplace, progress, plan, .. } = self.bench;
         let dataset = Dataset::prepare(workplace.datasets(), &self.bench.writer.inbox, progress)?;
@@ -288,7 +288,7 @@ impl Place<'_> {
         progress.step_of("copying the dataset", plan.rows);
         let from = store(&file_url(&dataset.path))?;
         let copied = copy(&from, &store(&url)?, false, |_, done, _| progress.reached(done)).await?;
-        ensure!(copied.tally.agrees(), "the dataset was not copied as it is");
+        ensure!(copied.tally.agrees(), "the dataset was not copied completely");
         progress.step("counting and indexing");
         let server = workplace.start_server_on(&url).await?;
         server.wait_until_caught_up().await?;

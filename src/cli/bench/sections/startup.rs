@@ -1,4 +1,4 @@
-//! From start to ready: on an empty database, on the dataset as the original service left it, and once more.
+//! From start to ready: on an empty database, on the dataset in the original service's form, and once more.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::cli::bench::data::Dataset;
 use crate::cli::bench::figure::Figure;
 use crate::cli::bench::place::Server;
 
-/// How often a quick start is repeated.
+/// Repetitions of a fast start.
 const STARTS: usize = 5;
 
 /// The figures.
@@ -19,19 +19,19 @@ const STARTS: usize = 5;
 pub struct Startup {
     /// Messages in the dataset.
     pub rows: u64,
-    /// How quickly the dataset was made; none if it was there.
+    /// The rate of creating the dataset; none if it existed.
     pub dataset_rows_per_second: Option<f64>,
     /// Bytes of the original's file per message.
     pub original_bytes: f64,
-    /// Bytes of all files per message, everything derived and the service stopped.
+    /// Bytes of all files per message, with all derived data, after a stop.
     pub upgraded_bytes: f64,
     /// On an empty database.
     pub empty_ready_ms: Figure,
     /// On the dataset, for the first time.
     pub first_ready_ms: f64,
-    /// The same, until everything derived has caught up.
+    /// The same, until all derived data have caught up.
     pub first_caught_up_ms: f64,
-    /// CPU of that.
+    /// CPU time for that.
     pub first_cpu_seconds: f64,
     /// On the dataset, after that.
     pub again_ready_ms: Figure,
@@ -66,7 +66,7 @@ pub async fn run(bench: &Bench, measured: bool) -> anyhow::Result<(Filled, Optio
         empty.push(started.ready_ms());
         started.stop()?;
         server.stop()?;
-        upgraded_bytes = folder_bytes(database.parent().expect("it lies in a folder"))?;
+        upgraded_bytes = folder_bytes(database.parent().expect("it is in a folder"))?;
         server = workplace.start_server(&database).await?;
         again.push(server.ready_ms());
     }
