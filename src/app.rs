@@ -10,10 +10,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::config::{Config, ConfigError};
 use crate::http::answer::{ANSWERS_BYTES_MAX, AnswerRoom, SINGLE_READS_MAX};
-use crate::http::doors::Doors;
 use crate::http::rate::Rates;
 use crate::http::receive::LARGE_READS_MAX;
-use crate::http::{AppState, Face, Quarantine, ROUTES, Stage, connection};
+use crate::http::sources::Sources;
+use crate::http::{AppState, ListenerRole, Quarantine, ROUTES, Stage, connection};
 use crate::runtime::{log, process};
 use crate::store::{Observer, Store};
 use crate::telemetry::Metrics;
@@ -61,7 +61,7 @@ impl App {
         let read_address = reading.as_ref().map(TcpListener::local_addr).transpose()?;
         tell_configuration(&config, store.durability(), (listener.local_addr()?, read_address), started);
         let state = AppState {
-            doors: Doors::new(config.sources),
+            sources: Sources::new(config.sources),
             rates: Rates::new(&config.access),
             quarantine: Quarantine::new(config.quarantine),
             access: RwLock::new(Arc::new(config.access)),
@@ -93,10 +93,10 @@ impl App {
     pub async fn run_until(self, shutdown: impl Future<Output = Stop>) -> anyhow::Result<()> {
         let Self { state, listener, reading } = self;
         let serve = |listener, face| connection::serve(Arc::clone(&state), listener, face, state.stop.subscribe());
-        let doors = serve(listener, Face::Doors);
-        let reads = reading.map(|listener| serve(listener, Face::Reading));
+        let sources = serve(listener, ListenerRole::Sources);
+        let reads = reading.map(|listener| serve(listener, ListenerRole::Reading));
         let both = async {
-            tokio::join!(doors, async {
+            tokio::join!(sources, async {
                 if let Some(reads) = reads {
                     reads.await
                 }
@@ -134,21 +134,24 @@ impl App {
 pub struct Reloader(Weak<AppState>);
 
 impl Reloader {
-    /// Takes over the doors, with their secrets and options, and who may read; or else, if the settings cannot be used,
+    /// Takes over the sources, with their secrets and options, and who may read; or else, if the settings cannot be used,
     /// nothing of them.
     pub fn reload(&self, read: Result<Config, ConfigError>) {
         let Some(state) = self.0.upgrade() else { return };
         let Config { sources, access, cautions: settings, .. } = match read {
             Ok(config) => config,
             Err(error) => {
-                return log::error("the settings were not reloaded; the previous ones stay in use").cause(&error).emit();
+                return log::error("the settings were not reloaded; the previous ones stay in use")
+                    .cause(&error)
+                    .emit();
             }
         };
-        let (doors, open) = (sources.len(), access.tokens.leave_reading_open());
-        let cautions: Vec<_> = sources.iter().filter_map(|door| Some((door.name.clone(), door.caution()?))).collect();
+        let (source_count, open) = (sources.len(), access.tokens.leave_reading_open());
+        let cautions: Vec<_> =
+            sources.iter().filter_map(|source| Some((source.name.clone(), source.caution()?))).collect();
         let exchanged = state.reload(sources, access);
         log::info("reloaded the settings")
-            .value("doors", doors)
+            .value("sources", source_count)
             .text_if("added", list(&exchanged.added).as_deref())
             .text_if("removed", list(&exchanged.removed).as_deref())
             .text("reading", reading(open))

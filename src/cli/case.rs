@@ -88,13 +88,13 @@ impl Case<'_> {
                 let Ok(mut other) = form.read(&key.label, &secret) else { continue };
                 other.id = key.id.clone();
                 let keys = vec![other];
-                let door = Source {
+                let source = Source {
                     name: self.source.name.clone(),
                     scheme: self.source.scheme,
                     keys,
                     options: self.source.options.clone(),
                 };
-                if self.ask(&door, &self.body, &self.target, self.now).is_ok() {
+                if self.ask(&source, &self.body, &self.target, self.now).is_ok() {
                     return Some(format!("the signature matches the secret of {} {how}", key.label));
                 }
             }
@@ -117,10 +117,10 @@ impl Case<'_> {
             (base, slash, "with, or without, a slash at its end"),
         ];
         for (base_url, target, how) in tries {
-            let mut door = Source::new(&self.source.name, self.source.scheme, self.source.keys.clone());
-            door.options = self.source.options.clone();
-            door.options.base_url = Some(base_url);
-            if self.ask(&door, &self.body, &target, self.now).is_ok() {
+            let mut source = Source::new(&self.source.name, self.source.scheme, self.source.keys.clone());
+            source.options = self.source.options.clone();
+            source.options.base_url = Some(base_url);
+            if self.ask(&source, &self.body, &target, self.now).is_ok() {
                 return Some(format!("the signature matches the URL {how}"));
             }
         }

@@ -35,7 +35,7 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
         say!("caution        {caution}")?;
     }
     for source in &config.sources {
-        tell_door(source, config.server.public_base_url.as_deref())?;
+        tell_source(source, config.server.public_base_url.as_deref())?;
     }
     let path = match &config.store.database {
         Database::Sqlite { path } => path,
@@ -64,8 +64,8 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: Arguments) -> anyho
     for finding in &audit.findings {
         say!("problem        {finding}")?;
     }
-    if !audit.leftovers.is_empty() {
-        say!("orphans        {}; `postroom reindex` removes them", audit.leftovers)?;
+    if !audit.orphans.is_empty() {
+        say!("orphans        {}; `postroom reindex` removes them", audit.orphans)?;
     }
     if arguments.data && audit.findings.is_empty() {
         say!("data           integrity ok")?;
@@ -123,8 +123,8 @@ fn check_postgres(server: &PostgresConfig, thorough: bool) -> anyhow::Result<Exi
     for finding in &audit.findings {
         say!("problem        {finding}")?;
     }
-    if !audit.leftovers.is_empty() {
-        say!("orphans        {}; `postroom reindex` removes them", audit.leftovers)?;
+    if !audit.orphans.is_empty() {
+        say!("orphans        {}; `postroom reindex` removes them", audit.orphans)?;
     }
     if thorough && audit.findings.is_empty() {
         say!("data           counters and search index agree with a recount")?;
@@ -133,7 +133,7 @@ fn check_postgres(server: &PostgresConfig, thorough: bool) -> anyhow::Result<Exi
 }
 
 /// The values for the provider's dashboard, and the requirements on a request. Never a secret itself.
-fn tell_door(source: &Source, base_url: Option<&str>) -> anyhow::Result<()> {
+fn tell_source(source: &Source, base_url: Option<&str>) -> anyhow::Result<()> {
     let path = match source.name == original::SCHEME.kind {
         true => WEBHOOK.to_owned(),
         false => path_of_source(&source.name),

@@ -13,7 +13,7 @@ use crate::config::{Config, Inputs};
 use crate::store::Database;
 use crate::store::postgres;
 use crate::store::postgres::config::PostgresConfig;
-use crate::store::sqlite::{Rebuilding, keep_damaged_log, rebuild, remove_leftovers};
+use crate::store::sqlite::{Rebuilding, keep_damaged_log, rebuild, remove_orphans};
 
 /// Interval of progress lines without a terminal.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
@@ -53,13 +53,13 @@ pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> 
     if let Some(finding) = keep_damaged_log(path).with_context(|| format!("database {}", path.display()))? {
         tell!("{finding}");
     }
-    let leftovers = remove_leftovers(path, &config.store).with_context(|| format!("database {}", path.display()))?;
+    let orphans = remove_orphans(path, &config.store).with_context(|| format!("database {}", path.display()))?;
     let (messages, built) =
         rebuild(path, &config.store, tell).with_context(|| format!("database {}", path.display()))?;
     bar.finish_and_clear();
     say!("rebuilt for {messages} messages in {:.3} s", started.elapsed().as_secs_f64())?;
-    if !leftovers.is_empty() {
-        say!("removed {leftovers}")?;
+    if !orphans.is_empty() {
+        say!("removed {orphans}")?;
     }
     if !built {
         say!("the running service rebuilds the index next to the database now")?;
@@ -80,12 +80,12 @@ fn rebuild_postgres(server: &PostgresConfig) -> anyhow::Result<ExitCode> {
             tell!("counting and indexing: {rows} rows, {} s", started.elapsed().as_secs());
         }
     };
-    let (messages, leftovers) =
+    let (messages, orphans) =
         postgres::rebuild(server, tell).with_context(|| format!("database {}", server.place()))?;
     bar.finish_and_clear();
     say!("rebuilt for {messages} messages in {:.3} s", started.elapsed().as_secs_f64())?;
-    if !leftovers.is_empty() {
-        say!("removed {leftovers}")?;
+    if !orphans.is_empty() {
+        say!("removed {orphans}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -48,7 +48,7 @@ const SAMPLES: &[Sample] = samples! {
 /// The options of the command.
 pub struct Wanted<'a> {
     /// The source's name; also the provider's, unless a file names another.
-    pub door: &'a str,
+    pub source: &'a str,
     /// The sample's name, or a file.
     pub body: Option<PathBuf>,
     /// Where to post; the source's path is appended if the URL has none.
@@ -61,7 +61,7 @@ pub struct Wanted<'a> {
 
 /// Signs and posts the sample, and prints the response.
 pub fn send(wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
-    let (mut source, config) = source_named(BTreeMap::new(), wanted.config, wanted.door)?;
+    let (mut source, config) = source_named(BTreeMap::new(), wanted.config, wanted.source)?;
     let kind = source.scheme.kind;
     if let Some(path) = wanted.private_key {
         source.keys.insert(0, private_key(path)?);

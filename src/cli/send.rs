@@ -48,16 +48,16 @@ const TELL_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Arguments {
     /// The file, one JSON message per line (.gz, .zst too); - is standard input. With --as: one body, or the name of a
     /// sample
-    #[arg(required_unless_present = "door")]
+    #[arg(required_unless_present = "source")]
     file: Option<PathBuf>,
     /// Where to post; by default http://127.0.0.1, the PORT of the settings, and the source's path
     #[arg(long)]
     url: Option<String>,
     /// Post one body with this provider's signature, to its source: whatsapp, twilio, … (or a source's name)
-    #[arg(long = "as", value_name = "DOOR")]
-    door: Option<String>,
+    #[arg(long = "as", value_name = "SOURCE")]
+    source: Option<String>,
     /// With --as: sign with the Ed25519 private key in this file (base64), for sources with a public key only
-    #[arg(long, value_name = "FILE", requires = "door")]
+    #[arg(long, value_name = "FILE", requires = "source")]
     private_key: Option<PathBuf>,
     /// A TOML file with settings, for --as (also POSTROOM_CONFIG)
     #[arg(long, value_name = "FILE")]
@@ -105,9 +105,9 @@ struct Courier {
 
 /// Posts everything and prints a summary.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    if let Some(door) = &arguments.door {
+    if let Some(source) = &arguments.source {
         return sample::send(Wanted {
-            door,
+            source,
             body: arguments.file.clone(),
             url: arguments.url.as_deref(),
             private_key: arguments.private_key.as_deref(),

@@ -157,7 +157,7 @@ pub(super) fn load(inputs: &Inputs) -> Result<AccessConfig, ConfigError> {
         metrics_public,
         cors_origins: cors_origins(inputs.value("POSTROOM_SERVER_CORS_ORIGINS")?)?,
         reads_per_minute: inputs.number("POSTROOM_SERVER_READS_PER_MINUTE", 0, 1 << 30)? as u32,
-        posts_per_second: inputs.number("POSTROOM_DOORS_POSTS_PER_SECOND", 0, 1 << 30)? as u32,
+        posts_per_second: inputs.number("POSTROOM_SOURCES_POSTS_PER_SECOND", 0, 1 << 30)? as u32,
     })
 }
 
@@ -170,7 +170,7 @@ fn cors_origins(given: Given) -> Result<Vec<String>, ConfigError> {
             Ok(origin) => origins.push(origin),
             Err(why) => {
                 let problem = format!("contains '{written}', which no browser sends: it {why}");
-                return Err(ConfigError::Setting { said_by: given.said_by, problem });
+                return Err(ConfigError::Setting { origin: given.origin, problem });
             }
         }
     }

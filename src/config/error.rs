@@ -8,10 +8,10 @@ use super::given::Given;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// An invalid value.
-    #[error("{said_by} {problem}")]
+    #[error("{origin} {problem}")]
     Setting {
         /// The flag, variable or key of the file.
-        said_by: String,
+        origin: String,
         /// The problem, and a valid form.
         problem: String,
     },
@@ -29,9 +29,9 @@ pub enum ConfigError {
 }
 
 pub(super) fn complaint(given: Given, problem: impl FnOnce(&str) -> String) -> ConfigError {
-    ConfigError::Setting { problem: problem(&given.value), said_by: given.said_by }
+    ConfigError::Setting { problem: problem(&given.value), origin: given.origin }
 }
 
 pub(super) fn complaint_about(place: &str, problem: &str) -> ConfigError {
-    ConfigError::Setting { said_by: place.to_owned(), problem: problem.to_owned() }
+    ConfigError::Setting { origin: place.to_owned(), problem: problem.to_owned() }
 }

@@ -3,5 +3,5 @@
 /// A value and its origin, so that an error can name the right place.
 pub(super) struct Given {
     pub value: String,
-    pub said_by: String,
+    pub origin: String,
 }

@@ -60,17 +60,17 @@ impl Inputs {
     pub(super) fn value(&self, name: &str) -> Result<Given, ConfigError> {
         let setting = find(name).expect("only settings of the table are read");
         if let Some(value) = self.flags.get(name) {
-            return Ok(Given { value: value.clone(), said_by: format!("--{}", setting.flag()) });
+            return Ok(Given { value: value.clone(), origin: format!("--{}", setting.flag()) });
         }
         if let Some(bytes) = self.environment_or_its_file(name)?.filter(|bytes| !bytes.is_empty()) {
             let value = String::from_utf8(bytes)
-                .map_err(|_| ConfigError::Setting { said_by: name.to_owned(), problem: "is not UTF-8".to_owned() })?;
-            return Ok(Given { value, said_by: name.to_owned() });
+                .map_err(|_| ConfigError::Setting { origin: name.to_owned(), problem: "is not UTF-8".to_owned() })?;
+            return Ok(Given { value, origin: name.to_owned() });
         }
         if let Some(value) = self.file.get(name) {
-            return Ok(Given { value: value.clone(), said_by: self.setting_place(setting) });
+            return Ok(Given { value: value.clone(), origin: self.setting_place(setting) });
         }
-        Ok(Given { value: setting.default.to_owned(), said_by: name.to_owned() })
+        Ok(Given { value: setting.default.to_owned(), origin: name.to_owned() })
     }
 
     /// The port that `serve` would bind with the same inputs.
@@ -86,8 +86,7 @@ impl Inputs {
     /// An address or a name to listen on.
     pub(super) fn host_to_bind(&self, name: &str) -> Result<String, ConfigError> {
         let given = self.value(name)?;
-        let problem =
-            |why| ConfigError::Setting { problem: format!("'{}' {why}", given.value), said_by: given.said_by };
+        let problem = |why| ConfigError::Setting { problem: format!("'{}' {why}", given.value), origin: given.origin };
         host::to_bind(&given.value).map_err(problem)
     }
 
@@ -96,14 +95,14 @@ impl Inputs {
         let given = self.value(name)?;
         let number = given.value.trim().parse().ok().filter(|number| (least..=most).contains(number));
         number.ok_or_else(|| ConfigError::Setting {
-            said_by: given.said_by,
+            origin: given.origin,
             problem: format!("must be a whole number from {least} to {most}, not '{}'", given.value),
         })
     }
 
     /// Records that a setting is valid, but probably a mistake.
-    pub(super) fn caution(&self, said_by: &str, words: &str) {
-        let caution = format!("{said_by} {words}");
+    pub(super) fn caution(&self, origin: &str, words: &str) {
+        let caution = format!("{origin} {words}");
         let mut cautions = self.cautions.borrow_mut();
         if !cautions.contains(&caution) {
             cautions.push(caution);
@@ -116,10 +115,10 @@ impl Inputs {
     }
 
     /// The secret with these bytes; none if there are none. Suspicious bytes are recorded.
-    fn secret_of(&self, bytes: Vec<u8>, said_by: &str) -> Option<Secret> {
+    fn secret_of(&self, bytes: Vec<u8>, origin: &str) -> Option<Secret> {
         let secret = Secret::new(bytes)?;
         if let Some(doubt) = secret.doubt() {
-            self.caution(said_by, doubt);
+            self.caution(origin, doubt);
         }
         Some(secret)
     }
@@ -127,19 +126,19 @@ impl Inputs {
     /// A list of secrets, separated by commas; none if it was not given at all. An empty
     /// element is an error.
     pub(super) fn secrets(&self, name: &str) -> Result<Vec<Secret>, ConfigError> {
-        let Some((bytes, said_by)) = self.secret_bytes(name)? else { return Ok(Vec::new()) };
-        let secrets = bytes.split(|byte| *byte == b',').map(|one| self.secret_of(one.trim_ascii().to_vec(), &said_by));
+        let Some((bytes, origin)) = self.secret_bytes(name)? else { return Ok(Vec::new()) };
+        let secrets = bytes.split(|byte| *byte == b',').map(|one| self.secret_of(one.trim_ascii().to_vec(), &origin));
         let problem =
-            || ConfigError::Setting { said_by: said_by.clone(), problem: "must not contain an empty token".to_owned() };
+            || ConfigError::Setting { origin: origin.clone(), problem: "must not contain an empty token".to_owned() };
         secrets.collect::<Option<_>>().ok_or_else(problem)
     }
 
     /// `None` if a secret was not given at all. An empty one is an error: everybody knows it.
     pub(super) fn secret(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
-        let Some((bytes, said_by)) = self.secret_bytes(name)? else { return Ok(None) };
-        match self.secret_of(bytes, &said_by) {
+        let Some((bytes, origin)) = self.secret_bytes(name)? else { return Ok(None) };
+        match self.secret_of(bytes, &origin) {
             Some(secret) => Ok(Some(secret)),
-            None => Err(ConfigError::Setting { said_by, problem: "must not be empty".to_owned() }),
+            None => Err(ConfigError::Setting { origin, problem: "must not be empty".to_owned() }),
         }
     }
 
@@ -149,8 +148,8 @@ impl Inputs {
         Ok(match (self.environment_or_its_file(name)?, self.file.get(name)) {
             (Some(bytes), _) => Some((bytes, name.to_owned())),
             (None, Some(path)) => {
-                let said_by = self.setting_place(setting);
-                Some((read_secret_file(path, &said_by)?, said_by))
+                let origin = self.setting_place(setting);
+                Some((read_secret_file(path, &origin)?, origin))
             }
             (None, None) => None,
         })
@@ -163,7 +162,7 @@ impl Inputs {
         let path = self.environment.get(&file_variable).filter(|path| !path.is_empty());
         match (value, path) {
             (Some(_), Some(_)) => Err(ConfigError::Setting {
-                said_by: file_variable,
+                origin: file_variable,
                 problem: format!("is set, and {name} too; keep one of them"),
             }),
             (Some(value), None) => Ok(Some(value.clone().into_vec())),
@@ -202,9 +201,9 @@ impl Inputs {
     }
 
     /// The secret in a file.
-    pub(super) fn file_secret(&self, path: &str, said_by: &str) -> Result<Secret, ConfigError> {
-        let bytes = read_secret_file(path, said_by)?;
-        self.secret_of(bytes, said_by).ok_or_else(|| complaint_about(said_by, "names an empty file"))
+    pub(super) fn file_secret(&self, path: &str, origin: &str) -> Result<Secret, ConfigError> {
+        let bytes = read_secret_file(path, origin)?;
+        self.secret_of(bytes, origin).ok_or_else(|| complaint_about(origin, "names an empty file"))
     }
 
     /// The sources of the file, by name.
@@ -223,8 +222,8 @@ impl Inputs {
 }
 
 /// The bytes of a file that holds a secret.
-fn read_secret_file(path: &str, said_by: &str) -> Result<Vec<u8>, ConfigError> {
-    secret_file::read_secret_file(path).map_err(|problem| complaint_about(said_by, &problem))
+fn read_secret_file(path: &str, origin: &str) -> Result<Vec<u8>, ConfigError> {
+    secret_file::read_secret_file(path).map_err(|problem| complaint_about(origin, &problem))
 }
 
 /// A misspelt variable must not be ignored silently. Ignored are only names outside our sections, and those that
@@ -234,7 +233,7 @@ fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(
         let sections = [
             "POSTROOM_SERVER_",
             "POSTROOM_API_",
-            "POSTROOM_DOORS_",
+            "POSTROOM_SOURCES_",
             "POSTROOM_QUARANTINE_",
             "POSTROOM_STORE_",
             "POSTROOM_METRICS_",
@@ -256,7 +255,7 @@ type FileContent = (BTreeMap<&'static str, String>, BTreeMap<String, toml::Table
 /// Reads a configuration file.
 fn read_file(path: &Path) -> Result<FileContent, ConfigError> {
     let file_name = path.display().to_string();
-    let complain = |problem: String| ConfigError::Setting { said_by: file_name.clone(), problem };
+    let complain = |problem: String| ConfigError::Setting { origin: file_name.clone(), problem };
     let text = std::fs::read_to_string(path).map_err(|error| complain(format!("cannot be read: {error}")))?;
     let document: toml::Table =
         text.parse().map_err(|error: toml::de::Error| complain(format!("is not TOML: {}", error.message())))?;

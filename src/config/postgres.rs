@@ -7,10 +7,10 @@ use crate::store::postgres::config::{PASSWORD, PostgresConfig, RotatedFiles, Syn
 use crate::store::postgres::url::{ConnectionUrl, password_of_file};
 
 /// Validates a URL of one of the two schemes. `problem` never contains more of it than the name of a parameter.
-pub(super) fn load(url: &str, said_by: &str, inputs: &Inputs) -> Result<PostgresConfig, ConfigError> {
-    let complain = |problem: String| ConfigError::Setting { said_by: said_by.to_owned(), problem };
+pub(super) fn load(url: &str, origin: &str, inputs: &Inputs) -> Result<PostgresConfig, ConfigError> {
+    let complain = |problem: String| ConfigError::Setting { origin: origin.to_owned(), problem };
     let ConnectionUrl { mut connection, trust, other_way, passfile } = ConnectionUrl::parse(url).map_err(complain)?;
-    let mut rotated = RotatedFiles { url: inputs.file_of_value(said_by), ..RotatedFiles::default() };
+    let mut rotated = RotatedFiles { url: inputs.file_of_value(origin), ..RotatedFiles::default() };
     if let Some(password) = inputs.secret(PASSWORD)? {
         connection.password(password.expose());
         rotated.password = inputs.file_of_secret(PASSWORD);

@@ -37,7 +37,7 @@ pub struct ServerConfig {
     /// How long a stop waits for requests in progress.
     pub grace: Duration,
     /// Maximum bytes of a body at provider sources.
-    pub door_body_bytes_max: usize,
+    pub source_body_bytes_max: usize,
     /// Public URL under which providers reach us: scheme, host, optional path.
     pub public_base_url: Option<String>,
     /// Proxies that are trusted for scheme and host, if no base URL is set.
@@ -64,7 +64,7 @@ pub(super) fn load(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
         connections_max: count("POSTROOM_SERVER_CONNECTIONS_MAX", 1, 1 << 20)?,
         drain: seconds("POSTROOM_SERVER_DRAIN_SECONDS", 0)?,
         grace: seconds("POSTROOM_SERVER_GRACE_SECONDS", 0)?,
-        door_body_bytes_max: count("POSTROOM_DOORS_BODY_BYTES_MAX", 1, 1 << 30)?,
+        source_body_bytes_max: count("POSTROOM_SOURCES_BODY_BYTES_MAX", 1, 1 << 30)?,
         public_base_url: public_base_url(inputs.value("PUBLIC_BASE_URL")?)?,
         trusted_proxies: trusted_proxies(inputs)?,
     })
@@ -93,7 +93,7 @@ fn trusted_proxies(inputs: &Inputs) -> Result<Vec<Network>, ConfigError> {
     match parts.map(Network::parse).collect::<Option<Vec<_>>>() {
         Some(networks) => {
             if networks.iter().any(Network::is_everyone) {
-                inputs.caution(&given.said_by, TRUSTS_EVERYONE);
+                inputs.caution(&given.origin, TRUSTS_EVERYONE);
             }
             Ok(networks)
         }

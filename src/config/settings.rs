@@ -172,14 +172,14 @@ pub const SETTINGS: &[Setting] = &[
         "Addresses or networks, comma-separated, whose X-Forwarded-Proto and -Host are trusted; none by default",
     ),
     setting(
-        "POSTROOM_DOORS_BODY_BYTES_MAX",
-        ("doors", "body_bytes_max"),
+        "POSTROOM_SOURCES_BODY_BYTES_MAX",
+        ("sources", "body_bytes_max"),
         "4194304",
         "Maximum bytes of a request body at provider sources (/webhook/{name}); more is 413",
     ),
     setting(
-        "POSTROOM_DOORS_POSTS_PER_SECOND",
-        ("doors", "posts_per_second"),
+        "POSTROOM_SOURCES_POSTS_PER_SECOND",
+        ("sources", "posts_per_second"),
         "0",
         "Maximum verified requests per second at each source; more are 429. 0: no limit",
     ),

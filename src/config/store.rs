@@ -9,7 +9,7 @@ use crate::store::{Database, StoreConfig};
 
 /// The store at `url`, with the limits of the inputs. `flag` is the origin of the URL.
 pub fn store_of(inputs: &Inputs, url: &str, flag: &str) -> Result<StoreConfig, ConfigError> {
-    load(inputs, Given { value: url.to_owned(), said_by: flag.to_owned() })
+    load(inputs, Given { value: url.to_owned(), origin: flag.to_owned() })
 }
 
 /// Reads all of it.
@@ -30,7 +30,7 @@ pub(super) fn load(inputs: &Inputs, url: Given) -> Result<StoreConfig, ConfigErr
 /// `sqlite:///` and a path, taken literally (no URL decoding), or the URL of a PostgreSQL server.
 fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
     if ["postgres://", "postgresql://"].iter().any(|scheme| given.value.starts_with(scheme)) {
-        return postgres::load(&given.value, &given.said_by, inputs).map(|config| Database::Postgres(config.into()));
+        return postgres::load(&given.value, &given.origin, inputs).map(|config| Database::Postgres(config.into()));
     }
     // A URL may hold a password, so complaints show no more of it than the scheme.
     let problem = match given.value.strip_prefix("sqlite:///") {
@@ -55,7 +55,7 @@ fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
             }
         },
     };
-    Err(ConfigError::Setting { said_by: given.said_by, problem })
+    Err(ConfigError::Setting { origin: given.origin, problem })
 }
 
 /// What a path holds that is hardly meant as a part of it. The original service takes it as one, so there may be such

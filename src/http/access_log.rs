@@ -19,7 +19,7 @@ const STATUS_UNANSWERED: u16 = 499;
 
 /// The access log record of a request, written when it ends, in any way.
 #[derive(Debug)]
-pub struct Record<'a> {
+pub struct AccessLog<'a> {
     app: &'a AppState,
     head: &'a Parts,
     request_id: &'a str,
@@ -31,18 +31,18 @@ pub struct Record<'a> {
     answered: bool,
     /// The message, if known.
     pub message_id: Option<MessageId>,
-    /// What became of a request to the original door.
+    /// What became of a request to the original source.
     pub result: Option<WebhookResult>,
     /// The copy differed from the first; the first was kept.
     pub conflict: bool,
     /// The counts of a request at a provider source.
-    pub filed: Option<Filed>,
+    pub filed: Option<IngestSummary>,
 }
 
 /// The counts of everything in a request at a provider source.
 #[derive(Debug)]
-pub struct Filed {
-    /// The door.
+pub struct IngestSummary {
+    /// The source.
     pub source: String,
     /// Messages in it.
     pub messages: usize,
@@ -65,7 +65,7 @@ fn refused_result(error: Option<&ApiError>) -> Option<WebhookResult> {
     }
 }
 
-impl<'a> Record<'a> {
+impl<'a> AccessLog<'a> {
     /// Of a request that begins now.
     pub fn new(app: &'a AppState, head: &'a Parts, request_id: &'a str, found: Option<&Found<'_>>) -> Self {
         Self {
@@ -136,7 +136,7 @@ impl<'a> Record<'a> {
     }
 }
 
-impl Drop for Record<'_> {
+impl Drop for AccessLog<'_> {
     /// The client went away, or a stop ran out of patience, before there was an answer. What it brought may be stored
     /// all the same; it will ask again, and hear that it is.
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! The body of a request: read whole within its limits or, if it is unused, read to its end so that the connection can
+//! The body of a request: read whole with_deadline its limits or, if it is unused, read to its end so that the connection can
 //! be kept.
 
 use std::pin::{Pin, pin};
@@ -11,8 +11,8 @@ use tokio::sync::SemaphorePermit;
 
 use super::AppState;
 use super::error::ApiError;
-use super::exchange::within;
-use super::pulse::Pulse;
+use super::exchange::with_deadline;
+use super::watchdog::Watchdog;
 
 /// A body of this size is read without a permit: it is in the connection's buffer anyway. An unused body is
 /// read up to this size, too, before the connection is closed instead.
@@ -22,7 +22,7 @@ const SMALL_BODY_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub struct RequestBody<'a> {
     incoming: Incoming,
-    pulse: &'a Pulse,
+    watchdog: &'a Watchdog,
     /// The client sends its body only after `100 Continue`.
     is_held_back: bool,
     read: usize,
@@ -33,9 +33,9 @@ pub struct RequestBody<'a> {
 
 impl<'a> RequestBody<'a> {
     /// An unread body. `is_held_back` if the client waits for `100 Continue`.
-    pub fn new(incoming: Incoming, pulse: &'a Pulse, is_held_back: bool) -> Self {
+    pub fn new(incoming: Incoming, watchdog: &'a Watchdog, is_held_back: bool) -> Self {
         let ended = incoming.is_end_stream();
-        Self { incoming, pulse, is_held_back, read: 0, ended, broken: false }
+        Self { incoming, watchdog, is_held_back, read: 0, ended, broken: false }
     }
 
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, ApiError>>> {
@@ -66,18 +66,18 @@ impl<'a> RequestBody<'a> {
         let next = std::future::poll_fn(|context| match self.poll_data(context) {
             Poll::Pending => {
                 waited = true;
-                if self.pulse.body_awaited() { Poll::Ready(Some(Err(ApiError::GaveWay))) } else { Poll::Pending }
+                if self.watchdog.body_awaited() { Poll::Ready(Some(Err(ApiError::GaveWay))) } else { Poll::Pending }
             }
             ready => ready,
         });
         let next = next.await;
         if waited && !matches!(next, Some(Err(ApiError::GaveWay))) {
-            self.pulse.body_came();
+            self.watchdog.body_came();
         }
         next
     }
 
-    /// Reads a whole body within the limits of length, time and memory. A declared length over the limit is refused
+    /// Reads a whole body with_deadline the limits of length, time and memory. A declared length over the limit is refused
     /// before anything is read; a stream is cut at the limit. The permit returns the memory of large bodies
     /// when it is dropped.
     pub async fn read_whole<'app>(
@@ -112,7 +112,7 @@ impl<'a> RequestBody<'a> {
             let whole = if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() };
             Ok((whole, room))
         });
-        within(read, deadline, || ApiError::BodyTooSlow).await
+        with_deadline(read, deadline, || ApiError::BodyTooSlow).await
     }
 
     /// Reads and discards the rest of a small body before a response that does not need it. Returns whether the body
@@ -129,15 +129,15 @@ impl<'a> RequestBody<'a> {
         if self.broken || self.is_held_back || !is_small(self) {
             return false;
         }
-        let deadline = self.pulse.discard_began();
+        let deadline = self.watchdog.discard_began();
         std::future::poll_fn(|context| {
             loop {
                 match self.poll_data(context) {
                     Poll::Ready(None) => return Poll::Ready(true),
                     Poll::Ready(Some(Ok(_))) if is_small(self) => {}
                     Poll::Ready(Some(_)) => return Poll::Ready(false),
-                    // The connection's watchdog wakes this at the deadline (see `Pulse::next_check`).
-                    Poll::Pending if Instant::now() >= deadline || self.pulse.body_awaited() => {
+                    // The connection's watchdog wakes this at the deadline (see `Watchdog::next_check`).
+                    Poll::Pending if Instant::now() >= deadline || self.watchdog.body_awaited() => {
                         return Poll::Ready(false);
                     }
                     Poll::Pending => return Poll::Pending,

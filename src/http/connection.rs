@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 
 use super::exchange::{refuse_unparsable, respond};
 use super::places::{Place, Places};
-use super::pulse::{Phase, Pulse};
-use super::{AppState, Face, Stage};
+use super::watchdog::{Phase, Watchdog};
+use super::{AppState, ListenerRole, Stage};
 use crate::runtime::log;
 use crate::runtime::process::give_back_memory;
 use crate::telemetry::metrics::Refusal;
@@ -35,7 +35,7 @@ const CROWD_CONNECTIONS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts and serves until the service stops, then waits for requests in progress, at most `grace`.
-pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: Face, mut stop: watch::Receiver<Stage>) {
+pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: ListenerRole, mut stop: watch::Receiver<Stage>) {
     let signal = stop.clone();
     let places = Places::new(app.limits.connections_max);
     let mut connections = JoinSet::new();
@@ -65,7 +65,7 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: Face, mut st
             }
         };
         let (app, signal) = (Arc::clone(&app), signal.clone());
-        connections.spawn(async move { attend(&app, stream, (face, peer), place, signal).await });
+        connections.spawn(async move { serve_connection(&app, stream, (face, peer), place, signal).await });
         crowd.is_now(connections.len());
     }
     drop(listener);
@@ -96,61 +96,62 @@ impl Crowd {
 }
 
 /// Serves one connection to its end.
-async fn attend(
+async fn serve_connection(
     app: &AppState,
     stream: TcpStream,
-    peer: (Face, IpAddr),
+    peer: (ListenerRole, IpAddr),
     place: Place,
     mut stop: watch::Receiver<Stage>,
 ) {
     let _counted = app.metrics.connection_opened();
     // Answers are small and whole: nothing is won by waiting for more.
     let _ = stream.set_nodelay(true);
-    let pulse = place.pulse.as_ref();
-    pulse.served_by(std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await);
+    let watchdog = place.watchdog.as_ref();
+    watchdog.served_by(std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await);
     let service = service_fn(|request| async {
-        let fault = pulse.request_began();
-        let mut answer = respond(app, peer, fault, pulse, request).await;
+        let fault = watchdog.request_began();
+        let mut answer = respond(app, peer, fault, watchdog, request).await;
         // While the service drains, clients and proxies take their next requests elsewhere.
         if app.is_leaving() || place.is_wanted() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        pulse.answer_ready(answer.headers().contains_key(CONNECTION));
+        watchdog.answer_ready(answer.headers().contains_key(CONNECTION));
         Ok::<_, Infallible>(answer)
     });
-    let io = TokioIo::new(Watched { stream, app, pulse, instead: None, discarded: 0 });
+    let io = TokioIo::new(Watched { stream, app, watchdog, instead: None, discarded: 0 });
     let mut connection = pin!(within_limits(app).serve_connection(io, service));
     let mut stopping = false;
     let mut stopped = pin!(stop.wait_for(|stage| *stage == Stage::Stopping));
-    let attention = || std::future::poll_fn(|_| if pulse.takes_attention() { Poll::Ready(()) } else { Poll::Pending });
-    let mut check = pin!(tokio::time::sleep(pulse.next_check(&app.limits, false)));
+    let attention =
+        || std::future::poll_fn(|_| if watchdog.takes_attention() { Poll::Ready(()) } else { Poll::Pending });
+    let mut check = pin!(tokio::time::sleep(watchdog.next_check(&app.limits, false)));
     loop {
         tokio::select! {
             biased;
             // What hyper could not read it has answered (see `Watched`); clients that went away are not worth a word.
             _ = connection.as_mut() => return,
             () = attention() => {
-                if let Some(phase) = pulse.leaves() {
+                if let Some(phase) = watchdog.leaves() {
                     if phase == Phase::Head {
                         app.metrics.refused(Refusal::ConnectionGaveWay);
                     }
                     return;
                 }
-                check.as_mut().reset(tokio::time::Instant::now() + pulse.next_check(&app.limits, stopping));
+                check.as_mut().reset(tokio::time::Instant::now() + watchdog.next_check(&app.limits, stopping));
             }
             () = check.as_mut() => {
-                if let Some(phase) = pulse.overdue(&app.limits, stopping) {
+                if let Some(phase) = watchdog.overdue(&app.limits, stopping) {
                     if phase == Phase::Head {
                         app.metrics.refused(Refusal::HeadersTooSlow);
                     }
                     return;
                 }
-                check.as_mut().reset(tokio::time::Instant::now() + pulse.next_check(&app.limits, stopping));
+                check.as_mut().reset(tokio::time::Instant::now() + watchdog.next_check(&app.limits, stopping));
             }
             _ = stopped.as_mut(), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
-                check.as_mut().reset(tokio::time::Instant::now() + pulse.next_check(&app.limits, stopping));
+                check.as_mut().reset(tokio::time::Instant::now() + watchdog.next_check(&app.limits, stopping));
             }
         }
     }
@@ -170,7 +171,7 @@ fn within_limits(app: &AppState) -> http1::Builder {
 struct Watched<'a> {
     stream: TcpStream,
     app: &'a AppState,
-    pulse: &'a Pulse,
+    watchdog: &'a Watchdog,
     /// Our response in place of one by hyper, and how many of its bytes were written.
     instead: Option<(Vec<u8>, usize)>,
     /// Bytes discarded after an early response.
@@ -194,7 +195,7 @@ impl AsyncRead for Watched<'_> {
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let came = &buffer.filled()[before..];
         if !came.is_empty() {
-            self.pulse.received(came);
+            self.watchdog.received(came);
         }
         Poll::Ready(Ok(()))
     }
@@ -210,14 +211,14 @@ impl AsyncWrite for Watched<'_> {
         }
         let Some((words, out)) = &mut this.instead else {
             let written = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
-            this.pulse.sent();
+            this.watchdog.sent();
             return Poll::Ready(Ok(written));
         };
         while *out < words.len() {
             *out += ready!(Pin::new(&mut this.stream).poll_write(context, &words[*out..]))?;
         }
         this.instead = None;
-        this.pulse.answer_ready(true);
+        this.watchdog.answer_ready(true);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -227,7 +228,7 @@ impl AsyncWrite for Watched<'_> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
-        if !self.pulse.closing() {
+        if !self.watchdog.closing() {
             return Poll::Ready(Ok(()));
         }
         // The watchdog ends this when it takes too long.

@@ -11,14 +11,14 @@ use hyper::header::{ALLOW, CONNECTION, DATE, EXPECT, HOST, HeaderMap, HeaderValu
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
 
-pub use super::access_log::{Filed, Record};
+pub use super::access_log::{AccessLog, IngestSummary};
 use super::body::RequestBody;
 use super::error::ApiError;
-use super::pulse::Pulse;
 use super::request_id::{REQUEST_ID, fresh_request_id, request_id};
 use super::route::{Call, Cost, Handler};
 use super::routes::{self, Found, ROUTES, allowed};
-use super::{Answer, AppState, Face, browser, date, guard, receive, views};
+use super::watchdog::Watchdog;
+use super::{Answer, AppState, ListenerRole, browser, date, guard, receive, views};
 use crate::domain::Moment;
 use crate::runtime::log;
 use crate::telemetry::metrics::Refusal;
@@ -38,9 +38,9 @@ struct Exchange<'a> {
 /// 500.
 pub async fn respond(
     app: &AppState,
-    (face, peer): (Face, IpAddr),
+    (face, peer): (ListenerRole, IpAddr),
     fault: Option<&'static str>,
-    pulse: &Pulse,
+    watchdog: &Watchdog,
     request: Request<Incoming>,
 ) -> Answer {
     let (head, body) = request.into_parts();
@@ -48,14 +48,14 @@ pub async fn respond(
     let found = routes::find(head.uri.path(), &head.method);
     let found = found.filter(|found| found.route.listener.is_shown(face, app.reads_apart));
     let route = found.map(|found| found.route);
-    let mut record = Record::new(app, &head, request_id.to_str().unwrap_or_default(), found.as_ref());
-    let mut body = RequestBody::new(body, pulse, head.headers.contains_key(EXPECT));
+    let mut record = AccessLog::new(app, &head, request_id.to_str().unwrap_or_default(), found.as_ref());
+    let mut body = RequestBody::new(body, watchdog, head.headers.contains_key(EXPECT));
     let deadline = record.started + app.limits.request_timeout;
     let exchange = Exchange { app, peer, fault, head: &head, found };
     let result = {
         // Pinned where it is made: moving it costs more than many a request does otherwise.
         let work = pin!(dispatch(&exchange, &mut body, &mut record));
-        within(work, deadline, || ApiError::RequestDeadline).await
+        with_deadline(work, deadline, || ApiError::RequestDeadline).await
     };
     let result = result.and_then(|mut answer| {
         if route.is_some_and(|route| route.cost == Cost::Page) && !answer.body().has_room() {
@@ -83,7 +83,7 @@ pub async fn respond(
 async fn dispatch(
     exchange: &Exchange<'_>,
     body: &mut RequestBody<'_>,
-    record: &mut Record<'_>,
+    record: &mut AccessLog<'_>,
 ) -> Result<Answer, ApiError> {
     let Exchange { app, peer, fault, head, found } = *exchange;
     if let Some(fault) = fault.or_else(|| head_fault(&head.headers, head.version)) {
@@ -95,7 +95,7 @@ async fn dispatch(
         return options(&allowed(ROUTES, false));
     }
     let found = found.ok_or(ApiError::NotFound)?;
-    let source = receive::door(app, found)?;
+    let source = receive::source(app, found)?;
     let has_handshake = source.as_ref().is_some_and(|source| source.scheme.has_handshake());
     if let Some(source) = source.as_ref().filter(|_| has_handshake && head.method == Method::GET) {
         return receive::shake_hands(source, query);
@@ -146,8 +146,8 @@ fn head_fault(headers: &HeaderMap, version: Version) -> Option<&'static str> {
 
 /// Runs `work` to its end, or to its deadline, when it is `late`, or to a panic; the panic hook has told of that by
 /// then. A timer would cost each request what hardly any needs: the connection's watchdog wakes all of it at either
-/// deadline (see `Pulse::next_check`).
-pub async fn within<T>(
+/// deadline (see `Watchdog::next_check`).
+pub async fn with_deadline<T>(
     mut work: Pin<&mut impl Future<Output = Result<T, ApiError>>>,
     deadline: Instant,
     late: fn() -> ApiError,

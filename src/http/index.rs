@@ -29,7 +29,7 @@ pub struct IndexView {
 /// JSON, or a page for clients that prefer HTML.
 #[utoipa::path(get, path = "", tag = "about", operation_id = "index",
     responses((status = 200, description = "Name and endpoints", body = IndexView)))]
-pub fn greet(headers: &HeaderMap) -> Answer {
+pub fn index_page(headers: &HeaderMap) -> Answer {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.contains("text/html") {
         let page = include_str!("assets/index.html").replace("{version}", env!("CARGO_PKG_VERSION"));

@@ -18,6 +18,6 @@ use super::views::{DetailView, with_type};
 pub async fn expose(Call { app, .. }: Call<'_>) -> Result<Answer, ApiError> {
     let mut gauges = app.store.gauges().await;
     gauges.ready &= !app.is_leaving();
-    let text = app.metrics.encode(gauges, &app.doors.secret_uses());
+    let text = app.metrics.encode(gauges, &app.sources.secret_uses());
     Ok(with_type(text.into(), HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8")))
 }

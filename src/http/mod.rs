@@ -12,7 +12,6 @@ mod cursor;
 mod date;
 mod details;
 mod docs;
-pub mod doors;
 mod error;
 mod exchange;
 mod guard;
@@ -24,15 +23,16 @@ mod metrics;
 pub mod openapi;
 pub mod params;
 mod places;
-mod pulse;
 mod quarantine;
 pub mod rate;
 pub mod receive;
 mod request_id;
 pub mod route;
 pub mod routes;
+pub mod sources;
 mod stats;
 pub mod views;
+mod watchdog;
 
 use std::sync::{Arc, RwLock};
 
@@ -50,7 +50,7 @@ pub use routes::ROUTES;
 #[derive(Debug)]
 pub struct AppState {
     /// The sources.
-    pub doors: doors::Doors,
+    pub sources: sources::Sources,
     /// The tokens for reading; replaced as a whole when the settings are reloaded.
     pub access: RwLock<Arc<AccessConfig>>,
     /// The rate limits.
@@ -94,11 +94,11 @@ impl AppState {
     }
 
     /// Applies the sources and tokens of reloaded settings. Limits and addresses stay as they are.
-    pub fn reload(&self, sources: Vec<Source>, access: AccessConfig) -> doors::Exchanged {
-        // Before the doors, so that nothing comes in uncounted.
-        self.metrics.doors_opened(sources.iter().map(|source| source.name.clone()).collect());
+    pub fn reload(&self, sources: Vec<Source>, access: AccessConfig) -> sources::Exchanged {
+        // Before the sources, so that nothing comes in uncounted.
+        self.metrics.sources_opened(sources.iter().map(|source| source.name.clone()).collect());
         *self.access.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(access);
-        self.doors.replace(sources)
+        self.sources.replace(sources)
     }
 }
 
@@ -115,9 +115,9 @@ pub enum Stage {
 
 /// The role of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Face {
+pub enum ListenerRole {
     /// For providers: the sources, and everything else unless reading has a separate listener.
-    Doors,
+    Sources,
     /// For readers: everything except the sources.
     Reading,
 }

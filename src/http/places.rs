@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::pulse::Pulse;
+use super::watchdog::Watchdog;
 use crate::runtime::log;
 
 /// How soon to look for another one if none was closed.
@@ -30,7 +30,7 @@ pub struct Places {
 
 #[derive(Debug, Default)]
 struct Taken {
-    pulses: HashMap<u64, Arc<Pulse>>,
+    pulses: HashMap<u64, Arc<Watchdog>>,
     next_number: u64,
     /// Those to close next, selected at the last scan.
     chosen: VecDeque<u64>,
@@ -43,7 +43,7 @@ pub struct Place {
     places: Arc<Places>,
     number: u64,
     /// The state of its connection.
-    pub pulse: Arc<Pulse>,
+    pub watchdog: Arc<Watchdog>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -64,13 +64,13 @@ impl Places {
             Ok(permit) => permit,
             Err(_) => self.make_room().await,
         };
-        let pulse = Arc::new(Pulse::new());
+        let watchdog = Arc::new(Watchdog::new());
         let mut taken = self.lock();
         let number = taken.next_number;
         taken.next_number += 1;
-        taken.pulses.insert(number, Arc::clone(&pulse));
+        taken.pulses.insert(number, Arc::clone(&watchdog));
         drop(taken);
-        Place { places: Arc::clone(self), number, pulse, _permit: permit }
+        Place { places: Arc::clone(self), number, watchdog, _permit: permit }
     }
 
     async fn make_room(&self) -> OwnedSemaphorePermit {
@@ -102,7 +102,7 @@ impl Taken {
     fn ask_one_to_give_way(&mut self, now: Instant) -> bool {
         for _ in 0..2 {
             while let Some(number) = self.chosen.pop_front() {
-                if self.pulses.get(&number).is_some_and(|pulse| pulse.give_way(now)) {
+                if self.pulses.get(&number).is_some_and(|watchdog| watchdog.give_way(now)) {
                     return true;
                 }
             }
@@ -113,7 +113,7 @@ impl Taken {
 
     /// Selects the connections to close first.
     fn choose(&mut self, now: Instant) {
-        let turns = self.pulses.iter().filter_map(|(number, pulse)| Some((pulse.turn(now)?, *number)));
+        let turns = self.pulses.iter().filter_map(|(number, watchdog)| Some((watchdog.turn(now)?, *number)));
         let mut turns: Vec<_> = turns.collect();
         turns.sort_unstable();
         turns.truncate(self.pulses.len() / CHOSEN_PART + 1);
@@ -143,7 +143,7 @@ mod tests {
     async fn a_place_is_free_again_when_its_connection_ends_and_an_answer_makes_room() {
         let places = Places::new(1);
         let first = places.take().await;
-        first.pulse.request_began();
+        first.watchdog.request_began();
         let second = tokio::spawn({
             let places = Arc::clone(&places);
             async move { places.take().await }
@@ -161,12 +161,12 @@ mod tests {
     fn the_first_turn_is_asked_first_and_nobody_twice_in_a_row_while_others_can() {
         let mut taken = Taken::default();
         for number in 0..3 {
-            let pulse = Arc::new(Pulse::new());
+            let watchdog = Arc::new(Watchdog::new());
             if number != 1 {
-                pulse.request_began();
-                pulse.answer_ready(false);
+                watchdog.request_began();
+                watchdog.answer_ready(false);
             }
-            taken.pulses.insert(number, pulse);
+            taken.pulses.insert(number, watchdog);
         }
         let later = Instant::now() + Duration::from_secs(60);
         assert!(taken.ask_one_to_give_way(later));

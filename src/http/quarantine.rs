@@ -146,7 +146,7 @@ fn captured(source: &Source, request: &Request<'_>, reason: BadSignature, now: M
     })
 }
 
-/// What could be used again by whoever reads it; at doors that are opened by the secret itself it might stand anywhere.
+/// What could be used again by whoever reads it; at sources that are opened by the secret itself it might stand anywhere.
 /// A header that came twice is left out too: a file has room for one.
 fn holds_secret(source: &Source, headers: &HeaderMap, name: &str) -> bool {
     let harmless = || {

@@ -34,7 +34,7 @@ impl Rates {
 
     /// Whether this address may read now; if not, how long it must wait.
     pub fn read(&self, peer: IpAddr) -> Result<(), Duration> {
-        self.reads.as_ref().map_or(Ok(()), |rate| rate.take(&household(peer), Instant::now()))
+        self.reads.as_ref().map_or(Ok(()), |rate| rate.take(&rate_limit_key(peer), Instant::now()))
     }
 
     /// Whether a verified request may be stored now.
@@ -44,7 +44,7 @@ impl Rates {
 }
 
 /// IPv6 clients are limited per /64.
-fn household(peer: IpAddr) -> IpAddr {
+fn rate_limit_key(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,
@@ -133,7 +133,7 @@ mod tests {
         let buckets = rate.buckets.lock().unwrap();
         assert_eq!((buckets.full_at.len(), buckets.order.len()), (KEYS_MAX, KEYS_MAX));
         let (one, other) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
-        assert_eq!(household(one), household(other));
+        assert_eq!(rate_limit_key(one), rate_limit_key(other));
     }
 
     #[test]

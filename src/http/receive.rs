@@ -10,11 +10,11 @@ use hyper::http::request::Parts;
 
 use super::acknowledged::{self, Acknowledged, plain_text};
 use super::body::RequestBody;
-use super::doors::base_url;
 use super::error::ApiError;
-use super::exchange::{Filed, Record};
+use super::exchange::{AccessLog, IngestSummary};
 use super::route::Handler;
 use super::routes::Found;
+use super::sources::base_url;
 use super::views::{DetailView, InvalidView, NewMessageView, StoredView};
 use super::{Answer, AppState};
 use crate::domain::{Intake, Moment, Outcome};
@@ -49,7 +49,7 @@ pub async fn receive(
     head: &Parts,
     peer: IpAddr,
     body: &mut RequestBody<'_>,
-    record: &mut Record<'_>,
+    record: &mut AccessLog<'_>,
 ) -> Result<Answer, ApiError> {
     // Whoever came before the stop began is still served.
     let stopping = app.is_stopping();
@@ -86,7 +86,7 @@ pub async fn receive(
 }
 
 /// As `receive`, for provider sources.
-#[utoipa::path(post, path = "", tag = "messages", operation_id = "receive_at_door",
+#[utoipa::path(post, path = "", tag = "messages", operation_id = "receive_at_source",
     description = "Accepts a provider's own format and signature. Each message is stored under its \
         own id; unknown content is kept and listed under /events. The response has the form that the provider expects.",
     params(("source" = String, Path, description = "The name of the source")),
@@ -106,16 +106,16 @@ pub async fn receive(
         (status = 507, description = "Not stored: the disk is full; try again (Retry-After)", body = DetailView),
     ))]
 #[allow(dead_code)]
-pub fn receive_at_door() {}
+pub fn receive_at_source() {}
 
 /// The source of a path; none if the path is another one. The part after a source's name belongs to the bridge.
-pub fn door(app: &AppState, found: Found<'_>) -> Result<Option<Arc<Source>>, ApiError> {
+pub fn source(app: &AppState, found: Found<'_>) -> Result<Option<Arc<Source>>, ApiError> {
     let source = match found.route.handler {
-        Handler::Original => app.doors.original(),
+        Handler::Original => app.sources.original(),
         Handler::Source => {
             let (name, has_suffix) =
                 found.parameter.split_once('/').map_or((found.parameter, false), |(name, _)| (name, true));
-            app.doors.named(name).filter(|source| !has_suffix || source.scheme.takes_suffix)
+            app.sources.named(name).filter(|source| !has_suffix || source.scheme.takes_suffix)
         }
         Handler::Now(_) | Handler::Later(_) | Handler::Files(_) => return Ok(None),
     };
@@ -129,7 +129,7 @@ pub fn shake_hands(source: &Source, query: &str) -> Result<Answer, ApiError> {
 }
 
 fn body_bytes_max(app: &AppState, source: &Source) -> usize {
-    let usual = if source.keeps_payload() { app.limits.door_body_bytes_max } else { app.limits.body_bytes_max };
+    let usual = if source.keeps_payload() { app.limits.source_body_bytes_max } else { app.limits.body_bytes_max };
     source.options.body_bytes_max.unwrap_or(usual)
 }
 
@@ -188,7 +188,7 @@ async fn read(app: &AppState, source: &Arc<Source>, body: &VerifiedBody, now: Mo
     parsed.unwrap_or_else(|_| Ok(source.unreadable(body, "the parser failed", now)))
 }
 
-impl Record<'_> {
+impl AccessLog<'_> {
     /// Records the counts of a request for its log line.
     fn remember(&mut self, source: &Source, intake: &Intake) {
         if let [message] = intake.messages.as_slice() {
@@ -196,7 +196,7 @@ impl Record<'_> {
         }
         if source.keeps_payload() {
             let (source, messages) = (source.name.clone(), intake.messages.len());
-            self.filed = Some(Filed { source, messages, created: 0, duplicates: 0, statuses: 0, events: 0 });
+            self.filed = Some(IngestSummary { source, messages, created: 0, duplicates: 0, statuses: 0, events: 0 });
         }
     }
 

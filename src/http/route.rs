@@ -7,7 +7,7 @@ use hyper::header::HeaderMap;
 use utoipa::openapi::OpenApi;
 
 use super::error::ApiError;
-use super::{Answer, AppState, Face};
+use super::{Answer, AppState, ListenerRole};
 use crate::config::Scope;
 
 /// One endpoint: everything that the service knows of it.
@@ -105,10 +105,10 @@ pub enum Listener {
 
 impl Listener {
     /// Whether the endpoint is to be seen at a listener. `reads_apart`: reading has one of its own.
-    pub fn is_shown(self, face: Face, reads_apart: bool) -> bool {
+    pub fn is_shown(self, face: ListenerRole, reads_apart: bool) -> bool {
         match self {
-            Self::Public => face == Face::Doors,
-            Self::Read => face == Face::Reading || !reads_apart,
+            Self::Public => face == ListenerRole::Sources,
+            Self::Read => face == ListenerRole::Reading || !reads_apart,
             Self::Both => true,
         }
     }

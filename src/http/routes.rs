@@ -24,8 +24,8 @@ pub static ROUTES: &[Route] = &[
         cost: Cost::Cheap,
         cache: Cache::NoStore,
         label: "/",
-        handler: Handler::Now(|call| Ok(index::greet(call.headers))),
-        operation: documented!(index::greet),
+        handler: Handler::Now(|call| Ok(index::index_page(call.headers))),
+        operation: documented!(index::index_page),
     },
     Route {
         path: Path::new(WEBHOOK),
@@ -49,7 +49,7 @@ pub static ROUTES: &[Route] = &[
         cache: Cache::NoStore,
         label: "/webhook/{source}",
         handler: Handler::Source,
-        operation: documented!(receive::receive_at_door),
+        operation: documented!(receive::receive_at_source),
     },
     Route {
         path: Path::new("/messages"),

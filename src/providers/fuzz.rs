@@ -22,7 +22,7 @@ const NOW: i64 = 1_736_935_200;
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// A source of a protocol with a public test secret.
-pub fn door(scheme: &'static Scheme) -> Source {
+pub fn source(scheme: &'static Scheme) -> Source {
     let secret = Secret::new("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("not empty");
     let mut keys = vec![Key::new("fuzzing", secret.clone())];
     if scheme.kind == "telnyx" {
@@ -95,7 +95,7 @@ pub(super) fn reopened(source: &Source, body: &[u8], headers: Vec<(String, Strin
 
 /// Whatever the body is, parsing ends without a panic, and the result satisfies the invariants of the types.
 pub fn parse(kind: &str, body: &[u8]) {
-    let source = door(Scheme::find(kind).expect("a provider of the table"));
+    let source = source(Scheme::find(kind).expect("a provider of the table"));
     if kind == original::SCHEME.kind {
         original::fuzz_parse(body);
     }
@@ -130,7 +130,7 @@ pub fn parse(kind: &str, body: &[u8]) {
 /// invented signature (the first line) is refused unless it is the right one. The rest is the body.
 pub fn verify(kind: &str, data: &[u8]) {
     let Some((choice, rest)) = data.split_first() else { return };
-    let source = door(Scheme::find(kind).expect("a provider of the table"));
+    let source = source(Scheme::find(kind).expect("a provider of the table"));
     match (choice % 2, rest.split_at_checked(4)) {
         (0, Some((how, body))) => alter(&Signed::new(&source, *choice, body), how),
         (0, None) => {}
@@ -331,7 +331,7 @@ mod tests {
             ("generic", format!(r#"{{"list":[{parts}]}}"#)),
         ];
         for (kind, body) in bodies {
-            let mut source = door(Scheme::find(kind).unwrap());
+            let mut source = source(Scheme::find(kind).unwrap());
             source.options.mapping = Some(Mapping { messages: Some("/list".into()), ..NOTHING_MAPPED });
             let parsed =
                 source.parse(&reopened(&source, body.as_bytes(), Vec::new()), Moment::from_microseconds(0)).unwrap();

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::fuzz::{door, reopened};
+use super::fuzz::{reopened, source};
 use super::{Scheme, Source};
 use crate::domain::{Event, Intake, Moment, NewMessage};
 
 macro_rules! sample {
     ($provider:literal, $name:literal) => {
         read(
-            &door(Scheme::find($provider).unwrap()),
+            &source(Scheme::find($provider).unwrap()),
             include_bytes!(concat!("../../testdata/providers/", $provider, "/", $name)),
         )
     };
@@ -102,7 +102,7 @@ fn own_sends_edits_and_deletions_are_events_with_the_parts_of_a_message() {
 #[test]
 fn an_own_message_that_is_told_twice_is_one_event() {
     let body = include_str!("../../testdata/providers/evolution/sent.json");
-    let source = door(Scheme::find("evolution").unwrap());
+    let source = source(Scheme::find("evolution").unwrap());
     let one = event(read(&source, body.as_bytes()));
     let other = event(read(&source, body.replace("send.message", "messages.upsert").as_bytes()));
     assert_eq!((one.key.as_str(), one.kind.as_str()), (other.key.as_str(), "send.message.own"));
@@ -129,7 +129,7 @@ fn two_bridges_that_call_a_session_the_same_are_told_apart_by_the_settings() {
         ("waha", &include_bytes!("../../testdata/providers/waha/group.json")[..], "default"),
         ("evolution", &include_bytes!("../../testdata/providers/evolution/group.json")[..], "shop"),
     ] {
-        let mut source = door(Scheme::find(kind).unwrap());
+        let mut source = source(Scheme::find(kind).unwrap());
         let plain = message(read(&source, body));
         assert!(plain.former_id.is_none() && plain.id.as_str().starts_with(&format!("{kind}:{session}:")));
         source.options.account = Some("berlin".to_owned());

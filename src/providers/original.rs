@@ -35,7 +35,7 @@ fn verify(source: &Source, request: &Request<'_>, _: Moment) -> Result<usize, Ba
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let mut message = parse_message(body.as_bytes(), now)?;
-    // The original door stores ids as they were sent; every other one keeps its own apart.
+    // The original source stores ids as they were sent; every other one keeps its own apart.
     if source.name != SCHEME.kind {
         message.id = message_key(SCHEME.kind, source.account(), message.id.as_str());
     }

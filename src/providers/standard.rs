@@ -86,7 +86,7 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
     };
     match (among(by_secret, false), among(by_public_key, true)) {
         (Ok(key), _) | (_, Ok(key)) => Ok(key),
-        // The door has keys of one kind as a rule: its reason is the one that helps.
+        // The source has keys of one kind as a rule: its reason is the one that helps.
         (Err(BadSignature::WrongSecret), Err(why)) | (Err(why), Err(_)) => Err(why),
     }
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::postgres::by_hand;
 use super::postgres::config::PostgresConfig;
+use super::postgres::test_steps;
 use super::{Health, Lookup, Store, StoreError, Unobserved};
 use crate::domain::event::EventRequest;
 use crate::domain::message::FullMessage;
@@ -65,7 +65,7 @@ fn config(database: Database) -> StoreConfig {
 }
 
 fn open(config: &StoreConfig) -> Store {
-    Store::open_limited(config, Arc::new(Unobserved), by_hand::SMALL).expect("the store opens")
+    Store::open_limited(config, Arc::new(Unobserved), test_steps::SMALL).expect("the store opens")
 }
 
 /// Runs a test within a runtime, on a fresh store. None if the engine is not available.
@@ -102,7 +102,7 @@ on_both_engines!(
     a_full_queue_says_so_and_loses_nothing,
     what_is_stored_is_there_after_a_close,
     after_any_history_a_store_agrees_with_the_model,
-    messages_without_details_are_texts_of_the_original_door,
+    messages_without_details_are_texts_of_the_original_source,
 );
 
 fn message(id: &str, from: &str, ts: &str, text: Option<&str>) -> NewMessage {
@@ -118,12 +118,12 @@ fn message(id: &str, from: &str, ts: &str, text: Option<&str>) -> NewMessage {
     }
 }
 
-fn brought(messages: Vec<NewMessage>) -> Intake {
+fn insert_full(messages: Vec<NewMessage>) -> Intake {
     Intake { messages, ..Intake::default() }
 }
 
 async fn file(store: &Store, messages: Vec<NewMessage>) -> Vec<Outcome> {
-    store.append(brought(messages)).await.unwrap().outcomes().to_vec()
+    store.append(insert_full(messages)).await.unwrap().outcomes().to_vec()
 }
 
 fn all(limit: u32) -> PageRequest {
@@ -193,7 +193,7 @@ fn fifty_copies_at_once_make_one_row(engine: Engine) {
 
 fn a_full_queue_says_so_and_loses_nothing(engine: Engine) {
     with_store(engine, async |store: &Store| {
-        let posts = (0..200).map(|at| store.append(brought(vec![message(&format!("{at}"), "+1", NOON, None)])));
+        let posts = (0..200).map(|at| store.append(insert_full(vec![message(&format!("{at}"), "+1", NOON, None)])));
         let results = futures_join(posts).await;
         let stored = results.iter().filter(|result| result.is_ok()).count();
         assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(StoreError::QueueFull))));
@@ -219,7 +219,7 @@ fn what_is_stored_is_there_after_a_close(engine: Engine) {
     });
 }
 
-fn messages_without_details_are_texts_of_the_original_door(engine: Engine) {
+fn messages_without_details_are_texts_of_the_original_source(engine: Engine) {
     with_store(engine, async |store: &Store| {
         let mut sent = message("a/b é", "+1", NOON, Some("x\0y"));
         sent.accepted_at = Moment::from_microseconds(1_736_942_400_000_001);

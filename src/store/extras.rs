@@ -144,7 +144,7 @@ mod tests {
 
     fn payload(bytes: &[u8], header: &str) -> Payload {
         Payload {
-            source: "door".to_owned(),
+            source: "source".to_owned(),
             provider: "generic",
             bytes: Bytes::copy_from_slice(bytes),
             headers: vec![("x-id".to_owned(), header.to_owned())],

@@ -20,7 +20,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What became of a request to the original door.
+    /// What became of a request to the original source.
     WebhookResult {
         /// Stored.
         Created = "created",

@@ -4,7 +4,6 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::door_counts::DoorCounts;
 use super::exposition::Exposition;
 use super::gauges::encode_gauges;
 use super::histogram::{Histogram, Window};
@@ -12,6 +11,7 @@ pub use super::labels::{Refusal, WebhookResult};
 pub use super::request_counts::PathLabel;
 use super::request_counts::RequestCounts;
 use super::secret_use::{SecretUse, encode_secrets};
+use super::source_counts::SourceCounts;
 use crate::domain::{Moment, Outcome};
 use crate::runtime::{log, process};
 use crate::store::{DamageKind, Gauges, Observer};
@@ -28,7 +28,7 @@ pub struct Metrics {
     latency: Window,
     webhook_results: [AtomicU64; WebhookResult::ALL.len()],
     refusals: [AtomicU64; Refusal::ALL.len()],
-    doors: DoorCounts,
+    sources: SourceCounts,
     queue_limit: u64,
     batch_messages: Histogram,
     commit_seconds: Histogram,
@@ -41,15 +41,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All zero. `doors` are the names of the sources.
-    pub fn new(doors: Vec<String>, queue_limit: usize, connections_limit: usize) -> Self {
+    /// All zero. `sources` are the names of the sources.
+    pub fn new(sources: Vec<String>, queue_limit: usize, connections_limit: usize) -> Self {
         Self {
             started: Moment::now(),
             requests: RequestCounts::new(std::iter::empty()),
             latency: Window::new(),
             webhook_results: Default::default(),
             refusals: Default::default(),
-            doors: DoorCounts::new(doors),
+            sources: SourceCounts::new(sources),
             queue_limit: queue_limit as u64,
             batch_messages: Histogram::new(BATCH_MESSAGES),
             commit_seconds: Histogram::new(COMMIT_SECONDS),
@@ -91,18 +91,18 @@ impl Metrics {
     }
 
     /// Sources were enabled, perhaps new ones.
-    pub fn doors_opened(&self, names: Vec<String>) {
-        self.doors.add(names);
+    pub fn sources_opened(&self, names: Vec<String>) {
+        self.sources.add(names);
     }
 
     /// A message of the source `source` has an outcome.
     pub fn message_filed(&self, source: &str, outcome: Outcome) {
-        self.doors.message(source, outcome);
+        self.sources.message(source, outcome);
     }
 
     /// New statuses and events of the source `source` were stored.
     pub fn extras_filed(&self, source: &str, statuses: usize, events: usize) {
-        self.doors.extras(source, statuses, events);
+        self.sources.extras(source, statuses, events);
     }
 
     /// A connection was accepted; it is counted until the guard is dropped.
@@ -148,7 +148,7 @@ impl Metrics {
     }
 
     fn encode_ingest(&self, out: &mut Exposition, gauges: Gauges) {
-        self.doors.encode(out);
+        self.sources.encode(out);
         out.family("postroom_refused_total", "counter", "Requests refused, by reason.");
         for refusal in Refusal::ALL {
             let count = self.refusals[*refusal as usize].load(Relaxed);

@@ -1,6 +1,5 @@
 //! Telemetry of the service: one JSON line per request on stdout, and metrics for Prometheus.
 
-mod door_counts;
 mod exposition;
 mod gauges;
 pub mod histogram;
@@ -8,5 +7,6 @@ mod labels;
 pub mod metrics;
 mod request_counts;
 pub mod secret_use;
+mod source_counts;
 
 pub use metrics::Metrics;

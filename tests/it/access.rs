@@ -103,8 +103,8 @@ fn reading_can_have_a_port_of_its_own() {
     let line = server.wait_for_line(|line| line["read_address"].is_string());
     let address = line["read_address"].as_str().unwrap().parse().unwrap();
     server.store(&message("m1"));
-    let at_doors = ["/", "/messages", "/messages/m1", "/events", "/stats", "/metrics", "/docs", "/openapi.json"];
-    for path in at_doors {
+    let at_sources = ["/", "/messages", "/messages/m1", "/events", "/stats", "/metrics", "/docs", "/openapi.json"];
+    for path in at_sources {
         assert_eq!(server.get(path).status, 404, "{path} at the doors");
         assert_eq!(Client::connect(address).get(path).status, 200, "{path} at its own port");
     }
@@ -113,7 +113,7 @@ fn reading_can_have_a_port_of_its_own() {
     }
     let body = body(&message("m2"));
     let post = Client::connect(address).request("POST", "/webhook", &[("X-Signature", &sign(&body))], &body).unwrap();
-    assert_eq!(post.status, 404, "no door there");
+    assert_eq!(post.status, 404, "no source there");
     assert!(server.stop().0.success());
 }
 
@@ -170,7 +170,7 @@ fn browsers_are_told_not_to_guess_frame_or_keep() {
 }
 
 #[test]
-fn nobody_guesses_at_what_the_doors_answer() {
+fn nobody_guesses_at_what_the_sources_answer() {
     let server = Server::start();
     let good = body(&message("m1"));
     let sniffable = [
@@ -188,7 +188,7 @@ fn nobody_guesses_at_what_the_doors_answer() {
 }
 
 #[test]
-fn reads_are_limited_by_address_if_asked_and_doors_are_not_touched() {
+fn reads_are_limited_by_address_if_asked_and_sources_are_not_touched() {
     let server = Setup::new().env("POSTROOM_SERVER_READS_PER_MINUTE", 3).start();
     let statuses: Vec<u16> = (0..5).map(|_| server.get("/messages").status).collect();
     assert_eq!(statuses, [200, 200, 200, 429, 429]);
@@ -215,8 +215,8 @@ fn what_can_be_limited_is_documented_as_such() {
 }
 
 #[test]
-fn a_doors_limit_counts_only_what_was_believed() {
-    let server = Setup::new().env("POSTROOM_DOORS_POSTS_PER_SECOND", 1).start();
+fn a_sources_limit_counts_only_what_was_believed() {
+    let server = Setup::new().env("POSTROOM_SOURCES_POSTS_PER_SECOND", 1).start();
     for _ in 0..20 {
         assert_eq!(ask(&server, "POST", "/webhook", &[]).status, 401, "without the secret nothing is used up");
     }

@@ -4,8 +4,8 @@ use std::net::{Ipv6Addr, TcpListener};
 
 use hyper::header::{HeaderName, HeaderValue};
 
-use crate::harness::door::now;
-use crate::harness::{Client, Door, Server, Setup, body, message, sign};
+use crate::harness::source::now;
+use crate::harness::{Client, Server, Setup, TestSource, body, message, sign};
 
 const CORS: &str = "POSTROOM_SERVER_CORS_ORIGINS";
 
@@ -172,15 +172,15 @@ fn base_urls_and_proxies_that_can_never_match_are_refused() {
 /// value of its own Host.
 fn twilio(setup: Setup, host: &str, extra: &[(&'static str, &str)]) -> u16 {
     let bytes = b"MessageSid=SM1&AccountSid=AC1&From=%2B1&To=%2B2&Body=x";
-    let door = Door::of(&crate::harness::door::all_doors(Setup::new()), "twilio");
-    let mut headers = door.headers(bytes, "1", now());
+    let source = TestSource::of(&crate::harness::source::all_sources(Setup::new()), "twilio");
+    let mut headers = source.headers(bytes, "1", now());
     for (name, value) in extra {
         headers.append(HeaderName::from_static(name), HeaderValue::try_from(*value).unwrap());
     }
     let fields: String =
         headers.iter().map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap())).collect();
     let length = bytes.len();
-    let head = format!("POST {} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n{fields}\r\n", door.path);
+    let head = format!("POST {} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n{fields}\r\n", source.path);
     let server = setup.env("TWILIO_AUTH_TOKEN", "12345").start();
     let mut client = server.client();
     client.send_raw(&[head.as_bytes(), bytes].concat()).unwrap();

@@ -150,7 +150,7 @@ fn with_tokens_reading_wants_one_of_them() {
     }
     let body = body(&message("m2"));
     let reply = server.client().request("POST", "/webhook", &[("Authorization", "Bearer first-token")], &body).unwrap();
-    assert_eq!(said(&reply), detail(401, "invalid signature"), "a token opens no door");
+    assert_eq!(said(&reply), detail(401, "invalid signature"), "a token opens no source");
     assert_eq!(
         server.client().request("POST", "/stats", &[], b"").unwrap().status,
         405,

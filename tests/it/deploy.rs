@@ -275,7 +275,7 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
     let offers: BTreeSet<&str> =
         example.lines().filter_map(|line| Some(line.trim_start_matches('#').split_once('=')?.0)).collect();
     let offered = |name: &str| offers.contains(name.trim_end_matches("_PREVIOUS"));
-    let of_a_door = |name: &str| {
+    let of_a_source = |name: &str| {
         SCHEMES.iter().any(|scheme| scheme.variable == Some(name.trim_end_matches("_PREVIOUS")))
             || name == VERIFY_TOKEN_VARIABLE
     };
@@ -290,13 +290,13 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
                 environment.insert(variable.clone(), value);
             } else {
                 passed_on.insert(variable.as_str());
-                assert!(settings::find(variable).is_some() || of_a_door(variable), "{variable} is no setting");
+                assert!(settings::find(variable).is_some() || of_a_source(variable), "{variable} is no setting");
             }
         }
-        // What the example offers, and what opens a door by itself, gets there; but for what is fixed in a container, or not for us.
+        // What the example offers, and what opens a source by itself, gets there; but for what is fixed in a container, or not for us.
         let not_ours = ["DATABASE_PASSWORD", "BALANCER_PORT"];
-        let doors = SCHEMES.iter().filter_map(|scheme| scheme.variable);
-        for variable in offers.iter().copied().filter(|name| !not_ours.contains(name)).chain(doors) {
+        let sources = SCHEMES.iter().filter_map(|scheme| scheme.variable);
+        for variable in offers.iter().copied().filter(|name| !not_ours.contains(name)).chain(sources) {
             assert!(!service["environment"][variable].is_null() || passed_on.contains(variable), "{variable}");
         }
         let config = config(&environment);
@@ -341,7 +341,7 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
         seconds("keepalive") < config.server.idle_timeout
             && seconds("response_header_timeout") > config.server.request_timeout
     );
-    assert!(number_after(&caddyfile, "request_buffers") << 20 > config.server.door_body_bytes_max as u64);
+    assert!(number_after(&caddyfile, "request_buffers") << 20 > config.server.source_body_bytes_max as u64);
     let (port, variable) = interpolated(text(&balancer["ports"][0]));
     assert!(port.ends_with(":8000") && offered(variable.expect("a setting of its own")), "{port}");
     for volume in ["data", "database"] {

@@ -49,7 +49,7 @@ fn a_stored_message_leaves_the_line_of_the_contract() {
 }
 
 #[test]
-fn every_request_leaves_one_line_and_refusals_at_the_door_say_why() {
+fn every_request_leaves_one_line_and_refusals_at_the_source_say_why() {
     let server = Server::start();
     let bad_field = r#"{"message_id":"m2","from":"x","to":"+1","ts":"2025-01-15T10:00:00Z"}"#;
     let (nope, field) = (sign(b"{nope"), sign(bad_field.as_bytes()));

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::client::resolve;
-use crate::harness::door::now;
-use crate::harness::{Client, Door, Reply, Running, Server, Setup, body, message, sign, wait_until};
+use crate::harness::source::now;
+use crate::harness::{Client, Reply, Running, Server, Setup, TestSource, body, message, sign, wait_until};
 
 /// What the documents say for nginx: the slash at the end of `proxy_pass` takes the prefix away.
 const CONFIGURATION: &str = "
@@ -157,9 +157,9 @@ fn what_is_signed_with_the_url_holds_below_a_path_of_nginx() {
     let bytes = b"MessageSid=SM1&AccountSid=AC1&From=%2B1&To=%2B2&Body=x";
     let setup = || Setup::new().env("TWILIO_AUTH_TOKEN", "12345");
     let signed = |base: &str| {
-        let mut door = Door::of(&setup().env("PUBLIC_BASE_URL", base), "twilio");
-        door.source.options.base_url = Some(base.to_owned());
-        let headers = door.headers(bytes, "1", now());
+        let mut source = TestSource::of(&setup().env("PUBLIC_BASE_URL", base), "twilio");
+        source.source.options.base_url = Some(base.to_owned());
+        let headers = source.headers(bytes, "1", now());
         headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect::<Vec<_>>()
     };
     let post = |nginx: &Nginx, headers: &[(String, String)]| {
@@ -198,7 +198,7 @@ asked.run();
     return request.headers["X-Signature"] || null;
   };
   console.log(JSON.stringify({ url: new URL(url, context.location.href).href,
-    signed: await post("/webhook"), door: await post("/webhook/twilio") }));
+    signed: await post("/webhook"), source: await post("/webhook/twilio") }));
 })();
 "#;
 
@@ -212,7 +212,7 @@ fn the_script_of_the_page_finds_its_document_and_signs_below_a_path() {
         let output = Command::new("node").arg("-e").arg(BROWSER).arg(&script).arg(base).output().expect("node runs");
         let errors = String::from_utf8_lossy(&output.stderr);
         let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
-        let expected = json!({ "url": format!("{base}/openapi.json"), "signed": sign(b"{}"), "door": null });
+        let expected = json!({ "url": format!("{base}/openapi.json"), "signed": sign(b"{}"), "source": null });
         assert_eq!(told, expected, "{base}");
     }
 }

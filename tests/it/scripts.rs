@@ -44,11 +44,11 @@ fn quickstart_takes_over_what_the_env_file_says_and_test_api_finds_nothing_wrong
     // Of a digest no token can be made: the scripts read with the other one.
     let digest = "sha256:".to_owned() + &"0a".repeat(32);
     let settings = "# as people write it\n\nWEBHOOK_SECRET=\"a secret # with blanks\" # and why\nexport API_TOKEN='{digest}, to.ken'\n\
-                    WHATSAPP_APP_SECRET=app   # the app's\nWHATSAPP_VERIFY_TOKEN=verify\nCRM_SECRET=crm\nPOSTROOM_CONFIG=doors.toml\n\
+                    WHATSAPP_APP_SECRET=app   # the app's\nWHATSAPP_VERIFY_TOKEN=verify\nCRM_SECRET=crm\nPOSTROOM_CONFIG=sources.toml\n\
                     DATABASE_URL=sqlite:///other.db\nLOG=nothing of the script's\n";
     fs::write(at(".env"), settings.replace("{digest}", &digest) + "HOST=" + HOST + "\nPORT=8000\n").unwrap();
-    let door = "[source.crm]\nprovider = \"generic\"\nsecret_env = \"CRM_SECRET\"\nsignature_header = \"X-Crm\"\n";
-    fs::write(at("doors.toml"), door).unwrap();
+    let source = "[source.crm]\nprovider = \"generic\"\nsecret_env = \"CRM_SECRET\"\nsignature_header = \"X-Crm\"\n";
+    fs::write(at("sources.toml"), source).unwrap();
     let path = format!("{}:{}", at("tools").display(), std::env::var("PATH").unwrap());
     let run = |script: &str| {
         let mut command = Command::new("bash");
@@ -65,7 +65,7 @@ fn quickstart_takes_over_what_the_env_file_says_and_test_api_finds_nothing_wrong
         assert!(quickstart.0.try_wait().unwrap().is_none(), "it ended");
         (curl("/health/ready") == r#"{"status":"ready"}"#).then_some(())
     });
-    // A door of a variable, and one of the settings file.
+    // A source of a variable, and one of the settings file.
     let handshake = "/webhook/whatsapp?hub.mode=subscribe&hub.verify_token=verify&hub.challenge=7";
     assert_eq!(curl(handshake), "7");
     assert_eq!(curl("/webhook/crm"), r#"{"detail":"Method Not Allowed"}"#);

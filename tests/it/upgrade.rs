@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::doors::{envelope, text_message};
-use super::harness::door::all_doors;
 use super::harness::random::{Random, long_run};
 use super::harness::server::Setup;
-use super::harness::{Door, Server, database, message};
+use super::harness::source::all_sources;
+use super::harness::{Server, TestSource, database, message};
+use super::sources::{envelope, text_message};
 
 /// A server on a file that this SQL made, as the original service would have: with a rollback journal.
 fn made_by(sql: &str) -> Setup {
@@ -150,11 +150,11 @@ fn epoch(path: &Path) -> String {
 
 #[test]
 fn conflicts_that_version_4_recorded_by_number_are_recognised_by_the_digest_of_their_body() {
-    let setup = || all_doors(Setup::new());
+    let setup = || all_sources(Setup::new());
     let server = setup().start();
-    let door = Door::of(&setup(), "whatsapp");
+    let source = TestSource::of(&setup(), "whatsapp");
     let post = |server: &Server, id: &str, text: &str| {
-        assert_eq!(door.post(server, &envelope(&[text_message(id, text)]), "1").status, 200);
+        assert_eq!(source.post(server, &envelope(&[text_message(id, text)]), "1").status, 200);
     };
     for id in ["a", "twice", "bodiless"] {
         post(&server, id, "first");
@@ -186,7 +186,7 @@ fn conflicts_that_version_4_recorded_by_number_are_recognised_by_the_digest_of_t
     let copied = conflict_keys(&target);
     let expected = [&by_digest[0], &by_number[1], &by_number[2], &by_digest[1]];
     assert_eq!(copied, expected.map(String::clone));
-    let server = all_doors(Setup::in_folder(folder)).start();
+    let server = all_sources(Setup::in_folder(folder)).start();
     let expected = [&by_digest[0], &by_number[2], &by_digest[1]];
     assert_eq!(conflict_keys(&path), expected.map(String::clone), "the body of one is gone");
     assert_eq!(epoch(&path), before, "the index stays");

@@ -124,7 +124,7 @@ pub struct EventsView<'a> {
 pub struct EventView<'a> {
     /// Its number, in the order of arrival.
     pub event_id: i64,
-    /// The door.
+    /// The source.
     pub source: &'a str,
     /// The protocol.
     pub provider: &'a str,

@@ -118,7 +118,7 @@ fn a_message_is_found_with_its_details_and_its_raw_body(engine: Engine) {
 fn an_id_of_several_messages_is_told_as_such(engine: Engine) {
     with_store(engine, async |store: &Store| {
         let messages = (0..12).map(|at| with_details(&format!("k{at:02}:a"), "a", Kind::Text)).collect();
-        store.append(brought(messages)).await.unwrap();
+        store.append(insert_full(messages)).await.unwrap();
         let found = store.message("a".to_owned()).await.unwrap();
         assert!(matches!(found, Lookup::Ambiguous(keys) if keys.len() == 10 && keys[0] == "k00:a"));
     });
@@ -240,13 +240,13 @@ fn listings_are_filtered_by_source_and_kind(engine: Engine) {
             with_details("k:b", "b", Kind::Text),
             message("plain", "+1", NOON, None),
         ];
-        store.append(brought(messages)).await.unwrap();
+        store.append(insert_full(messages)).await.unwrap();
         let total = async |source: Option<&str>, kind: Option<Kind>| {
             let filter = Filter { source: source.map(str::to_owned), kind, ..Filter::default() };
             store.page(PageRequest { filter, ..all(1) }).await.unwrap().total
         };
         assert_eq!(total(Some("meta"), None).await, 2);
-        assert_eq!(total(Some("postroom"), None).await, 1, "without details: of the original door");
+        assert_eq!(total(Some("postroom"), None).await, 1, "without details: of the original source");
         assert_eq!(total(None, Some(Kind::Image)).await, 1);
         assert_eq!(total(None, Some(Kind::Text)).await, 2, "without details: a text");
         assert_eq!(total(Some("meta"), Some(Kind::Text)).await, 1);

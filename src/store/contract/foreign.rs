@@ -7,15 +7,15 @@ use tokio_postgres::types::Type;
 
 use super::*;
 use crate::store::postgres::config::PostgresConfig;
-use crate::store::postgres::{Counting, Session, by_hand};
+use crate::store::postgres::{Counting, Session, test_steps};
 
 #[derive(Debug, Clone)]
-enum Deed {
+enum Operation {
     Insert(Vec<NewMessage>),
     /// With numbers of arrival of their own, or none.
     Bring(Vec<(NewMessage, Option<i64>)>),
     /// Like replication and restores.
-    Replicated(Box<Deed>),
+    Replicated(Box<Operation>),
     /// Everything except the id.
     Change(String, NewMessage),
     Rename(String, String),
@@ -26,9 +26,9 @@ enum Deed {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Theirs(Deed),
+    Theirs(Operation),
     /// In a transaction that lasts until `Close`.
-    InTransaction(Deed),
+    InTransaction(Operation),
     Close(bool),
     Count,
     Index,
@@ -55,23 +55,23 @@ impl World<'_> {
     async fn perform(&self, step: &Step) -> Result<(), TestCaseError> {
         let (ours, theirs, other) = (self.ours(), &self.sessions[1].client, &self.sessions[2].client);
         match step {
-            Step::Theirs(deed) => perform(theirs, deed).await,
-            Step::InTransaction(deed) => {
+            Step::Theirs(operation) => perform(theirs, operation).await,
+            Step::InTransaction(operation) => {
                 // A warning where one is open, an error where that has failed.
                 let _ = other.batch_execute("BEGIN").await;
-                perform(other, deed).await;
+                perform(other, operation).await;
             }
             Step::Close(is_kept) => end(other, *is_kept, 0).await,
-            Step::Count => drop(by_hand::count(ours, &self.counting).await),
-            Step::Index => drop(by_hand::index(ours).await),
-            Step::Merge => drop(by_hand::merge(ours).await),
+            Step::Count => drop(test_steps::count(ours, &self.counting).await),
+            Step::Index => drop(test_steps::index(ours).await),
+            Step::Merge => drop(test_steps::merge(ours).await),
             Step::CountWhileItEnds(after) => {
-                join(by_hand::count(ours, &self.counting), end(other, true, *after)).await;
+                join(test_steps::count(ours, &self.counting), end(other, true, *after)).await;
             }
             Step::IndexWhileItEnds(after) => {
-                join(by_hand::index(ours), end(other, true, *after)).await;
+                join(test_steps::index(ours), end(other, true, *after)).await;
             }
-            Step::LookOver => prop_assert_eq!(by_hand::findings(&self.sessions[0], self.config).await, [""; 0]),
+            Step::LookOver => prop_assert_eq!(test_steps::findings(&self.sessions[0], self.config).await, [""; 0]),
             Step::Ask(request) => self.compare(request).await?,
         }
         Ok(())
@@ -83,7 +83,7 @@ impl World<'_> {
         ours.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
         let columns = "SELECT message_id, from_msisdn, ts, text FROM messages";
         let rows = ours.query_typed(columns, &[]).await.unwrap();
-        let (page, stats) = (by_hand::page(ours, request).await.unwrap(), by_hand::stats(ours).await.unwrap());
+        let (page, stats) = (test_steps::page(ours, request).await.unwrap(), test_steps::stats(ours).await.unwrap());
         ours.batch_execute("COMMIT").await.unwrap();
         let mut model = Model::default();
         for row in rows {
@@ -103,10 +103,10 @@ async fn end(client: &Client, is_kept: bool, after: usize) {
 }
 
 /// Skips changes that conflict with another one, or violate the table's constraints.
-async fn perform(client: &Client, deed: &Deed) {
+async fn perform(client: &Client, operation: &Operation) {
     let text = |text: &str| (text.to_owned(), Type::TEXT);
-    let (sql, values): (&str, Vec<(String, Type)>) = match deed {
-        Deed::Insert(messages) => {
+    let (sql, values): (&str, Vec<(String, Type)>) = match operation {
+        Operation::Insert(messages) => {
             for message in messages {
                 let NewMessage { id, from, to, ts, text, .. } = message;
                 let values = [id.as_str(), from.as_str(), to.as_str(), ts.as_str()];
@@ -119,7 +119,7 @@ async fn perform(client: &Client, deed: &Deed) {
             }
             return;
         }
-        Deed::Bring(messages) => {
+        Operation::Bring(messages) => {
             for (message, arrival) in messages {
                 let NewMessage { id, from, to, ts, text, .. } = message;
                 let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 6] = [
@@ -136,13 +136,13 @@ async fn perform(client: &Client, deed: &Deed) {
             }
             return;
         }
-        Deed::Replicated(deed) => {
+        Operation::Replicated(operation) => {
             let _ = client.batch_execute("SET session_replication_role = replica").await;
-            Box::pin(perform(client, deed)).await;
+            Box::pin(perform(client, operation)).await;
             let _ = client.batch_execute("RESET session_replication_role").await;
             return;
         }
-        Deed::Change(id, message) => {
+        Operation::Change(id, message) => {
             let NewMessage { from, ts, text: changed, .. } = message;
             let mut values = vec![text(id), text(from.as_str()), text(ts.as_str())];
             let sql = match changed {
@@ -154,16 +154,18 @@ async fn perform(client: &Client, deed: &Deed) {
             };
             (sql, values)
         }
-        Deed::Rename(id, to) => ("UPDATE messages SET message_id = $2 WHERE message_id = $1", vec![text(id), text(to)]),
-        Deed::Delete(id) => ("DELETE FROM messages WHERE message_id = $1", vec![text(id)]),
-        Deed::DeleteBefore(ts) => ("DELETE FROM messages WHERE ts < $1", vec![text(ts.as_str())]),
-        Deed::Empty => ("TRUNCATE messages", Vec::new()),
+        Operation::Rename(id, to) => {
+            ("UPDATE messages SET message_id = $2 WHERE message_id = $1", vec![text(id), text(to)])
+        }
+        Operation::Delete(id) => ("DELETE FROM messages WHERE message_id = $1", vec![text(id)]),
+        Operation::DeleteBefore(ts) => ("DELETE FROM messages WHERE ts < $1", vec![text(ts.as_str())]),
+        Operation::Empty => ("TRUNCATE messages", Vec::new()),
     };
     let parameters: Vec<_> = values.iter().map(|(value, kind)| (value as _, kind.clone())).collect();
     let _ = client.execute_typed(sql, &parameters).await;
 }
 
-fn any_deed() -> impl Strategy<Value = Deed> {
+fn any_deed() -> impl Strategy<Value = Operation> {
     let id = || "[a-cA-C]{1,2}";
     let message = || {
         any_message().prop_map(|mut message| {
@@ -172,18 +174,18 @@ fn any_deed() -> impl Strategy<Value = Deed> {
         })
     };
     let own = prop_oneof![Just(None), (0..9i64).prop_map(Some), (0..9i64).prop_map(|n| Some(n + (1 << 62)))];
-    let bring = prop::collection::vec((message(), own), 1..6).prop_map(Deed::Bring);
+    let bring = prop::collection::vec((message(), own), 1..6).prop_map(Operation::Bring);
     let plain = prop_oneof![
-        6 => prop::collection::vec(message(), 1..6).prop_map(Deed::Insert),
+        6 => prop::collection::vec(message(), 1..6).prop_map(Operation::Insert),
         3 => bring,
-        3 => (id(), message()).prop_map(|(id, message)| Deed::Change(id, message)),
-        1 => (id(), id()).prop_map(|(id, to)| Deed::Rename(id, to)),
-        3 => id().prop_map(Deed::Delete),
-        2 => any_timestamp().prop_map(Deed::DeleteBefore),
+        3 => (id(), message()).prop_map(|(id, message)| Operation::Change(id, message)),
+        1 => (id(), id()).prop_map(|(id, to)| Operation::Rename(id, to)),
+        3 => id().prop_map(Operation::Delete),
+        2 => any_timestamp().prop_map(Operation::DeleteBefore),
     ];
-    (plain, prop::bool::weighted(0.25)).prop_map(|(deed, replicated)| match replicated {
-        true => Deed::Replicated(Box::new(deed)),
-        false => deed,
+    (plain, prop::bool::weighted(0.25)).prop_map(|(operation, replicated)| match replicated {
+        true => Operation::Replicated(Box::new(operation)),
+        false => operation,
     })
 }
 
@@ -191,7 +193,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => any_deed().prop_map(Step::Theirs),
         // At once only: as long as it is under way everybody waits.
-        1 => Just(Step::Theirs(Deed::Empty)),
+        1 => Just(Step::Theirs(Operation::Empty)),
         4 => any_deed().prop_map(Step::InTransaction),
         2 => prop::bool::weighted(0.8).prop_map(Step::Close),
         4 => Just(Step::Count),
@@ -222,8 +224,8 @@ fn whatever_other_programs_do_on_postgresql_answers_are_what_the_table_has() {
         runtime.block_on(async {
             let world = World {
                 config: &config,
-                sessions: by_hand::open(&config, 3).await,
-                counting: Counting::new(&by_hand::SMALL),
+                sessions: test_steps::open(&config, 3).await,
+                counting: Counting::new(&test_steps::SMALL),
             };
             for session in &world.sessions {
                 session.client.batch_execute("SET lock_timeout = '20ms'").await.unwrap();
@@ -236,7 +238,7 @@ fn whatever_other_programs_do_on_postgresql_answers_are_what_the_table_has() {
                 world.compare(request).await?;
             }
             let mut rounds = 0;
-            while by_hand::count(world.ours(), &world.counting).await | by_hand::index(world.ours()).await {
+            while test_steps::count(world.ours(), &world.counting).await | test_steps::index(world.ours()).await {
                 rounds += 1;
                 assert!(rounds < 1_000, "it comes to an end");
             }

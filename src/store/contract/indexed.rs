@@ -87,7 +87,8 @@ fn texts_are_found_where_they_were_written_and_where_they_are() {
                 session.client.query("SELECT number, ctid FROM postroom_folded ORDER BY number", &[]).await.unwrap();
             let mut there = 0;
             for row in &rows {
-                let said = places::of(&session.client, by_hand::SMALL.place_chunk_bits, &[row.get(0)]).await.unwrap();
+                let said =
+                    places::of(&session.client, test_steps::SMALL.place_chunk_bits, &[row.get(0)]).await.unwrap();
                 there += usize::from(said == [row.get(1)]);
             }
             (there, rows.len())

@@ -15,9 +15,9 @@ fn with_reader(patience: Duration, test: impl AsyncFnOnce(Readers, Session)) {
     let Database::Postgres(config) = on_server(&cluster.database()) else { unreachable!("it is PostgreSQL") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let other = by_hand::open(&config, 1).await.remove(0);
+        let other = test_steps::open(&config, 1).await.remove(0);
         other.client.batch_execute("CREATE TABLE numbers AS SELECT 1 AS number").await.unwrap();
-        let readers = by_hand::readers(&config, patience);
+        let readers = test_steps::readers(&config, patience);
         test(readers, other).await;
     });
 }

@@ -7,7 +7,7 @@ use super::chunk::{Chunk, Row};
 use super::error::CopyError;
 use super::postgres::PostgresEnd;
 use super::sqlite::SqliteEnd;
-use super::thing::{Cell, Sort, Thing};
+use super::table::{Cell, Table, TableRow};
 use crate::store::{Database, Store, StoreConfig, Unobserved};
 
 /// One of the two databases.
@@ -67,7 +67,7 @@ impl End {
     }
 
     /// The number of rows of a table.
-    pub async fn count_things(&self, sort: Sort) -> Result<u64, CopyError> {
+    pub async fn count_things(&self, sort: Table) -> Result<u64, CopyError> {
         match self {
             Self::Sqlite(end) => end.count_things(sort),
             Self::Postgres(end) => end.count_things(sort).await,
@@ -75,7 +75,7 @@ impl End {
     }
 
     /// A segment of a table, after a position.
-    pub async fn read_things(&self, sort: Sort, behind: Option<&[Cell]>) -> Result<Vec<Thing>, CopyError> {
+    pub async fn read_things(&self, sort: Table, behind: Option<&[Cell]>) -> Result<Vec<TableRow>, CopyError> {
         match self {
             Self::Sqlite(end) => end.read_things(sort, behind),
             Self::Postgres(end) => end.read_things(sort, behind).await,
@@ -83,7 +83,7 @@ impl End {
     }
 
     /// Stores the missing ones. Returns how many were missing.
-    pub async fn write_things(&mut self, sort: Sort, things: &[Thing]) -> Result<u64, CopyError> {
+    pub async fn write_things(&mut self, sort: Table, things: &[TableRow]) -> Result<u64, CopyError> {
         match self {
             Self::Sqlite(end) => end.write_things(sort, things),
             Self::Postgres(end) => end.write_things(sort, things).await,
@@ -91,7 +91,7 @@ impl End {
     }
 
     /// Those with the same keys.
-    pub async fn find_things(&self, sort: Sort, things: &[Thing]) -> Result<Vec<Thing>, CopyError> {
+    pub async fn find_things(&self, sort: Table, things: &[TableRow]) -> Result<Vec<TableRow>, CopyError> {
         match self {
             Self::Sqlite(end) => end.find_things(sort, things),
             Self::Postgres(end) => end.find_things(sort, things).await,

@@ -2,25 +2,25 @@
 //! place that was reached is written with the rows, so a copy that was interrupted goes on where it stopped, and a copy
 //! made again takes what came since.
 
-mod beside;
 mod chunk;
 mod end;
 mod error;
 mod postgres;
 mod sqlite;
+mod table;
+mod tables;
 mod tally;
-mod thing;
 
 use std::collections::BTreeMap;
 
 use super::sqlite::locate;
 use super::{Database, StoreConfig};
-pub use beside::Copied;
 pub use chunk::{Phase, Row};
 use end::End;
 pub use error::CopyError;
+pub use table::Table;
+pub use tables::Copied;
 pub use tally::{Day, Tally};
-pub use thing::Sort;
 
 /// Maximum ids that are reported of rows which the target cannot store.
 const TOLD_MAX: usize = 10;
@@ -37,7 +37,7 @@ pub struct Summary {
     /// The result of the comparison.
     pub tally: Tally,
     /// The result for all provider data.
-    pub beside: BTreeMap<Sort, Copied>,
+    pub beside: BTreeMap<Table, Copied>,
 }
 
 impl Summary {
@@ -80,7 +80,7 @@ pub async fn copy(
         position = end;
         tell(Phase::Copying, summary.read, total.max(summary.read));
     }
-    summary.beside = beside::copy(&mut source, &mut target, &mut tell).await?;
+    summary.beside = tables::copy(&mut source, &mut target, &mut tell).await?;
     verify(&mut source, &mut target, position, &mut summary, &mut tell).await?;
     Ok(summary)
 }

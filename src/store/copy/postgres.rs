@@ -12,12 +12,12 @@ use tokio_postgres::Row as StoredRow;
 
 use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Row};
 use super::error::CopyError;
-use super::thing::{Cell, Holds, Sort, Thing};
+use super::table::{Cell, ColumnType, Table, TableRow};
 use crate::domain::State;
 use crate::store::postgres::accompanying::{BRING_PAYLOADS, BRING_STATUSES, recipient};
 use crate::store::postgres::arrival::{horizon, within_bytes};
-use crate::store::postgres::brought::BRING_EVENTS;
 use crate::store::postgres::config::PostgresConfig;
+use crate::store::postgres::insert_full::BRING_EVENTS;
 use crate::store::postgres::parameters::Parameters;
 use crate::store::postgres::{Connector, Session, batch};
 
@@ -109,7 +109,7 @@ impl PostgresEnd {
         Ok(rows.iter().map(row_of).collect())
     }
 
-    pub async fn count_things(&self, sort: Sort) -> Result<u64, CopyError> {
+    pub async fn count_things(&self, sort: Table) -> Result<u64, CopyError> {
         // A source may be of an earlier version, without tables for what providers told.
         let client = &self.session.client;
         let there = "SELECT to_regclass($1) IS NOT NULL";
@@ -120,14 +120,14 @@ impl PostgresEnd {
         Ok(rows.unsigned_abs())
     }
 
-    pub async fn read_things(&self, sort: Sort, behind: Option<&[Cell]>) -> Result<Vec<Thing>, CopyError> {
+    pub async fn read_things(&self, sort: Table, behind: Option<&[Cell]>) -> Result<Vec<TableRow>, CopyError> {
         if behind.is_none() && self.count_things(sort).await? == 0 {
             return Ok(Vec::new());
         }
         let order: Vec<_> = sort.order().iter().map(|(name, _)| format!("t.{name}")).collect();
         let order = order.join(", ");
-        let place: Vec<Thing> =
-            behind.into_iter().map(|place| Thing { cells: place.to_vec(), place: Vec::new() }).collect();
+        let place: Vec<TableRow> =
+            behind.into_iter().map(|place| TableRow { cells: place.to_vec(), place: Vec::new() }).collect();
         // The place is the one row of arrays.
         let places: Vec<_> = (1..=sort.order().len()).map(|at| format!("${at}[1]")).collect();
         let condition = match behind {
@@ -146,14 +146,14 @@ impl PostgresEnd {
     }
 
     /// Whether the table has the column that a database of an earlier version lacks.
-    async fn has_added(&self, sort: Sort) -> Result<bool, CopyError> {
+    async fn has_added(&self, sort: Table) -> Result<bool, CopyError> {
         let Some(column) = sort.added() else { return Ok(true) };
         let sql = "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped";
         let names = Parameters::new().text(sort.table()).text(column);
         Ok(names.row_if_any(&self.session.client, sql).await?.is_some())
     }
 
-    pub async fn write_things(&self, sort: Sort, things: &[Thing]) -> Result<u64, CopyError> {
+    pub async fn write_things(&self, sort: Table, things: &[TableRow]) -> Result<u64, CopyError> {
         let client = &self.session.client;
         client.batch_execute("BEGIN; SET LOCAL statement_timeout = 0").await?;
         let mut columns = columns_of(things, sort.columns());
@@ -163,21 +163,21 @@ impl PostgresEnd {
         // Of no attempt of a writer.
         let no_id = None::<i64>;
         let created = match sort {
-            Sort::Payloads => u64::try_from(columns.value::<i64>(client, BRING_PAYLOADS).await?).unwrap_or(0),
-            Sort::Details => columns.execute(client, COPY_DETAILS).await?,
-            Sort::Statuses => {
+            Table::Payloads => u64::try_from(columns.value::<i64>(client, BRING_PAYLOADS).await?).unwrap_or(0),
+            Table::Details => columns.execute(client, COPY_DETAILS).await?,
+            Table::Statuses => {
                 // As they stand: no form is looked for.
                 let no_forms = [""; 0];
                 let columns = columns.number(no_id).texts(State::ALL.iter().map(|state| state.name())).texts(no_forms);
                 columns.rows(client, BRING_STATUSES).await?.len() as u64
             }
-            Sort::Events => columns.number(no_id).rows(client, BRING_EVENTS).await?.len() as u64,
+            Table::Events => columns.number(no_id).rows(client, BRING_EVENTS).await?.len() as u64,
         };
         client.batch_execute("COMMIT").await?;
         Ok(created)
     }
 
-    pub async fn find_things(&self, sort: Sort, things: &[Thing]) -> Result<Vec<Thing>, CopyError> {
+    pub async fn find_things(&self, sort: Table, things: &[TableRow]) -> Result<Vec<TableRow>, CopyError> {
         let keys = &sort.columns()[..sort.key_columns()];
         let given: Vec<_> = (1..=keys.len()).map(|at| format!("${at}")).collect();
         let names: Vec<_> = keys.iter().map(|(name, _)| *name).collect();
@@ -202,16 +202,16 @@ impl PostgresEnd {
 }
 
 /// The first columns of rows, each in the server's type.
-fn columns_of<'a>(things: &'a [Thing], columns: &[(&'static str, Holds)]) -> Parameters<'a> {
+fn columns_of<'a>(things: &'a [TableRow], columns: &[(&'static str, ColumnType)]) -> Parameters<'a> {
     let mut parameters = Parameters::new();
     for (at, (name, holds)) in columns.iter().enumerate() {
         let cells = things.iter().map(move |thing| &thing.cells[at]);
         parameters =
             match holds {
-                Holds::Text => parameters.texts(cells.map(|cell| text_of(cell, name))),
-                Holds::Number => parameters
+                ColumnType::Text => parameters.texts(cells.map(|cell| text_of(cell, name))),
+                ColumnType::Number => parameters
                     .numbers(cells.map(|cell| if let Cell::Number(number) = cell { Some(*number) } else { None })),
-                Holds::Bytes => parameters
+                ColumnType::Bytes => parameters
                     .bytes(cells.map(|cell| if let Cell::Bytes(bytes) = cell { Some(&bytes[..]) } else { None })),
             };
     }
@@ -226,19 +226,19 @@ fn text_of(cell: &Cell, column: &str) -> Option<String> {
     Some(match column {
         "recipient" => recipient(text).into_owned(),
         MESSAGE_ID if !text.contains('\0') => text.clone(),
-        _ => batch::held(text).into_owned(),
+        _ => batch::escape_nul(text).into_owned(),
     })
 }
 
-fn thing_of(sort: Sort, row: &StoredRow) -> Thing {
-    let cell = |(column, (name, holds)): (usize, (&str, Holds))| match holds {
-        Holds::Text => row
+fn thing_of(sort: Table, row: &StoredRow) -> TableRow {
+    let cell = |(column, (name, holds)): (usize, (&str, ColumnType))| match holds {
+        ColumnType::Text => row
             .get::<_, Option<String>>(column)
-            .map_or(Cell::Null, |text| Cell::Text(if name == MESSAGE_ID { text } else { batch::released(text) })),
-        Holds::Number => row.get::<_, Option<i64>>(column).map_or(Cell::Null, Cell::Number),
-        Holds::Bytes => row.get::<_, Option<Vec<u8>>>(column).map_or(Cell::Null, Cell::Bytes),
+            .map_or(Cell::Null, |text| Cell::Text(if name == MESSAGE_ID { text } else { batch::unescape_nul(text) })),
+        ColumnType::Number => row.get::<_, Option<i64>>(column).map_or(Cell::Null, Cell::Number),
+        ColumnType::Bytes => row.get::<_, Option<Vec<u8>>>(column).map_or(Cell::Null, Cell::Bytes),
     };
-    Thing::of(sort, sort.held().enumerate().map(cell).collect())
+    TableRow::of(sort, sort.selected_columns().enumerate().map(cell).collect())
 }
 
 fn row_of(row: &StoredRow) -> Row {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row as StoredRow, param
 
 use super::chunk::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Row};
 use super::error::CopyError;
-use super::thing::{Cell, Holds, Sort, Thing};
+use super::table::{Cell, ColumnType, Table, TableRow};
 use crate::domain::conflict::CONFLICT;
 use crate::domain::{ConflictKey, State};
 use crate::store::sqlite::details;
@@ -103,19 +103,19 @@ impl SqliteEnd {
     }
 
     /// A file of an earlier version has no tables for provider data.
-    fn has_table(&self, sort: Sort) -> Result<bool, CopyError> {
+    fn has_table(&self, sort: Table) -> Result<bool, CopyError> {
         let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         Ok(self.connection.query_row(sql, [sort.table()], |row| row.get(0))?)
     }
 
-    pub fn count_things(&self, sort: Sort) -> Result<u64, CopyError> {
+    pub fn count_things(&self, sort: Table) -> Result<u64, CopyError> {
         if !self.has_table(sort)? {
             return Ok(0);
         }
         Ok(self.connection.query_row(&format!("SELECT count(*) FROM {}", sort.table()), [], |row| row.get(0))?)
     }
 
-    pub fn read_things(&self, sort: Sort, behind: Option<&[Cell]>) -> Result<Vec<Thing>, CopyError> {
+    pub fn read_things(&self, sort: Table, behind: Option<&[Cell]>) -> Result<Vec<TableRow>, CopyError> {
         if !self.has_table(sort)? {
             return Ok(Vec::new());
         }
@@ -136,8 +136,8 @@ impl SqliteEnd {
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
         let rows = statement.query_map(params_from_iter(behind.unwrap_or_default()), |row| thing_of(sort, row))?;
-        let mut things: Vec<Thing> = rows.collect::<Result<_, _>>()?;
-        if sort == Sort::Events {
+        let mut things: Vec<TableRow> = rows.collect::<Result<_, _>>()?;
+        if sort == Table::Events {
             self.upgrade_conflicts(&mut things)?;
         }
         Ok(things)
@@ -145,7 +145,7 @@ impl SqliteEnd {
 
     /// A file that was not upgraded yet is copied as if it had been: its conflicts have the keys that an upgrade gives
     /// them.
-    fn upgrade_conflicts(&self, events: &mut [Thing]) -> Result<(), CopyError> {
+    fn upgrade_conflicts(&self, events: &mut [TableRow]) -> Result<(), CopyError> {
         let mut find = self.connection.prepare_cached("SELECT 1 FROM postroom_events WHERE event_key = ?1")?;
         for event in events {
             let [Cell::Text(key), _, _, Cell::Text(kind), Cell::Text(body), ..] = event.cells.as_slice() else {
@@ -154,7 +154,7 @@ impl SqliteEnd {
             if kind != CONFLICT {
                 continue;
             }
-            if let Some(upgraded) = ConflictKey::upgraded(key, body, event.payload(Sort::Events))
+            if let Some(upgraded) = ConflictKey::upgraded(key, body, event.payload(Table::Events))
                 && !find.exists([upgraded.as_str()])?
             {
                 event.cells[0] = Cell::Text(upgraded.as_str().to_owned());
@@ -163,7 +163,7 @@ impl SqliteEnd {
         Ok(())
     }
 
-    pub fn write_things(&mut self, sort: Sort, things: &[Thing]) -> Result<u64, CopyError> {
+    pub fn write_things(&mut self, sort: Table, things: &[TableRow]) -> Result<u64, CopyError> {
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let mut created = 0;
         {
@@ -182,7 +182,7 @@ impl SqliteEnd {
                     continue;
                 }
                 created += 1;
-                if let (Sort::Statuses, [Cell::Text(message), Cell::Text(recipient), Cell::Text(state)]) =
+                if let (Table::Statuses, [Cell::Text(message), Cell::Text(recipient), Cell::Text(state)]) =
                     (sort, thing.key(sort))
                     && let Some(state) = State::named(state)
                 {
@@ -195,7 +195,7 @@ impl SqliteEnd {
         Ok(created)
     }
 
-    pub fn find_things(&self, sort: Sort, things: &[Thing]) -> Result<Vec<Thing>, CopyError> {
+    pub fn find_things(&self, sort: Table, things: &[TableRow]) -> Result<Vec<TableRow>, CopyError> {
         let keys = names(&sort.columns()[..sort.key_columns()]);
         let condition = keys.iter().map(|name| format!("t.{name} = ?")).collect::<Vec<_>>().join(" AND ");
         let sql = format!("SELECT {} FROM {} AS t WHERE {condition}", sort.selected(true), sort.table());
@@ -219,12 +219,12 @@ impl SqliteEnd {
     }
 }
 
-fn names(columns: &[(&'static str, Holds)]) -> Vec<&'static str> {
+fn names(columns: &[(&'static str, ColumnType)]) -> Vec<&'static str> {
     columns.iter().map(|(name, _)| *name).collect()
 }
 
-fn thing_of(sort: Sort, row: &StoredRow<'_>) -> rusqlite::Result<Thing> {
-    let cells = sort.held().enumerate().map(|(column, _)| {
+fn thing_of(sort: Table, row: &StoredRow<'_>) -> rusqlite::Result<TableRow> {
+    let cells = sort.selected_columns().enumerate().map(|(column, _)| {
         Ok(match row.get_ref(column)? {
             ValueRef::Null => Cell::Null,
             ValueRef::Integer(number) => Cell::Number(number),
@@ -233,7 +233,7 @@ fn thing_of(sort: Sort, row: &StoredRow<'_>) -> rusqlite::Result<Thing> {
             ValueRef::Blob(bytes) => Cell::Bytes(bytes.to_vec()),
         })
     });
-    Ok(Thing::of(sort, cells.collect::<rusqlite::Result<_>>()?))
+    Ok(TableRow::of(sort, cells.collect::<rusqlite::Result<_>>()?))
 }
 
 impl ToSql for Cell {

@@ -3,8 +3,8 @@
 use std::collections::BinaryHeap;
 use std::io;
 
-use super::merge::Member;
-use super::run::{Loose, Ranks, Run, Runs};
+use super::merge::LiveSegment;
+use super::run::{Ranks, Run, Runs, TailRow};
 use super::search::{Candidates, Question};
 use super::segment::Texts;
 use crate::domain::Needle;
@@ -18,9 +18,9 @@ const ARRIVALS_TOGETHER: usize = 4 << 10;
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     /// The segments; no message is in two of them.
-    pub members: &'a [Member],
+    pub members: &'a [LiveSegment],
     /// The rest.
-    pub loose: &'a [Loose],
+    pub loose: &'a [TailRow],
 }
 
 /// The start of a page.
@@ -40,7 +40,7 @@ pub enum From<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit {
     /// It.
-    pub message: Loose,
+    pub message: TailRow,
     /// The hash of its row when it was indexed; none for a tail row.
     pub hash: Option<u32>,
 }
@@ -57,7 +57,7 @@ pub struct Part {
 }
 
 /// How many candidates to check when texts have to be checked.
-pub struct Looks<'a> {
+pub struct Budget<'a> {
     /// The search term.
     pub needle: Option<&'a Needle>,
     /// Whether counting has taken long enough; never, if the total must be exact.
@@ -66,7 +66,7 @@ pub struct Looks<'a> {
     pub go_on: &'a dyn Fn() -> io::Result<()>,
 }
 
-impl Looks<'_> {
+impl Budget<'_> {
     fn contains(&self, texts: &mut Texts<'_>, rank: u32) -> io::Result<bool> {
         let Some(needle) = self.needle else { return Ok(true) };
         Ok(texts.text(rank)?.is_some_and(|folded| needle.is_in_folded(folded)))
@@ -75,7 +75,7 @@ impl Looks<'_> {
 
 impl View<'_> {
     /// At most `count` messages, and the total.
-    pub fn part(&self, question: &Question, from: From<'_>, count: usize, looks: &Looks<'_>) -> io::Result<Part> {
+    pub fn part(&self, question: &Question, from: From<'_>, count: usize, looks: &Budget<'_>) -> io::Result<Part> {
         let mut found = Vec::with_capacity(self.members.len());
         let mut part = Part { total: self.loose.len() as u64, ..Part::default() };
         for member in self.members {
@@ -140,7 +140,7 @@ struct Listing<'a> {
     found: Vec<Candidates<'a>>,
     /// The most messages that it gets.
     count: usize,
-    looks: &'a Looks<'a>,
+    looks: &'a Budget<'a>,
     part: Part,
 }
 
@@ -155,7 +155,7 @@ impl Listing<'_> {
         let View { members, loose } = *self.view;
         let doubtful: Vec<bool> = found.iter().map(|candidates| candidates.doubtful).chain([false]).collect();
         let runs = members.iter().zip(found).map(|(member, found)| Run::new(&member.segment, found.ranks));
-        let mut runs = Runs::new(runs.chain([Run::Loose(loose)]).collect());
+        let mut runs = Runs::new(runs.chain([Run::TailRow(loose)]).collect());
         let mut skip = 0;
         match from {
             From::Place(place) => runs.seek(place)?,
@@ -206,7 +206,7 @@ impl Listing<'_> {
                     }
                     None => (loose[rank].place.clone(), None),
                 };
-                self.part.messages.push(Hit { message: Loose { place, row }, hash });
+                self.part.messages.push(Hit { message: TailRow { place, row }, hash });
                 if self.is_full() {
                     break;
                 }
@@ -220,7 +220,7 @@ impl Listing<'_> {
 }
 
 /// Checks candidates until all are checked or it is enough. Returns those that match, and whether all were checked.
-fn look(member: &Member, candidates: &Candidates<'_>, looks: &Looks<'_>) -> io::Result<(Vec<u32>, bool)> {
+fn look(member: &LiveSegment, candidates: &Candidates<'_>, looks: &Budget<'_>) -> io::Result<(Vec<u32>, bool)> {
     let mut certain = Vec::new();
     let mut texts = member.segment.texts();
     for place in 0..candidates.ranks.len() {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     /// The messages of a slice; the hash of each is the hash of its row.
-    fn listed(part: &Part) -> Vec<Loose> {
+    fn listed(part: &Part) -> Vec<TailRow> {
         for Hit { message, hash: found } in &part.messages {
             assert!(found.is_none_or(|found| found == hash(message.row)));
         }
@@ -323,8 +323,8 @@ mod tests {
             let rows: Vec<Row> = messages.iter().enumerate().map(|(at, message)| row(at, message)).collect();
             let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(rows.len() + 1)).chain([0]).collect();
             ends.sort();
-            let mut members: Vec<Member> =
-                ends.windows(2).map(|ends| Member::new(segment(rows[ends[0]..ends[1]].to_vec()))).collect();
+            let mut members: Vec<LiveSegment> =
+                ends.windows(2).map(|ends| LiveSegment::new(segment(rows[ends[0]..ends[1]].to_vec()))).collect();
             let loose_from = *ends.last().unwrap();
             let mut alive = rows.clone();
             for index in dead.iter().filter(|_| loose_from > 0) {
@@ -340,8 +340,8 @@ mod tests {
                 }
                 alive.retain(|other| other.row != row.row);
             }
-            let together: Vec<Member> = members.drain(..merged.min(members.len())).collect();
-            members.push(Member::new(Segment::open(Source::Memory(merge(&together, Vec::new()).unwrap())).unwrap()));
+            let together: Vec<LiveSegment> = members.drain(..merged.min(members.len())).collect();
+            members.push(LiveSegment::new(Segment::open(Source::Memory(merge(&together, Vec::new()).unwrap())).unwrap()));
 
             let contains = |row: &Row| match (&filter.search, &row.text) {
                 (None, _) => true,
@@ -355,15 +355,15 @@ mod tests {
                     && filter.to.as_ref().is_none_or(|to| row.recipient == single(Value::Text(to.as_bytes())))
                     && contains(row)
             };
-            let mut expected: Vec<Loose> = alive.iter().filter(lets_through)
-                .map(|row| Loose { place: row.place.clone(), row: row.row }).collect();
+            let mut expected: Vec<TailRow> = alive.iter().filter(lets_through)
+                .map(|row| TailRow { place: row.place.clone(), row: row.row }).collect();
             let mut arrived = expected.clone();
             expected.sort();
-            let mut loose: Vec<Loose> = arrived.iter().filter(|row| row.row as usize > loose_from).cloned().collect();
+            let mut loose: Vec<TailRow> = arrived.iter().filter(|row| row.row as usize > loose_from).cloned().collect();
             loose.sort();
             let view = View { members: &members, loose: &loose };
             let question = Question::new(&filter, bounded);
-            let looks = Looks { needle: filter.search.as_ref(), is_enough: &|| impatient, go_on: &|| Ok(()) };
+            let looks = Budget { needle: filter.search.as_ref(), is_enough: &|| impatient, go_on: &|| Ok(()) };
             let part = view.part(&question, From::Offset(offset), count, &looks).unwrap();
             let page: Vec<_> = expected.iter().skip(offset as usize).take(count).cloned().collect();
             prop_assert_eq!(&listed(&part), &page);

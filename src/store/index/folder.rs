@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::file::{NewFile, make_folder, new_file};
 use super::manifest::{Manifest, Sample};
-use super::merge::{Member, merge};
+use super::merge::{LiveSegment, merge};
 use super::segment::Segment;
 use super::senders::{CountTable, Senders};
 use super::source::{Source, damaged};
@@ -79,7 +79,7 @@ impl Folder {
             if !listed.dead.is_sorted() || listed.dead.last().is_some_and(|last| *last >= segment.count()) {
                 return Err(damaged("the manifest does not match a segment"));
             }
-            members.push(Member { segment: Arc::new(segment), dead: Arc::new(listed.dead.clone()) });
+            members.push(LiveSegment { segment: Arc::new(segment), dead: Arc::new(listed.dead.clone()) });
         }
         let senders = CountTable::open(open(manifest.senders)?)?;
         if senders.checksum() != manifest.senders_checksum {
@@ -115,7 +115,7 @@ impl Folder {
             let file = self.reserve();
             let written = file.write(|to| merge(&in_memory, to));
             let Ok(source) = written else { return Err(self.give_up(file.number, written)) };
-            saved.members.push(Member::new(Segment::open(source)?));
+            saved.members.push(LiveSegment::new(Segment::open(source)?));
             saved.files.push(file.number);
         }
         let senders = self.reserve();

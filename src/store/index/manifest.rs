@@ -4,7 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::merge::Member;
+use super::merge::LiveSegment;
 use super::source::damaged;
 use super::state::State;
 use crate::domain::fold::UNICODE_VERSION;
@@ -107,7 +107,7 @@ impl Manifest {
 }
 
 impl Listed {
-    fn new(file: u64, member: &Member) -> Self {
+    fn new(file: u64, member: &LiveSegment) -> Self {
         Self { file, checksum: member.segment.checksum(), dead: member.dead.to_vec() }
     }
 }

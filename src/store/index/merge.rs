@@ -8,14 +8,14 @@ use super::table::Table;
 
 /// A segment, and its deleted ranks, ascending.
 #[derive(Debug, Clone)]
-pub struct Member {
+pub struct LiveSegment {
     /// The segment.
     pub segment: Arc<Segment>,
     /// The deleted ranks.
     pub dead: Arc<Vec<u32>>,
 }
 
-impl Member {
+impl LiveSegment {
     /// A segment without deleted messages.
     pub fn new(segment: Segment) -> Self {
         Self { segment: Arc::new(segment), dead: Arc::default() }
@@ -31,7 +31,7 @@ impl Member {
 const NO_RANK: u32 = u32::MAX;
 
 /// Writes one segment with all messages of `members` that count.
-pub fn merge<W: Write>(members: &[Member], to: W) -> io::Result<W> {
+pub fn merge<W: Write>(members: &[LiveSegment], to: W) -> io::Result<W> {
     let mut writer = SegmentWriter::new(to);
     let ranks = merge_messages(members, &mut writer)?;
     for section in Section::ALL {
@@ -41,7 +41,7 @@ pub fn merge<W: Write>(members: &[Member], to: W) -> io::Result<W> {
 }
 
 /// Merges the messages, and returns the new rank of each old one, by member.
-fn merge_messages<W: Write>(members: &[Member], writer: &mut SegmentWriter<W>) -> io::Result<Vec<Vec<u32>>> {
+fn merge_messages<W: Write>(members: &[LiveSegment], writer: &mut SegmentWriter<W>) -> io::Result<Vec<Vec<u32>>> {
     let mut ranks: Vec<Vec<u32>> =
         members.iter().map(|member| Vec::with_capacity(member.segment.count() as usize)).collect();
     let mut heads: Vec<Head> =
@@ -71,7 +71,7 @@ fn merge_messages<W: Write>(members: &[Member], writer: &mut SegmentWriter<W>) -
 
 /// Merges the lists of a section; a key without remaining ranks is left out.
 fn merge_lists<W: Write>(
-    members: &[Member],
+    members: &[LiveSegment],
     ranks: &[Vec<u32>],
     section: Section,
     writer: &mut SegmentWriter<W>,

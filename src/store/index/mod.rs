@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::domain::lock::lock;
 pub use manifest::Sample;
-use merge::Member;
+use merge::LiveSegment;
 pub use state::Limits;
 use state::State;
 
@@ -84,10 +84,10 @@ impl Index {
 
     /// Replaces the source segments with the merged one. Messages deleted meanwhile are deleted in it, too. Returns
     /// false if the source segments are no longer there.
-    pub fn replace(&self, old: &[Member], new: Member, file: u64) -> io::Result<bool> {
+    pub fn replace(&self, old: &[LiveSegment], new: LiveSegment, file: u64) -> io::Result<bool> {
         let _changing = self.change();
         let Some(current) = self.current() else { return Ok(false) };
-        let place = |member: &Member| {
+        let place = |member: &LiveSegment| {
             current.members[..current.files.len()].iter().position(|other| Arc::ptr_eq(&other.segment, &member.segment))
         };
         let Some(places) = old.iter().map(place).collect::<Option<Vec<usize>>>() else { return Ok(false) };
@@ -107,7 +107,7 @@ impl Index {
         let mut at = 0..;
         state.files.retain(|_| !is_old(at.next().expect("there is no end")));
         if new.segment.count() > 0 {
-            state.members.insert(state.files.len(), Member { dead: Arc::new(dead), ..new });
+            state.members.insert(state.files.len(), LiveSegment { dead: Arc::new(dead), ..new });
             state.files.push(file);
         }
         self.publish(Some(state));

@@ -7,7 +7,7 @@ use super::table::Table;
 
 /// A tail row: a message that no segment holds with its present values.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Loose {
+pub struct TailRow {
     /// Its place in the order, from `key::place`.
     pub place: Vec<u8>,
     /// Its row number in the table.
@@ -93,7 +93,7 @@ pub enum Run<'a> {
         ranks: Ranks<'a>,
     },
     /// Of tail rows.
-    Loose(&'a [Loose]),
+    TailRow(&'a [TailRow]),
 }
 
 impl<'a> Run<'a> {
@@ -105,26 +105,26 @@ impl<'a> Run<'a> {
     fn len(&self) -> usize {
         match self {
             Self::Segment { ranks, .. } => ranks.len(),
-            Self::Loose(messages) => messages.len(),
+            Self::TailRow(messages) => messages.len(),
         }
     }
 
     fn place(&mut self, at: usize) -> io::Result<&[u8]> {
         match self {
             Self::Segment { entries, ranks, .. } => Ok(entries.at(ranks.at(at).into())?.0),
-            Self::Loose(messages) => Ok(&messages[at].place),
+            Self::TailRow(messages) => Ok(&messages[at].place),
         }
     }
 
     /// The message at a position in the run, the hash of its row, and its rank in the segment.
-    fn message(&mut self, at: usize) -> io::Result<(Loose, Option<u32>, u32)> {
+    fn message(&mut self, at: usize) -> io::Result<(TailRow, Option<u32>, u32)> {
         match self {
             Self::Segment { entries, rows, ranks } => {
                 let rank = ranks.at(at);
                 let (row, hash) = rows.entry(rank)?;
-                Ok((Loose { place: entries.at(rank.into())?.0.to_vec(), row }, Some(hash), rank))
+                Ok((TailRow { place: entries.at(rank.into())?.0.to_vec(), row }, Some(hash), rank))
             }
-            Self::Loose(messages) => Ok((messages[at].clone(), None, 0)),
+            Self::TailRow(messages) => Ok((messages[at].clone(), None, 0)),
         }
     }
 
@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
                 let rank = entries.lower_bound(place)?;
                 Ok(ranks.before(u32::try_from(rank).unwrap_or(u32::MAX)))
             }
-            Self::Loose(messages) => Ok(messages.partition_point(|message| message.place.as_slice() < place)),
+            Self::TailRow(messages) => Ok(messages.partition_point(|message| message.place.as_slice() < place)),
         }
     }
 }
@@ -143,7 +143,7 @@ impl<'a> Run<'a> {
 #[derive(Debug)]
 pub struct Found {
     /// It.
-    pub message: Loose,
+    pub message: TailRow,
     /// The hash of its row when it was indexed; none for a tail row.
     pub hash: Option<u32>,
     /// The number of its run.

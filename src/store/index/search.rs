@@ -4,7 +4,7 @@ use std::io;
 
 use super::grams::{self, Lookup};
 use super::key;
-use super::merge::Member;
+use super::merge::LiveSegment;
 use super::run::Ranks;
 use super::segment::{ListReader, Section, Segment};
 use crate::domain::Filter;
@@ -59,7 +59,7 @@ impl Question {
     }
 
     /// Searches a segment. In a hurry it reads only short lists.
-    pub fn ask<'a>(&self, member: &'a Member, in_a_hurry: bool) -> io::Result<Candidates<'a>> {
+    pub fn ask<'a>(&self, member: &'a LiveSegment, in_a_hurry: bool) -> io::Result<Candidates<'a>> {
         let looks_max = if in_a_hurry { LOOKS_IN_A_HURRY } else { self.looks_max };
         let segment = &*member.segment;
         let bound = |place: &Option<Vec<u8>>, absent: u32| match place {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::build::{Row, build};
-use super::merge::{Member, merge};
+use super::merge::{LiveSegment, merge};
 use super::segment::Segment;
 use super::senders::{Changes, CountTable, Senders, count};
 use super::source::Source;
@@ -51,7 +51,7 @@ pub struct State {
     /// The last change record that it covers.
     pub note: i64,
     /// The segments in files first, then those in memory.
-    pub members: Vec<Member>,
+    pub members: Vec<LiveSegment>,
     /// The number of segments in files, with the number of each file.
     pub files: Vec<u64>,
     /// The counts of the senders.
@@ -87,7 +87,7 @@ pub fn digest(row: i64, place: &[u8], sender: &[u8]) -> u64 {
 
 /// A tombstone: a message that the index covers and that no longer has these values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gone {
+pub struct Tombstone {
     /// Its row.
     pub row: i64,
     /// Its place when it was covered.
@@ -120,7 +120,7 @@ impl State {
 
     /// How many messages count.
     pub fn live(&self) -> u64 {
-        self.members.iter().map(Member::live).sum()
+        self.members.iter().map(LiveSegment::live).sum()
     }
 
     /// The number of messages that are only in memory, including deleted ones.
@@ -134,7 +134,7 @@ impl State {
     }
 
     /// Finds a tombstone's segment and rank. None if the message was never covered, or is deleted already.
-    pub fn find(&self, gone: &Gone) -> io::Result<Option<(usize, u32)>> {
+    pub fn find(&self, gone: &Tombstone) -> io::Result<Option<(usize, u32)>> {
         self.locate(&gone.place, gone.row)
     }
 
@@ -161,7 +161,7 @@ impl State {
     }
 
     /// The segments without the deleted messages.
-    pub fn without(&self, dead: &Dead) -> Vec<Member> {
+    pub fn without(&self, dead: &Dead) -> Vec<LiveSegment> {
         let mut members = self.members.clone();
         for (at, ranks) in dead {
             let mut all = members[*at].dead.to_vec();
@@ -192,7 +192,7 @@ impl State {
 
     /// Merges the newest segments until each is much larger than the next one.
     fn settle(&mut self) -> io::Result<()> {
-        let size_of = |member: &Member| u64::from(member.segment.count());
+        let size_of = |member: &LiveSegment| u64::from(member.segment.count());
         let mut from = self.members.len() - 1;
         let mut size = size_of(&self.members[from]);
         while from > self.files.len() && size_of(&self.members[from - 1]) < GROWTH * size {
@@ -213,19 +213,19 @@ impl State {
 
 impl State {
     /// Segments in files to merge: enough of about the same size, or one with many deleted messages.
-    pub fn merge_due(&self, limits: &Limits) -> Option<Vec<Member>> {
+    pub fn merge_due(&self, limits: &Limits) -> Option<Vec<LiveSegment>> {
         let files = &self.members[..self.files.len()];
-        let count = |member: &Member| u64::from(member.segment.count());
+        let count = |member: &LiveSegment| u64::from(member.segment.count());
         if let Some(member) = files.iter().find(|member| member.dead.len() as u64 * DEAD_SHARE > count(member)) {
             return Some(vec![member.clone()]);
         }
-        let mut tiers: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
+        let mut tiers: BTreeMap<u32, Vec<LiveSegment>> = BTreeMap::new();
         for member in files {
             tiers.entry((count(member) / TIER_LEAST).max(1).ilog(TIER as u64)).or_default().push(member.clone());
         }
-        let as_many_as_fit = |mut members: Vec<Member>| {
+        let as_many_as_fit = |mut members: Vec<LiveSegment>| {
             let mut sum = 0;
-            let fits = |member: &&Member| {
+            let fits = |member: &&LiveSegment| {
                 sum += count(member);
                 sum <= limits.segment_messages_max
             };
@@ -236,8 +236,8 @@ impl State {
     }
 }
 
-fn in_memory(bytes: Vec<u8>) -> io::Result<Member> {
-    Segment::open(Source::Memory(bytes)).map(Member::new)
+fn in_memory(bytes: Vec<u8>) -> io::Result<LiveSegment> {
+    Segment::open(Source::Memory(bytes)).map(LiveSegment::new)
 }
 
 #[cfg(test)]

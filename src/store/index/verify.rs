@@ -5,7 +5,7 @@ use std::io;
 
 use super::build::Row;
 use super::grams;
-use super::merge::Member;
+use super::merge::LiveSegment;
 use super::segment::{ListReader, Section};
 use crate::domain::fold::fold_into;
 
@@ -27,7 +27,7 @@ pub struct Compared {
 
 /// Compares a segment with the messages that `row` returns by number.
 pub fn compare<E: From<io::Error>>(
-    member: &Member,
+    member: &LiveSegment,
     mut row: impl FnMut(i64) -> Result<Option<Row>, E>,
 ) -> Result<Compared, E> {
     let (mut entries, mut rows) = (member.segment.entries(), member.segment.rows());

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
-use super::batch::{Batch, held};
+use super::batch::{Batch, escape_nul};
 use super::failure::Failure;
 use super::parameters::Parameters;
 use crate::domain::Outcome;
@@ -49,7 +49,7 @@ pub(super) struct Present {
 pub(super) const LOOK: &str = "SELECT * FROM postroom_look($1, $2, $3, $4, $5)";
 /// Stores raw bodies. Returns how many were not there.
 pub(in crate::store) const BRING_PAYLOADS: &str = "SELECT postroom_bring_payloads($1, $2, $3, $4, $5, $6, $7, $8)";
-/// Stores statuses. Returns the places of the new ones.
+/// Stores statuses. Returns the tuple_ids of the new ones.
 pub(in crate::store) const BRING_STATUSES: &str =
     "SELECT postroom_bring_statuses($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 pub(super) const BRING_DETAILS: &str = "SELECT postroom_bring_details($1, $2, $3, $4, $5, $6)";
@@ -97,7 +97,7 @@ impl Accompanying {
             .texts(statuses.iter().map(|status| status.message.as_str()))
             .texts(statuses.iter().map(|status| recipient(status.recipient())))
             .texts(statuses.iter().map(|status| status.state.name()))
-            .texts(self.events.iter().map(|place| held(&event(batch, *place).key)));
+            .texts(self.events.iter().map(|place| escape_nul(&event(batch, *place).key)));
         let mut stored = Present::default();
         for row in columns.rows(client, LOOK).await? {
             let (what, place, number): (i32, i64, Option<i64>) = (row.get(0), row.get(1), row.get(2));
@@ -111,7 +111,7 @@ impl Accompanying {
         Ok(stored)
     }
 
-    /// The bodies to store: those that brought anything new. Of bodies that bring only copies of what is stored, in
+    /// The bodies to store: those that insert_full anything new. Of bodies that bring only copies of what is stored, in
     /// other bytes, the first ones are enough.
     fn wanted_payloads(&self, outcomes: &[Vec<Outcome>], stored: &Present) -> Vec<usize> {
         let mut bring_news: BTreeSet<usize> = BTreeSet::new();
@@ -124,7 +124,7 @@ impl Accompanying {
         wanted.into_iter().filter(|at| !stored.payloads.contains_key(at)).collect()
     }
 
-    /// Stores the bodies that brought anything new.
+    /// Stores the bodies that insert_full anything new.
     pub async fn write_payloads(
         &self,
         client: &Client,
@@ -139,7 +139,7 @@ impl Accompanying {
         let rows: Vec<_> = wanted.iter().map(|at| self.payload(batch, *at)).collect();
         let columns = Parameters::new()
             .bytes(rows.iter().map(|(payload, _)| payload.digest.as_slice()))
-            .texts(rows.iter().map(|(payload, _)| held(&payload.source)))
+            .texts(rows.iter().map(|(payload, _)| escape_nul(&payload.source)))
             .texts(rows.iter().map(|(payload, _)| payload.provider))
             .texts(rows.iter().map(|(payload, _)| payload.headers.as_str()))
             .texts(rows.iter().map(|(payload, _)| payload.encoding))
@@ -150,7 +150,7 @@ impl Accompanying {
         Ok(())
     }
 
-    /// Stores the statuses. Returns the places of the new ones.
+    /// Stores the statuses. Returns the tuple_ids of the new ones.
     pub async fn write_statuses(
         &self,
         client: &Client,
@@ -167,11 +167,11 @@ impl Accompanying {
             .texts(rows.iter().map(|row| recipient(row.recipient())))
             .texts(rows.iter().map(|row| row.state.name()))
             .texts(rows.iter().map(|row| row.at.as_str()))
-            .texts(rows.iter().map(|row| row.error.as_deref().map(held)))
-            .texts(rows.iter().map(|row| held(&row.provider_id)))
-            .texts(rows.iter().map(|row| held(&row.source)))
+            .texts(rows.iter().map(|row| row.error.as_deref().map(escape_nul)))
+            .texts(rows.iter().map(|row| escape_nul(&row.provider_id)))
+            .texts(rows.iter().map(|row| escape_nul(&row.source)))
             .texts(self.statuses.iter().map(|(job, _)| received_at(batch, *job)))
-            .texts(rows.iter().map(|row| row.extra_text().map(|extra| held(&extra).into_owned())))
+            .texts(rows.iter().map(|row| row.extra_text().map(|extra| escape_nul(&extra).into_owned())))
             .bytes(self.statuses.iter().map(|(job, _)| digest(batch, *job)))
             .number(ingest_id)
             .texts(State::ALL.iter().map(|state| state.name()))
@@ -195,8 +195,8 @@ pub(super) async fn write_details(client: &Client, batch: &Batch, outcomes: &[Ve
     }
     let columns = Parameters::new()
         .texts(rows.iter().map(|(id, ..)| *id))
-        .texts(rows.iter().map(|(_, details, _)| held(&details.provider_id)))
-        .texts(rows.iter().map(|(_, details, _)| held(&details.source)))
+        .texts(rows.iter().map(|(_, details, _)| escape_nul(&details.provider_id)))
+        .texts(rows.iter().map(|(_, details, _)| escape_nul(&details.source)))
         .texts(rows.iter().map(|(_, details, _)| details.kind.name()))
         .texts(rows.iter().map(|(_, details, _)| Value::Object(details.to_fields()).to_string()))
         .bytes(rows.iter().map(|(.., digest)| *digest));
@@ -210,7 +210,7 @@ pub(super) fn extras(batch: &Batch, job: usize) -> Option<&Extras> {
 
 /// A recipient that fits into the key: a long one ends with a digest of the whole.
 pub(in crate::store) fn recipient(name: &str) -> Cow<'_, str> {
-    let whole = held(name);
+    let whole = escape_nul(name);
     if whole.len() <= RECIPIENT_BYTES_MAX {
         return whole;
     }

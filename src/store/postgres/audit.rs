@@ -18,10 +18,10 @@ use super::limits::Limits;
 use super::open_error::OpenError;
 use super::parameters::Parameters;
 use super::round::Round;
-use super::runs::unpack;
+use super::segments::unpack;
 use super::session::{Connector, Session};
-use super::{grams, leftover, schema, tables};
-use crate::store::Leftovers;
+use super::{grams, orphans, schema, tables};
+use crate::store::Orphans;
 use crate::store::postgres::config::PostgresConfig;
 
 /// Rows that a rebuild processes at once.
@@ -43,7 +43,7 @@ pub struct Audit {
     /// What an acknowledged message survives.
     pub durability: String,
     /// Orphans of deleted messages; only with `thorough`.
-    pub leftovers: Leftovers,
+    pub orphans: Orphans,
     /// The problems, one sentence each.
     pub findings: Vec<String>,
 }
@@ -102,13 +102,13 @@ pub fn audit(config: &PostgresConfig, thorough: bool) -> Result<Audit, OpenError
 /// Removes what deleted messages and an earlier build left behind, throws the counters and the search index away and
 /// builds them from the messages, beside running replicas. Answers are exact all the time, and slower until it is done.
 /// `tell` hears how many rows were taken. Returns how many messages there are, and what was removed. Blocks.
-pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u64, Leftovers), OpenError> {
+pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u64, Orphans), OpenError> {
     let limits = Limits::PRODUCTION;
     block_on(async {
         let connector = Connector::new(Arc::new(config.clone()))?;
         let session = schema::prepare(&connector).await?;
         let client = &session.client;
-        let leftovers = throw_away(&session, &limits).await?;
+        let orphans = throw_away(&session, &limits).await?;
         let (mut rows, counting) = (0, Counting::new(&limits));
         loop {
             let (counted, round) = counting.round(client).await?;
@@ -127,23 +127,23 @@ pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u6
             }
             indexing::merge(client, &limits).await?;
         }
-        Ok((count_messages(client).await?, leftovers))
+        Ok((count_messages(client).await?, orphans))
     })
 }
 
 /// Throws away what is derived from the messages, and the rows of deleted messages. Returns how many of those there
 /// were.
-async fn throw_away(session: &Session, limits: &Limits) -> Result<Leftovers, Failure> {
+async fn throw_away(session: &Session, limits: &Limits) -> Result<Orphans, Failure> {
     let client = &session.client;
     if schema::unnoted(session, schema::newest()).await?.is_some() {
         client.batch_execute(&format!("BEGIN; {}; {}; COMMIT", schema::NOTES, schema::CLUSTERS)).await?;
     }
     while admit(client, limits.admitted_max).await? == Round::More {}
-    let leftovers = leftover::remove(client).await?;
+    let orphans = orphans::remove(client).await?;
     client.batch_execute(&format!("BEGIN; {FORGET_COUNTS}; COMMIT; {RECOUNT_STATES}")).await?;
     client.batch_execute(&format!("BEGIN; {FORGET_INDEX}; COMMIT")).await?;
     client.batch_execute(FORGET_FORMER_INDEX).await?;
-    Ok(leftovers)
+    Ok(orphans)
 }
 
 async fn count_messages(client: &Client) -> Result<u64, Failure> {
@@ -165,7 +165,7 @@ pub(super) async fn look_over(session: &Session, config: &PostgresConfig, thorou
         schema_version: schema::version(session).await?,
         messages: None,
         durability: server.durability(config),
-        leftovers: Leftovers::default(),
+        orphans: Orphans::default(),
         findings: complaints(server, config),
     };
     if audit.schema_version > schema::newest() {
@@ -181,7 +181,7 @@ pub(super) async fn look_over(session: &Session, config: &PostgresConfig, thorou
         if thorough {
             recount(client, audit.schema_version, &mut audit.findings).await?;
             if audit.schema_version >= 2 {
-                audit.leftovers = leftover::count(client).await?;
+                audit.orphans = orphans::count(client).await?;
             }
         }
     }

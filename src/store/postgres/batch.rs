@@ -28,7 +28,7 @@ pub(super) type Beside = (Vec<Outcome>, Vec<Outcome>);
 #[derive(Debug, Clone)]
 pub(super) enum Known {
     /// Undecided.
-    Open,
+    Undecided,
     /// This batch wrote it.
     Created,
     /// It existed before.
@@ -62,16 +62,16 @@ impl Stored {
 
 impl Batch {
     pub fn new(jobs: Vec<Job>) -> Self {
-        let mut places = HashMap::new();
+        let mut tuple_ids = HashMap::new();
         for (job_at, job) in jobs.iter().enumerate() {
             for (at, message) in job.messages.iter().enumerate() {
-                places.entry(message.id.as_str()).or_insert((job_at, at));
+                tuple_ids.entry(message.id.as_str()).or_insert((job_at, at));
             }
         }
-        let mut sorted: Vec<_> = places.into_iter().collect();
+        let mut sorted: Vec<_> = tuple_ids.into_iter().collect();
         sorted.sort_unstable();
         let first: Vec<_> = sorted.into_iter().map(|(_, place)| place).collect();
-        let known = vec![Known::Open; first.len()];
+        let known = vec![Known::Undecided; first.len()];
         let beside = vec![Ok(Beside::default()); jobs.len()];
         Self { jobs, first, known, beside }
     }
@@ -92,7 +92,7 @@ impl Batch {
         &self.jobs[job].messages[place]
     }
 
-    pub fn know(&mut self, at: usize, known: Known) {
+    pub fn set_outcome(&mut self, at: usize, known: Known) {
         self.known[at] = known;
     }
 
@@ -102,14 +102,14 @@ impl Batch {
     }
 
     /// Resets all outcomes: the batch is tried again.
-    pub fn forget(&mut self) {
-        self.known.fill(Known::Open);
+    pub fn reset(&mut self) {
+        self.known.fill(Known::Undecided);
     }
 
     /// Nothing came of the messages of which nothing is known, and nothing at all of jobs that bring more than
     /// messages: all that they bring is one transaction.
     pub fn fail(&mut self, error: &StoreError) {
-        self.open().into_iter().for_each(|at| self.know(at, Known::Failed(error.clone())));
+        self.open().into_iter().for_each(|at| self.set_outcome(at, Known::Failed(error.clone())));
         for (_, beside) in self.jobs.iter().zip(&mut self.beside).filter(|(job, _)| job.extras.is_some()) {
             *beside = Err(error.clone());
         }
@@ -117,7 +117,7 @@ impl Batch {
 
     /// The undecided ids.
     pub fn open(&self) -> Vec<usize> {
-        (0..self.len()).filter(|at| matches!(self.known[*at], Known::Open)).collect()
+        (0..self.len()).filter(|at| matches!(self.known[*at], Known::Undecided)).collect()
     }
 
     /// The indexes of messages that an earlier version may have stored under another key, and that key.
@@ -160,7 +160,7 @@ impl Batch {
             }
             Known::Stored(stored) => stored.is_copied_by(message),
             Known::Failed(error) => return Err(error.clone()),
-            Known::Open => return Err(StoreError::Unavailable("the row was not found again".to_owned())),
+            Known::Undecided => return Err(StoreError::Unavailable("the row was not found again".to_owned())),
         };
         Ok(if is_copy { Outcome::Duplicate } else { Outcome::Conflict })
     }
@@ -185,7 +185,7 @@ pub(in crate::store) fn exact(text: Option<String>, exact: Option<&[u8]>) -> Opt
 
 /// A short text as the server can hold it, so that different ones stay different: NUL is written as a character that
 /// nobody uses, and a digit.
-pub(in crate::store) fn held(text: &str) -> Cow<'_, str> {
+pub(in crate::store) fn escape_nul(text: &str) -> Cow<'_, str> {
     if text.contains(['\0', ESCAPE]) {
         text.replace(ESCAPE, "\u{FFFF}1").replace('\0', "\u{FFFF}0").into()
     } else {
@@ -194,7 +194,7 @@ pub(in crate::store) fn held(text: &str) -> Cow<'_, str> {
 }
 
 /// The original text of that form.
-pub(in crate::store) fn released(text: String) -> String {
+pub(in crate::store) fn unescape_nul(text: String) -> String {
     if text.contains(ESCAPE) { text.replace("\u{FFFF}0", "\0").replace("\u{FFFF}1", "\u{FFFF}") } else { text }
 }
 
@@ -225,10 +225,10 @@ mod tests {
         let mut batch = Batch::new(vec![job(&[("b", "1"), ("a", "1")]), job(&[("b", "1"), ("b", "2"), ("c", "1")])]);
         let ids: Vec<_> = (0..batch.len()).map(|at| batch.message(at).id.as_str()).collect();
         assert_eq!((ids, batch.elements()), (vec!["a", "b", "c"], 5));
-        batch.know(0, Known::Created);
-        batch.know(1, Known::Created);
+        batch.set_outcome(0, Known::Created);
+        batch.set_outcome(1, Known::Created);
         let content = Stored { from: "+1".into(), to: "+2".into(), ts: "2025-01-15T10:00:00Z".into(), text: None };
-        batch.know(2, Known::Stored(content));
+        batch.set_outcome(2, Known::Stored(content));
         let outcomes: Vec<_> = batch.answers().into_iter().map(|(_, result)| result.unwrap().outcomes).collect();
         use Outcome::{Conflict, Created, Duplicate};
         assert_eq!(outcomes, [vec![Created, Created], vec![Duplicate, Conflict, Conflict]]);
@@ -237,8 +237,8 @@ mod tests {
     #[test]
     fn a_message_that_failed_fails_its_request_alone() {
         let mut batch = Batch::new(vec![job(&[("a", "1")]), job(&[("b", "1")])]);
-        batch.know(0, Known::Failed(StoreError::DiskFull));
-        batch.know(1, Known::Created);
+        batch.set_outcome(0, Known::Failed(StoreError::DiskFull));
+        batch.set_outcome(1, Known::Created);
         let results: Vec<_> = batch.answers().into_iter().map(|(_, result)| result.is_ok()).collect();
         assert_eq!(results, [false, true]);
     }
@@ -246,10 +246,10 @@ mod tests {
     #[test]
     fn a_short_text_comes_back_whatever_is_in_it() {
         for text in ["", "a", "\0", "a\0\u{FFFF}0", "\u{FFFF}", "\u{FFFF}1\0"] {
-            assert!(!held(text).contains('\0'));
-            assert_eq!(released(held(text).into_owned()), text);
+            assert!(!escape_nul(text).contains('\0'));
+            assert_eq!(unescape_nul(escape_nul(text).into_owned()), text);
         }
-        assert!(matches!(held("a"), Cow::Borrowed(_)));
+        assert!(matches!(escape_nul("a"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The counters of messages, senders, times and states. Rows are added in stretches, in the order of arrival.
+//! The counters of messages, senders, times and states. Rows are added in segments, in the order of arrival.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::limits::Limits;
 use super::parameters::Parameters;
 use super::round::{Round, in_transaction, lease};
 
-/// How long counting a stretch shall take. A transaction that writes holds back listings by arrival for as long as it
+/// How long counting a segment shall take. A transaction that writes holds back listings by arrival for as long as it
 /// lasts; and the more rows are counted together, the less each costs, since they share counters.
 const STRETCH_TIME: Duration = Duration::from_millis(500);
 
@@ -27,7 +27,7 @@ impl Counting {
         Self { limits: *limits, most: Cell::new(limits.counted_first) }
     }
 
-    /// Adds a stretch of rows to the counters. Returns how many they were.
+    /// Adds a segment of rows to the counters. Returns how many they were.
     pub async fn round(&self, client: &Client) -> Result<(i64, Round), Failure> {
         let (most, gone_max, began) = (self.most.get(), self.limits.gone_max, Instant::now());
         match count(client, most, gone_max).await {
@@ -46,7 +46,7 @@ impl Counting {
     }
 }
 
-/// How long the next stretch is where one of `rows` took so long: changed by half or to twice as much, since the time
+/// How long the next segment is where one of `rows` took so long: changed by half or to twice as much, since the time
 /// of a single one says little.
 fn next_length(limits: &Limits, rows: i64, took: Duration) -> i64 {
     let factor = STRETCH_TIME.as_secs_f64() / took.as_secs_f64();
@@ -137,8 +137,8 @@ async fn count(client: &Client, most: i64, gone_max: i64) -> Result<(i64, i64), 
     in_transaction(client, async || {
         let Some(locked) = lease(client, &count_from()).await? else { return Ok((0, 0)) };
         let (from, horizon): (i64, i64) = (locked.get("counted"), locked.get("horizon"));
-        let stretch = Parameters::new().number(from).number(horizon).number(most).row(client, COUNT_TO).await?;
-        let (to, rows): (Option<i64>, i64) = (stretch.get("last"), stretch.get("rows"));
+        let segment = Parameters::new().number(from).number(horizon).number(most).row(client, COUNT_TO).await?;
+        let (to, rows): (Option<i64>, i64) = (segment.get("last"), segment.get("rows"));
         let to = to.unwrap_or(from);
         let (mut gone, mut senders) = (0_i64, 0_i64);
         if locked.get("is_any_gone") {
@@ -147,9 +147,9 @@ async fn count(client: &Client, most: i64, gone_max: i64) -> Result<(i64, i64), 
             (gone, senders) = (row.get("taken"), -row.get::<_, i64>("lost_senders"));
         }
         if rows > 0 {
-            let stretch = Parameters::new().number(from).number(to);
-            stretch.execute(client, COUNT_BUCKETS).await?;
-            senders += stretch.row(client, COUNT_SENDERS).await?.get::<_, i64>("new_senders");
+            let segment = Parameters::new().number(from).number(to);
+            segment.execute(client, COUNT_BUCKETS).await?;
+            senders += segment.row(client, COUNT_SENDERS).await?.get::<_, i64>("new_senders");
         }
         if rows > 0 || gone > 0 {
             let totals = Parameters::new().number(to).number(rows - gone).number(senders);
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_stretch_is_as_long_as_the_server_is_quick() {
         let limits = Limits { counted_first: 3, counted_least: 1, counted_max: 4, ..Limits::PRODUCTION };
-        // A server that takes so long for a row, and a little more for the stretch.
+        // A server that takes so long for a row, and a little more for the segment.
         let length = |microseconds: i64| {
             (0..20).fold(limits.counted_first, |rows, _| {
                 next_length(&limits, rows, Duration::from_micros((rows * microseconds + 1_000).cast_unsigned()))

@@ -1,8 +1,8 @@
-//! Provider data beyond the six columns, read by key. `brought.rs` writes them.
+//! Provider data beyond the six columns, read by key. `insert_full.rs` writes them.
 
 use tokio_postgres::{Client, Row};
 
-use super::batch::{held, released};
+use super::batch::{escape_nul, unescape_nul};
 use super::failure::Failure;
 use super::message_rows;
 use super::parameters::Parameters;
@@ -54,7 +54,7 @@ pub(super) async fn events(snapshot: &Snapshot<'_>, request: &EventRequest) -> R
     let mut condition = format!("event_id < {}", query.bind_number(request.before.unwrap_or(i64::MAX)));
     for (column, value) in [("source", &request.source), ("kind", &request.kind)] {
         if let Some(value) = value {
-            condition = format!("{condition} AND {column} = {}", query.bind_text(&held(value)));
+            condition = format!("{condition} AND {column} = {}", query.bind_text(&escape_nul(value)));
         }
     }
     let limit = query.bind_number(request.limit.into());
@@ -123,7 +123,7 @@ async fn look_up<T>(
     if let Some(found) = find(id).await? {
         return Ok(Lookup::Found(found));
     }
-    let rows = Parameters::new().text(held(id)).number(CANDIDATES_MAX).rows(client, sql).await?;
+    let rows = Parameters::new().text(escape_nul(id)).number(CANDIDATES_MAX).rows(client, sql).await?;
     let keys: Vec<String> = rows.iter().map(|row| row.get("message_id")).collect();
     match keys.as_slice() {
         [] => Ok(Lookup::Absent),
@@ -161,9 +161,9 @@ async fn message_status(client: &Client, key: &str) -> Result<Option<MessageStat
     let mut records = Vec::new();
     for row in Parameters::new().text(key).rows(client, sql).await? {
         let Some(state) = State::named(row.get("state")) else { continue };
-        let text = |column: &str| row.get::<_, Option<String>>(column).map(released);
+        let text = |column: &str| row.get::<_, Option<String>>(column).map(unescape_nul);
         let extra = text("extra").and_then(|extra| serde_json::from_str(&extra).ok()).unwrap_or_default();
-        let (recipient, error) = (released(row.get("recipient")), text("error"));
+        let (recipient, error) = (unescape_nul(row.get("recipient")), text("error"));
         records.push(StatusRecord {
             recipient,
             state,
@@ -181,11 +181,11 @@ const EVENT_COLUMNS: &str = "event_id, source, provider, kind, body, received_at
 fn read_event(row: &Row) -> StoredEvent {
     StoredEvent {
         number: row.get("event_id"),
-        source: released(row.get("source")),
+        source: unescape_nul(row.get("source")),
         provider: row.get("provider"),
-        kind: released(row.get("kind")),
-        body: row.get::<_, Option<String>>("body").map(released),
-        message: row.get::<_, Option<String>>("message").map(released),
+        kind: unescape_nul(row.get("kind")),
+        body: row.get::<_, Option<String>>("body").map(unescape_nul),
+        message: row.get::<_, Option<String>>("message").map(unescape_nul),
         received_at: row.get("received_at"),
         payload: row.get("payload_id"),
     }
@@ -194,7 +194,7 @@ fn read_event(row: &Row) -> StoredEvent {
 fn read_payload(row: &Row) -> Result<StoredPayload, Failure> {
     let packed = PackedRow {
         number: row.get("payload_id"),
-        source: released(row.get("source")),
+        source: unescape_nul(row.get("source")),
         provider: row.get("provider"),
         headers: row.get("headers"),
         encoding: row.get("encoding"),

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::limits::Limits;
 use super::parameters::Parameters;
 use super::round::{Round, in_transaction, lease};
-use super::runs::{self, Stretch, Text};
+use super::segments::{self, Segment, Text};
 
 /// Locks the search index, unless another replica has it.
 fn index_from() -> String {
@@ -31,7 +31,7 @@ const INDEX_ROWS: &str = "\
 const GONE_UNINDEXED: &str = "DELETE FROM postroom_gone_texts WHERE arrival > $1";
 const INDEXED: &str = "UPDATE postroom_search SET packed = $1, texts = texts + $2";
 
-/// Adds a stretch of rows to the search index, if at least `least`, or long texts, wait for it: `most` rows at most.
+/// Adds a segment of rows to the search index, if at least `least`, or long texts, wait for it: `most` rows at most.
 /// Returns how many they were.
 pub(super) async fn index(client: &Client, limits: &Limits, least: i64, most: i64) -> Result<(i64, Round), Failure> {
     let bytes_max = limits.indexed_bytes_max;
@@ -40,24 +40,24 @@ pub(super) async fn index(client: &Client, limits: &Limits, least: i64, most: i6
         let [from, horizon, known]: [i64; 3] = ["packed", "horizon", "texts"].map(|column| locked.get(column));
         if locked.get("is_any_gone") {
             Parameters::new().number(from).execute(client, GONE_UNINDEXED).await?;
-            if runs::take_out(client, limits, from).await? {
+            if segments::take_out(client, limits, from).await? {
                 return Ok((0, Round::More));
             }
         }
-        let stretch = |rows_max| Parameters::new().number(from).number(horizon).number(rows_max);
-        let waiting = stretch(least).row(client, INDEX_WAITING).await?;
+        let segment = |rows_max| Parameters::new().number(from).number(horizon).number(rows_max);
+        let waiting = segment(least).row(client, INDEX_WAITING).await?;
         if waiting.get::<_, i64>("rows") < least && waiting.get::<_, i64>("bytes") <= bytes_max {
             return Ok((0, Round::Done));
         }
-        let rows = stretch(most).rows(client, &within_bytes(INDEX_ROWS, bytes_max)).await?;
+        let rows = segment(most).rows(client, &within_bytes(INDEX_ROWS, bytes_max)).await?;
         let Some(to) = rows.last().map(|row| row.get::<_, i64>("arrival")) else { return Ok((0, Round::Done)) };
         let bytes: usize = rows.iter().map(|row| row.get::<_, Option<&str>>("text").map_or(0, str::len)).sum();
         let texts: Vec<Text> = rows.iter().filter_map(text).collect();
         // On a thread for such work: batches that wait for this one shall not.
-        let stretch = tokio::task::spawn_blocking(move || Stretch::of(texts, known)).await;
-        let stretch = stretch.map_err(|_| Failure::Broken("a text could not be indexed".to_owned()))?;
-        stretch.write(client, limits).await?;
-        Parameters::new().number(to).number(stretch.len()).execute(client, INDEXED).await?;
+        let segment = tokio::task::spawn_blocking(move || Segment::of(texts, known)).await;
+        let segment = segment.map_err(|_| Failure::Broken("a text could not be indexed".to_owned()))?;
+        segment.write(client, limits).await?;
+        Parameters::new().number(to).number(segment.len()).execute(client, INDEXED).await?;
         let rows = rows.len() as i64;
         Ok((rows, if rows == most || bytes as i64 > bytes_max { Round::More } else { Round::Done }))
     })
@@ -73,7 +73,7 @@ fn text(row: &Row) -> Option<Text> {
 pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<Round, Failure> {
     in_transaction(client, async || {
         let is_ours = lease(client, &index_from()).await?.is_some();
-        Ok(if is_ours && runs::merge(client, limits).await? { Round::More } else { Round::Done })
+        Ok(if is_ours && segments::merge(client, limits).await? { Round::More } else { Round::Done })
     })
     .await
 }

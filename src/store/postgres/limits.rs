@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// How much is done at once. All replicas of a database must have the same `place_chunk_bits`, or searches find fewer
-/// places.
+/// tuple_ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// How long rows gather before they are counted together. A longer time means fewer changes to one counter, and

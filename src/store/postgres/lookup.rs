@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use super::failure::Failure;
 use super::grams;
 use super::parameters::Parameters;
-use super::runs::unpack;
+use super::segments::unpack;
 use super::snapshot::Snapshot;
 use crate::store::index::search::intersect;
 

@@ -7,22 +7,20 @@
 pub(in crate::store) mod accompanying;
 pub(in crate::store) mod arrival;
 mod audit;
+mod background;
 pub(in crate::store) mod batch;
-pub(in crate::store) mod brought;
-#[cfg(test)]
-pub(in crate::store) mod by_hand;
+pub mod bench_database;
 mod certificate;
 pub mod config;
 mod counting;
-mod derive;
 mod details;
 mod engine;
 mod failure;
 mod grams;
-pub mod ground;
 mod guard;
+mod health_monitor;
 mod indexing;
-mod leftover;
+pub(in crate::store) mod insert_full;
 mod limits;
 mod listing;
 mod lookup;
@@ -30,26 +28,28 @@ mod matches;
 mod message_rows;
 mod messages;
 mod open_error;
+mod orphans;
 pub(in crate::store) mod parameters;
-pub(in crate::store) mod places;
 mod probe;
 mod query;
 mod queue;
 mod reader;
 mod round;
-mod runs;
 mod schema;
 mod search;
+mod segments;
 mod session;
 mod shared;
 mod snapshot;
 mod statistics;
 mod tables;
 mod task;
+#[cfg(test)]
+pub(in crate::store) mod test_steps;
 mod tls;
 mod trust;
+pub(in crate::store) mod tuple_ids;
 pub mod url;
-mod watch;
 mod writer;
 
 use std::sync::Arc;
@@ -74,6 +74,7 @@ pub use audit::{Audit, audit, rebuild};
 #[cfg(test)]
 pub(in crate::store) use counting::Counting;
 pub use failure::Failure;
+use health_monitor::HealthMonitor;
 pub use limits::Limits;
 pub use open_error::OpenError;
 use probe::{Ask, Probes};
@@ -84,7 +85,6 @@ use shared::Shared;
 pub(in crate::store) use snapshot::Snapshot;
 use task::Task;
 pub use tls::TlsError;
-use watch::Watch;
 use writer::Writer;
 
 /// An open database and its thread.
@@ -122,7 +122,7 @@ impl PostgresStore {
             if is_open {
                 let mut probes = Probes::default();
                 let asked = worker.tasks.iter().map(|task| (Arc::clone(task), probes.add())).collect();
-                let watch = Watch::new(Arc::clone(&worker), connector.clone(), looked, sized, probes);
+                let watch = HealthMonitor::new(Arc::clone(&worker), connector.clone(), looked, sized, probes);
                 let reads = Arc::new(Mutex::new(reads));
                 Tasks { shared: worker, connector, answers, reads }.run(watch, asked).await;
             }
@@ -242,8 +242,8 @@ struct Tasks {
 
 impl Tasks {
     /// Runs all tasks of the thread. Ends when the queue is closed and written, and nobody can ask any more.
-    async fn run(self, watch: Watch, asked: Vec<(Arc<Task>, mpsc::Receiver<Ask>)>) {
-        let following = tokio::task::spawn_local(derive::run(Arc::clone(&self.shared), self.connector.clone()));
+    async fn run(self, watch: HealthMonitor, asked: Vec<(Arc<Task>, mpsc::Receiver<Ask>)>) {
+        let following = tokio::task::spawn_local(background::run(Arc::clone(&self.shared), self.connector.clone()));
         let watching = tokio::task::spawn_local(watch.run());
         let mut tasks = JoinSet::new();
         for (task, asks) in asked {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::failure::Failure;
 use super::shared::Shared;
-use super::{accompanying, brought, messages};
+use super::{accompanying, insert_full, messages};
 
 /// Maximum time of a task's response.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -94,12 +94,12 @@ pub(super) fn write(commit: &str, is_whole: bool) -> String {
         accompanying::BRING_PAYLOADS,
         accompanying::BRING_DETAILS,
         accompanying::BRING_STATUSES,
-        brought::BRING_EVENTS,
-        brought::FORGET_UNREADABLE,
+        insert_full::BRING_EVENTS,
+        insert_full::FORGET_UNREADABLE,
     ];
     let of_nothing = statements.map(of_nothing).join("; ");
     let message = if is_whole { WHOLE.replace("$1", &format!("'{commit}'")) } else { String::new() };
-    format!("{}'{commit}'; {of_nothing}; {message} ROLLBACK", brought::BEGIN)
+    format!("{}'{commit}'; {of_nothing}; {message} ROLLBACK", insert_full::BEGIN)
 }
 
 /// A message like the last one, under an unused id, with deferred constraints.

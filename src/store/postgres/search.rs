@@ -11,10 +11,10 @@ use super::failure::Failure;
 use super::lookup::{self, LookedUp};
 use super::matches::Match;
 use super::message_rows::text;
-use super::places;
 use super::query::Query;
 use super::snapshot::Snapshot;
 use super::statistics::{self, State};
+use super::tuple_ids;
 use crate::domain::{Filter, Needle, PageRequest};
 
 /// Maximum time of counting if the request allows a lower bound.
@@ -56,7 +56,7 @@ pub(super) async fn probe(snapshot: &Snapshot<'_>, state: State) -> Result<(), F
     query.text =
         format!("SELECT t.arrival, t.ts, t.number, t.folded FROM postroom_folded t {join} WHERE t.number < 0{matches}");
     query.rows(snapshot.client).await?;
-    places::of(snapshot.client, snapshot.limits.place_chunk_bits, &[-1]).await?;
+    tuple_ids::of(snapshot.client, snapshot.limits.place_chunk_bits, &[-1]).await?;
     lookup::numbers_of(snapshot.client, -1).await?;
     Ok(())
 }
@@ -141,12 +141,12 @@ impl Search<'_> {
         found: &mut Vec<Match>,
     ) -> Result<Vec<i64>, Failure> {
         let mut query = Query::default();
-        let places = places::of(self.client(), self.snapshot.limits.place_chunk_bits, &candidates).await?;
-        let places = query.bind(places, Type::TID_ARRAY);
+        let tuple_ids = tuple_ids::of(self.client(), self.snapshot.limits.place_chunk_bits, &candidates).await?;
+        let tuple_ids = query.bind(tuple_ids, Type::TID_ARRAY);
         let (join, matches) = matching(&mut query, self.state, &self.request.filter, term);
         query.text = format!(
             "SELECT t.arrival, t.ts, t.number, true{matches} AS matches
-             FROM postroom_folded t {join} WHERE t.ctid = ANY({places})"
+             FROM postroom_folded t {join} WHERE t.ctid = ANY({tuple_ids})"
         );
         let mut is_there = vec![false; candidates.len()];
         for row in query.rows(self.client()).await? {

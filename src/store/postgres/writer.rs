@@ -17,7 +17,7 @@ use super::probe::Ask;
 use super::session::{Connector, GAVE_UP_WAITING, Session};
 use super::shared::Shared;
 use super::task::Task;
-use super::{brought, probe};
+use super::{insert_full, probe};
 use crate::runtime::log;
 use crate::store::StoreError;
 use crate::store::queue::{Answers, Job};
@@ -200,7 +200,7 @@ impl Writer {
     /// Writes jobs with more than messages: all of it, or nothing.
     async fn write_brought(&mut self, batch: &mut Batch) -> Result<usize, Failure> {
         let ingest_id = self.next_ingest_id();
-        self.insist(async |client: &Client, attempt| brought::write(client, batch, ingest_id, attempt).await).await
+        self.insist(async |client: &Client, attempt| insert_full::write(client, batch, ingest_id, attempt).await).await
     }
 
     /// Returns how many rows were created.
@@ -215,9 +215,9 @@ impl Writer {
                 messages::insert(client, batch, &range.clone().collect::<Vec<_>>(), ingest_id, attempt.commit).await
             };
             match self.insist(insert).await {
-                Ok(places) => {
-                    created += places.len();
-                    places.into_iter().for_each(|at| batch.know(at, Known::Created));
+                Ok(tuple_ids) => {
+                    created += tuple_ids.len();
+                    tuple_ids.into_iter().for_each(|at| batch.set_outcome(at, Known::Created));
                 }
                 Err(Failure::Refused(why)) if range.len() == 1 => {
                     self.shared.refuses.store(true, Ordering::Relaxed);
@@ -225,7 +225,7 @@ impl Writer {
                         .text("message_id", batch.message(range.start).id.as_str())
                         .text("error", &why)
                         .emit();
-                    batch.know(range.start, Known::Failed(StoreError::Unavailable(why)));
+                    batch.set_outcome(range.start, Known::Failed(StoreError::Unavailable(why)));
                 }
                 Err(Failure::Refused(_)) => {
                     let middle = range.start + range.len() / 2;
@@ -245,7 +245,7 @@ impl Writer {
                     .await?;
             }
             // Only now: what is known is answered, whatever happens.
-            found.into_iter().for_each(|(at, known)| batch.know(at, known));
+            found.into_iter().for_each(|(at, known)| batch.set_outcome(at, known));
         }
         Ok(created)
     }

@@ -34,7 +34,7 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    /// Looks.
+    /// Budget.
     pub fn look(connection: &Connection) -> rusqlite::Result<Self> {
         let sql = "SELECT epoch, max(high_row, ifnull((SELECT max(rowid) FROM messages), 0)),
                        ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'postroom_changes'), 0)

@@ -7,14 +7,14 @@ use rusqlite::Connection;
 
 use super::batch::message;
 use super::columns::value;
-use super::covered::{Extent, Failure, compare_samples, dead_by_notes};
+use super::coverage::{Extent, Failure, compare_samples, dead_by_notes};
 use super::details_read;
 use super::file::{is_in_wal_mode, is_mounted_alone, locate, wal_path};
 use super::reading::{open_for_reading, open_immutable};
 use super::schema::{SCHEMA_VERSION, is_ours, object_exists, sort_beside};
 use super::verifier::Difference;
-use super::{leftover, log_scan};
-use crate::store::Leftovers;
+use super::{log_scan, orphans};
+use crate::store::Orphans;
 use crate::store::index::build::Row;
 use crate::store::index::folder::Folder;
 use crate::store::index::key;
@@ -31,7 +31,7 @@ pub struct Audit {
     /// The state of the index.
     pub index: IndexAudit,
     /// Orphans of deleted messages; only with `thorough`.
-    pub leftovers: Leftovers,
+    pub orphans: Orphans,
     /// The problems, one sentence each.
     pub findings: Vec<String>,
 }
@@ -63,7 +63,7 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
         schema_version,
         messages: None,
         index: IndexAudit::Absent,
-        leftovers: Leftovers::default(),
+        orphans: Orphans::default(),
         findings: Vec::new(),
     };
     if thorough {
@@ -91,7 +91,7 @@ pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
                 Ok(findings) => audit.findings.extend(findings),
                 Err(error) => audit.findings.push(format!("provider data cannot be read: {error}")),
             }
-            audit.leftovers = leftover::count(&connection)?;
+            audit.orphans = orphans::count(&connection)?;
         }
     }
     Ok(audit)

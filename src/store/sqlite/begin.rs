@@ -5,9 +5,9 @@ use std::io;
 
 use rusqlite::Connection;
 
-use super::covered::{Compared, Extent, Failure, compare, compare_samples};
+use super::coverage::{Compared, Extent, Failure, compare, compare_samples};
 use super::file::FileIdentity;
-use super::indexer::Keeper;
+use super::indexer::IndexMaintainer;
 use super::verifier::report;
 use crate::domain::lock::lock;
 use crate::runtime::log;
@@ -18,7 +18,7 @@ use crate::store::observer::DamageKind;
 /// Maximum differing rows that are logged before a mismatching index is dropped.
 const REPORTED_MAX: usize = 16;
 
-impl Keeper {
+impl IndexMaintainer {
     /// The initial state: that of the files, if they belong to this database, or an empty one.
     pub(super) fn begin(
         &mut self,

@@ -12,8 +12,8 @@ use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 use super::batch::Pace;
-use super::covered::{Compared, Extent, compare};
-use super::indexer::Keeper;
+use super::coverage::{Compared, Extent, compare};
+use super::indexer::IndexMaintainer;
 use super::reader::Reader;
 use super::schema::{Missing, open_for_writing};
 use super::tie::Found;
@@ -37,7 +37,7 @@ struct Values {
 // A few hundred bytes each, of a few hundred at a time: boxing one of them would only make the cases longer.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone)]
-enum Deed {
+enum Operation {
     Ours(Vec<Values>),
     Insert(Values),
     Replace(Values),
@@ -73,7 +73,7 @@ struct World {
     ours: Connection,
     theirs: Connection,
     index: Arc<Index>,
-    keeper: Option<Keeper>,
+    maintainer: Option<IndexMaintainer>,
     reader: Reader,
 }
 
@@ -103,15 +103,15 @@ impl World {
         }
         let index = Arc::new(Index::default());
         let reader = Reader::new(path, Arc::clone(&index));
-        Self { folder, ours, theirs, index, keeper: None, reader }
+        Self { folder, ours, theirs, index, maintainer: None, reader }
     }
 
-    fn keeper(&mut self) -> &mut Keeper {
+    fn maintainer(&mut self) -> &mut IndexMaintainer {
         let (path, index) = (path(&self.folder), Arc::clone(&self.index));
-        self.keeper.get_or_insert_with(|| Keeper::new(path, None, index, PACE).unwrap())
+        self.maintainer.get_or_insert_with(|| IndexMaintainer::new(path, None, index, PACE).unwrap())
     }
 
-    fn perform(&mut self, deed: &Deed) {
+    fn perform(&mut self, operation: &Operation) {
         let values = |connection: &Connection, sql: &str, row: Option<i64>, values: &Values| {
             let Values { id, ts, from, text } = values;
             let sql = format!(
@@ -127,8 +127,8 @@ impl World {
         let theirs = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| {
             self.theirs.prepare_cached(sql).unwrap().execute(parameters).unwrap();
         };
-        match deed {
-            Deed::Ours(all) => {
+        match operation {
+            Operation::Ours(all) => {
                 let sql =
                     "SELECT max(ifnull((SELECT max(rowid) FROM messages), 0), (SELECT high_row FROM postroom_index))";
                 for one in all {
@@ -136,41 +136,41 @@ impl World {
                     values(&self.ours, "INSERT OR IGNORE", Some(greatest + 1), one);
                 }
             }
-            Deed::Insert(one) => values(&self.theirs, "INSERT OR IGNORE", None, one),
-            Deed::Replace(one) => values(&self.theirs, "INSERT OR REPLACE", None, one),
-            Deed::InsertAt(row, one) => values(&self.theirs, "INSERT OR IGNORE", Some(*row), one),
-            Deed::ReplaceAt(row, one) => values(&self.theirs, "INSERT OR REPLACE", Some(*row), one),
-            Deed::Update(id, Values { ts, from, text, .. }) => theirs(
+            Operation::Insert(one) => values(&self.theirs, "INSERT OR IGNORE", None, one),
+            Operation::Replace(one) => values(&self.theirs, "INSERT OR REPLACE", None, one),
+            Operation::InsertAt(row, one) => values(&self.theirs, "INSERT OR IGNORE", Some(*row), one),
+            Operation::ReplaceAt(row, one) => values(&self.theirs, "INSERT OR REPLACE", Some(*row), one),
+            Operation::Update(id, Values { ts, from, text, .. }) => theirs(
                 "UPDATE messages SET ts = ?2, from_msisdn = ?3, text = ?4 WHERE message_id = ?1",
                 &[&name(*id), &time(*ts), &sender(*from), text],
             ),
-            Deed::Rename(id, to) => {
+            Operation::Rename(id, to) => {
                 theirs(
                     "UPDATE OR REPLACE messages SET message_id = ?2 WHERE message_id = ?1",
                     &[&name(*id), &name(*to)],
                 );
             }
-            Deed::Move(id, row) => {
+            Operation::Move(id, row) => {
                 theirs("UPDATE OR REPLACE messages SET rowid = ?2 WHERE message_id = ?1", &[&name(*id), row]);
             }
-            Deed::Delete(id) => theirs("DELETE FROM messages WHERE message_id = ?1", &[&name(*id)]),
-            Deed::DeleteNewest => {
+            Operation::Delete(id) => theirs("DELETE FROM messages WHERE message_id = ?1", &[&name(*id)]),
+            Operation::DeleteNewest => {
                 theirs("DELETE FROM messages WHERE rowid = (SELECT max(rowid) FROM messages)", &[]);
             }
-            Deed::DeleteMany(ts) => theirs("DELETE FROM messages WHERE ts < ?1", &[&time(*ts)]),
-            Deed::Step => {
-                self.keeper().step(false);
+            Operation::DeleteMany(ts) => theirs("DELETE FROM messages WHERE ts < ?1", &[&time(*ts)]),
+            Operation::Step => {
+                self.maintainer().step(false);
             }
-            Deed::Restart => {
-                self.keeper();
-                self.keeper.take().into_iter().for_each(Keeper::end);
+            Operation::Restart => {
+                self.maintainer();
+                self.maintainer.take().into_iter().for_each(IndexMaintainer::end);
                 self.index.publish(None);
             }
-            Deed::Crash => {
-                self.keeper = None;
+            Operation::Crash => {
+                self.maintainer = None;
                 self.index.publish(None);
             }
-            Deed::Ask(request) => self.compare(request, false),
+            Operation::Ask(request) => self.compare(request, false),
         }
     }
 
@@ -207,8 +207,8 @@ fn a_large_index_beside_its_very_files_is_used_at_once_and_compared_all_the_same
         INSERT INTO messages SELECT 'm' || i, '+1', '+2', 'x', NULL, 'x' FROM n";
     world.theirs.execute_batch(rows).unwrap();
     let pace = Pace { compared_first: COMPARED_FIRST, ..Pace::PRODUCTION };
-    let keeper = || Keeper::new(path.clone(), None, Arc::clone(&world.index), pace).unwrap();
-    let mut first = keeper();
+    let maintainer = || IndexMaintainer::new(path.clone(), None, Arc::clone(&world.index), pace).unwrap();
+    let mut first = maintainer();
     while first.step(false) {}
     first.end();
     world.index.publish(None);
@@ -217,7 +217,7 @@ fn a_large_index_beside_its_very_files_is_used_at_once_and_compared_all_the_same
     // Nothing speaks against it, and yet it is of other rows.
     world.theirs.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
     world.theirs.execute_batch("DELETE FROM messages WHERE rowid IN (22, 33)").unwrap();
-    let mut second = keeper();
+    let mut second = maintainer();
     second.found = Some(Found::at(&path));
     while second.step(false) {}
     assert_eq!(world.index.current().unwrap().live(), 298);
@@ -275,24 +275,24 @@ fn any_request() -> impl Strategy<Value = PageRequest> {
     })
 }
 
-fn any_deed() -> impl Strategy<Value = Deed> {
+fn any_deed() -> impl Strategy<Value = Operation> {
     let (id, row) = (0u8..40, 1i64..60);
     prop_oneof![
-        6 => prop::collection::vec(any_values(), 1..9).prop_map(Deed::Ours),
-        2 => any_values().prop_map(Deed::Insert),
-        1 => any_values().prop_map(Deed::Replace),
-        1 => (row.clone(), any_values()).prop_map(|(row, values)| Deed::InsertAt(row, values)),
-        1 => (row.clone(), any_values()).prop_map(|(row, values)| Deed::ReplaceAt(row, values)),
-        2 => (id.clone(), any_values()).prop_map(|(id, values)| Deed::Update(id, values)),
-        1 => (id.clone(), id.clone()).prop_map(|(id, to)| Deed::Rename(id, to)),
-        1 => (id.clone(), row).prop_map(|(id, row)| Deed::Move(id, row)),
-        2 => id.prop_map(Deed::Delete),
-        1 => Just(Deed::DeleteNewest),
-        1 => (0u8..3).prop_map(Deed::DeleteMany),
-        8 => Just(Deed::Step),
-        1 => Just(Deed::Restart),
-        1 => Just(Deed::Crash),
-        8 => any_request().prop_map(|request| Deed::Ask(Box::new(request))),
+        6 => prop::collection::vec(any_values(), 1..9).prop_map(Operation::Ours),
+        2 => any_values().prop_map(Operation::Insert),
+        1 => any_values().prop_map(Operation::Replace),
+        1 => (row.clone(), any_values()).prop_map(|(row, values)| Operation::InsertAt(row, values)),
+        1 => (row.clone(), any_values()).prop_map(|(row, values)| Operation::ReplaceAt(row, values)),
+        2 => (id.clone(), any_values()).prop_map(|(id, values)| Operation::Update(id, values)),
+        1 => (id.clone(), id.clone()).prop_map(|(id, to)| Operation::Rename(id, to)),
+        1 => (id.clone(), row).prop_map(|(id, row)| Operation::Move(id, row)),
+        2 => id.prop_map(Operation::Delete),
+        1 => Just(Operation::DeleteNewest),
+        1 => (0u8..3).prop_map(Operation::DeleteMany),
+        8 => Just(Operation::Step),
+        1 => Just(Operation::Restart),
+        1 => Just(Operation::Crash),
+        8 => any_request().prop_map(|request| Operation::Ask(Box::new(request))),
     ]
 }
 
@@ -305,12 +305,12 @@ fn long_texts_are_added_a_few_at_a_time_and_written_when_they_are_many() {
     };
     (0..3).for_each(|_| insert(&world, &"a".repeat(30)));
     let covered = |world: &World| world.index.current().map(|state| (state.live(), state.files.len()));
-    assert!(world.keeper().step(false), "there is more, though a batch holds three");
+    assert!(world.maintainer().step(false), "there is more, though a batch holds three");
     assert_eq!(covered(&world), Some((2, 0)));
-    assert!(!world.keeper().step(false));
+    assert!(!world.maintainer().step(false));
     assert_eq!(covered(&world), Some((3, 0)));
     insert(&world, &"a".repeat(3_000));
-    world.keeper().step(false);
+    world.maintainer().step(false);
     assert_eq!(covered(&world), Some((4, 1)), "in a file, though eight have room in memory");
 }
 
@@ -334,13 +334,13 @@ fn requests() -> Vec<PageRequest> {
 fn world_on_disk(rows: u8) -> World {
     let mut world = World::new();
     let message = |id| Values { id, ts: id % 5, from: id % 3, text: Some(format!("Number {id}")) };
-    world.perform(&Deed::Ours((0..rows).map(message).collect()));
-    while world.keeper().step(false) {}
-    world.perform(&Deed::Restart);
-    world.perform(&Deed::Delete(3));
-    world.perform(&Deed::Update(5, message(8)));
-    while world.keeper().step(false) {}
-    world.perform(&Deed::Restart);
+    world.perform(&Operation::Ours((0..rows).map(message).collect()));
+    while world.maintainer().step(false) {}
+    world.perform(&Operation::Restart);
+    world.perform(&Operation::Delete(3));
+    world.perform(&Operation::Update(5, message(8)));
+    while world.maintainer().step(false) {}
+    world.perform(&Operation::Restart);
     world
 }
 
@@ -378,17 +378,17 @@ fn no_changed_byte_of_the_index_changes_an_answer() {
             let mut changed = bytes.clone();
             changed[at] ^= 1 << (at % 8);
             std::fs::write(path, changed).unwrap();
-            world.keeper().step(false);
+            world.maintainer().step(false);
             let mut found = everything(&mut world);
             if world.index.current().is_none_or(|state| state.files.is_empty()) {
                 noticed += 1;
             }
             assert_eq!(found, expected, "byte {at} of {path:?}");
             // What was noticed by a read is built anew.
-            world.keeper().step(false);
+            world.maintainer().step(false);
             found = everything(&mut world);
             assert_eq!(found, expected, "byte {at} of {path:?}, a step later");
-            world.perform(&Deed::Crash);
+            world.perform(&Operation::Crash);
         }
         println!("{path:?}: {} bytes, {noticed} changes noticed so far", bytes.len());
     }
@@ -402,13 +402,13 @@ fn no_changed_byte_of_a_row_is_served_and_none_is_taken_into_the_index() {
     let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 8)
         INSERT INTO messages SELECT 'n' || i, '+77', '+78', '2026', printf('%.*c', 2000, 'x'), 'x' FROM n";
     world.theirs.execute_batch(sql).unwrap();
-    while world.keeper().step(false) {}
-    world.perform(&Deed::Restart);
+    while world.maintainer().step(false) {}
+    world.perform(&Operation::Restart);
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
     assert_eq!(world.ours.query_row(checkpoint, [], |row| row.get::<_, i64>(0)), Ok(0));
     let database = path(&world.folder);
     let bytes = std::fs::read(&database).unwrap();
-    world.keeper().step(false);
+    world.maintainer().step(false);
     let expected = everything(&mut world);
     assert!(expected.iter().all(Result::is_ok));
     // The page that the rows are on, and one that leads there, which has them in what is unused of it.
@@ -445,18 +445,18 @@ proptest! {
 
     #[test]
     fn what_the_index_says_is_what_the_table_has(
-        deeds in prop::collection::vec(any_deed(), 1..80), last in prop::collection::vec(any_request(), 6),
+        operations in prop::collection::vec(any_deed(), 1..80), last in prop::collection::vec(any_request(), 6),
     ) {
         let mut world = World::new();
-        deeds.iter().for_each(|deed| world.perform(deed));
+        operations.iter().for_each(|operation| world.perform(operation));
         let mut steps = 0;
-        while world.keeper().step(false) {
+        while world.maintainer().step(false) {
             steps += 1;
             assert!(steps < 1_000, "it comes to an end");
         }
         last.iter().for_each(|request| world.compare(request, true));
-        world.perform(&Deed::Restart);
-        world.perform(&Deed::Step);
+        world.perform(&Operation::Restart);
+        world.perform(&Operation::Step);
         last.iter().for_each(|request| world.compare(request, true));
     }
 }

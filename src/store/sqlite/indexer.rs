@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use super::batch::{Batch, Pace, message, tail};
 use super::control::{Control, give_way};
-use super::covered::{Extent, Failure, by_notes, compare, samples};
+use super::coverage::{Extent, Failure, by_notes, compare, samples};
 use super::merger::Merger;
 use super::reader::Reader;
 use super::schema::OpenError;
@@ -53,10 +53,11 @@ pub(super) struct Indexer {
 impl Indexer {
     /// Starts the threads. The database must exist.
     pub fn start(path: PathBuf, shared: Arc<Shared>, index: Arc<Index>, found: Found) -> Result<Self, OpenError> {
-        let mut keeper = Keeper::new(path, Some(shared), index, Pace::PRODUCTION).map_err(OpenError::Thread)?;
-        keeper.found = Some(found);
-        let control = Arc::clone(&keeper.control);
-        let thread = std::thread::Builder::new().name("index".to_owned()).spawn(move || keeper.run());
+        let mut maintainer =
+            IndexMaintainer::new(path, Some(shared), index, Pace::PRODUCTION).map_err(OpenError::Thread)?;
+        maintainer.found = Some(found);
+        let control = Arc::clone(&maintainer.control);
+        let thread = std::thread::Builder::new().name("index".to_owned()).spawn(move || maintainer.run());
         Ok(Self { control, thread: thread.map_err(OpenError::Thread)? })
     }
 
@@ -71,18 +72,18 @@ impl Indexer {
 /// the service that serves the database owns the index and does it.
 pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool, Failure> {
     let index = Arc::new(Index::default());
-    let mut keeper = Keeper::new(path, None, Arc::clone(&index), Pace::PRODUCTION)?;
-    keeper.take_folder()?;
-    let is_ours = lock(&keeper.control.folder).is_some();
-    while is_ours && keeper.advance(false)? {
+    let mut maintainer = IndexMaintainer::new(path, None, Arc::clone(&index), Pace::PRODUCTION)?;
+    maintainer.take_folder()?;
+    let is_ours = lock(&maintainer.control.folder).is_some();
+    while is_ours && maintainer.advance(false)? {
         tell(index.current().map_or(0, |state| state.live()));
     }
-    keeper.advance(true)?;
+    maintainer.advance(true)?;
     Ok(is_ours)
 }
 
 /// Maintains an index, step by step.
-pub(super) struct Keeper {
+pub(super) struct IndexMaintainer {
     /// The writer that has priority, if any.
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) index: Arc<Index>,
@@ -126,7 +127,7 @@ struct Save {
     tie: String,
 }
 
-impl Keeper {
+impl IndexMaintainer {
     /// Initial state, without reading.
     pub fn new(path: PathBuf, shared: Option<Arc<Shared>>, index: Arc<Index>, pace: Pace) -> io::Result<Self> {
         let control = Arc::new(Control::default());

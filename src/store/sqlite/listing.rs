@@ -7,17 +7,17 @@ use rusqlite::types::Value as SqlValue;
 use rusqlite::{CachedStatement, Connection, Row, params_from_iter};
 
 use super::columns::{Columns, value};
-use super::covered::{Extent, Failure, dead_by_notes};
+use super::coverage::{Extent, Failure, dead_by_notes};
 use super::damage::Damage;
 use super::queries::{self, condition, message, position};
 use super::reader::Snapshot;
 use super::verifier::{Verifier, report};
 use crate::domain::stats::TOP_SENDERS_MAX;
 use crate::domain::{Filter, Order, Page, PageRequest, Position, SenderCount, Start, Stats, Stored};
-use crate::store::index::answer::{From as Begin, Hit, Looks, Part, View};
+use crate::store::index::answer::{Budget, From as Begin, Hit, Part, View};
 use crate::store::index::key;
-use crate::store::index::merge::Member;
-use crate::store::index::run::{Loose, Ranks, Run, Runs};
+use crate::store::index::merge::LiveSegment;
+use crate::store::index::run::{Ranks, Run, Runs, TailRow};
 use crate::store::index::search::Question;
 use crate::store::index::senders::{Changes, count};
 use crate::store::index::state::State;
@@ -34,7 +34,7 @@ const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(10);
 
 /// A page, through the index if it is available and valid, else from the table alone.
 pub(super) fn page(snapshot: &Snapshot<'_>, request: &PageRequest, patience: Duration) -> rusqlite::Result<Page> {
-    // What the index does not know: doors and kinds.
+    // What the index does not know: sources and kinds.
     if request.filter.asks_details() {
         let verifier = verifier(snapshot)?;
         return queries::page(snapshot.connection, request, patience, |row| match &verifier {
@@ -100,7 +100,7 @@ struct Covered<'a> {
 
 impl Covered<'_> {
     /// The segments with tombstones, and the changes of the senders' counts.
-    fn members(&self) -> Result<(Vec<Member>, Changes), Failure> {
+    fn members(&self) -> Result<(Vec<LiveSegment>, Changes), Failure> {
         let (dead, changes) = dead_by_notes(self.connection, self.state)?;
         Ok((self.state.without(&dead), changes))
     }
@@ -121,13 +121,13 @@ impl Covered<'_> {
         Ok((self.connection.prepare_cached(&sql)?, all))
     }
 
-    fn loose(&self, filter: &Filter) -> Result<Vec<Loose>, Failure> {
+    fn loose(&self, filter: &Filter) -> Result<Vec<TailRow>, Failure> {
         let (condition, values) = condition(filter);
         let (mut statement, values) = self.uncovered("rowid, ts, message_id", &condition, values)?;
         let mut rows = statement.query(params_from_iter(values))?;
         let mut loose = Vec::new();
         while let Some(row) = rows.next()? {
-            loose.push(Loose { row: row.get(0)?, place: key::place(value(row.get_ref(1)?), value(row.get_ref(2)?)) });
+            loose.push(TailRow { row: row.get(0)?, place: key::place(value(row.get_ref(1)?), value(row.get_ref(2)?)) });
         }
         loose.sort_unstable();
         Ok(loose)
@@ -174,7 +174,7 @@ impl Covered<'_> {
     /// An error if the index has a message between two neighbours of a listing in the order of arrival. Row numbers
     /// are dense unless some were deleted, so there is seldom anything to look up; skipped if that would
     /// take longer than the listing.
-    fn check_gaps(&self, members: &[Member], request: &PageRequest, rows: &[i64]) -> Result<(), Failure> {
+    fn check_gaps(&self, members: &[LiveSegment], request: &PageRequest, rows: &[i64]) -> Result<(), Failure> {
         let before = match &request.start {
             Start::Behind(Position::Arrival(row)) => Some(*row),
             Start::Offset(0) => Some(i64::MIN),
@@ -188,11 +188,11 @@ impl Covered<'_> {
         }
         let is_gap = |pair: &&[i64]| pair[1].saturating_sub(pair[0]) > 1;
         let gaps: Vec<&[i64]> = edges.windows(2).filter(is_gap).collect();
-        let may_have = |member: &&Member| {
+        let may_have = |member: &&LiveSegment| {
             let rows = member.segment.row_range();
             gaps.iter().any(|gap| *rows.start() < gap[1] && *rows.end() > gap[0])
         };
-        let members: Vec<&Member> = members.iter().filter(may_have).collect();
+        let members: Vec<&LiveSegment> = members.iter().filter(may_have).collect();
         if members.iter().map(|member| u64::from(member.segment.count())).sum::<u64>() > LOOKED_UP_MAX {
             return Ok(());
         }
@@ -219,7 +219,7 @@ impl Covered<'_> {
         let started = Instant::now();
         let is_enough = || request.bounded_total && started.elapsed() >= PATIENCE_FOR_BOUND;
         let go_on = || if self.snapshot.is_over() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) };
-        let looks = Looks { needle: request.filter.search.as_ref(), is_enough: &is_enough, go_on: &go_on };
+        let looks = Budget { needle: request.filter.search.as_ref(), is_enough: &is_enough, go_on: &go_on };
         Ok(view.part(&Question::new(&request.filter, request.bounded_total), begin, wanted, &looks)?)
     }
 
@@ -267,14 +267,14 @@ impl Covered<'_> {
         let mut loose = Vec::new();
         while let Some(row) = rows.next()? {
             count(&mut changes, &key::single(value(row.get_ref(0)?)), 1);
-            loose.push(Loose { row: row.get(1)?, place: key::place(value(row.get_ref(2)?), value(row.get_ref(3)?)) });
+            loose.push(TailRow { row: row.get(1)?, place: key::place(value(row.get_ref(2)?), value(row.get_ref(3)?)) });
         }
         loose.sort_unstable();
         let Some((senders_count, top)) = self.state.senders.after(&changes, TOP_SENDERS_MAX)? else { return Ok(None) };
         let runs = members
             .iter()
             .map(|member| Run::new(&member.segment, Ranks::Range(0, member.segment.count(), &member.dead)));
-        let mut runs = Runs::new(runs.chain([Run::Loose(&loose)]).collect());
+        let mut runs = Runs::new(runs.chain([Run::TailRow(&loose)]).collect());
         let total_messages = runs.len();
         let first_ts = self.ts_of_next(&mut runs)?;
         runs.skip(total_messages.saturating_sub(1))?;

@@ -12,12 +12,12 @@ use crate::runtime::log;
 use crate::runtime::process::give_back_memory;
 use crate::store::index::Index;
 use crate::store::index::file::{NewFile, NewFileWriter};
-use crate::store::index::merge::{Member, merge};
+use crate::store::index::merge::{LiveSegment, merge};
 use crate::store::index::segment::Segment;
 
 /// The running thread.
 pub(super) struct Merger {
-    work: Option<SyncSender<Vec<Member>>>,
+    work: Option<SyncSender<Vec<LiveSegment>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -35,7 +35,7 @@ impl Merger {
     }
 
     /// Merges these, unless others are being merged.
-    pub fn ask(&self, members: Vec<Member>) {
+    pub fn ask(&self, members: Vec<LiveSegment>) {
         if let Some(work) = &self.work {
             let _ = work.try_send(members);
         }
@@ -50,7 +50,7 @@ impl Merger {
     }
 }
 
-fn attend(waiting: &Receiver<Vec<Member>>, index: &Index, control: &Control) {
+fn attend(waiting: &Receiver<Vec<LiveSegment>>, index: &Index, control: &Control) {
     while let Ok(members) = waiting.recv() {
         let Some(file) = lock(&control.folder).as_mut().map(|folder| folder.reserve()) else { continue };
         let merged = write(&members, &file, control).and_then(|member| index.replace(&members, member, file.number));
@@ -73,9 +73,9 @@ fn attend(waiting: &Receiver<Vec<Member>>, index: &Index, control: &Control) {
     }
 }
 
-fn write(members: &[Member], file: &NewFile, control: &Control) -> io::Result<Member> {
+fn write(members: &[LiveSegment], file: &NewFile, control: &Control) -> io::Result<LiveSegment> {
     let source = file.write(|to| merge(members, Stoppable { to, control }).map(|stoppable| stoppable.to))?;
-    Segment::open(source).map(Member::new)
+    Segment::open(source).map(LiveSegment::new)
 }
 
 /// A file whose writing ends early when the service stops.

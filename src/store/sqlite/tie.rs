@@ -124,7 +124,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Looks.
+    /// Budget.
     pub fn at(path: &Path) -> Self {
         let sealed = fs::read(Folder::path_of(path).join(SEAL)).ok();
         let sealed: Option<Seal> = sealed.and_then(|bytes| serde_json::from_slice(&bytes).ok());

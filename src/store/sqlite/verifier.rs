@@ -5,7 +5,7 @@
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 
 use super::columns::Columns;
-use super::covered::Failure;
+use super::coverage::Failure;
 use super::damage::Damage;
 use super::queries::text;
 use super::reader::Snapshot;

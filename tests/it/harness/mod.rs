@@ -3,7 +3,6 @@
 pub mod client;
 pub mod cluster;
 pub mod database;
-pub mod door;
 pub mod front;
 pub mod load;
 pub mod message;
@@ -13,14 +12,15 @@ pub mod running;
 pub mod server;
 pub mod snapshot;
 pub mod stored;
+pub mod test_source;
 
 pub use client::{Client, Reply};
-pub use door::Door;
 pub use message::{body, message, sign};
 pub use running::Running;
 pub use server::{Server, Setup, on_a_file, wait_until};
 pub use snapshot::assert_snapshot;
 pub use stored::Stored;
+pub use test_source::TestSource;
 
 /// The secret of every server that a test starts.
 pub const SECRET: &str = "testsecret";

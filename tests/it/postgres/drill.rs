@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::doors::{doors_on, status_envelope};
+use super::sources::{sources_on, status_envelope};
 use super::{on, own_cluster, wait_for_readiness};
-use crate::doors::{envelope, text_message};
 use crate::harness::cluster::{Cluster, programs, sql};
-use crate::harness::door::{all_doors, now};
 use crate::harness::load::message_of;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::random::{Random, long_run};
-use crate::harness::{Client, Door, Server, Setup, Stored, body, sign, wait_until};
+use crate::harness::source::{all_sources, now};
+use crate::harness::{Client, Server, Setup, Stored, TestSource, body, sign, wait_until};
+use crate::sources::{envelope, text_message};
 
 const CONNECTIONS: usize = 64;
 const REPLICAS: usize = 3;
@@ -89,7 +89,7 @@ fn drill(kind: &str) -> Option<Report> {
         primary.folder().display(),
         standby.folder().display()
     );
-    let start = || doors_on(&both).env("POSTROOM_POSTGRES_WRITE_SECONDS", 2).start();
+    let start = || sources_on(&both).env("POSTROOM_POSTGRES_WRITE_SECONDS", 2).start();
     let mut replicas: Vec<Server> = (0..REPLICAS).map(|_| start()).collect();
     let load = Load::start(&replicas, &mut random);
     let mut kills = 0;
@@ -164,16 +164,16 @@ struct Posted {
     brings: Vec<String>,
 }
 
-/// The doors that a part of the load goes through.
-struct Doors {
-    whatsapp: Door,
-    twilio: Door,
+/// The sources that a part of the load goes through.
+struct Sources {
+    whatsapp: TestSource,
+    twilio: TestSource,
 }
 
-impl Doors {
+impl Sources {
     fn new() -> Self {
-        let setup = all_doors(Setup::new());
-        Self { whatsapp: Door::of(&setup, "whatsapp"), twilio: Door::of(&setup, "twilio") }
+        let setup = all_sources(Setup::new());
+        Self { whatsapp: TestSource::of(&setup, "whatsapp"), twilio: TestSource::of(&setup, "twilio") }
     }
 
     /// A request with an id: a plain message, a batch of Meta's with a state of a message that was sent, or a form of Twilio's.
@@ -185,7 +185,7 @@ impl Doors {
                 let state = json_of(&status_envelope(&format!("{id}out"), "delivered"));
                 whole["entry"].as_array_mut().expect("a list").push(state["entry"][0].clone());
                 let mut brings = vec![format!("whatsapp:7:{id}out is delivered")];
-                brings.extend(ids.iter().flat_map(|id| message_of_door("whatsapp", "7", id)));
+                brings.extend(ids.iter().flat_map(|id| message_of_source("whatsapp", "7", id)));
                 posted(&self.whatsapp, serde_json::to_vec(&whole).expect("a value is JSON"), brings)
             }
             1 => {
@@ -193,7 +193,7 @@ impl Doors {
                     "SmsMessageSid={id}&NumMedia=0&SmsSid={id}&SmsStatus=received&To=%2B18005551212&MessageSid={id}\
                      &AccountSid={TWILIO_ACCOUNT}&From=%2B14158675309&ApiVersion=2010-04-01&Body=Hello"
                 );
-                posted(&self.twilio, form.into_bytes(), message_of_door("twilio", TWILIO_ACCOUNT, id).into())
+                posted(&self.twilio, form.into_bytes(), message_of_source("twilio", TWILIO_ACCOUNT, id).into())
             }
             _ => {
                 let body = body(&message_of(id));
@@ -208,16 +208,16 @@ fn json_of(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).expect("it is JSON")
 }
 
-/// A message of a door, and its details.
-fn message_of_door(door: &str, account: &str, id: &str) -> [String; 2] {
-    let key = format!("{door}:{account}:{id}");
-    [key.clone(), format!("{key} as {id} at {door}")]
+/// A message of a source, and its details.
+fn message_of_source(source: &str, account: &str, id: &str) -> [String; 2] {
+    let key = format!("{source}:{account}:{id}");
+    [key.clone(), format!("{key} as {id} at {source}")]
 }
 
-fn posted(door: &Door, body: Vec<u8>, brings: Vec<String>) -> Posted {
-    let headers = door.headers(&body, "1", now());
+fn posted(source: &TestSource, body: Vec<u8>, brings: Vec<String>) -> Posted {
+    let headers = source.headers(&body, "1", now());
     let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().expect("ASCII").to_owned()));
-    Posted { path: door.path.clone(), headers: headers.collect(), body, brings }
+    Posted { path: source.path.clone(), headers: headers.collect(), body, brings }
 }
 
 /// What was sent, by all connections.
@@ -241,12 +241,12 @@ impl Load {
     fn start(replicas: &[Server], random: &mut Random) -> Self {
         let addresses = Arc::new(Mutex::new(replicas.iter().map(|replica| replica.address).collect::<Vec<_>>()));
         let (finish, acks) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let doors = Arc::new(Doors::new());
+        let sources = Arc::new(Sources::new());
         // Each has a connection for its messages, and one for their copies.
         let start = |at: usize| {
             let (addresses, random) = (Arc::clone(&addresses), Random::new(random.next()));
-            let (finish, acks, doors) = (Arc::clone(&finish), Arc::clone(&acks), Arc::clone(&doors));
-            std::thread::spawn(move || post_until(at, &doors, &addresses, random, &finish, &acks))
+            let (finish, acks, sources) = (Arc::clone(&finish), Arc::clone(&acks), Arc::clone(&sources));
+            std::thread::spawn(move || post_until(at, &sources, &addresses, random, &finish, &acks))
         };
         let threads = (0..CONNECTIONS / 2).map(start).collect();
         Self { finish, acks, addresses, threads }
@@ -276,7 +276,7 @@ impl Load {
 /// Posts until told to finish, each request again and again until it is acknowledged; one in ten to two replicas at the same instant.
 fn post_until(
     at: usize,
-    doors: &Doors,
+    sources: &Sources,
     addresses: &Mutex<Vec<SocketAddr>>,
     mut random: Random,
     finish: &AtomicBool,
@@ -289,7 +289,7 @@ fn post_until(
     while !finish.load(Ordering::SeqCst) {
         let request = open.take().unwrap_or_else(|| {
             number += 1;
-            doors.request(&format!("c{at}-{number}"), &mut random)
+            sources.request(&format!("c{at}-{number}"), &mut random)
         });
         sent.tried.extend(request.brings.iter().cloned());
         let headers: Vec<_> = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

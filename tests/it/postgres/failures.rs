@@ -5,15 +5,15 @@ use std::io::Write;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::doors::doors_on;
+use super::sources::sources_on;
 use super::{assert_holds, filed, on, own_cluster, wait_for_readiness};
-use crate::doors::{envelope, text_message};
 use crate::harness::cluster::{as_user, sql};
 use crate::harness::load::Load;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::random::Random;
-use crate::harness::{Door, Server, Setup, body, cluster, message, wait_until};
+use crate::harness::{Server, Setup, TestSource, body, cluster, message, wait_until};
 use crate::overload::{assert_comes_back, assert_refuses_and_stays_small, start_load, with_small_queue};
+use crate::sources::{envelope, text_message};
 
 /// The status of a post of that id.
 fn post(server: &Server, id: &str) -> u16 {
@@ -513,8 +513,8 @@ fn without_the_standby_that_commits_wait_for_nothing_is_acknowledged() {
 fn a_given_up_wait_for_a_standby_is_heard_whatever_the_server_hides() {
     let Some(cluster) = own_cluster() else { return };
     let url = cluster.database();
-    let setup = doors_on(&url);
-    let whatsapp = Door::of(&setup, "whatsapp");
+    let setup = sources_on(&url);
+    let whatsapp = TestSource::of(&setup, "whatsapp");
     let server = setup.start();
     server.store(&message("m1"));
     sql(&url, "ALTER SYSTEM SET client_min_messages = 'error'");

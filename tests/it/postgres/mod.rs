@@ -1,6 +1,5 @@
 //! Any number of replicas on one PostgreSQL database: the same answers and the same promises as on a file of one's own.
 
-mod doors;
 mod drill;
 mod failures;
 mod moving;
@@ -9,6 +8,7 @@ mod refusals;
 mod replicas;
 mod restores;
 mod same_answers;
+mod sources;
 mod tls;
 mod upgrade;
 

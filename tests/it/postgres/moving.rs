@@ -1,13 +1,13 @@
 //! `postroom copy`: from a file to a server and back, interrupted, repeated, beside a source that goes on receiving.
 
-use super::doors::status_envelope;
 use super::on;
-use crate::doors::samples::samples;
-use crate::doors::{envelope, text_message};
-use crate::harness::door::all_doors;
+use super::sources::status_envelope;
 use crate::harness::load::{Load, message_of};
 use crate::harness::random::Random;
-use crate::harness::{Door, Running, Server, Setup, body, cluster, wait_until};
+use crate::harness::source::all_sources;
+use crate::harness::{Running, Server, Setup, TestSource, body, cluster, wait_until};
+use crate::sources::samples::samples;
+use crate::sources::{envelope, text_message};
 
 /// Copies and answers the exit code and the report.
 fn copy(from: &str, to: &str, more: &[&str]) -> (Option<i32>, serde_json::Value) {
@@ -51,17 +51,17 @@ fn told(server: &Server) -> Vec<String> {
 #[test]
 fn what_providers_told_goes_there_and_back() {
     let Some(cluster) = cluster::shared() else { return };
-    let file = all_doors(Setup::new()).start();
+    let file = all_sources(Setup::new()).start();
     file.store(&message_of("plain"));
     for provider in ["whatsapp", "twilio", "telegram", "generic"] {
-        let door = Door::of(&all_doors(Setup::new()), provider);
+        let source = TestSource::of(&all_sources(Setup::new()), provider);
         for (name, body) in samples(provider) {
-            assert_eq!(door.post(&file, &body, &name).status, 200, "{name}");
+            assert_eq!(source.post(&file, &body, &name).status, 200, "{name}");
         }
     }
-    let door = Door::of(&all_doors(Setup::new()), "whatsapp");
+    let source = TestSource::of(&all_sources(Setup::new()), "whatsapp");
     for state in ["sent", "read", "delivered"] {
-        door.post(&file, &status_envelope("out", state), "1");
+        source.post(&file, &status_envelope("out", state), "1");
     }
     file.stored().execute(
         "UPDATE postroom_statuses SET extra = '{\"pricing\":{\"billable\":true}}' WHERE state = 'read';
@@ -93,9 +93,9 @@ fn what_providers_told_goes_there_and_back() {
     assert_eq!(told(&again), expected);
     assert_eq!(answers(&again), answers(&file));
     // What comes later goes on from there.
-    door.post(&again, &status_envelope("out", "read"), "1");
+    source.post(&again, &status_envelope("out", "read"), "1");
     assert_eq!(again.get("/stats?by=status").text(), file.get("/stats?by=status").text());
-    door.post(&file, &status_envelope("late", "sent"), "1");
+    source.post(&file, &status_envelope("late", "sent"), "1");
     let (code, report) = copy(&url_of(&file), &database, &[]);
     assert_eq!((code, &report["beside"]["statuses"]["created"]), (Some(0), &1.into()), "{report}");
     assert_eq!(server.get("/messages/late/statuses").text(), file.get("/messages/late/statuses").text());
@@ -108,11 +108,11 @@ fn what_providers_told_goes_there_and_back() {
 #[test]
 fn a_conflict_that_was_copied_there_and_back_is_recorded_once() {
     let Some(cluster) = cluster::shared() else { return };
-    let door = Door::of(&all_doors(Setup::new()), "whatsapp");
+    let source = TestSource::of(&all_sources(Setup::new()), "whatsapp");
     let post = |server: &Server, id: &str, text: &str| {
-        assert_eq!(door.post(server, &envelope(&[text_message(id, text)]), "1").status, 200);
+        assert_eq!(source.post(server, &envelope(&[text_message(id, text)]), "1").status, 200);
     };
-    let file = all_doors(Setup::new()).start();
+    let file = all_sources(Setup::new()).start();
     // An id as PostgreSQL cannot hold it without escapes.
     for id in ["a", "b\u{ffff}0"] {
         post(&file, id, "first");
@@ -130,7 +130,7 @@ fn a_conflict_that_was_copied_there_and_back_is_recorded_once() {
     };
     let database = cluster.database();
     assert_eq!(copy(&url_of(&file), &database, &[]).0, Some(0));
-    let there = all_doors(on(&database)).start();
+    let there = all_sources(on(&database)).start();
     assert_eq!(recorded(&there), Some(2), "there");
     let (status, stdout, stderr) = on(&database).arg("check").arg("--data").run();
     assert!(status.success() && !stdout.contains("left over"), "{stdout}{stderr}");
@@ -139,7 +139,7 @@ fn a_conflict_that_was_copied_there_and_back_is_recorded_once() {
     wait_until("the last transaction elsewhere has ended", || {
         (copy(&database, &back, &["--from-start"]).1["read"] == 2).then_some(())
     });
-    let back = all_doors(on(&back)).start();
+    let back = all_sources(on(&back)).start();
     assert_eq!(recorded(&back), Some(2), "and back");
     // What is recorded on PostgreSQL is known on a file.
     post(&there, "a", "third");

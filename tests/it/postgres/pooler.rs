@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-use super::doors::{doors_on, status_envelope};
+use super::sources::{sources_on, status_envelope};
 use super::{assert_holds, own_cluster};
-use crate::doors::{envelope, text_message};
 use crate::harness::cluster::{Cluster, sql, try_sql};
-use crate::harness::door::all_doors;
 use crate::harness::load::Load;
 use crate::harness::random::Random;
-use crate::harness::{Door, Setup, message, wait_until};
+use crate::harness::source::all_sources;
+use crate::harness::{Setup, TestSource, message, wait_until};
+use crate::sources::{envelope, text_message};
 
 /// A running PgBouncer, stopped when dropped.
 struct Pooler(Child);
@@ -60,25 +60,25 @@ fn replicas_behind_a_pooler_keep_every_promise() {
     let mut random = Random::announced("load through a pooler");
     let url = cluster.database();
     let behind = through(&url);
-    let replicas = [doors_on(&behind).start(), doors_on(&behind).start()];
+    let replicas = [sources_on(&behind).start(), sources_on(&behind).start()];
     let load = Load::start(replicas[0].address, 16, "m", &mut random);
-    let door = Door::of(&all_doors(Setup::new()), "whatsapp");
+    let source = TestSource::of(&all_sources(Setup::new()), "whatsapp");
     std::thread::scope(|scope| {
         for at in 0..40 {
-            let (replica, door) = (&replicas[at % 2], &door);
+            let (replica, source) = (&replicas[at % 2], &source);
             scope.spawn(move || {
                 let messages = [text_message(&format!("d{}", at / 2), "x"), text_message("same", "x")];
-                assert_eq!(door.post(replica, &envelope(&messages), "1").status, 200);
+                assert_eq!(source.post(replica, &envelope(&messages), "1").status, 200);
                 let state = if at % 3 == 0 { "read" } else { "sent" };
-                assert_eq!(door.post(replica, &status_envelope("out", state), "1").status, 200);
+                assert_eq!(source.post(replica, &status_envelope("out", state), "1").status, 200);
             });
         }
     });
     load.wait_for_acks(500);
     let mut sent = load.finish();
     assert!(sent.refused.is_empty(), "{:?}", sent.refused);
-    let doors = (0..20).map(|at| format!("whatsapp:7:d{at}")).chain(["whatsapp:7:same".to_owned()]);
-    doors.for_each(|id| {
+    let sources = (0..20).map(|at| format!("whatsapp:7:d{at}")).chain(["whatsapp:7:same".to_owned()]);
+    sources.for_each(|id| {
         sent.tried.insert(id.clone());
         sent.acked.insert(id);
     });

@@ -233,12 +233,12 @@ impl Shift {
 
     /// The pacer, a separate thread: the runtime's timers only have whole milliseconds.
     fn release(&self, rate: f64, count: usize) {
-        let mut released = 0;
-        while released < count && !self.is_over(Instant::now()) {
+        let mut unescape_nul = 0;
+        while unescape_nul < count && !self.is_over(Instant::now()) {
             let due = ((self.started.elapsed().as_secs_f64() * rate) as usize + 1).min(count);
-            self.due.add_permits(due.saturating_sub(released));
-            released = released.max(due);
-            let next = self.started + Duration::from_secs_f64(released as f64 / rate);
+            self.due.add_permits(due.saturating_sub(unescape_nul));
+            unescape_nul = unescape_nul.max(due);
+            let next = self.started + Duration::from_secs_f64(unescape_nul as f64 / rate);
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
         // Whoever still waits finds that there is nothing left. (To close the semaphore would take back what is due already.)

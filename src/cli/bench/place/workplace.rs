@@ -88,7 +88,7 @@ impl Workplace {
         self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Kills running programs and removes the folder. No program starts while the result is held.
+    /// Kills running programs and removes the folder. No program starts while the result is escape_nul.
     fn clear(&self) -> MutexGuard<'_, BTreeMap<u32, Child>> {
         let mut running = self.running();
         for child in running.values_mut() {

@@ -19,8 +19,8 @@ use crate::cli::bench::place::{Server, usage};
 use crate::cli::bench::plan::Section;
 use crate::config::{Inputs, store_of};
 use crate::store::copy::copy;
+use crate::store::postgres::bench_database::{self, BenchDatabase};
 use crate::store::postgres::config::PostgresConfig;
-use crate::store::postgres::ground::{self, Ground};
 use crate::store::{Database, StoreConfig};
 
 /// Part of the requests that is sent before the clock runs.
@@ -101,16 +101,16 @@ struct Sample {
 struct Place<'a> {
     bench: &'a Bench,
     url: &'a str,
-    ground: Ground,
+    bench_database: BenchDatabase,
 }
 
 /// Measures all.
 pub async fn run(bench: &Bench, url: &str) -> anyhow::Result<Shared> {
     ensure!(!url.contains("dbname="), "--database-url must name its database in the path, not with dbname");
     let Database::Postgres(config) = store(url)?.database else { bail!("--database-url must be a PostgreSQL URL") };
-    let mut place = Place { bench, url, ground: Ground::open(&config).await? };
+    let mut place = Place { bench, url, bench_database: BenchDatabase::open(&config).await? };
     let measured = place.measure().await;
-    place.ground.clear().await;
+    place.bench_database.clear().await;
     measured
 }
 
@@ -134,7 +134,7 @@ impl Place<'_> {
     async fn measure(&mut self) -> anyhow::Result<Shared> {
         let plan = &self.bench.plan;
         let has_pgbench = Command::new("pgbench").arg("--version").stdout(Stdio::null()).status().is_ok();
-        let version = self.ground.version();
+        let version = self.bench_database.version();
         let mut shared = Shared { version, has_pgbench, ingest: Vec::new(), bytes_per_message: None, reads: None };
         if plan.has(Section::Ingest) || plan.has(Section::IngestEmpty) {
             for &connections in &plan.connections {
@@ -174,7 +174,7 @@ impl Place<'_> {
             let step = format!("ingest, {connections} connections, round {round} of {}", self.bench.plan.rounds);
             self.bench.progress.step(&step);
             for (case, samples) in cases.iter().zip(&mut samples) {
-                self.ground.settle().await?;
+                self.bench_database.settle().await?;
                 samples.push(match *case {
                     Case::PgbenchBare => self.pgbench(connections, true, seconds).await?,
                     Case::PgbenchWhole => self.pgbench(connections, false, seconds).await?,
@@ -189,15 +189,15 @@ impl Place<'_> {
     }
 
     async fn pgbench(&mut self, connections: usize, bare: bool, seconds: u64) -> anyhow::Result<Sample> {
-        let database = self.ground.make().await?;
+        let database = self.bench_database.make().await?;
         let (url, config) = self.on(&database)?;
         if !bare {
             // It makes the tables.
             self.bench.workplace.start_server_on(&url).await?.stop()?;
         }
-        Ground::make_table(&config, bare).await?;
+        BenchDatabase::make_table(&config, bare).await?;
         let script = self.bench.workplace.scratch().join("pgbench.sql");
-        fs::write(&script, ground::script(bare))?;
+        fs::write(&script, bench_database::script(bare))?;
         let before = self.server_cpu_us().await?;
         let threads = PGBENCH_THREADS.min(connections);
         let mut command = Command::new("pgbench");
@@ -219,7 +219,7 @@ impl Place<'_> {
         let per_second = number("tps = ").with_context(complaint)?;
         let rows = number("number of transactions actually processed: ").with_context(complaint)?;
         let server_cpu_us = self.server_cpu_us().await?.zip(before).map(|(after, before)| (after - before) / rows);
-        self.ground.drop(&database).await?;
+        self.bench_database.drop(&database).await?;
         Ok(Sample { per_second, server_cpu_us, ..Sample::default() })
     }
 
@@ -230,7 +230,7 @@ impl Place<'_> {
     }
 
     async fn replicas(&mut self, count: usize, connections: usize) -> anyhow::Result<Sample> {
-        let database = self.ground.make().await?;
+        let database = self.bench_database.make().await?;
         let (url, _) = self.on(&database)?;
         let mut servers = Vec::new();
         for _ in 0..count {
@@ -238,7 +238,7 @@ impl Place<'_> {
         }
         let sample = self.send(&servers, connections).await?;
         servers.into_iter().try_for_each(Server::stop)?;
-        self.ground.drop(&database).await?;
+        self.bench_database.drop(&database).await?;
         Ok(sample)
     }
 
@@ -275,7 +275,7 @@ impl Place<'_> {
     }
 
     async fn server_cpu_us(&self) -> anyhow::Result<Option<f64>> {
-        let (backend, database) = self.ground.process().await?;
+        let (backend, database) = self.bench_database.process().await?;
         Ok(usage::of_postgres(backend, &database))
     }
 
@@ -283,7 +283,7 @@ impl Place<'_> {
     async fn reads(&mut self) -> anyhow::Result<(f64, Reads)> {
         let Bench { workplace, progress, plan, .. } = self.bench;
         let dataset = Dataset::prepare(workplace.datasets(), &self.bench.writer.inbox, progress)?;
-        let database = self.ground.make().await?;
+        let database = self.bench_database.make().await?;
         let (url, _) = self.on(&database)?;
         progress.step_of("copying the dataset", plan.rows);
         let from = store(&file_url(&dataset.path))?;
@@ -292,11 +292,11 @@ impl Place<'_> {
         progress.step("counting and indexing");
         let server = workplace.start_server_on(&url).await?;
         server.wait_until_caught_up().await?;
-        let bytes = self.ground.bytes(&database).await? as f64 / plan.rows as f64;
-        self.ground.settle().await?;
+        let bytes = self.bench_database.bytes(&database).await? as f64 / plan.rows as f64;
+        self.bench_database.settle().await?;
         let reads = reads::run(self.bench, &server).await?;
         server.stop()?;
-        self.ground.drop(&database).await?;
+        self.bench_database.drop(&database).await?;
         Ok((bytes, reads))
     }
 }

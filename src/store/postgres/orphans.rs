@@ -5,11 +5,11 @@ use tokio_postgres::Client;
 
 use super::failure::Failure;
 use super::parameters::Parameters;
-use crate::store::Leftovers;
+use crate::store::Orphans;
 
 const DETAILS: &str = "FROM postroom_details t WHERE NOT EXISTS (
     SELECT 1 FROM messages m WHERE m.message_id = t.message_id)";
-/// Told from a provider's events of the same kind by its key, in which U+FFFF is escaped (`held`).
+/// Told from a provider's events of the same kind by its key, in which U+FFFF is escaped (`escape_nul`).
 const COPIES: &str =
     "FROM postroom_events t WHERE t.kind = 'conflict' AND t.event_key ~ '#conflict:[0-9a-f]+$' AND NOT EXISTS (
     SELECT 1 FROM messages m
@@ -27,18 +27,18 @@ fn payloads() -> String {
 }
 
 /// Counts the orphans.
-pub(super) async fn count(client: &Client) -> Result<Leftovers, Failure> {
+pub(super) async fn count(client: &Client) -> Result<Orphans, Failure> {
     let count = async |rest: &str| -> Result<u64, Failure> {
         let rows: i64 = Parameters::new().value(client, &format!("SELECT count(*) {rest}")).await?;
         Ok(rows.unsigned_abs())
     };
-    Ok(Leftovers { details: count(DETAILS).await?, copies: count(COPIES).await?, payloads: count(&payloads()).await? })
+    Ok(Orphans { details: count(DETAILS).await?, copies: count(COPIES).await?, payloads: count(&payloads()).await? })
 }
 
 /// Removes them, in one transaction. Returns their numbers.
-pub(super) async fn remove(client: &Client) -> Result<Leftovers, Failure> {
+pub(super) async fn remove(client: &Client) -> Result<Orphans, Failure> {
     if count(client).await?.is_empty() {
-        return Ok(Leftovers::default());
+        return Ok(Orphans::default());
     }
     // Whoever is about to refer to a body has looked for it before, and keeps others from this lock until it has
     // committed.

@@ -12,7 +12,7 @@ use crate::telemetry::secret_use::SecretUse;
 
 /// All sources. Requests in progress keep those with which they began.
 #[derive(Debug)]
-pub struct Doors(RwLock<Vec<Arc<Source>>>);
+pub struct Sources(RwLock<Vec<Arc<Source>>>);
 
 /// The changes of a reload.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Exchanged {
     pub removed: Vec<String>,
 }
 
-impl Doors {
+impl Sources {
     /// The configured sources.
     pub fn new(sources: Vec<Source>) -> Self {
         Self(RwLock::new(sources.into_iter().map(Arc::new).collect()))

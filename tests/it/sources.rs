@@ -1,4 +1,4 @@
-//! The doors of providers: what each sample becomes, who is believed, and that everything is stored once.
+//! The sources of providers: what each sample becomes, who is believed, and that everything is stored once.
 
 mod content;
 mod hostile;
@@ -15,13 +15,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::door::{all_doors, now};
-use crate::harness::{Client, Door, Server, Setup, wait_until};
+use crate::harness::source::{all_sources, now};
+use crate::harness::{Client, Server, Setup, TestSource, wait_until};
 
-fn start() -> (Server, impl Fn(&str) -> Door) {
-    let setup = all_doors(Setup::new());
-    let doors = all_doors(Setup::new());
-    (setup.start(), move |name: &str| Door::of(&doors, name))
+fn start() -> (Server, impl Fn(&str) -> TestSource) {
+    let setup = all_sources(Setup::new());
+    let sources = all_sources(Setup::new());
+    (setup.start(), move |name: &str| TestSource::of(&sources, name))
 }
 
 /// An envelope of Meta's with these messages.
@@ -41,9 +41,9 @@ pub fn text_message(id: &str, text: &str) -> Value {
 
 #[test]
 fn a_message_is_found_by_its_key_and_by_its_providers_id() {
-    let (server, door) = start();
+    let (server, source) = start();
     let body = envelope(&[text_message("wamid.A/B+C==", "hello")]);
-    assert_eq!(door("whatsapp").post(&server, &body, "1").text(), r#"{"status":"ok"}"#);
+    assert_eq!(source("whatsapp").post(&server, &body, "1").text(), r#"{"status":"ok"}"#);
     let page = server.get("/messages").json();
     assert_eq!(
         page["data"][0],
@@ -61,14 +61,14 @@ fn a_message_is_found_by_its_key_and_by_its_providers_id() {
     assert_eq!(server.get("/messages/wamid.unknown").status, 404);
     // The same provider id at another account: the bare id does not say which.
     let other = String::from_utf8(body).unwrap().replace(r#""phone_number_id":"7""#, r#""phone_number_id":"8""#);
-    door("whatsapp").post(&server, other.as_bytes(), "2");
+    source("whatsapp").post(&server, other.as_bytes(), "2");
     let ambiguous = server.get("/messages/wamid.A%2FB%2BC%3D%3D");
     assert_eq!((ambiguous.status, ambiguous.json()["keys"].as_array().unwrap().len()), (409, 2));
     assert_eq!(server.get("/messages/whatsapp:8:wamid.A%2FB%2BC%3D%3D").status, 200);
 }
 
 #[test]
-fn a_message_of_the_original_door_has_no_details() {
+fn a_message_of_the_original_source_has_no_details() {
     let (server, _) = start();
     server.store(&crate::harness::message("m1"));
     let found = server.get("/messages/m1").json();
@@ -81,13 +81,13 @@ fn a_message_of_the_original_door_has_no_details() {
 }
 
 #[test]
-fn listings_are_filtered_by_door_kind_recipient_and_end() {
-    let (server, door) = start();
+fn listings_are_filtered_by_source_kind_recipient_and_end() {
+    let (server, source) = start();
     server.store(&crate::harness::message("m1"));
     let mut image = text_message("b", "");
     (image["type"], image["image"]) = (json!("image"), json!({"id": "1", "caption": "look"}));
     image["timestamp"] = json!("1736935201");
-    door("whatsapp").post(&server, &envelope(&[text_message("a", "x"), image]), "1");
+    source("whatsapp").post(&server, &envelope(&[text_message("a", "x"), image]), "1");
     let total = |query: &str| server.get(&format!("/messages?{query}")).json()["total"].as_u64().unwrap();
     assert_eq!((total("source=whatsapp"), total("source=postroom"), total("source=twilio")), (2, 1, 0));
     assert_eq!((total("kind=image"), total("kind=text"), total("kind=video")), (1, 2, 0));
@@ -100,13 +100,13 @@ fn listings_are_filtered_by_door_kind_recipient_and_end() {
 
 #[test]
 fn a_late_status_never_takes_back_a_greater_one() {
-    let (server, door) = start();
+    let (server, source) = start();
     let status = |id: &str, status: &str, at: u64| {
         let part = json!([{"id": id, "status": status, "timestamp": at.to_string(), "recipient_id": "1650"}]);
         let value = json!({"metadata": {"phone_number_id": "7"}, "statuses": part});
         let entry = json!([{"id": "1", "changes": [{"field": "messages", "value": value}]}]);
         let body = serde_json::to_vec(&json!({"object": "whatsapp_business_account", "entry": entry})).unwrap();
-        assert_eq!(door("whatsapp").post(&server, &body, "1").status, 200);
+        assert_eq!(source("whatsapp").post(&server, &body, "1").status, 200);
     };
     for (state, at) in
         [("sent", 1_736_935_200), ("read", 1_736_935_202), ("delivered", 1_736_935_201), ("read", 1_736_935_209)]
@@ -131,11 +131,11 @@ fn a_late_status_never_takes_back_a_greater_one() {
 
 #[test]
 fn a_copy_with_other_content_keeps_the_first_and_is_an_event() {
-    let (server, door) = start();
+    let (server, source) = start();
     let first = envelope(&[text_message("a", "first")]);
     let second = envelope(&[text_message("a", "second"), text_message("b", "new")]);
-    door("whatsapp").post(&server, &first, "1");
-    assert_eq!(door("whatsapp").post(&server, &second, "2").status, 200);
+    source("whatsapp").post(&server, &first, "1");
+    assert_eq!(source("whatsapp").post(&server, &second, "2").status, 200);
     assert_eq!(server.get("/messages/a").json()["text"], "first");
     let events = server.get("/events?kind=conflict").json();
     assert_eq!(events["data"][0]["body"]["text"], "second");
@@ -146,14 +146,14 @@ fn a_copy_with_other_content_keeps_the_first_and_is_an_event() {
 
 #[test]
 fn fifty_deliveries_at_once_store_each_message_once() {
-    let (server, door) = start();
-    let door = door("whatsapp");
+    let (server, source) = start();
+    let source = source("whatsapp");
     let messages: Vec<_> = (0..20).map(|at| text_message(&format!("m{at}"), "x")).collect();
     let body = envelope(&messages);
     std::thread::scope(|scope| {
         for at in 0..50 {
-            let (server, door, body) = (&server, &door, &body);
-            scope.spawn(move || assert_eq!(door.post(server, body, &at.to_string()).status, 200));
+            let (server, source, body) = (&server, &source, &body);
+            scope.spawn(move || assert_eq!(source.post(server, body, &at.to_string()).status, 200));
         }
     });
     assert_eq!(server.rows(), 20);
@@ -162,14 +162,14 @@ fn fifty_deliveries_at_once_store_each_message_once() {
 
 #[test]
 fn a_batch_of_a_thousand_with_a_bad_part_survives_a_kill() {
-    let (server, door) = start();
+    let (server, source) = start();
     let mut messages: Vec<_> = (0..1000).map(|at| text_message(&format!("m{at}"), &"long ".repeat(100))).collect();
     messages.insert(500, json!({"type": "text"}));
     let body = envelope(&messages);
     assert!(body.len() > 512 << 10);
-    assert_eq!(door("whatsapp").post(&server, &body, "1").status, 200);
+    assert_eq!(source("whatsapp").post(&server, &body, "1").status, 200);
     let folder = server.kill();
-    let again = all_doors(Setup::in_folder(folder)).start();
+    let again = all_sources(Setup::in_folder(folder)).start();
     assert_eq!(again.rows(), 1000);
     let events = again.get("/events?kind=unreadable").json();
     assert_eq!(events["data"].as_array().unwrap().len(), 1, "the bad part is kept too");
@@ -179,12 +179,12 @@ fn a_batch_of_a_thousand_with_a_bad_part_survives_a_kill() {
 
 #[test]
 fn a_page_of_large_events_ends_early_and_the_next_goes_on() {
-    let (server, door) = start();
-    let door = door("whatsapp");
+    let (server, source) = start();
+    let source = source("whatsapp");
     for at in 0..5 {
         let change = json!({"field": "history", "value": {"chunk": at, "threads": "x".repeat(1_500_000)}});
         let body = json!({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [change]}]});
-        assert_eq!(door.post(&server, body.to_string().as_bytes(), "1").status, 200);
+        assert_eq!(source.post(&server, body.to_string().as_bytes(), "1").status, 200);
     }
     let (mut chunks, mut pages, mut query) = (Vec::new(), 0, "/events?limit=100".to_owned());
     while chunks.len() < 5 {
@@ -207,14 +207,14 @@ fn tiny_parts() -> Vec<u8> {
 
 #[test]
 fn bodies_of_tiny_parts_side_by_side_do_not_fill_the_memory() {
-    let (server, door) = start();
-    let (door, body) = (door("whatsapp"), tiny_parts());
+    let (server, source) = start();
+    let (source, body) = (source("whatsapp"), tiny_parts());
     std::thread::scope(|scope| {
         for at in 0..10 {
-            let (server, door, body) = (&server, &door, &body);
+            let (server, source, body) = (&server, &source, &body);
             // A provider tries again where there is no room for so many at once.
             scope.spawn(move || {
-                wait_until("it is stored", || (door.post(server, body, &at.to_string()).status == 200).then_some(()));
+                wait_until("it is stored", || (source.post(server, body, &at.to_string()).status == 200).then_some(()));
             });
         }
     });
@@ -226,7 +226,7 @@ fn bodies_of_tiny_parts_side_by_side_do_not_fill_the_memory() {
 
 /// Posts batches of thirty messages, each with something that is none in its middle, until the server is killed while one is on
 /// its way. Adds the keys of those that were acknowledged.
-fn killed_among_batches(server: Server, door: &Door, round: usize, acked: &mut Vec<String>) -> Arc<TempDir> {
+fn killed_among_batches(server: Server, source: &TestSource, round: usize, acked: &mut Vec<String>) -> Arc<TempDir> {
     std::thread::scope(|scope| {
         let (sender, receiver) = std::sync::mpsc::channel();
         let address = server.address;
@@ -236,11 +236,11 @@ fn killed_among_batches(server: Server, door: &Door, round: usize, acked: &mut V
                 let mut messages: Vec<_> = (0..30).map(|at| text_message(&format!("{key}m{at}"), "x")).collect();
                 messages.insert(15, json!({"type": "text", "batch": key}));
                 let body = envelope(&messages);
-                let headers = door.headers(&body, "1", now());
+                let headers = source.headers(&body, "1", now());
                 let headers: Vec<_> =
                     headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
                 let Ok(mut client) = Client::try_connect(address) else { return };
-                match client.request("POST", &door.path, &headers, &body) {
+                match client.request("POST", &source.path, &headers, &body) {
                     Ok(reply) if reply.status == 200 => sender.send(key).unwrap_or_default(),
                     _ => return,
                 }
@@ -257,13 +257,13 @@ fn killed_among_batches(server: Server, door: &Door, round: usize, acked: &mut V
 
 #[test]
 fn batches_under_way_at_a_kill_are_whole_or_not_there() {
-    let mut setup = all_doors(Setup::new());
-    let doors = all_doors(Setup::new());
+    let mut setup = all_sources(Setup::new());
+    let sources = all_sources(Setup::new());
     let mut acked = Vec::new();
     for round in 0..4 {
-        let (server, door) = (setup.start(), Door::of(&doors, "whatsapp"));
-        let folder = killed_among_batches(server, &door, round, &mut acked);
-        setup = all_doors(Setup::in_folder(folder));
+        let (server, source) = (setup.start(), TestSource::of(&sources, "whatsapp"));
+        let folder = killed_among_batches(server, &source, round, &mut acked);
+        setup = all_sources(Setup::in_folder(folder));
     }
     let server = setup.start();
     let ids = server.stored().ids();
@@ -278,8 +278,8 @@ fn batches_under_way_at_a_kill_are_whole_or_not_there() {
 
 #[test]
 fn the_log_tells_of_a_batch_without_its_content() {
-    let (server, door) = start();
-    door("whatsapp").post(&server, &envelope(&[text_message("a", "private words"), text_message("b", "x")]), "1");
+    let (server, source) = start();
+    source("whatsapp").post(&server, &envelope(&[text_message("a", "private words"), text_message("b", "x")]), "1");
     let line = server.wait_for_line(|line| line["path"] == "/webhook/whatsapp");
     assert_eq!(
         (line["source"].as_str(), &line["messages"], &line["created"]),
@@ -290,13 +290,17 @@ fn the_log_tells_of_a_batch_without_its_content() {
         server.metric(r#"postroom_secret_uses_total{source="whatsapp",secret="WHATSAPP_APP_SECRET"}"#),
         Some(1.0)
     );
-    assert_eq!(server.metric(r#"webhook_requests_total{result="created"}"#), Some(0.0), "that is the original door's");
+    assert_eq!(
+        server.metric(r#"webhook_requests_total{result="created"}"#),
+        Some(0.0),
+        "that is the original source's"
+    );
 }
 
 #[test]
 fn what_deleted_messages_left_behind_is_counted_and_removed() {
-    let (server, door) = start();
-    let post = |messages: &[Value]| assert_eq!(door("whatsapp").post(&server, &envelope(messages), "1").status, 200);
+    let (server, source) = start();
+    let post = |messages: &[Value]| assert_eq!(source("whatsapp").post(&server, &envelope(messages), "1").status, 200);
     post(&[text_message("alone", "a secret word")]);
     post(&[text_message("deleted", "x"), text_message("kept", "y")]);
     post(&[text_message("alone", "another word"), text_message("deleted", "other words")]);
@@ -305,7 +309,7 @@ fn what_deleted_messages_left_behind_is_counted_and_removed() {
     let counts = || ["postroom_details", "postroom_payloads", "postroom_events"].map(|table| server.count(table));
     assert_eq!(counts(), [3, 5, 4]);
     let tell = |arguments: &[&str]| {
-        arguments.iter().fold(all_doors(Setup::in_folder(server.folder())), |setup, one| setup.arg(one)).run()
+        arguments.iter().fold(all_sources(Setup::in_folder(server.folder())), |setup, one| setup.arg(one)).run()
     };
     let run = |arguments: &[&str]| {
         let (status, stdout, stderr) = tell(arguments);

@@ -8,7 +8,7 @@ use futures_util::future::{join, join3, join4};
 use tokio_postgres::Client;
 
 use super::accompanying::{self, Accompanying, JobPlace, Present, digest, event, extras, received_at};
-use super::batch::{self, Batch, Known, held};
+use super::batch::{self, Batch, Known, escape_nul};
 use super::failure::Failure;
 use super::messages::{self, Attempt};
 use super::parameters::Parameters;
@@ -65,7 +65,7 @@ struct Transaction<'a> {
     attempt: Attempt,
 }
 
-/// The places of statuses and of events that a transaction created.
+/// The tuple_ids of statuses and of events that a transaction created.
 struct Created {
     statuses: HashSet<JobPlace>,
     events: HashSet<JobPlace>,
@@ -76,10 +76,10 @@ impl Transaction<'_> {
         find_former(self.client, batch).await?;
         let accompanying = Accompanying::of(batch);
         let (messages, stored) = self.begin(batch, &accompanying).await?;
-        messages.iter().for_each(|at| batch.know(*at, Known::Created));
+        messages.iter().for_each(|at| batch.set_outcome(*at, Known::Created));
         if !batch.open().is_empty() {
             let found = messages::read_back(self.client, batch, self.ingest_id).await?;
-            found.into_iter().for_each(|(at, known)| batch.know(at, known));
+            found.into_iter().for_each(|(at, known)| batch.set_outcome(at, known));
         }
         // Somebody deleted a row between two of our looks.
         let outcomes: Result<Vec<_>, _> = (0..batch.jobs.len()).map(|job| batch.outcomes(job)).collect();
@@ -149,7 +149,7 @@ impl Transaction<'_> {
     }
 }
 
-/// Those of these places that attempts with this number wrote.
+/// Those of these tuple_ids that attempts with this number wrote.
 fn ours(known: &HashMap<JobPlace, Option<i64>>, ingest_id: i64) -> impl Iterator<Item = JobPlace> {
     known.iter().filter(move |(_, id)| **id == Some(ingest_id)).map(|(place, _)| *place)
 }
@@ -170,7 +170,7 @@ async fn find_former(client: &Client, batch: &mut Batch) -> Result<(), Failure> 
         rows.into_iter().map(|row| (row.get(0), batch::Stored::of(&row))).collect();
     for (at, id) in &former {
         if let Some(stored) = stored.get(id).filter(|stored| stored.is_copied_by(batch.message(*at))) {
-            batch.know(*at, Known::Stored(stored.clone()));
+            batch.set_outcome(*at, Known::Stored(stored.clone()));
         }
     }
     Ok(())
@@ -184,12 +184,12 @@ fn events_of<'a>(accompanying: &Accompanying, batch: &'a Batch, outcomes: &[Vec<
         while let Some(place) = firsts.next_if(|place| place.0 == job) {
             let Event { key, source, provider, kind, body, .. } = event(batch, *place);
             events.push(NewEvent {
-                key: held(key),
+                key: escape_nul(key),
                 source,
                 provider,
                 kind,
-                body: body.as_deref().map(held),
-                message: event(batch, *place).message_text().map(|text| held(&text).into_owned()),
+                body: body.as_deref().map(escape_nul),
+                message: event(batch, *place).message_text().map(|text| escape_nul(&text).into_owned()),
                 received_at: received_at(batch, job),
                 payload: digest(batch, job),
                 place: Some(*place),
@@ -208,11 +208,11 @@ fn events_of<'a>(accompanying: &Accompanying, batch: &'a Batch, outcomes: &[Vec<
 fn conflict<'a>(message: &'a NewMessage, payload: Option<&'a [u8]>, received_at: String) -> Option<NewEvent<'a>> {
     let details = message.details.as_ref()?;
     Some(NewEvent {
-        key: held(ConflictKey::new(&message.id, payload).as_str()).into_owned().into(),
+        key: escape_nul(ConflictKey::new(&message.id, payload).as_str()).into_owned().into(),
         source: &details.source,
         provider: details.provider,
         kind: CONFLICT,
-        body: Some(held(&conflict_body(message)).into_owned().into()),
+        body: Some(escape_nul(&conflict_body(message)).into_owned().into()),
         message: None,
         received_at,
         payload,
@@ -220,19 +220,19 @@ fn conflict<'a>(message: &'a NewMessage, payload: Option<&'a [u8]>, received_at:
     })
 }
 
-/// Stores events. Returns the places of the new ones.
+/// Stores events. Returns the tuple_ids of the new ones.
 pub(in crate::store) const BRING_EVENTS: &str = "SELECT postroom_bring_events($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// Stores events. Returns the places of those that were created.
+/// Stores events. Returns the tuple_ids of those that were created.
 async fn write_events(client: &Client, events: &[NewEvent<'_>], ingest_id: i64) -> Result<HashSet<JobPlace>, Failure> {
     if events.is_empty() {
         return Ok(HashSet::new());
     }
     let columns = Parameters::new()
         .texts(events.iter().map(|event| event.key.as_ref()))
-        .texts(events.iter().map(|event| held(event.source)))
+        .texts(events.iter().map(|event| escape_nul(event.source)))
         .texts(events.iter().map(|event| event.provider))
-        .texts(events.iter().map(|event| held(event.kind)))
+        .texts(events.iter().map(|event| escape_nul(event.kind)))
         .texts(events.iter().map(|event| event.body.as_deref()))
         .texts(events.iter().map(|event| event.received_at.as_str()))
         .texts(events.iter().map(|event| event.message.as_deref()))
@@ -256,7 +256,7 @@ async fn forget_unreadable(
         return Ok(());
     }
     let events = accompanying.events.iter().map(|place| event(batch, *place));
-    let keys = events.filter(|event| event.kind == UNREADABLE).map(|event| held(&event.key));
+    let keys = events.filter(|event| event.kind == UNREADABLE).map(|event| escape_nul(&event.key));
     let columns = Parameters::new().text(UNREADABLE).numbers(stored.payloads.values()).texts(keys);
     columns.execute(client, FORGET_UNREADABLE).await?;
     Ok(())

@@ -1,21 +1,21 @@
-//! The doors of providers on PostgreSQL: the same answers as on a file, from any replica, and all of a request or nothing.
+//! The sources of providers on PostgreSQL: the same answers as on a file, from any replica, and all of a request or nothing.
 
 use serde_json::{Value, json};
 
 use super::{on, own_cluster, wait_for_readiness};
-use crate::doors::samples::samples;
-use crate::doors::{envelope, text_message};
 use crate::harness::cluster::{self, sql};
-use crate::harness::door::{all_doors, now};
 use crate::harness::proxy::{Mode, Proxy};
-use crate::harness::{Door, Server, Setup, wait_until};
+use crate::harness::source::{all_sources, now};
+use crate::harness::{Server, Setup, TestSource, wait_until};
+use crate::sources::samples::samples;
+use crate::sources::{envelope, text_message};
 
-pub fn doors_on(url: &str) -> Setup {
-    all_doors(on(url))
+pub fn sources_on(url: &str) -> Setup {
+    all_sources(on(url))
 }
 
-fn door(name: &str) -> Door {
-    Door::of(&all_doors(Setup::new()), name)
+fn source(name: &str) -> TestSource {
+    TestSource::of(&all_sources(Setup::new()), name)
 }
 
 /// An envelope of Meta's that says how far a message came.
@@ -112,18 +112,18 @@ fn every_sample_of_every_provider_is_answered_alike() {
         "telnyx",
     ];
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/providers");
-    let configured: Vec<String> = all_doors(Setup::new()).config().sources.into_iter().map(|one| one.name).collect();
+    let configured: Vec<String> = all_sources(Setup::new()).config().sources.into_iter().map(|one| one.name).collect();
     for provider in providers {
         if !folder.join(provider).is_dir() || !configured.iter().any(|name| name == provider) {
             continue;
         }
-        let (one, other) = (all_doors(Setup::new()).start(), doors_on(&cluster.database()).start());
-        let door = door(provider);
+        let (one, other) = (all_sources(Setup::new()).start(), sources_on(&cluster.database()).start());
+        let source = source(provider);
         // Everything twice, as a provider does that missed an answer.
         for (name, body) in samples(provider).iter().chain(&samples(provider)) {
-            let headers = door.headers(body, name, now());
+            let headers = source.headers(body, name, now());
             let replies = [&one, &other].map(|server| {
-                let reply = door.post_with(server, body, &headers);
+                let reply = source.post_with(server, body, &headers);
                 (reply.status, reply.header("content-type").map(str::to_owned), reply.body)
             });
             assert_eq!(replies[0], replies[1], "{provider} {name}");
@@ -174,8 +174,8 @@ fn assert_alike(one: &Server, other: &Server, name: &str) {
 #[test]
 fn a_batch_a_conflict_and_late_states_are_answered_alike() {
     let Some(cluster) = cluster::shared() else { return };
-    let (one, other) = (all_doors(Setup::new()).start(), doors_on(&cluster.database()).start());
-    let door = door("whatsapp");
+    let (one, other) = (all_sources(Setup::new()).start(), sources_on(&cluster.database()).start());
+    let source = source("whatsapp");
     let mut batch: Vec<_> = (0..200).map(|at| text_message(&format!("m{at:03}"), "hello")).collect();
     batch.insert(50, json!({"type": "text"}));
     batch.insert(60, text_message("m001", "another text"));
@@ -185,8 +185,8 @@ fn a_batch_a_conflict_and_late_states_are_answered_alike() {
         bodies.push(status_envelope(id, state));
     }
     for body in bodies.iter().chain(&bodies) {
-        let headers = door.headers(body, "1", now());
-        let replies = [&one, &other].map(|server| door.post_with(server, body, &headers).body);
+        let headers = source.headers(body, "1", now());
+        let replies = [&one, &other].map(|server| source.post_with(server, body, &headers).body);
         assert_eq!(replies[0], replies[1]);
     }
     assert_alike(&one, &other, "whatsapp");
@@ -202,19 +202,19 @@ fn a_batch_a_conflict_and_late_states_are_answered_alike() {
 fn deliveries_at_once_to_several_replicas_are_each_stored_once() {
     let Some(cluster) = cluster::shared() else { return };
     let url = cluster.database();
-    let replicas = [doors_on(&url).start(), doors_on(&url).start(), doors_on(&url).start()];
-    let door = door("whatsapp");
+    let replicas = [sources_on(&url).start(), sources_on(&url).start(), sources_on(&url).start()];
+    let source = source("whatsapp");
     let mut messages: Vec<_> = (0..20).map(|at| text_message(&format!("m{at}"), "x")).collect();
     messages.push(json!({"type": "text"}));
     let bodies = [envelope(&messages), status_envelope("out", "sent"), status_envelope("out", "read")];
     std::thread::scope(|scope| {
         for at in 0..60 {
-            let (replica, door, body) = (&replicas[at % 3], &door, &bodies[at / 2 % 3]);
-            scope.spawn(move || assert_eq!(door.post(replica, body, "1").status, 200));
+            let (replica, source, body) = (&replicas[at % 3], &source, &bodies[at / 2 % 3]);
+            scope.spawn(move || assert_eq!(source.post(replica, body, "1").status, 200));
         }
     });
     for body in &bodies {
-        assert_eq!(door.post(&replicas[0], body, "1").status, 200);
+        assert_eq!(source.post(&replicas[0], body, "1").status, 200);
     }
     let count = |what: &str| sql(&url, &format!("SELECT count(*) FROM {what}"));
     assert_eq!(
@@ -241,17 +241,17 @@ fn deliveries_at_once_to_several_replicas_are_each_stored_once() {
 fn what_the_database_refuses_fails_alone_and_whole() {
     let Some(cluster) = cluster::shared() else { return };
     let url = cluster.database();
-    let server = doors_on(&url).start();
+    let server = sources_on(&url).start();
     sql(&url, "ALTER TABLE postroom_details ADD CONSTRAINT ours CHECK (provider_id NOT LIKE 'bad%')");
-    let door = door("whatsapp");
+    let source = source("whatsapp");
     std::thread::scope(|scope| {
         for at in 0..24 {
-            let (server, door) = (&server, &door);
+            let (server, source) = (&server, &source);
             scope.spawn(move || {
                 let bad = at % 6 == 0;
                 let id = format!("{}{at}", if bad { "bad" } else { "good" });
                 let body = envelope(&[text_message(&format!("first{at}"), "x"), text_message(&id, "x")]);
-                assert_eq!(door.post(server, &body, "1").status, if bad { 503 } else { 200 }, "{id}");
+                assert_eq!(source.post(server, &body, "1").status, if bad { 503 } else { 200 }, "{id}");
             });
         }
     });
@@ -260,7 +260,7 @@ fn what_the_database_refuses_fails_alone_and_whole() {
     assert_eq!(server.get("/health/ready").status, 200, "nothing of ours is wrong");
     sql(&url, "ALTER TABLE postroom_details DROP CONSTRAINT ours");
     let body = envelope(&[text_message("first0", "x"), text_message("bad0", "x")]);
-    assert_eq!(door.post(&server, &body, "1").status, 200);
+    assert_eq!(source.post(&server, &body, "1").status, 200);
     assert_eq!(super::ids(&url).len(), 42);
 }
 
@@ -270,8 +270,8 @@ fn a_connection_that_is_cut_in_the_middle_costs_no_answer_and_doubles_nothing() 
     let proxy = Proxy::start(cluster.folder());
     let url = cluster.database();
     let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
-    let server = doors_on(&format!("postgres://postroom@{}/{name}", proxy.address)).start();
-    let door = door("whatsapp");
+    let server = sources_on(&format!("postgres://postroom@{}/{name}", proxy.address)).start();
+    let source = source("whatsapp");
     let created = || {
         let samples = [r#"messages_total{source="whatsapp",outcome="created"}"#, r#"events_total{source="whatsapp"}"#];
         samples.map(|sample| server.metric(&format!("postroom_{sample}")).expect("the metric is there"))
@@ -283,15 +283,15 @@ fn a_connection_that_is_cut_in_the_middle_costs_no_answer_and_doubles_nothing() 
         proxy.set(mode);
         let body = envelope(&[text_message(&format!("m{round}"), "x"), json!({"type": "text", "round": round})]);
         std::thread::scope(|scope| {
-            let (server, door, body) = (&server, &door, &body);
-            let sender = scope.spawn(move || door.post(server, body, "1").status);
+            let (server, source, body) = (&server, &source, &body);
+            let sender = scope.spawn(move || source.post(server, body, "1").status);
             wait_until("the answer is cut off", || (proxy.cuts() > cuts).then_some(()));
             proxy.set(Mode::Pass);
             let status = sender.join().expect("the sender does not panic");
             assert!(matches!(status, 200 | 503), "{status}");
             wait_for_readiness(server, 200);
             match status {
-                503 => assert_eq!(door.post(server, body, "1").status, 200, "asked again"),
+                503 => assert_eq!(source.post(server, body, "1").status, 200, "asked again"),
                 // What the first try committed is ours, and no duplicate.
                 _ => assert_eq!(created(), before.map(|count| count + 1.0), "{mode:?}"),
             }

@@ -1,11 +1,11 @@
-//! Opening doors: by the environment, by the file, with several secrets, and with secrets that change while the service runs.
+//! Opening sources: by the environment, by the file, with several secrets, and with secrets that change while the service runs.
 
 use std::fs;
 use std::path::PathBuf;
 
 use super::{envelope, text_message};
-use crate::harness::door::all_doors;
-use crate::harness::{Door, Server, Setup, message, wait_until};
+use crate::harness::source::all_sources;
+use crate::harness::{Server, Setup, TestSource, message, wait_until};
 
 /// A configuration file beside the database, and the setup that names it.
 pub fn with_file(setup: Setup, text: &str) -> (Setup, PathBuf) {
@@ -23,7 +23,7 @@ fn complaint(setup: Setup) -> String {
 }
 
 #[test]
-fn at_least_one_door_must_have_a_secret_and_no_secret_may_be_empty() {
+fn at_least_one_source_must_have_a_secret_and_no_secret_may_be_empty() {
     assert!(complaint(Setup::new().without("WEBHOOK_SECRET")).contains("WEBHOOK_SECRET is not set"));
     let empty = Setup::new().env("WEBHOOK_SECRET", "").env("WHATSAPP_APP_SECRET", "x");
     assert!(complaint(empty).contains("WEBHOOK_SECRET must not be empty"));
@@ -37,17 +37,17 @@ fn at_least_one_door_must_have_a_secret_and_no_secret_may_be_empty() {
 }
 
 #[test]
-fn without_its_secret_the_original_door_is_not_there() {
+fn without_its_secret_the_original_source_is_not_there() {
     let setup = || Setup::new().without("WEBHOOK_SECRET").env("WHATSAPP_APP_SECRET", "app-secret");
     let server = setup().start();
     assert_eq!(server.post(&crate::harness::body(&message("m1"))).status, 404);
     assert_eq!(server.get("/health/ready").status, 200);
-    let door = Door::of(&setup(), "whatsapp");
-    assert_eq!(door.post(&server, &envelope(&[text_message("a", "x")]), "1").status, 200);
+    let source = TestSource::of(&setup(), "whatsapp");
+    assert_eq!(source.post(&server, &envelope(&[text_message("a", "x")]), "1").status, 200);
 }
 
 #[test]
-fn the_file_declares_doors_with_names_of_their_own() {
+fn the_file_declares_sources_with_names_of_their_own() {
     let text = r#"
         [source.berlin]
         provider = "whatsapp"
@@ -102,7 +102,7 @@ fn the_file_declares_doors_with_names_of_their_own() {
         let own = hyper::HeaderMap::new();
         let path = format!("/webhook/{name}");
         let request = postroom::providers::Request { headers: &own, body, base_url: None, target: &path };
-        let headers = source.sign(&request, "1", crate::harness::door::now()).unwrap();
+        let headers = source.sign(&request, "1", crate::harness::source::now()).unwrap();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         server.client().request("POST", &path, &headers, body).unwrap()
     };
@@ -126,7 +126,7 @@ fn the_file_declares_doors_with_names_of_their_own() {
 }
 
 #[test]
-fn a_further_door_of_the_original_kind_keeps_its_ids_apart_and_its_422() {
+fn a_further_source_of_the_original_kind_keeps_its_ids_apart_and_its_422() {
     let (setup, _) = with_file(Setup::new(), "[source.second]\nprovider = \"postroom\"\nsecret_env = \"SECOND\"");
     let server = setup.env("SECOND", crate::harness::SECRET).start();
     let post = |path: &str, body: &[u8]| {
@@ -138,7 +138,7 @@ fn a_further_door_of_the_original_kind_keeps_its_ids_apart_and_its_422() {
         (post("/webhook", &body), post("/webhook/second", &body), post("/webhook/second", b"{}")),
         (200, 200, 422)
     );
-    assert_eq!(post("/webhook/postroom", &body), 404, "the original door has no name");
+    assert_eq!(post("/webhook/postroom", &body), 404, "the original source has no name");
     let ids = server.get("/messages").json();
     let ids: Vec<_> = ids["data"].as_array().unwrap().iter().map(|one| one["message_id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["m1", "postroom:second:m1"]);
@@ -202,8 +202,8 @@ fn what_the_file_gets_wrong_is_named() {
 }
 
 #[test]
-fn check_tells_what_each_door_expects_and_no_secret() {
-    let (status, stdout, _) = all_doors(Setup::new()).arg("check").run();
+fn check_tells_what_each_source_expects_and_no_secret() {
+    let (status, stdout, _) = all_sources(Setup::new()).arg("check").run();
     assert!(status.success());
     for told in [
         "https://hooks.example.com/webhook/whatsapp",
@@ -263,32 +263,32 @@ fn secrets_in_files_are_exchanged_without_a_restart() {
     assert!(server.stop().0.success(), "a hang-up is no end");
 }
 
-/// What a door of the generic kind says to requests that its own settings sign, and to others.
-fn generic(text: &str) -> (Server, Door) {
+/// What a source of the generic kind says to requests that its own settings sign, and to others.
+fn generic(text: &str) -> (Server, TestSource) {
     let write =
         |setup: Setup| with_file(setup, &format!("[source.own]\nprovider = 'generic'\nsecret_env = 'S'\n{text}")).0;
     let setup = || write(Setup::new().env("S", "secret"));
-    let door = Door::of(&setup(), "own");
-    (setup().start(), door)
+    let source = TestSource::of(&setup(), "own");
+    (setup().start(), source)
 }
 
 #[test]
-fn a_token_may_vouch_for_the_body_at_any_door() {
+fn a_token_may_vouch_for_the_body_at_any_source() {
     let bearer = "signature_header = 'Authorization'\nprefix = 'Bearer '\nalgorithm = 'jwt-hs256'\n";
-    let (server, door) = generic(&format!("{bearer}body_claim = 'digest'"));
-    let headers = door.headers(b"{}", "1", crate::harness::door::now());
-    assert_eq!(door.post_with(&server, b"{}", &headers).status, 200);
-    assert_eq!(door.post_with(&server, b"{ }", &headers).status, 401, "the digest is of another body");
+    let (server, source) = generic(&format!("{bearer}body_claim = 'digest'"));
+    let headers = source.headers(b"{}", "1", crate::harness::source::now());
+    assert_eq!(source.post_with(&server, b"{}", &headers).status, 200);
+    assert_eq!(source.post_with(&server, b"{ }", &headers).status, 401, "the digest is of another body");
     let cautions = |server: &Server| {
         server.lines().iter().filter(|line| line["level"] == "WARNING" && line["source"] == "own").count()
     };
     assert_eq!(cautions(&server), 0);
 
-    let (server, door) = generic(bearer);
-    let headers = door.headers(b"{}", "1", crate::harness::door::now());
-    assert_eq!(door.post_with(&server, b"{ }", &headers).status, 200, "nothing vouches for the body");
+    let (server, source) = generic(bearer);
+    let headers = source.headers(b"{}", "1", crate::harness::source::now());
+    assert_eq!(source.post_with(&server, b"{ }", &headers).status, 200, "nothing vouches for the body");
     assert_eq!(cautions(&server), 1, "and that is said aloud");
-    let forged = Door::of(
+    let forged = TestSource::of(
         &with_file(
             Setup::new().env("S", "other"),
             &format!("[source.own]\nprovider = 'generic'\nsecret_env = 'S'\n{bearer}"),
@@ -309,8 +309,8 @@ fn a_token_may_vouch_for_the_body_at_any_door() {
 
 #[test]
 fn several_labels_may_count() {
-    let (server, door) = generic("signature_header = 'x-own'\nlist_separator = ','\nlabel = ['v1', 'v2']");
-    let good = door.headers(b"{}", "1", crate::harness::door::now());
+    let (server, source) = generic("signature_header = 'x-own'\nlist_separator = ','\nlabel = ['v1', 'v2']");
+    let good = source.headers(b"{}", "1", crate::harness::source::now());
     let signature = good["x-own"].to_str().unwrap().strip_prefix("v1=").unwrap().to_owned();
     let wrong = "0".repeat(64);
     for (value, expected) in [
@@ -323,7 +323,7 @@ fn several_labels_may_count() {
     ] {
         let mut headers = good.clone();
         headers.insert("x-own", value.parse().unwrap());
-        assert_eq!(door.post_with(&server, b"{}", &headers).status, expected, "{value}");
+        assert_eq!(source.post_with(&server, b"{}", &headers).status, expected, "{value}");
     }
 }
 
@@ -332,38 +332,38 @@ fn standard_webhooks_may_have_headers_of_another_name() {
     let text = "[source.vendor]\nprovider = 'standard'\nsecret_env = 'S'\nid_header = 'X-Vendor-Id'\n\
                 timestamp_header = 'X-Vendor-Timestamp'\nsignature_header = 'X-Vendor-Signature'";
     let setup = || with_file(Setup::new().env("S", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), text).0;
-    let (server, door) = (setup().start(), Door::of(&setup(), "vendor"));
+    let (server, source) = (setup().start(), TestSource::of(&setup(), "vendor"));
     let body = br#"{"type":"message","data":{"from":"+14155550100","to":"+14155550101","text":"x"}}"#;
-    let headers = door.headers(body, "msg_1", crate::harness::door::now());
+    let headers = source.headers(body, "msg_1", crate::harness::source::now());
     assert!(headers.contains_key("x-vendor-signature") && !headers.contains_key("webhook-id"));
-    assert_eq!(door.post_with(&server, body, &headers).status, 200);
+    assert_eq!(source.post_with(&server, body, &headers).status, 200);
     assert_eq!(server.get("/messages/standard:vendor:msg_1").status, 200, "by the id of the delivery");
     let mut other = headers.clone();
     other.insert("webhook-id", "msg_2".parse().unwrap());
-    assert_eq!(door.post_with(&server, body, &other).status, 200, "which only its own header names");
+    assert_eq!(source.post_with(&server, body, &other).status, 200, "which only its own header names");
     assert_eq!(server.rows(), 1);
 }
 
 #[test]
 fn an_id_that_nobody_signed_makes_no_second_delivery() {
     let setup = || Setup::new().env("STANDARD_WEBHOOKS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
-    let (server, door) = (setup().start(), Door::of(&setup(), "standard"));
+    let (server, source) = (setup().start(), TestSource::of(&setup(), "standard"));
     let body = br#"{"type":"invoice.paid","data":{}}"#;
-    let signed = door.headers(body, "msg_1", crate::harness::door::now());
+    let signed = source.headers(body, "msg_1", crate::harness::source::now());
     let mut svix = hyper::HeaderMap::new();
     for name in ["id", "timestamp", "signature"] {
         let value = signed[&format!("webhook-{name}")].clone();
         svix.insert(hyper::header::HeaderName::try_from(format!("svix-{name}")).unwrap(), value);
     }
-    assert_eq!(door.post_with(&server, body, &svix).status, 200);
-    assert_eq!(door.post_with(&server, body, &signed).status, 200, "the same delivery in the other family");
+    assert_eq!(source.post_with(&server, body, &svix).status, 200);
+    assert_eq!(source.post_with(&server, body, &signed).status, 200, "the same delivery in the other family");
     svix.insert("webhook-id", "msg_2".parse().unwrap());
-    assert_eq!(door.post_with(&server, body, &svix).status, 401);
+    assert_eq!(source.post_with(&server, body, &svix).status, 401);
     assert_eq!(server.get("/events?source=standard").json()["data"].as_array().unwrap().len(), 1);
 }
 
 #[test]
-fn a_generic_door_that_is_opened_by_a_static_secret_says_so_loudly() {
+fn a_generic_source_that_is_opened_by_a_static_secret_says_so_loudly() {
     let text = "[source.a]\nprovider = 'generic'\nsecret_env = 'S'\nsignature_header = 'x-token'\nalgorithm = 'static'";
     let (setup, _) = with_file(Setup::new().env("S", "secret"), text);
     assert!(setup.arg("check").run().1.contains("caution      the body is not signed"));
@@ -391,8 +391,8 @@ fn a_static_header_holds_the_secret_and_nothing_that_the_provider_puts_around_a_
     let (setup, _) = with_file(Setup::new().env("DIALOG360_SECRET", "s3cret"), text);
     let server = setup.start();
     let body = envelope(&[text_message("a", "x")]);
-    let post = |door: &str, header: (&str, &str)| {
-        server.client().request("POST", &format!("/webhook/{door}"), &[header], body.as_ref()).unwrap().status
+    let post = |source: &str, header: (&str, &str)| {
+        server.client().request("POST", &format!("/webhook/{source}"), &[header], body.as_ref()).unwrap().status
     };
     assert_eq!(post("dialog", ("X-My-Header", "s3cret")), 200);
     assert_eq!(post("dialog", ("X-My-Header", "sha256=s3cret")), 401);

@@ -1,15 +1,15 @@
-//! The tools around the doors: samples for a newcomer, an explanation for a developer, another reading after an upgrade.
+//! The tools around the sources: samples for a newcomer, an explanation for a developer, another reading after an upgrade.
 
 use std::fs;
 use std::process::Output;
 
 use super::{envelope, start, text_message};
-use crate::harness::door::{PRIVATE_KEY, all_doors, now};
-use crate::harness::{Door, Setup, on_a_file, wait_until};
+use crate::harness::source::{PRIVATE_KEY, all_sources, now};
+use crate::harness::{Setup, TestSource, on_a_file, wait_until};
 
-/// Runs a subcommand with all doors configured; files stand in its folder.
+/// Runs a subcommand with all sources configured; files stand in its folder.
 fn run(files: &[(&str, &[u8])], arguments: &[&str]) -> (bool, String) {
-    let mut setup = all_doors(Setup::new());
+    let mut setup = all_sources(Setup::new());
     for (name, bytes) in files {
         fs::write(setup.path().join(name), bytes).unwrap();
     }
@@ -45,9 +45,9 @@ fn samples_of_every_provider_arrive_as_they_would_from_it() {
         "line",
         "slack",
     ];
-    for door in others.into_iter().chain(["plivo", "github", "stripe"]) {
-        let (sent, told) = send(&["--as", door]);
-        assert!(sent, "{door}: {told}");
+    for source in others.into_iter().chain(["plivo", "github", "stripe"]) {
+        let (sent, told) = send(&["--as", source]);
+        assert!(sent, "{source}: {told}");
     }
     let (sent, told) = send(&["--as", "telnyx"]);
     assert!(!sent && told.contains("pass --private-key"), "{told}");
@@ -67,8 +67,8 @@ fn samples_of_every_provider_arrive_as_they_would_from_it() {
 
 #[test]
 fn verify_says_what_is_wrong_with_a_captured_request() {
-    let (_, door) = start();
-    let whatsapp = door("whatsapp");
+    let (_, source) = start();
+    let whatsapp = source("whatsapp");
     let body = envelope(&[text_message("a", "ä/b")]);
     let header = |body: &[u8]| {
         let headers = whatsapp.headers(body, "1", now());
@@ -96,8 +96,8 @@ fn verify_says_what_is_wrong_with_a_captured_request() {
 
 #[test]
 fn verify_knows_about_clocks_and_urls() {
-    let (_, door) = start();
-    let standard = door("standard");
+    let (_, source) = start();
+    let standard = source("standard");
     let headers = standard.headers(b"{}", "msg_1", now());
     let mut arguments = vec!["verify".to_owned(), "--source".into(), "standard".into(), "--body".into(), "body".into()];
     for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
@@ -110,7 +110,7 @@ fn verify_knows_about_clocks_and_urls() {
     assert!(ask(&[]).0);
     let (believed, told) = ask(&["--at", "1614265330"]);
     assert!(!believed && told.contains("future_timestamp") && told.contains("clock"), "{told}");
-    let twilio = door("twilio");
+    let twilio = source("twilio");
     let headers = twilio.headers(b"a=1", "1", now());
     let signature = format!("X-Twilio-Signature: {}", headers["x-twilio-signature"].to_str().unwrap());
     let form = "Content-Type: application/x-www-form-urlencoded";
@@ -126,9 +126,9 @@ fn verify_knows_about_clocks_and_urls() {
 
 #[test]
 fn what_could_not_be_read_is_read_again_after_an_upgrade() {
-    let (server, door) = start();
+    let (server, source) = start();
     let body = envelope(&[text_message("a", "x"), text_message("b", "y")]);
-    assert_eq!(door("whatsapp").post(&server, &body, "1").status, 200);
+    assert_eq!(source("whatsapp").post(&server, &body, "1").status, 200);
     // As an older version would have left it: the body is there, but one message was not understood.
     server.stored().execute(
         "DELETE FROM messages WHERE message_id = 'whatsapp:7:b';
@@ -136,16 +136,16 @@ fn what_could_not_be_read_is_read_again_after_an_upgrade() {
              SELECT 1000, 'old', 'whatsapp', 'whatsapp', 'unreadable', '{}', received_at, payload_id FROM postroom_payloads;",
     );
     assert_eq!(server.rows(), 1);
-    let setup = all_doors(Setup::in_folder(server.folder())).arg("reparse");
+    let setup = all_sources(Setup::in_folder(server.folder())).arg("reparse");
     let (status, told, stderr) = setup.run();
     assert!(status.success(), "{told}{stderr}");
     assert!(told.contains("1 parsed again") && told.contains("messages   1 new"), "{told}");
     assert_eq!(server.rows(), 2);
     assert!(server.get("/events?kind=unreadable").json()["data"].as_array().unwrap().is_empty());
-    let again: Output = all_doors(Setup::in_folder(server.folder())).arg("reparse").command().output().unwrap();
+    let again: Output = all_sources(Setup::in_folder(server.folder())).arg("reparse").command().output().unwrap();
     assert!(String::from_utf8_lossy(&again.stdout).contains("bodies     0 parsed again"));
     let all: Output =
-        all_doors(Setup::in_folder(server.folder())).arg("reparse").arg("--all").command().output().unwrap();
+        all_sources(Setup::in_folder(server.folder())).arg("reparse").arg("--all").command().output().unwrap();
     let told = String::from_utf8_lossy(&all.stdout).into_owned();
     assert!(told.contains("bodies     1 parsed again") && told.contains("messages   0 new"), "{told}");
 }
@@ -168,12 +168,12 @@ fn refused_requests_are_kept_if_asked_and_stored_once_the_secret_is_right() {
     let kept = || fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     let setup = || Setup::new().env("POSTROOM_QUARANTINE_FOLDER", folder.path().display());
     let server = setup().env("WHATSAPP_APP_SECRET", "the-wrong-one").start();
-    let (_, door) = start();
+    let (_, source) = start();
     let body = envelope(&[text_message("a", "x")]);
-    let mut headers = door("whatsapp").headers(&body, "1", now());
+    let mut headers = source("whatsapp").headers(&body, "1", now());
     headers.insert("authorization", "Bearer secret-token".parse().unwrap());
     headers.insert("x-postroom-token", "secret-token".parse().unwrap());
-    assert_eq!(door("whatsapp").post_with(&server, &body, &headers).status, 401);
+    assert_eq!(source("whatsapp").post_with(&server, &body, &headers).status, 401);
     let path = wait_until("it is kept", || kept().pop());
     let text = wait_until("it is written", || fs::read_to_string(&path).ok().filter(|text| text.ends_with('}')));
     assert!(text.contains("x-hub-signature-256") && !text.contains("secret-token"), "{text}");
@@ -210,11 +210,11 @@ fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_lat
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("made/when/needed");
     let quarantine = |setup: Setup| setup.env("POSTROOM_QUARANTINE_FOLDER", folder.display());
-    // The right token at a door that is set up with another one; a header that is the secret; a token that is signed.
+    // The right token at a source that is set up with another one; a header that is the secret; a token that is signed.
     let config = "[source.bridge]\nprovider = \"evolution\"\nsecret_env = \"BRIDGE\"\nheader = \"X-Bridge\"\n\
         [source.vonage]\nprovider = \"vonage\"\nsecret_env = \"VONAGE\"\n";
     let with = |setup: Setup, secret: &str| {
-        let path = setup.path().join("doors.toml");
+        let path = setup.path().join("sources.toml");
         fs::write(&path, config).unwrap();
         let setup = quarantine(setup).env("POSTROOM_CONFIG", path.display());
         ["TELEGRAM_SECRET_TOKEN", "EVOLUTION_JWT_KEY", "BRIDGE", "VONAGE"]
@@ -236,10 +236,10 @@ fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_lat
     let told = quarantine(with(Setup::new(), "x")).arg("verify").arg("--quarantine").run();
     assert!(told.0.success() && told.1.contains("no request was refused yet"), "{told:?}");
     for (at, (name, body)) in bodies.iter().enumerate() {
-        let door = Door::of(&right, name);
+        let source = TestSource::of(&right, name);
         // One is kept in a tenth of a second at most.
         wait_until("it is kept", || {
-            let status = door.post(&server, body, "1").status;
+            let status = source.post(&server, body, "1").status;
             assert!([401, 503].contains(&status), "{name}: {status}");
             (kept().len() > at).then_some(())
         });
@@ -250,7 +250,7 @@ fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_lat
     });
     assert!(!all.contains("the-right-secret"), "{all}");
     let signature = |name: &str, body: &[u8]| {
-        let headers = Door::of(&right, name).headers(body, "1", now());
+        let headers = TestSource::of(&right, name).headers(body, "1", now());
         headers["authorization"].to_str().unwrap().rsplit('.').next().unwrap().to_owned()
     };
     assert!(!all.contains(&signature("vonage", bodies[3].1)), "{all}");
@@ -306,7 +306,7 @@ impl Ring {
     fn refuse(&self, server: &crate::harness::Server, body: &str) {
         let sender = Setup::new().env("EVOLUTION_JWT_KEY", "the-right-secret");
         wait_until("it is kept", || {
-            assert_eq!(Door::of(&sender, "evolution").post(server, body.as_bytes(), "1").status, 401);
+            assert_eq!(TestSource::of(&sender, "evolution").post(server, body.as_bytes(), "1").status, 401);
             // The instance has a number of its own; what follows may be redacted.
             let part = &body[..r#"{"event":"connection.update","instance":"i0""#.len()];
             self.bodies().iter().any(|kept| kept.starts_with(part)).then_some(())
@@ -326,9 +326,9 @@ fn a_secret_in_a_refused_body_is_not_kept_however_its_name_is_escaped() {
     let bodies = ring.bodies().concat();
     assert!(!bodies.contains("s3cret") && bodies.matches("[redacted]").count() == 3, "{bodies}");
     // Where it is verified, neither the event nor the raw body holds it.
-    let (server, door) = start();
+    let (server, source) = start();
     let body = br#"{"event":"connection.update","instance":"i","data":{"state":"open","api\u006bey":"s3cret-instance-token"}}"#;
-    assert_eq!(door("evolution").post(&server, body, "1").status, 200);
+    assert_eq!(source("evolution").post(&server, body, "1").status, 200);
     let events = server.get("/events?source=evolution").text();
     assert!(events.contains("[redacted]") && !events.contains("s3cret"), "{events}");
 }

@@ -39,7 +39,7 @@ pub enum Phase {
 /// The phase of a connection and its start. Shared by its socket, requests and watchdog, all in one task, and by
 /// the scan for a connection to close.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Watchdog {
     beat: Mutex<Beat>,
     /// The watchdog must check at once, before it is due.
     attention: AtomicBool,
@@ -56,7 +56,7 @@ struct Beat {
     gives_way: bool,
 }
 
-impl Pulse {
+impl Watchdog {
     /// Of a new connection.
     pub fn new() -> Self {
         let beat = Beat {
@@ -244,38 +244,38 @@ mod tests {
 
     #[test]
     fn connections_give_way_in_order_and_requests_that_wait_for_us_never() {
-        let pulse = Pulse::new();
-        let turn = |pulse: &Pulse| pulse.turn(long_after()).map(|(order, _)| order);
-        assert_eq!(turn(&pulse), Some(1), "a head that does not come");
-        assert_eq!(pulse.turn(Instant::now()), None, "not yet");
-        pulse.received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
-        assert_eq!(pulse.request_began(), None);
-        assert_eq!(turn(&pulse), None, "a request");
-        assert!(!pulse.body_awaited());
-        assert_eq!(turn(&pulse), Some(3), "a body");
-        pulse.body_came();
-        assert_eq!(turn(&pulse), None, "a request again");
-        pulse.answer_ready(false);
-        assert_eq!(turn(&pulse), Some(2), "at rest");
-        pulse.discard_began();
-        assert_eq!(turn(&pulse), Some(0), "refused");
+        let watchdog = Watchdog::new();
+        let turn = |watchdog: &Watchdog| watchdog.turn(long_after()).map(|(order, _)| order);
+        assert_eq!(turn(&watchdog), Some(1), "a head that does not come");
+        assert_eq!(watchdog.turn(Instant::now()), None, "not yet");
+        watchdog.received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
+        assert_eq!(watchdog.request_began(), None);
+        assert_eq!(turn(&watchdog), None, "a request");
+        assert!(!watchdog.body_awaited());
+        assert_eq!(turn(&watchdog), Some(3), "a body");
+        watchdog.body_came();
+        assert_eq!(turn(&watchdog), None, "a request again");
+        watchdog.answer_ready(false);
+        assert_eq!(turn(&watchdog), Some(2), "at rest");
+        watchdog.discard_began();
+        assert_eq!(turn(&watchdog), Some(0), "refused");
     }
 
     #[test]
     fn a_connection_that_goes_on_in_time_does_not_leave() {
-        let pulse = Pulse::new();
-        assert!(pulse.give_way(long_after()) && pulse.takes_attention());
-        assert_eq!(pulse.leaves(), Some(Phase::Head));
-        pulse.request_began();
-        assert_eq!((pulse.leaves(), pulse.give_way(long_after())), (None, false));
-        pulse.body_awaited();
-        assert!(pulse.give_way(long_after()));
-        assert_eq!(pulse.leaves(), None, "the request answers first");
-        assert!(pulse.body_awaited(), "and is told so");
-        pulse.answer_ready(true);
-        assert!(pulse.leaves().is_none() && !pulse.closing(), "its place is free as soon as the answer is out");
-        assert!(pulse.give_way(long_after()));
-        pulse.sent();
-        assert_eq!(pulse.leaves(), None, "the client takes its answer");
+        let watchdog = Watchdog::new();
+        assert!(watchdog.give_way(long_after()) && watchdog.takes_attention());
+        assert_eq!(watchdog.leaves(), Some(Phase::Head));
+        watchdog.request_began();
+        assert_eq!((watchdog.leaves(), watchdog.give_way(long_after())), (None, false));
+        watchdog.body_awaited();
+        assert!(watchdog.give_way(long_after()));
+        assert_eq!(watchdog.leaves(), None, "the request answers first");
+        assert!(watchdog.body_awaited(), "and is told so");
+        watchdog.answer_ready(true);
+        assert!(watchdog.leaves().is_none() && !watchdog.closing(), "its place is free as soon as the answer is out");
+        assert!(watchdog.give_way(long_after()));
+        watchdog.sent();
+        assert_eq!(watchdog.leaves(), None, "the client takes its answer");
     }
 }

@@ -27,20 +27,20 @@ pub fn script(bare: bool) -> String {
 }
 
 /// A server to measure on.
-pub struct Ground {
+pub struct BenchDatabase {
     session: Session,
     /// Created and not yet dropped.
     databases: Vec<String>,
     made: usize,
 }
 
-impl std::fmt::Debug for Ground {
+impl std::fmt::Debug for BenchDatabase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ground").field("databases", &self.databases).finish_non_exhaustive()
     }
 }
 
-impl Ground {
+impl BenchDatabase {
     /// Connects to the server.
     pub async fn open(config: &PostgresConfig) -> Result<Self, OpenError> {
         let connector = Connector::new(Arc::new(config.clone()))?;
@@ -63,8 +63,8 @@ impl Ground {
 
     /// Creates a table for pgbench in a database: a bare one, or one like the service's, which must exist.
     pub async fn make_table(config: &PostgresConfig, bare: bool) -> Result<(), OpenError> {
-        let ground = Self::open(config).await?;
-        Ok(ground.session.client.batch_execute(if bare { BARE_TABLE } else { WHOLE_TABLE }).await?)
+        let bench_database = Self::open(config).await?;
+        Ok(bench_database.session.client.batch_execute(if bare { BARE_TABLE } else { WHOLE_TABLE }).await?)
     }
 
     /// Writes dirty data of earlier measurements, so that the next one does not pay for it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::start;
-use crate::harness::{Door, Server, assert_snapshot, on_a_file};
+use crate::harness::{Server, TestSource, assert_snapshot, on_a_file};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/providers")
@@ -97,10 +97,10 @@ fn shown_message(server: &Server, id: &str) -> Value {
     message
 }
 
-fn walk(provider: &str, door: &Door, server: &Server) {
+fn walk(provider: &str, source: &TestSource, server: &Server) {
     let (mut seen, mut told) = (Seen::default(), Map::new());
     for (name, body) in samples(provider) {
-        let reply = door.post(server, &body, &name);
+        let reply = source.post(server, &body, &name);
         assert_eq!(reply.status, 200, "{name}: {}", reply.text());
         let answer = (reply.header("content-type").map(str::to_owned), reply.text());
         let mut news = seen.news(server);
@@ -111,7 +111,7 @@ fn walk(provider: &str, door: &Door, server: &Server) {
     assert_snapshot(&format!("testdata/providers/{provider}.json"), &snapshot);
     // Everything once more, as a provider does that missed an answer: the same answers, and nothing new.
     for (name, body) in samples(provider) {
-        assert_eq!(door.post(server, &body, &name).status, 200, "{name}");
+        assert_eq!(source.post(server, &body, &name).status, 200, "{name}");
         let news = seen.news(server);
         assert!(news.is_empty(), "{name} was stored before: {news:?}");
     }
@@ -119,7 +119,7 @@ fn walk(provider: &str, door: &Door, server: &Server) {
 
 #[test]
 fn every_sample_becomes_what_its_snapshot_says_and_only_once() {
-    if !on_a_file("postgres/doors.rs compares what it makes of every sample with what a file has") {
+    if !on_a_file("postgres/sources.rs compares what it makes of every sample with what a file has") {
         return;
     }
     let entries = fs::read_dir(folder()).expect("there are samples").map(|entry| entry.unwrap().path());
@@ -130,7 +130,7 @@ fn every_sample_becomes_what_its_snapshot_says_and_only_once() {
     providers.sort();
     assert!(providers.len() > 12, "{providers:?}");
     for provider in providers {
-        let (server, door) = start();
-        walk(&provider, &door(&provider), &server);
+        let (server, source) = start();
+        walk(&provider, &source(&provider), &server);
     }
 }

@@ -13,7 +13,7 @@ use super::schema;
 use crate::store::index::Sample;
 use crate::store::index::key;
 use crate::store::index::senders::{Changes, count};
-use crate::store::index::state::{Dead, Gone, State, digest};
+use crate::store::index::state::{Dead, State, Tombstone, digest};
 
 /// Of a sample of the same database at most one row in so many is damaged; more than that, and it is another database.
 const DAMAGED_SHARE: usize = 8;
@@ -107,7 +107,7 @@ impl Extent {
 fn each_gone(
     connection: &Connection,
     state: &State,
-    mut each: impl FnMut(Gone) -> Result<(), Failure>,
+    mut each: impl FnMut(Tombstone) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let sql = "SELECT row, ts, message_id, from_msisdn, min(change) FROM postroom_changes
                WHERE change > ?1 AND row <= ?2 GROUP BY row";
@@ -240,12 +240,12 @@ fn differing_rows(connection: &Connection, state: &State) -> Result<Sampled, Fai
 }
 
 /// The old values in a change record; none if there was no row.
-fn gone(row: &Row<'_>) -> rusqlite::Result<Option<Gone>> {
+fn gone(row: &Row<'_>) -> rusqlite::Result<Option<Tombstone>> {
     let ts = row.get_ref(1)?;
     if ts == ValueRef::Null {
         return Ok(None);
     }
-    Ok(Some(Gone {
+    Ok(Some(Tombstone {
         row: row.get(0)?,
         place: key::place(value(ts), value(row.get_ref(2)?)),
         sender: key::single(value(row.get_ref(3)?)),

@@ -48,7 +48,7 @@ const GAUGES: &str = "\
            (SELECT count(*) FROM messages WHERE arrival > (SELECT packed FROM postroom_search)) AS unindexed";
 
 /// The monitoring task, on a connection of its own, so that nothing else delays it.
-pub(super) struct Watch {
+pub(super) struct HealthMonitor {
     shared: Arc<Shared>,
     connector: Connector,
     looks: mpsc::Receiver<oneshot::Sender<Health>>,
@@ -61,7 +61,7 @@ pub(super) struct Watch {
     silent: Option<u64>,
 }
 
-impl Watch {
+impl HealthMonitor {
     pub fn new(
         shared: Arc<Shared>,
         connector: Connector,

@@ -1,5 +1,5 @@
-//! The search index: texts are numbered and taken in stretches, and for each run of characters in a stretch one row
-//! says which texts have it. A stretch of thousands shares its few thousand runs, so a message costs two or three small
+//! The search index: texts are numbered and taken in segments, and for each run of characters in a segment one row
+//! says which texts have it. A segment of thousands shares its few thousand runs, so a message costs two or three small
 //! rows instead of a hundred entries. Stretches are merged into larger ones, so a run never has more than some dozen
 //! rows.
 
@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use super::failure::Failure;
 use super::limits::Limits;
 use super::parameters::Parameters;
-use super::{grams, places};
+use super::{grams, tuple_ids};
 use crate::store::index::postings;
 use crate::store::index::source::{put_number, take_bytes, take_number};
 
@@ -30,7 +30,7 @@ pub(super) struct Text {
 
 /// A segment before it is written to the index.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Stretch {
+pub(super) struct Segment {
     /// The texts, by number.
     numbers: Vec<i64>,
     arrivals: Vec<i64>,
@@ -43,29 +43,29 @@ pub(super) struct Stretch {
     packed: Vec<Vec<u8>>,
 }
 
-impl Stretch {
+impl Segment {
     /// Of texts in the order of arrival, which are numbered from `first` on.
     pub fn of(texts: Vec<Text>, first: i64) -> Self {
-        let mut stretch = Self { numbers: (first..first + texts.len() as i64).collect(), ..Self::default() };
+        let mut segment = Self { numbers: (first..first + texts.len() as i64).collect(), ..Self::default() };
         let mut found: Vec<(i64, u32)> = Vec::new();
         for (place, Text { arrival, from, ts, text }) in texts.into_iter().enumerate() {
             let (folded, runs) = grams::of_text(&text);
-            stretch.arrivals.push(arrival);
-            stretch.senders.push(from);
-            stretch.times.push(ts);
-            stretch.folded.push(folded.into_bytes());
+            segment.arrivals.push(arrival);
+            segment.senders.push(from);
+            segment.times.push(ts);
+            segment.folded.push(folded.into_bytes());
             found.extend(runs.into_iter().map(|run| (run, place as u32)));
         }
         found.sort_unstable();
-        let mut places = Vec::new();
+        let mut tuple_ids = Vec::new();
         for run in found.chunk_by(|one, next| one.0 == next.0) {
-            places.clear();
-            places.extend(run.iter().map(|(_, place)| *place));
-            stretch.runs.push(run[0].0);
-            stretch.counts.push(run.len() as i32);
-            stretch.packed.push(pack(first, &places));
+            tuple_ids.clear();
+            tuple_ids.extend(run.iter().map(|(_, place)| *place));
+            segment.runs.push(run[0].0);
+            segment.counts.push(run.len() as i32);
+            segment.packed.push(pack(first, &tuple_ids));
         }
-        stretch
+        segment
     }
 
     /// The number of texts.
@@ -82,7 +82,7 @@ impl Stretch {
             .texts(&self.senders)
             .texts(&self.times)
             .bytes(&self.folded);
-        places::note(client, limits.place_chunk_bits, &texts.rows(client, INDEX_TEXTS).await?).await?;
+        tuple_ids::note(client, limits.place_chunk_bits, &texts.rows(client, INDEX_TEXTS).await?).await?;
         Parameters::new().number(*last).execute(client, INDEX_STRETCH).await?;
         let runs = Parameters::new().number(*last).numbers(&self.runs).counts(&self.counts).bytes(&self.packed);
         runs.execute(client, INDEX_RUNS).await?;
@@ -102,8 +102,8 @@ const INDEX_RUNS: &str = "\
 const MERGE_DUE: &str = "\
     SELECT level, (array_agg(last ORDER BY last))[$1] AS last FROM postroom_stretches
     WHERE level < $2 GROUP BY level HAVING count(*) >= $1 ORDER BY level LIMIT 1";
-/// Moves some rows of these stretches into the next level, one for each run: their lists one behind the other. Where a
-/// run's rows are moved in two pieces it has two there, which are told apart by the last stretch of each.
+/// Moves some rows of these segments into the next level, one for each run: their lists one behind the other. Where a
+/// run's rows are moved in two pieces it has two there, which are told apart by the last segment of each.
 const MERGE_PIECE: &str = "\
     WITH first AS (
         SELECT run, last, octet_length(numbers) AS bytes FROM postroom_runs
@@ -125,7 +125,7 @@ const MERGED: &str = "\
     WITH gone AS (DELETE FROM postroom_stretches WHERE level = $1 AND last <= $2)
     INSERT INTO postroom_stretches (level, last) VALUES ($1 + 1, $2)";
 
-/// Merges a piece of the stretches of the lowest level that has enough of them. Returns whether there was one. The
+/// Merges a piece of the segments of the lowest level that has enough of them. Returns whether there was one. The
 /// index must be locked.
 pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<bool, Failure> {
     let most = Parameters::new().number(limits.merged_together).small_number(LEVEL_MAX);
@@ -134,10 +134,10 @@ pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<bool, Fail
     // While the server knows nothing of the table, as after a copy, it would read and sort a whole level for each
     // piece.
     client.batch_execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off").await?;
-    let stretches = || Parameters::new().small_number(level).number(last);
-    let piece = stretches().number(limits.merged_rows_max).number(MERGED_BYTES_MAX);
+    let segments = || Parameters::new().small_number(level).number(last);
+    let piece = segments().number(limits.merged_rows_max).number(MERGED_BYTES_MAX);
     if piece.row(client, MERGE_PIECE).await?.get::<_, i64>("rows") == 0 {
-        stretches().execute(client, MERGED).await?;
+        segments().execute(client, MERGED).await?;
     }
     Ok(true)
 }
@@ -188,11 +188,11 @@ pub(super) async fn take_out(client: &Client, limits: &Limits, indexed: i64) -> 
 }
 
 /// Packs ascending numbers after `first` as a self-contained block: concatenated blocks are one list.
-fn pack(first: i64, places: &[u32]) -> Vec<u8> {
+fn pack(first: i64, tuple_ids: &[u32]) -> Vec<u8> {
     let mut packed = Vec::new();
-    postings::pack(places, &mut packed);
+    postings::pack(tuple_ids, &mut packed);
     let mut block = Vec::with_capacity(packed.len() + 10);
-    for number in [places.len() as u64, first.cast_unsigned(), packed.len() as u64] {
+    for number in [tuple_ids.len() as u64, first.cast_unsigned(), packed.len() as u64] {
         put_number(number, &mut block);
     }
     block.extend_from_slice(&packed);
@@ -201,20 +201,20 @@ fn pack(first: i64, places: &[u32]) -> Vec<u8> {
 
 /// Unpacks blocks and appends their numbers.
 pub(super) fn unpack(mut blocks: &[u8], numbers: &mut Vec<i64>) -> Result<(), Failure> {
-    let mut places = Vec::new();
+    let mut tuple_ids = Vec::new();
     while !blocks.is_empty() {
-        let first = take_block(&mut blocks, &mut places).map_err(|_| damaged())?;
-        numbers.extend(places.iter().map(|place| first + i64::from(*place)));
+        let first = take_block(&mut blocks, &mut tuple_ids).map_err(|_| damaged())?;
+        numbers.extend(tuple_ids.iter().map(|place| first + i64::from(*place)));
     }
     Ok(())
 }
 
-fn take_block(blocks: &mut &[u8], places: &mut Vec<u32>) -> std::io::Result<i64> {
+fn take_block(blocks: &mut &[u8], tuple_ids: &mut Vec<u32>) -> std::io::Result<i64> {
     let [count, first, length] = [take_number(blocks)?, take_number(blocks)?, take_number(blocks)?];
     let as_size = |number| usize::try_from(number).unwrap_or(usize::MAX);
     let packed = take_bytes(blocks, as_size(length))?;
-    places.clear();
-    postings::unpack(packed, as_size(count), places)?;
+    tuple_ids.clear();
+    postings::unpack(packed, as_size(count), tuple_ids)?;
     Ok((first & (u64::MAX >> 2)).cast_signed())
 }
 
@@ -229,14 +229,14 @@ mod tests {
     #[test]
     fn a_stretch_says_which_of_its_texts_have_a_run() {
         let text = |arrival, text: &str| Text { arrival, from: "+1".into(), ts: "2025".into(), text: text.into() };
-        let stretch = Stretch::of(vec![text(10, "abc"), text(20, "x"), text(30, "ABCD")], 1 << 33);
-        assert_eq!((&stretch.arrivals[..], stretch.len()), (&[10, 20, 30][..], 3));
-        assert_eq!(stretch.folded, [&b"abc"[..], b"x", b"abcd"]);
-        let at = stretch.runs.binary_search(&grams::of_term("abc")[0]).unwrap();
+        let segment = Segment::of(vec![text(10, "abc"), text(20, "x"), text(30, "ABCD")], 1 << 33);
+        assert_eq!((&segment.arrivals[..], segment.len()), (&[10, 20, 30][..], 3));
+        assert_eq!(segment.folded, [&b"abc"[..], b"x", b"abcd"]);
+        let at = segment.runs.binary_search(&grams::of_term("abc")[0]).unwrap();
         let mut numbers = Vec::new();
-        unpack(&stretch.packed[at], &mut numbers).unwrap();
-        assert_eq!((&numbers[..], stretch.counts[at]), (&[1 << 33, (1 << 33) + 2][..], 2));
-        assert_eq!(stretch.runs.len(), 10, "a, b, c, d, x, ab, bc, cd, abc, bcd");
+        unpack(&segment.packed[at], &mut numbers).unwrap();
+        assert_eq!((&numbers[..], segment.counts[at]), (&[1 << 33, (1 << 33) + 2][..], 2));
+        assert_eq!(segment.runs.len(), 10, "a, b, c, d, x, ab, bc, cd, abc, bcd");
     }
 
     #[test]

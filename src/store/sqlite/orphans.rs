@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::file::locate;
 use super::schema::{Missing, OpenError, open_for_writing};
-use crate::store::Leftovers;
+use crate::store::Orphans;
 use crate::store::StoreConfig;
 
 const DETAILS: &str = "FROM postroom_details WHERE NOT EXISTS (
@@ -29,13 +29,13 @@ fn payloads() -> String {
 }
 
 /// Counts the orphans.
-pub(super) fn count(connection: &Connection) -> rusqlite::Result<Leftovers> {
+pub(super) fn count(connection: &Connection) -> rusqlite::Result<Orphans> {
     let count = |rest: &str| connection.query_row(&format!("SELECT count(*) {rest}"), [], |row| row.get(0));
-    Ok(Leftovers { details: count(DETAILS)?, copies: count(COPIES)?, payloads: count(&payloads())? })
+    Ok(Orphans { details: count(DETAILS)?, copies: count(COPIES)?, payloads: count(&payloads())? })
 }
 
 /// Removes them, in one transaction; a running service continues meanwhile. Returns their numbers.
-pub fn remove_leftovers(path: &Path, config: &StoreConfig) -> Result<Leftovers, OpenError> {
+pub fn remove_orphans(path: &Path, config: &StoreConfig) -> Result<Orphans, OpenError> {
     let path = locate(path).map_err(OpenError::Folder)?;
     let mut connection = open_for_writing(&path, config, Missing::Repair)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{envelope, text_message};
-use crate::harness::door::all_doors;
-use crate::harness::{Door, Server, Setup};
+use crate::harness::source::all_sources;
+use crate::harness::{Server, Setup, TestSource};
 
 /// A server with a generic source whose fields have their own names.
 struct Crm {
     server: Server,
-    door: Door,
+    source: TestSource,
 }
 
 impl Crm {
@@ -34,8 +34,8 @@ impl Crm {
         let path = setup.path().join("sources.toml");
         std::fs::write(&path, text).expect("it can be written");
         let setup = setup.env("POSTROOM_CONFIG", path.display()).env("CRM_SECRET", "c");
-        let door = Door::of(&setup, "crm");
-        Self { server: setup.start(), door }
+        let source = TestSource::of(&setup, "crm");
+        Self { server: setup.start(), source }
     }
 
     /// Posts a message with these parts, and returns the body.
@@ -45,7 +45,7 @@ impl Crm {
             body[name.as_str()] = value.clone();
         }
         let body = serde_json::to_vec(&body).expect("JSON");
-        assert_eq!(self.door.post(&self.server, &body, "1").status, 200);
+        assert_eq!(self.source.post(&self.server, &body, "1").status, 200);
         body
     }
 }
@@ -87,13 +87,13 @@ fn a_number_is_a_text_with_all_its_digits() {
 #[test]
 fn ids_that_differ_in_their_last_digit_are_two_messages() {
     let long = "1234567890123456789012345";
-    let setup = all_doors(Setup::new());
-    let door = Door::of(&setup, "standard");
+    let setup = all_sources(Setup::new());
+    let source = TestSource::of(&setup, "standard");
     let server = setup.start();
     for last in [1, 2] {
         let body =
             format!(r#"{{"data":{{"message_id":{long}{last},"from":4915112345678,"to":"+1","text":{long}{last}}}}}"#);
-        assert_eq!(door.post(&server, body.as_bytes(), &last.to_string()).status, 200);
+        assert_eq!(source.post(&server, body.as_bytes(), &last.to_string()).status, 200);
     }
     let listed = server.get("/messages").json();
     let ids: Vec<_> = listed["data"].as_array().unwrap().iter().map(|one| one["message_id"].clone()).collect();
@@ -106,11 +106,11 @@ fn ids_that_differ_in_their_last_digit_are_two_messages() {
 
 #[test]
 fn what_has_parts_at_a_standard_source_is_kept_whole() {
-    let setup = all_doors(Setup::new());
-    let door = Door::of(&setup, "standard");
+    let setup = all_sources(Setup::new());
+    let source = TestSource::of(&setup, "standard");
     let server = setup.start();
     let body = br#"{"type":"sms","data":{"message_id":1,"from":68849,"to":"+1","text":["a"],"reply_to":{"id":7}}}"#;
-    assert_eq!(door.post(&server, body, "1").status, 200);
+    assert_eq!(source.post(&server, body, "1").status, 200);
     let message = server.get("/messages/standard:standard:1").json();
     assert_eq!((&message["text"], &message["from"]), (&Value::Null, &json!("short:68849")));
     let extra = &message["details"]["extra"];
@@ -184,15 +184,15 @@ fn an_event_has_a_page_of_its_own_and_its_raw_body() {
 
 #[test]
 fn statuses_have_addresses_and_raw_bodies() {
-    let setup = all_doors(Setup::new());
-    let door = Door::of(&setup, "whatsapp");
+    let setup = all_sources(Setup::new());
+    let source = TestSource::of(&setup, "whatsapp");
     let server = setup.start();
     let post = |state: &str, at: u32, recipient: &str| {
         let part = json!([{"id": "out", "status": state, "timestamp": at.to_string(), "recipient_id": recipient}]);
         let value = json!({"metadata": {"phone_number_id": "7"}, "statuses": part});
         let entry = json!([{"id": "1", "changes": [{"field": "messages", "value": value}]}]);
         let body = serde_json::to_vec(&json!({"object": "whatsapp_business_account", "entry": entry})).unwrap();
-        assert_eq!(door.post(&server, &body, "1").status, 200);
+        assert_eq!(source.post(&server, &body, "1").status, 200);
         body
     };
     let sent = post("sent", 1_736_935_200, "16505551234");
@@ -211,8 +211,8 @@ fn statuses_have_addresses_and_raw_bodies() {
 
 #[test]
 fn a_message_whose_status_an_earlier_version_stored_is_counted_once() {
-    let setup = all_doors(Setup::new());
-    let door = Door::of(&setup, "whatsapp");
+    let setup = all_sources(Setup::new());
+    let source = TestSource::of(&setup, "whatsapp");
     let server = setup.start();
     server.stored().execute(
         "INSERT INTO postroom_statuses (message_id, recipient, state, at, provider_id, source, received_at) VALUES
@@ -224,11 +224,11 @@ fn a_message_whose_status_an_earlier_version_stored_is_counted_once() {
     let value = json!({"metadata": {"phone_number_id": "7"}, "statuses": part});
     let entry = json!([{"id": "1", "changes": [{"field": "messages", "value": value}]}]);
     let body = serde_json::to_vec(&json!({"object": "whatsapp_business_account", "entry": entry})).unwrap();
-    assert_eq!(door.post(&server, &body, "1").status, 200);
+    assert_eq!(source.post(&server, &body, "1").status, 200);
     let counts = server.get("/stats?by=status").json()["messages_per_status"].clone();
     let counted: Vec<_> = counts.as_array().unwrap().iter().filter(|one| one["count"] != 0).collect();
     assert_eq!(counted, [&json!({"status": "read", "count": 1})]);
     // An address in a message is read as that of a status is.
-    door.post(&server, &envelope(&[text_message("in", "x")]), "2");
+    source.post(&server, &envelope(&[text_message("in", "x")]), "2");
     assert_eq!(total(&server, "from=%2B16505551234"), 1);
 }

@@ -1,10 +1,10 @@
-//! What changes while the service runs: doors, their secrets, and who may read. All of it, or nothing.
+//! What changes while the service runs: sources, their secrets, and who may read. All of it, or nothing.
 
 use std::fs;
 use std::path::Path;
 
 use super::{envelope, text_message};
-use crate::harness::{Door, Reply, Server, Setup, message, wait_until};
+use crate::harness::{Reply, Server, Setup, TestSource, message, wait_until};
 
 const BERLIN: &str = "[source.berlin]\nprovider = \"whatsapp\"\nsecret_file = \"berlin-secret\"\n";
 const PARIS: &str = "[source.paris]\nprovider = \"whatsapp\"\nsecret_file = \"paris-secret\"\n";
@@ -39,12 +39,12 @@ fn exchange(server: &Server, name: &str, text: &str) -> serde_json::Value {
     server.lines().into_iter().rfind(is_told).unwrap()
 }
 
-/// Posts a message to the door of that name, signed with that secret.
+/// Posts a message to the source of that name, signed with that secret.
 fn post(server: &Server, name: &str, secret: &str, id: &str) -> u16 {
     let signer = Setup::new().env("WHATSAPP_APP_SECRET", secret);
-    let mut door = Door::of(&signer, "whatsapp");
-    door.path = format!("/webhook/{name}");
-    door.post(server, &envelope(&[text_message(id, "x")]), "1").status
+    let mut source = TestSource::of(&signer, "whatsapp");
+    source.path = format!("/webhook/{name}");
+    source.post(server, &envelope(&[text_message(id, "x")]), "1").status
 }
 
 fn read(server: &Server, token: &str) -> Reply {
@@ -53,12 +53,12 @@ fn read(server: &Server, token: &str) -> Reply {
 }
 
 #[test]
-fn doors_come_and_go_without_a_restart() {
+fn sources_come_and_go_without_a_restart() {
     let server = start(BERLIN);
     assert_eq!((post(&server, "berlin", "berlin", "a"), post(&server, "paris", "paris", "b")), (200, 404));
 
     let told = exchange(&server, "postroom.toml", &format!("{BERLIN}{PARIS}"));
-    assert_eq!((told["added"].as_str(), told["removed"].as_str(), &told["doors"]), (Some("paris"), None, &3.into()));
+    assert_eq!((told["added"].as_str(), told["removed"].as_str(), &told["sources"]), (Some("paris"), None, &3.into()));
     assert_eq!((post(&server, "berlin", "berlin", "c"), post(&server, "paris", "paris", "d")), (200, 200));
     let filed = |name: &str| server.metric(&format!(r#"postroom_messages_total{{source="{name}",outcome="created"}}"#));
     assert_eq!((filed("berlin"), filed("paris")), (Some(2.0), Some(1.0)), "the new door is counted like the others");
@@ -74,7 +74,7 @@ fn doors_come_and_go_without_a_restart() {
 }
 
 #[test]
-fn a_door_may_become_one_of_another_kind() {
+fn a_source_may_become_one_of_another_kind() {
     let server = start(BERLIN);
     exchange(&server, "postroom.toml", &BERLIN.replace("whatsapp", "telegram"));
     assert_eq!(post(&server, "berlin", "berlin", "a"), 401, "that is no Telegram bot");

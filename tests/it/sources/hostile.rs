@@ -1,7 +1,7 @@
 //! Bad input of every sort, again and again: each has its answer and its metric, memory stays flat, nothing stored is lost.
 
 use super::{envelope, start, text_message};
-use crate::harness::door::now;
+use crate::harness::source::now;
 use crate::harness::{Server, wait_until};
 use postroom::domain::Moment;
 
@@ -14,8 +14,8 @@ fn refused(server: &Server, reason: &str) -> f64 {
 
 #[test]
 fn bad_input_has_its_answer_and_its_metric_and_fills_no_memory() {
-    let (server, door) = start();
-    let (whatsapp, standard) = (door("whatsapp"), door("standard"));
+    let (server, source) = start();
+    let (whatsapp, standard) = (source("whatsapp"), source("standard"));
     let good = envelope(&[text_message("kept", "as it was")]);
     assert_eq!(whatsapp.post(&server, &good, "1").status, 200);
     let other = envelope(&[text_message("forged", "x")]);
@@ -28,7 +28,7 @@ fn bad_input_has_its_answer_and_its_metric_and_fills_no_memory() {
         good[..good.len() / 2].to_vec(),
     ];
     let round = || {
-        // Forged: signed for another body. Stale: signed long ago. Gigantic: beyond what a door takes.
+        // Forged: signed for another body. Stale: signed long ago. Gigantic: beyond what a source takes.
         assert_eq!(whatsapp.post_with(&server, &other, &whatsapp.headers(&good, "1", now())).status, 401);
         assert_eq!(standard.post_with(&server, b"{}", &standard.headers(b"{}", "1", long_ago)).status, 401);
         let length = ["content-length: 5000000", "content-length: 4194305"];

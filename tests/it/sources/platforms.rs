@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::start;
-use crate::harness::{Door, Server};
+use crate::harness::{Server, TestSource};
 
 /// The bytes of `testdata/providers/<provider>/<name>.json`.
 fn sample(provider: &str, name: &str) -> Vec<u8> {
@@ -15,8 +15,8 @@ fn sample(provider: &str, name: &str) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn post(server: &Server, door: &Door, provider: &str, name: &str) {
-    assert_eq!(door.post(server, &sample(provider, name), name).status, 200, "{provider} {name}");
+fn post(server: &Server, source: &TestSource, provider: &str, name: &str) {
+    assert_eq!(source.post(server, &sample(provider, name), name).status, 200, "{provider} {name}");
 }
 
 fn escaped(text: &str) -> String {
@@ -41,7 +41,7 @@ fn events(server: &Server, kind: &str) -> Vec<Value> {
 
 #[test]
 fn what_was_said_is_found_by_searching_wherever_its_shape_puts_it() {
-    let (server, door) = start();
+    let (server, source) = start();
     let said = [
         ("whatsapp", "edit-of-image", "the other caption"),
         ("whatsapp", "standby", "asked while a bot answers"),
@@ -71,7 +71,7 @@ fn what_was_said_is_found_by_searching_wherever_its_shape_puts_it() {
         ("standard", "numbers", "123456"),
     ];
     for (provider, name, text) in said {
-        post(&server, &door(provider), provider, name);
+        post(&server, &source(provider), provider, name);
         let path = format!("/messages?source={provider}&q={}", escaped(text));
         assert_eq!(server.get(&path).json()["total"], 1, "{provider} {name}: {text}");
     }
@@ -79,7 +79,7 @@ fn what_was_said_is_found_by_searching_wherever_its_shape_puts_it() {
 
 #[test]
 fn what_has_no_text_is_in_the_details() {
-    let (server, door) = start();
+    let (server, source) = start();
     let told = [
         ("telnyx", "rcs-file", "/media/0/url", json!("https://rcs.example/door.png")),
         ("telnyx", "rcs-location", "/extra/location/latitude", json!(41.8)),
@@ -100,7 +100,7 @@ fn what_has_no_text_is_in_the_details() {
     ];
     for (provider, name, pointer, value) in told {
         let known = ids(&server, provider);
-        post(&server, &door(provider), provider, name);
+        post(&server, &source(provider), provider, name);
         let id = ids(&server, provider).into_iter().find(|id| !known.contains(id)).expect("a new message");
         let message = server.get(&format!("/messages/{}", escaped(&id))).json();
         assert_eq!(message["details"].pointer(pointer), Some(&value), "{provider} {name}: {message}");
@@ -109,7 +109,7 @@ fn what_has_no_text_is_in_the_details() {
 
 #[test]
 fn an_id_of_a_channel_is_no_phone_number() {
-    let (server, door) = start();
+    let (server, source) = start();
     let people = [
         ("vonage", "messenger", "messenger:9876543210", "messenger:0123456789"),
         ("vonage", "older-version-messenger", "messenger:9876543210", "messenger:0123456789"),
@@ -126,7 +126,7 @@ fn an_id_of_a_channel_is_no_phone_number() {
         ("whatsapp", "instagram-change", "instagram:1254477777772919", "instagram:17841405793187218"),
     ];
     for (provider, name, from, to) in people {
-        post(&server, &door(provider), provider, name);
+        post(&server, &source(provider), provider, name);
         let page = server.get(&format!("/messages?source={provider}&limit=100")).json();
         let found = page["data"].as_array().expect("a page").iter().any(|row| row["from"] == from && row["to"] == to);
         assert!(found, "{provider} {name}: {page}");
@@ -137,8 +137,8 @@ fn an_id_of_a_channel_is_no_phone_number() {
 
 #[test]
 fn a_payment_is_no_state_of_the_message_that_asks_for_it() {
-    let (server, door) = start();
-    post(&server, &door("whatsapp"), "whatsapp", "status-payment");
+    let (server, source) = start();
+    post(&server, &source("whatsapp"), "whatsapp", "status-payment");
     assert_eq!(state(&server, "whatsapp:106540352242922:wamid.b3V0UEFZ"), "delivered");
     let payments = events(&server, "payment");
     let states: Vec<_> = payments.iter().map(|event| event["body"]["status"].clone()).collect();
@@ -148,7 +148,7 @@ fn a_payment_is_no_state_of_the_message_that_asks_for_it() {
 
 #[test]
 fn a_state_that_nobody_knows_changes_nothing_and_is_kept() {
-    let (server, door) = start();
+    let (server, source) = start();
     let cases = [
         ("whatsapp", "status-unknown-type", "whatsapp:106540352242922:wamid.b3V0VFlQRQ==", Value::Null, 2),
         (
@@ -163,7 +163,7 @@ fn a_state_that_nobody_knows_changes_nothing_and_is_kept() {
         ("bird", "outbound-of-the-future", "bird:ch-1:bd-11", Value::Null, 1),
     ];
     for (provider, name, id, expected, kept) in cases {
-        post(&server, &door(provider), provider, name);
+        post(&server, &source(provider), provider, name);
         assert_eq!(state(&server, id), expected, "{provider} {name}");
         let path = format!("/events?source={provider}&kind=unreadable");
         assert_eq!(server.get(&path).json()["data"].as_array().map(Vec::len), Some(kept), "{provider} {name}");
@@ -172,7 +172,7 @@ fn a_state_that_nobody_knows_changes_nothing_and_is_kept() {
 
 #[test]
 fn states_come_by_every_way_that_a_provider_has_for_them() {
-    let (server, door) = start();
+    let (server, source) = start();
     let telnyx = "telnyx:40017a3c-1111-4222-8333-0123456789ab:0ut60000-0000-4000-8000-00000000000";
     let cases = [
         ("telnyx", "rcs-read", format!("{telnyx}2"), "read"),
@@ -188,14 +188,14 @@ fn states_come_by_every_way_that_a_provider_has_for_them() {
         ("whatsapp", "instagram", "whatsapp:17841405793187218:ig_echo".to_owned(), "read"),
     ];
     for (provider, name, id, expected) in cases {
-        post(&server, &door(provider), provider, name);
+        post(&server, &source(provider), provider, name);
         assert_eq!(state(&server, &id), expected, "{provider} {name}");
     }
 }
 
 #[test]
 fn a_status_keeps_what_was_said_beside_it_and_names_its_recipient_as_messages_do() {
-    let (server, door) = start();
+    let (server, source) = start();
     let cases = [
         (
             "whatsapp",
@@ -258,7 +258,7 @@ fn a_status_keeps_what_was_said_beside_it_and_names_its_recipient_as_messages_do
         ("bird", "outbound-failed", "bird:ch-1:bd-12", "+31612345678", "/extra/details", json!("carrier said no")),
     ];
     for (provider, name, id, recipient, pointer, value) in cases {
-        post(&server, &door(provider), provider, name);
+        post(&server, &source(provider), provider, name);
         let found = server.get(&format!("/messages/{}/statuses", escaped(id))).json();
         let records = found["statuses"].as_array().expect("records");
         let fits = |record: &Value| record["recipient"] == recipient && record.pointer(pointer) == Some(&value);
@@ -268,7 +268,7 @@ fn a_status_keeps_what_was_said_beside_it_and_names_its_recipient_as_messages_do
 
 #[test]
 fn what_the_business_sent_itself_and_the_past_are_no_messages_of_the_inbox() {
-    let (server, door) = start();
+    let (server, source) = start();
     let own = [
         (
             "whatsapp",
@@ -303,7 +303,7 @@ fn what_the_business_sent_itself_and_the_past_are_no_messages_of_the_inbox() {
         ("bird", "outbound-accepted", "whatsapp.outbound", "from the desk", "+31687654321", "+31612345678"),
     ];
     for (provider, name, kind, text, from, to) in own {
-        post(&server, &door(provider), provider, name);
+        post(&server, &source(provider), provider, name);
         let found = events(&server, kind);
         let fits = |event: &Value| {
             let message = &event["message"];
@@ -314,15 +314,15 @@ fn what_the_business_sent_itself_and_the_past_are_no_messages_of_the_inbox() {
     assert_eq!(server.get("/messages").json()["total"], 0);
     assert_eq!(server.get("/stats").json()["total_messages"], 0);
     // The other states of a message that was sent do not tell again what it said.
-    post(&server, &door("bird"), "bird", "outbound-delivered");
+    post(&server, &source("bird"), "bird", "outbound-delivered");
     assert_eq!(events(&server, "whatsapp.outbound").len(), 1);
 }
 
 #[test]
 fn the_same_error_at_another_time_is_another_event() {
-    let (server, door) = start();
+    let (server, source) = start();
     for (name, expected) in [("errors-today", 1), ("errors-today", 1), ("errors-tomorrow", 2), ("errors-tomorrow", 2)] {
-        post(&server, &door("whatsapp"), "whatsapp", name);
+        post(&server, &source("whatsapp"), "whatsapp", name);
         assert_eq!(events(&server, "errors").len(), expected, "{name}");
     }
 }

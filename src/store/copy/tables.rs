@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::chunk::Phase;
 use super::end::End;
 use super::error::CopyError;
+use super::table::{CHUNK_BODIES, Cell, Table, TableRow};
 use super::tally::Day;
-use super::thing::{CHUNK_BODIES, Cell, Sort, Thing};
 
 /// The result of one table: copied rows, and the comparison of all in the source with the same keys in the target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,13 +24,13 @@ pub(super) async fn copy(
     source: &mut End,
     target: &mut End,
     tell: &mut impl FnMut(Phase, u64, u64),
-) -> Result<BTreeMap<Sort, Copied>, CopyError> {
+) -> Result<BTreeMap<Table, Copied>, CopyError> {
     let (mut done, mut all) = (0, 0);
-    for sort in Sort::ALL {
+    for sort in Table::ALL {
         all += source.count_things(sort).await?;
     }
     let mut result = BTreeMap::new();
-    for sort in Sort::ALL {
+    for sort in Table::ALL {
         let copied: &mut Copied = result.entry(sort).or_default();
         let mut place = None;
         loop {
@@ -50,7 +50,7 @@ pub(super) async fn copy(
 }
 
 /// Bodies that arrived since the bodies were copied.
-async fn bring_payloads(source: &mut End, target: &mut End, sort: Sort, things: &[Thing]) -> Result<(), CopyError> {
+async fn bring_payloads(source: &mut End, target: &mut End, sort: Table, things: &[TableRow]) -> Result<(), CopyError> {
     let wanted: BTreeSet<&[u8]> = things.iter().filter_map(|thing| thing.payload(sort)).collect();
     if wanted.is_empty() {
         return Ok(());
@@ -58,10 +58,10 @@ async fn bring_payloads(source: &mut End, target: &mut End, sort: Sort, things: 
     let known = target.known_payloads(&wanted).await?;
     let missing = wanted.into_iter().filter(|digest| !known.contains(*digest));
     let missing: Vec<_> =
-        missing.map(|digest| Thing { cells: vec![Cell::Bytes(digest.to_vec())], place: Vec::new() }).collect();
+        missing.map(|digest| TableRow { cells: vec![Cell::Bytes(digest.to_vec())], place: Vec::new() }).collect();
     for missing in missing.chunks(CHUNK_BODIES as usize) {
-        let bodies = source.find_things(Sort::Payloads, missing).await?;
-        target.write_things(Sort::Payloads, &bodies).await?;
+        let bodies = source.find_things(Table::Payloads, missing).await?;
+        target.write_things(Table::Payloads, &bodies).await?;
     }
     Ok(())
 }

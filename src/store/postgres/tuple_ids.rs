@@ -2,7 +2,7 @@
 //! the order of the pages; the way through the index, several pages for each, costs three times as much.
 //!
 //! Places are hints. Rows are only ever added, but whoever rewrites the table (`VACUUM FULL`, a restore) moves them,
-//! and replicas of an earlier build note no places. So a row that is found somewhere says itself which text it is, and
+//! and replicas of an earlier build note no tuple_ids. So a row that is found somewhere says itself which text it is, and
 //! who searches looks for what was not found by number.
 
 use std::error::Error;
@@ -17,7 +17,7 @@ use crate::store::index::source::{put_number, take_number};
 
 /// A page of a table, and a line on it: the server's `ctid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) struct Place {
+pub(in crate::store) struct TupleId {
     page: u32,
     line: u16,
 }
@@ -26,7 +26,7 @@ pub(in crate::store) struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Lines {
     number: i64,
-    first: Place,
+    first: TupleId,
     count: u16,
 }
 
@@ -37,19 +37,19 @@ const NOTE_PLACES: &str = "\
 
 /// Notes where texts were written: rows of number and place. The numbers of a chunk differ in the last `chunk_bits`.
 pub(super) async fn note(client: &Client, chunk_bits: u32, written: &[Row]) -> Result<(), Failure> {
-    let mut texts: Vec<(i64, Place)> = written.iter().map(|row| (row.get("number"), row.get("ctid"))).collect();
+    let mut texts: Vec<(i64, TupleId)> = written.iter().map(|row| (row.get("number"), row.get("ctid"))).collect();
     texts.sort_unstable_by_key(|(number, _)| *number);
     let chunks: Vec<_> = texts.chunk_by(|(one, _), (next, _)| one >> chunk_bits == next >> chunk_bits).collect();
     let numbers = chunks.iter().map(|texts| texts[0].0 >> chunk_bits);
-    let places = chunks.iter().map(|texts| pack(texts));
-    Parameters::new().numbers(numbers).bytes(places).execute(client, NOTE_PLACES).await?;
+    let tuple_ids = chunks.iter().map(|texts| pack(texts));
+    Parameters::new().numbers(numbers).bytes(tuple_ids).execute(client, NOTE_PLACES).await?;
     Ok(())
 }
 
 const PLACES: &str = "SELECT places FROM postroom_places WHERE chunk BETWEEN $1 AND $2 ORDER BY chunk";
 
 /// Possible tuple ids of texts with these numbers, which ascend; unknown ones are left out.
-pub(in crate::store) async fn of(client: &Client, chunk_bits: u32, numbers: &[i64]) -> Result<Vec<Place>, Failure> {
+pub(in crate::store) async fn of(client: &Client, chunk_bits: u32, numbers: &[i64]) -> Result<Vec<TupleId>, Failure> {
     let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
     let chunks = Parameters::new().number(first >> chunk_bits).number(last >> chunk_bits);
     let mut known = Vec::new();
@@ -59,19 +59,19 @@ pub(in crate::store) async fn of(client: &Client, chunk_bits: u32, numbers: &[i6
     Ok(numbers.iter().filter_map(|number| find(&known, *number)).collect())
 }
 
-/// Packs places as blocks that stand for themselves: others can be put behind them. A block is of texts numbered
+/// Packs tuple_ids as blocks that stand for themselves: others can be put behind them. A block is of texts numbered
 /// without a gap: the first number and how many texts; then, for lines one below the other, how many pages further they
 /// are, the first and how many.
-fn pack(texts: &[(i64, Place)]) -> Vec<u8> {
+fn pack(texts: &[(i64, TupleId)]) -> Vec<u8> {
     let mut packed = Vec::new();
     let is_below =
-        |(_, one): &(i64, Place), (_, next): &(i64, Place)| one.page == next.page && one.line + 1 == next.line;
+        |(_, one): &(i64, TupleId), (_, next): &(i64, TupleId)| one.page == next.page && one.line + 1 == next.line;
     for block in texts.chunk_by(|(one, _), (next, _)| one + 1 == *next) {
         put_number(block[0].0.cast_unsigned(), &mut packed);
         put_number(block.len() as u64, &mut packed);
         let mut before = 0;
         for lines in block.chunk_by(is_below) {
-            let Place { page, line } = lines[0].1;
+            let TupleId { page, line } = lines[0].1;
             let further = page.wrapping_sub(before).cast_signed();
             // The sign last, so that a step back is a small number too.
             put_number((further << 1 ^ further >> 31).cast_unsigned().into(), &mut packed);
@@ -95,7 +95,7 @@ fn unpack_block(packed: &mut &[u8], known: &mut Vec<Lines>) -> Option<()> {
         let further = u32::try_from(take()?).ok()?;
         page = page.wrapping_add(further >> 1 ^ (further & 1).wrapping_neg());
         let (line, count) = (u16::try_from(take()?).ok()?, u16::try_from(take()?).ok()?);
-        known.push(Lines { number, first: Place { page, line }, count });
+        known.push(Lines { number, first: TupleId { page, line }, count });
         left = left.checked_sub(count.into())?;
         number = number.checked_add(count.into())?;
     }
@@ -103,14 +103,14 @@ fn unpack_block(packed: &mut &[u8], known: &mut Vec<Lines>) -> Option<()> {
 }
 
 /// The index of a text among lines, which ascend unless another build indexed again in between.
-fn find(known: &[Lines], number: i64) -> Option<Place> {
+fn find(known: &[Lines], number: i64) -> Option<TupleId> {
     let behind = known.partition_point(|lines| lines.number <= number);
-    let Lines { number: first, first: Place { page, line }, count } = *known.get(behind.checked_sub(1)?)?;
+    let Lines { number: first, first: TupleId { page, line }, count } = *known.get(behind.checked_sub(1)?)?;
     let down = u16::try_from(number.checked_sub(first)?).ok().filter(|down| *down < count)?;
-    Some(Place { page, line: line.checked_add(down)? })
+    Some(TupleId { page, line: line.checked_add(down)? })
 }
 
-impl<'a> FromSql<'a> for Place {
+impl<'a> FromSql<'a> for TupleId {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
         let [a, b, c, d, e, f] = <[u8; 6]>::try_from(raw)?;
         Ok(Self { page: u32::from_be_bytes([a, b, c, d]), line: u16::from_be_bytes([e, f]) })
@@ -121,7 +121,7 @@ impl<'a> FromSql<'a> for Place {
     }
 }
 
-impl ToSql for Place {
+impl ToSql for TupleId {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         out.put_u32(self.page);
         out.put_u16(self.line);
@@ -139,8 +139,8 @@ impl ToSql for Place {
 mod tests {
     use super::*;
 
-    fn place(page: u32, line: u16) -> Place {
-        Place { page, line }
+    fn place(page: u32, line: u16) -> TupleId {
+        TupleId { page, line }
     }
 
     #[test]

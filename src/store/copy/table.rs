@@ -8,7 +8,7 @@ pub(super) const CHUNK_BODIES: i64 = 100;
 
 /// The table of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Sort {
+pub enum Table {
     /// Raw bodies.
     Payloads,
     /// Details of messages.
@@ -21,7 +21,7 @@ pub enum Sort {
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holds {
+pub(super) enum ColumnType {
     Text,
     Number,
     Bytes,
@@ -38,13 +38,13 @@ pub(super) enum Cell {
 
 /// A row: its columns, then the digest of its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Thing {
+pub(super) struct TableRow {
     pub cells: Vec<Cell>,
     /// Its position in its table.
     pub place: Vec<Cell>,
 }
 
-impl Sort {
+impl Table {
     /// In the order of copying: referenced rows come first.
     pub const ALL: [Self; 4] = [Self::Payloads, Self::Details, Self::Statuses, Self::Events];
 
@@ -68,8 +68,8 @@ impl Sort {
     }
 
     /// The columns that are the same in every database. Numbers of bodies are not: their digests replace them.
-    pub(super) fn columns(self) -> &'static [(&'static str, Holds)] {
-        use Holds::{Bytes, Number, Text};
+    pub(super) fn columns(self) -> &'static [(&'static str, ColumnType)] {
+        use ColumnType::{Bytes, Number, Text};
         match self {
             Self::Payloads => &[
                 ("digest", Bytes),
@@ -127,10 +127,10 @@ impl Sort {
     }
 
     /// The columns of the reading order, and their types.
-    pub(super) fn order(self) -> &'static [(&'static str, Holds)] {
+    pub(super) fn order(self) -> &'static [(&'static str, ColumnType)] {
         match self {
-            Self::Payloads => &[("payload_id", Holds::Number)],
-            Self::Events => &[("event_id", Holds::Number)],
+            Self::Payloads => &[("payload_id", ColumnType::Number)],
+            Self::Events => &[("event_id", ColumnType::Number)],
             Self::Details | Self::Statuses => &self.columns()[..self.key_columns()],
         }
     }
@@ -149,8 +149,8 @@ impl Sort {
     }
 
     /// The names of the selected columns, and what each holds.
-    pub(super) fn held(self) -> impl Iterator<Item = (&'static str, Holds)> {
-        let digest = self.has_payload().then_some(("digest", Holds::Bytes));
+    pub(super) fn selected_columns(self) -> impl Iterator<Item = (&'static str, ColumnType)> {
+        let digest = self.has_payload().then_some(("digest", ColumnType::Bytes));
         self.columns().iter().copied().chain(digest).chain(self.order().iter().copied())
     }
 
@@ -159,20 +159,20 @@ impl Sort {
     }
 }
 
-impl Thing {
+impl TableRow {
     /// Of the selected columns.
-    pub fn of(sort: Sort, mut cells: Vec<Cell>) -> Self {
+    pub fn of(sort: Table, mut cells: Vec<Cell>) -> Self {
         let place = cells.split_off(cells.len() - sort.order().len());
         Self { cells, place }
     }
 
     /// Its key.
-    pub fn key(&self, sort: Sort) -> &[Cell] {
+    pub fn key(&self, sort: Table) -> &[Cell] {
         &self.cells[..sort.key_columns()]
     }
 
     /// The digest of its body.
-    pub fn payload(&self, sort: Sort) -> Option<&[u8]> {
+    pub fn payload(&self, sort: Table) -> Option<&[u8]> {
         match self.cells.last() {
             Some(Cell::Bytes(digest)) if sort.has_payload() => Some(digest),
             _ => None,

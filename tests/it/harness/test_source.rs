@@ -14,8 +14,8 @@ use super::{Reply, Server, Setup};
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
-/// A door and what its provider would send there.
-pub struct Door {
+/// A source and what its provider would send there.
+pub struct TestSource {
     pub source: Source,
     pub path: String,
     media_type: &'static str,
@@ -27,8 +27,8 @@ pub fn now() -> Moment {
     Moment::from_microseconds(since.as_micros() as i64)
 }
 
-impl Door {
-    /// The door of that name.
+impl TestSource {
+    /// The source of that name.
     pub fn of(setup: &Setup, name: &str) -> Self {
         let sources = setup.config().sources;
         let mut source = sources.into_iter().find(|source| source.name == name).expect("the door is there");
@@ -84,15 +84,15 @@ pub const BASE_URL: &str = "https://hooks.example.com";
 pub const PRIVATE_KEY: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
 const PUBLIC_KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
 
-/// The settings that open a door of each kind: the common ones by their variables, the others by a file.
-pub fn all_doors(mut setup: Setup) -> Setup {
+/// The settings that open a source of each kind: the common ones by their variables, the others by a file.
+pub fn all_sources(mut setup: Setup) -> Setup {
     let others = ["360dialog", "vonage", "messagebird", "bird", "line", "slack", "plivo", "github", "stripe"];
-    let doors = others.map(|kind| format!("[source.{kind}]\nprovider = \"{kind}\"\nsecret_env = \"OTHER_SECRET\"\n"));
+    let sources = others.map(|kind| format!("[source.{kind}]\nprovider = \"{kind}\"\nsecret_env = \"OTHER_SECRET\"\n"));
     let generic =
         "[source.generic]\nprovider = \"generic\"\nsecret_env = \"OTHER_SECRET\"\nsignature_header = \"x-own\"\n";
     let telnyx = "[source.telnyx]\nprovider = \"telnyx\"\nsecret_env = \"TELNYX_PUBLIC_KEY\"\n";
-    let path = setup.path().join("doors.toml");
-    std::fs::write(&path, doors.concat() + generic + telnyx).expect("the file can be written");
+    let path = setup.path().join("sources.toml");
+    std::fs::write(&path, sources.concat() + generic + telnyx).expect("the file can be written");
     setup = setup.env("POSTROOM_CONFIG", path.display()).env("OTHER_SECRET", "other-secret");
     let secrets = [
         ("WHATSAPP_APP_SECRET", "app-secret"),
