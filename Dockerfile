@@ -10,19 +10,28 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 # .cargo/config.toml has the compile options of SQLite and the allocator.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo/config.toml .cargo/config.toml
+COPY crates/domain/Cargo.toml crates/domain/Cargo.toml
+COPY crates/providers/Cargo.toml crates/providers/Cargo.toml
+COPY crates/runtime/Cargo.toml crates/runtime/Cargo.toml
+COPY crates/index/Cargo.toml crates/index/Cargo.toml
+COPY crates/store/Cargo.toml crates/store/Cargo.toml
+COPY crates/server/Cargo.toml crates/server/Cargo.toml
+COPY crates/bench/Cargo.toml crates/bench/Cargo.toml
+COPY crates/testkit/Cargo.toml crates/testkit/Cargo.toml
+COPY crates/postroom/Cargo.toml crates/postroom/Cargo.toml
 # Naming the target keeps RUSTFLAGS away from build scripts and procedural macros, which cannot be static.
 RUN rustc --print host-tuple > /target-name \
-    && mkdir src \
-    && echo 'fn main() {}' > src/main.rs \
-    && touch src/lib.rs \
-    && cargo build --release --locked --target "$(cat /target-name)"
+    && for name in crates/*; do mkdir "$name/src" && touch "$name/src/lib.rs"; done \
+    && rm crates/postroom/src/lib.rs \
+    && echo 'fn main() {}' > crates/postroom/src/main.rs \
+    && cargo build --release --locked --package postroom --target "$(cat /target-name)"
 
 # The program, with the samples that are compiled into it. `touch`, because COPY keeps time stamps that may be older than those
 # of the placeholder files.
 COPY testdata/providers testdata/providers
-COPY src src
-RUN touch src/main.rs src/lib.rs \
-    && cargo build --release --locked --target "$(cat /target-name)" \
+COPY crates crates
+RUN touch crates/*/src/*.rs \
+    && cargo build --release --locked --package postroom --target "$(cat /target-name)" \
     && mkdir -p /image/data /image/usr/local/bin \
     && cp "target/$(cat /target-name)/release/postroom" /image/usr/local/bin/postroom
 

@@ -26,11 +26,11 @@ logs: ## Follow the service's log
 
 test: check ## Run all checks of CI: format, lints, all tests
 	@./tests/have-postgresql.sh
-	$(CARGO) test --locked
+	$(CARGO) test --workspace --locked
 	@CARGO=$(CARGO) ./tests/on-postgresql.sh
 
 test-long: ## Run the crash, fault and schema tests at full length
-	POSTROOM_TEST_LONG=1 $(CARGO) test --locked --release -- --nocapture
+	POSTROOM_TEST_LONG=1 $(CARGO) test --workspace --locked --release -- --nocapture
 
 drill: ## Kill replicas, primary and standby of PostgreSQL under load, and report lost messages
 	@./tests/have-postgresql.sh
@@ -41,7 +41,7 @@ drill-containers: ## Kill containers of the Compose profile postgres under load,
 
 check: ## Format and lints only
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --locked --all-targets -- -D warnings
 
 fmt: ## Format the code
 	$(CARGO) fmt --all
@@ -50,7 +50,7 @@ bench: release ## Measure the service on this machine; ARGUMENTS="--profile 1m" 
 	./target/release/postroom bench $(ARGUMENTS)
 
 bench-micro: ## Measure the parts of a request, one at a time
-	$(CARGO) bench --locked --bench micro
+	$(CARGO) bench --locked --package postroom-bench --bench micro
 
 bench-postgres: ## The same on PostgreSQL with 1, 2 and 3 replicas, compared with pgbench; ARGUMENTS as for bench
 	./benches/postgres.sh $(ARGUMENTS)

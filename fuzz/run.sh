@@ -13,12 +13,30 @@ if [ ${#targets[@]} -eq 0 ]; then
   mapfile -t targets < <(sed -n 's/^name = "\(.*\)"$/\1/p' fuzz/Cargo.toml | grep -v '^postroom-fuzz$')
 fi
 cargo +nightly fuzz build
+# The providers in the order of SCHEMES: the first byte of an input of `parse` and `verify` is the place of one.
+kinds=(postroom whatsapp twilio standard telegram waha evolution generic 360dialog vonage messagebird bird line slack telnyx plivo github stripe)
+# Puts the byte of a provider before each file of a folder.
+seed() {
+  local kind=$1 from=$2 to=$3 file
+  for file in "$from"/*; do
+    if [ -f "$file" ]; then
+      { printf '%b' "\\x$(printf %02x "$kind")"; cat "$file"; } > "$to/$kind-$(basename "$file")"
+    fi
+  done
+}
 for target in "${targets[@]}"; do
   seeds=()
-  for folder in "fuzz/corpus/$target" "fuzz/corpus/${target%%_*}" "testdata/providers/${target#parse_}"; do
-    if [ -d "$folder" ]; then seeds+=("$folder"); fi
+  if [ -d "fuzz/corpus/$target" ]; then seeds+=("fuzz/corpus/$target"); fi
+  mkdir -p "fuzz/target/corpus/$target" "fuzz/target/seeds/$target"
+  for kind in "${!kinds[@]}"; do
+    case $target in
+      parse)
+        seed "$kind" "testdata/providers/${kinds[$kind]}" "fuzz/target/seeds/$target"
+        seed "$kind" "fuzz/corpus/parse_${kinds[$kind]}" "fuzz/target/seeds/$target" ;;
+      verify) seed "$kind" fuzz/corpus/verify "fuzz/target/seeds/$target" ;;
+    esac
   done
-  mkdir -p "fuzz/target/corpus/$target"
+  seeds+=("fuzz/target/seeds/$target")
   echo "== $target"
   cargo +nightly fuzz run "$target" "fuzz/target/corpus/$target" "${seeds[@]}" -- \
     -max_total_time="${SECONDS_EACH:-60}" -max_len=4096 -timeout=10

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| postroom::http::head::fuzz_scan(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| server::http::head::fuzz_scan(data));

@@ -105,7 +105,7 @@ fn reading_can_have_a_port_of_its_own() {
     server.store(&message("m1"));
     let at_sources = ["/", "/messages", "/messages/m1", "/events", "/stats", "/metrics", "/docs", "/openapi.json"];
     for path in at_sources {
-        assert_eq!(server.get(path).status, 404, "{path} at the doors");
+        assert_eq!(server.get(path).status, 404, "{path} at the sources");
         assert_eq!(Client::connect(address).get(path).status, 200, "{path} at its own port");
     }
     for path in ["/health/live", "/health/ready"] {
@@ -163,7 +163,7 @@ fn browsers_are_told_not_to_guess_frame_or_keep() {
     check(&server.post(b"{"), "a refused one");
     let unsigned = server.client().request("POST", "/webhook", &[], b"{}").unwrap();
     check(&unsigned, "one that nobody signed");
-    check(&server.get("/webhook"), "a browser at the door");
+    check(&server.get("/webhook"), "a browser at the source");
     let question = "hub.mode=subscribe&hub.challenge=%3Cscript%3E&hub.verify_token=t";
     check(&server.get(&format!("/webhook/whatsapp?{question}")), "a challenge said back");
     check(&server.get("/webhook/whatsapp"), "a handshake refused");

@@ -169,7 +169,7 @@ fn metrics_may_be_public_while_reading_is_not() {
 
 #[test]
 fn the_document_is_that_of_the_repository_and_is_served_as_it_is() {
-    let document = postroom::http::openapi::document();
+    let document = server::http::openapi::document();
     assert_snapshot("docs/openapi.json", &document);
     let reply = Server::start().get("/openapi.json");
     assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
@@ -181,7 +181,7 @@ struct Document(Value);
 
 impl Document {
     fn new() -> Self {
-        Self(serde_json::from_str(&postroom::http::openapi::document()).expect("the document is JSON"))
+        Self(serde_json::from_str(&server::http::openapi::document()).expect("the document is JSON"))
     }
 
     /// A validator of a schema of this document. `closed`: an object may have no property but those that are described.

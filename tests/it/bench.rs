@@ -1,4 +1,5 @@
-//! `postroom bench` on a tiny inbox: what it prints, that its counts are right, and that nothing outlives it. Never how long
+//! `postroom bench` on a tiny inbox: what it prints, that its counts are right, and that nothing outlives it. Never how
+//! long
 //! anything took.
 
 use std::io::{BufRead, BufReader};

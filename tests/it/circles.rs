@@ -1,7 +1,9 @@
 //! Files of a crate import in one direction: no file imports from a file that imports from it, directly or over others.
 //!
-//! Each `use` line and each path in the code counts, in the crate's own words: `crate::`, `super::`, `self::`, and the names of
-//! modules and of imported modules. A name that a file only passes on (`pub use`) counts as an import from the file that has it.
+//! Each `use` line and each path in the code counts, in the crate's own words: `crate::`, `super::`, `self::`, and the
+//! names of
+//! modules and of imported modules. A name that a file only passes on (`pub use`) counts as an import from the file
+//! that has it.
 //! Tests within a file (`mod tests { .. }`) do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -320,7 +322,7 @@ fn inline_paths(code: &str) -> Vec<String> {
 
 /// The folders with the sources of all crates.
 fn sources() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let workspace = root.ancestors().find(|folder| folder.join("crates").is_dir()).unwrap_or(root);
     let crates = fs::read_dir(workspace.join("crates")).into_iter().flatten().flatten();
     let all = crates.map(|entry| entry.path().join("src")).chain([workspace.join("src")]);

@@ -1,4 +1,5 @@
-//! The program dies by `kill -9` at any moment, or is asked to stop under load: what was acknowledged is there, once, whichever
+//! The program dies by `kill -9` at any moment, or is asked to stop under load: what was acknowledged is there, once,
+//! whichever
 //! the store.
 
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What is shipped for Compose and Kubernetes agrees with the program: it parses, the program takes the settings in it, and ports,
+//! What is shipped for Compose and Kubernetes agrees with the program: it parses, the program takes the settings in it,
+//! and ports,
 //! paths, names and secrets are those that the other parts have. Nothing is run here, since Docker may not be at hand:
 //! `tests/containers.sh` does that.
 
@@ -7,17 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use postroom::config::sources::VERIFY_TOKEN_VARIABLE;
-use postroom::config::{Config, Inputs, settings};
-use postroom::http::ROUTES;
-use postroom::providers::SCHEMES;
-use postroom::store::Database;
+use providers::SCHEMES;
 use serde_json::Value;
+use server::config::sources::VERIFY_TOKEN_VARIABLE;
+use server::config::{Config, Inputs, settings};
+use server::http::ROUTES;
+use store::Database;
 
 const FOLDERS: [&str; 2] = ["deploy/kubernetes", "deploy/kubernetes-postgres"];
 
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -130,7 +131,8 @@ fn manifests_of_kubernetes_agree_with_the_program_and_with_each_other() {
         assert_eq!(matches!(config.store.database, Database::Postgres(_)), folder.ends_with("postgres"));
         assert!(pod["terminationGracePeriodSeconds"].as_u64() > Some(stop_seconds(&config)), "{folder}");
 
-        // Endpoints are taken out of the nodes' tables within seconds; a hook would only wait, and the image has no shell for it.
+        // Endpoints are taken out of the nodes' tables within seconds; a hook would only wait, and the image has no
+        // shell for it.
         assert!(config.server.drain >= Duration::from_secs(5) && container["lifecycle"].is_null(), "{folder}");
 
         // Ports and paths.
@@ -215,7 +217,8 @@ fn copied_to(copy: &[&str], file: &Path) -> Option<PathBuf> {
     Some(Path::new(target).join(within).components().filter(|part| part.as_os_str() != ".").collect())
 }
 
-/// Whether Docker sends a file to the builder: the last line of `.dockerignore` that names it, or a folder of it, decides.
+/// Whether Docker sends a file to the builder: the last line of `.dockerignore` that names it, or a folder of it,
+/// decides.
 fn is_sent(ignored: &str, file: &Path) -> bool {
     let lines = ignored.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.fold(true, |sent, line| match line.strip_prefix('!') {
@@ -236,7 +239,8 @@ fn the_image_is_built_from_all_that_the_program_is_compiled_from() {
         .lines()
         .filter_map(|line| Some(line.strip_prefix("COPY ")?.split_whitespace().collect()))
         .collect();
-    let sources = files("src");
+    let sources: Vec<PathBuf> =
+        files("crates").into_iter().filter(|path| !path.starts_with("crates/bench/benches")).collect();
     let mut needed: BTreeSet<PathBuf> = ["Cargo.toml", "Cargo.lock", ".cargo/config.toml"].map(PathBuf::from).into();
     for source in sources.iter().filter(|source| source.extension().is_some_and(|extension| extension == "rs")) {
         needed.extend(included(source));
@@ -293,7 +297,8 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
                 assert!(settings::find(variable).is_some() || of_a_source(variable), "{variable} is no setting");
             }
         }
-        // What the example offers, and what opens a source by itself, gets there; but for what is fixed in a container, or not for us.
+        // What the example offers, and what opens a source by itself, gets there; but for what is fixed in a container,
+        // or not for us.
         let not_ours = ["DATABASE_PASSWORD", "BALANCER_PORT"];
         let sources = SCHEMES.iter().filter_map(|scheme| scheme.variable);
         for variable in offers.iter().copied().filter(|name| !not_ours.contains(name)).chain(sources) {
@@ -304,7 +309,8 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
         let grace = text(&service["stop_grace_period"]).trim_end_matches('s').parse::<u64>().expect("seconds");
         assert!(grace > stop_seconds(&config), "{name}");
         assert_eq!(config.server.port, 8_000);
-        // Not under `deploy.resources`: Compose 2 refuses `pids_limit` beside limits there, and Compose 1 knows no `pids` in them.
+        // Not under `deploy.resources`: Compose 2 refuses `pids_limit` beside limits there, and Compose 1 knows no
+        // `pids` in them.
         assert!(["cpus", "mem_limit", "pids_limit"].iter().all(|limit| !service[limit].is_null()), "{name}");
         assert!(service["deploy"]["resources"].is_null(), "{name}");
         let test = &service["healthcheck"]["test"];

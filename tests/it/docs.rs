@@ -100,7 +100,7 @@ fn nothing_on_the_pages_needs_what_their_policy_forbids() {
 #[test]
 fn every_tag_of_an_address_is_documented() {
     let page = include_str!("../../docs/providers/README.md");
-    for tag in postroom::domain::address::TAGS {
+    for tag in domain::address::TAGS {
         assert!(page.contains(&format!("`{tag}:`")), "docs/providers/README.md does not say whose {tag}: is");
     }
 }

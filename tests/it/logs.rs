@@ -211,7 +211,8 @@ fn what_clients_send_cannot_forge_a_line_or_a_field() {
     assert!(lines.iter().filter(|line| line["method"] == "GET").all(|line| line["status"] == 404));
 }
 
-/// Everything that a terminal, an editor or a log viewer takes for a command, or shows as nothing: controls of both sets, ends of
+/// Everything that a terminal, an editor or a log viewer takes for a command, or shows as nothing: controls of both
+/// sets, ends of
 /// lines of Unicode, directions, and what has no width.
 fn unprintable() -> impl Iterator<Item = char> {
     let ranges = [

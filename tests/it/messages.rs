@@ -295,7 +295,8 @@ fn next(reply: &crate::harness::Reply) -> Option<String> {
     reply.next_page("/messages")
 }
 
-/// A listing by arrival ends before transactions that are still under way, which those of other tests on a server may be.
+/// A listing by arrival ends before transactions that are still under way, which those of other tests on a server may
+/// be.
 fn wait_for_arrivals(server: &Server, count: usize) {
     let arrived = || server.get("/messages?order=arrival&limit=100").json()["data"].as_array().unwrap().len();
     wait_until("all have arrived", || (arrived() == count).then_some(()));

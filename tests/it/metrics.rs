@@ -199,7 +199,8 @@ fn connections_are_counted_while_they_are_open() {
     wait_until("none is but the one that asks", || (server.metric("postroom_connections") == Some(1.0)).then_some(()));
 }
 
-/// One line a family of series: its name, and every label with all of its values. What differs between builds and machines
+/// One line a family of series: its name, and every label with all of its values. What differs between builds and
+/// machines
 /// is left out.
 fn outline(text: &str) -> String {
     let mut lines: Vec<String> = text

@@ -1,10 +1,11 @@
-//! Far more comes than the store can take, for it is slow or stands still: who finds no room is told at once, the rest is bounded.
+//! Far more comes than the store can take, for it is slow or stands still: who finds no room is told at once, the rest
+//! is bounded.
 
 use super::harness::load::Load;
 use super::harness::random::Random;
 use super::harness::stored::Stored;
 use super::harness::{Client, Server, Setup, body, message, sign, wait_until};
-use postroom::runtime::process::raise_open_file_limit;
+use runtime::process::raise_open_file_limit;
 
 const CONNECTIONS: usize = 192;
 /// So few that most of the connections find no room.
@@ -73,7 +74,8 @@ fn while_another_program_holds_the_store_most_are_refused_at_once() {
     assert_comes_back(&server, load);
 }
 
-/// More than the queue and all commits under way take with the settings as they are shipped, on either store (two commits on
+/// More than the queue and all commits under way take with the settings as they are shipped, on either store (two
+/// commits on
 /// PostgreSQL); fewer than are accepted.
 const CROWD: usize = 3_400;
 

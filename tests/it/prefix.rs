@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::client::resolve;
-use crate::harness::source::now;
+use crate::harness::test_source::now;
 use crate::harness::{Client, Reply, Running, Server, Setup, TestSource, body, message, sign, wait_until};
 
 /// What the documents say for nginx: the slash at the end of `proxy_pass` takes the prefix away.
@@ -207,7 +207,7 @@ fn the_script_of_the_page_finds_its_document_and_signs_below_a_path() {
     if Command::new("node").arg("--version").output().is_err() {
         return println!("skipped: node is not installed");
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/assets/docs.js");
+    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("crates/server/src/http/assets/docs.js");
     for base in ["http://localhost:8000", "https://hooks.example.com/inbox"] {
         let output = Command::new("node").arg("-e").arg(BROWSER).arg(&script).arg(base).output().expect("node runs");
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -7,8 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use postroom::domain::Secret;
-use postroom::providers::SigningKey;
+use domain::Secret;
+use providers::SigningKey;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Running, SECRET, Server, Setup, body, message, sign, wait_until};
@@ -241,9 +241,11 @@ fn an_address_that_cannot_be_bound_is_refused() {
     assert_refused(&Setup::new().env("HOST", "no such host"), "HOST");
 }
 
-/// Starts the program with a log level, sends it one request of each kind, stops it and answers the levels that it logged.
+/// Starts the program with a log level, sends it one request of each kind, stops it and answers the levels that it
+/// logged.
 fn levels_logged_at(least: &str) -> Vec<String> {
-    // At most levels the line that tells the address is not written, so the port is chosen here: free a moment ago, on a
+    // At most levels the line that tells the address is not written, so the port is chosen here: free a moment ago, on
+    // a
     // loopback address that no other test listens on.
     let address: SocketAddr = TcpListener::bind("127.0.77.1:0").unwrap().local_addr().unwrap();
     let setup = Setup::new().env("LOG_LEVEL", least).env("HOST", "127.0.77.1").env("PORT", address.port());
@@ -323,6 +325,10 @@ fn what_no_setting_has_is_refused_with_a_suggestion() {
         assert!(message.contains("postroom.toml") && !message.contains("in clear"), "{message}");
     }
     assert_refused(&Setup::new().env("POSTROOM_CONFIG", "nowhere.toml"), "nowhere.toml");
+    for setting in ["POSTS_PER_SECOND", "BODY_BYTES_MAX"] {
+        let old = Setup::new().env(&format!("POSTROOM_DOORS_{setting}"), 5);
+        assert_refused(&old, &format!("did you mean POSTROOM_SOURCES_{setting}?"));
+    }
     let misspelt = Setup::new().env("POSTROOM_SERVER_IDLE_SECOND", 5);
     assert_refused(&misspelt, "POSTROOM_SERVER_IDLE_SECONDS");
     let (status, _, stderr) = Setup::new().arg("serve").arg("--store-batchmax=1").run();

@@ -1,4 +1,5 @@
-//! Real messages, where they are at hand: `POSTROOM_REAL_INPUT` names 87,300 real SMS in English and Chinese, or they lie in a
+//! Real messages, where they are at hand: `POSTROOM_REAL_INPUT` names 87,300 real SMS in English and Chinese, or they
+//! lie in a
 //! folder beside the checkout. They are not ours to ship.
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use serde_json::Value;
 use crate::harness::{SECRET, Server};
 
 fn real_input() -> Option<PathBuf> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/nus-sms.ndjson.gz");
+    let beside = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/data/nus-sms.ndjson.gz");
     let path = std::env::var_os("POSTROOM_REAL_INPUT").map_or(beside, PathBuf::from);
     path.exists().then_some(path)
 }

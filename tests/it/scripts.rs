@@ -30,7 +30,7 @@ fn quickstart_takes_over_what_the_env_file_says_and_test_api_finds_nothing_wrong
     let folder = tempfile::tempdir().unwrap();
     let at = |path: &str| folder.path().join(path);
     for script in ["quickstart.sh", "test_api.sh"] {
-        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(script), at(script)).unwrap();
+        fs::copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(script), at(script)).unwrap();
     }
     // It is built already; whatever cargo is asked for, it has done it.
     for (folder, tool) in [("tools", "cargo"), ("target/release", "")] {
@@ -80,7 +80,8 @@ fn quickstart_takes_over_what_the_env_file_says_and_test_api_finds_nothing_wrong
 
 /// The code blocks of a language below a heading of README.md, in order.
 fn blocks(heading: &str, language: &str) -> Vec<String> {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let readme =
+        fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("README.md")).unwrap();
     let section =
         readme.split(&format!("\n## {heading}\n")).nth(1).expect("the heading").split("\n## ").next().unwrap();
     let fence = format!("```{language}\n");
@@ -135,7 +136,7 @@ fn the_calls_of_the_readme_work_word_for_word_after_quickstart() {
 
 #[test]
 fn asking_test_api_for_help_sends_nothing() {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("test_api.sh");
+    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("test_api.sh");
     let server = Setup::new().start();
     let run = |argument: &str| {
         let mut command = Command::new("bash");

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::source::{all_sources, now};
+use crate::harness::test_source::{all_sources, now};
 use crate::harness::{Client, Server, Setup, TestSource, wait_until};
 
 fn start() -> (Server, impl Fn(&str) -> TestSource) {
@@ -224,7 +224,8 @@ fn bodies_of_tiny_parts_side_by_side_do_not_fill_the_memory() {
     assert!(why.contains("more than 10000 elements"), "{why}");
 }
 
-/// Posts batches of thirty messages, each with something that is none in its middle, until the server is killed while one is on
+/// Posts batches of thirty messages, each with something that is none in its middle, until the server is killed while
+/// one is on
 /// its way. Adds the keys of those that were acknowledged.
 fn killed_among_batches(server: Server, source: &TestSource, round: usize, acked: &mut Vec<String>) -> Arc<TempDir> {
     std::thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! Files of other hands and other times: what the original service left opens as it is, is upgraded, and can go back; what
+//! Files of other hands and other times: what the original service left opens as it is, is upgraded, and can go back;
+//! what
 //! cannot be served is refused and left alone to the byte.
 
 use std::path::Path;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::harness::random::{Random, long_run};
 use super::harness::server::Setup;
-use super::harness::source::all_sources;
+use super::harness::test_source::all_sources;
 use super::harness::{Server, TestSource, database, message};
 use super::sources::{envelope, text_message};
 
@@ -38,7 +39,7 @@ fn listed(server: &Server, target: &str) -> (Vec<Value>, i64) {
 #[test]
 fn the_file_of_the_original_service_opens_and_its_odd_rows_are_served_unchanged() {
     let setup = Setup::new();
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/upgrade/original.db");
+    let fixture = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("testdata/upgrade/original.db");
     std::fs::copy(&fixture, setup.database()).expect("the fixture can be copied");
     let server = setup.start();
     let row = |id: &str, from: &str, ts: &str, text: Value| json!({"message_id": id, "from": from, "to": "+14155550100", "ts": ts, "text": text});
@@ -66,7 +67,7 @@ fn the_file_of_the_original_service_opens_and_its_odd_rows_are_served_unchanged(
 #[test]
 fn the_file_of_version_0_1_0_opens_with_all_its_messages_and_without_its_indices() {
     let setup = Setup::new();
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/upgrade/v0.1.0.db");
+    let fixture = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("testdata/upgrade/v0.1.0.db");
     std::fs::copy(&fixture, setup.database()).expect("the fixture can be copied");
     let server = setup.start();
     assert_eq!(listed(&server, "/messages?limit=1").1, 8);
@@ -88,8 +89,8 @@ fn the_file_of_version_0_1_0_opens_with_all_its_messages_and_without_its_indices
 
 /// A file of the build before the columns `extra` and `message`, with a status and an event.
 fn without_added_columns() -> String {
-    let notes = include_str!("../../src/store/sqlite/migrations/0002_notes.sql");
-    let details = include_str!("../../src/store/sqlite/migrations/0003_details.sql");
+    let notes = include_str!("../../crates/store/src/sqlite/migrations/0002_notes.sql");
+    let details = include_str!("../../crates/store/src/sqlite/migrations/0003_details.sql");
     original(&format!(
         "{notes}; {details};
          INSERT INTO messages VALUES ('m1', '+1', '+2', '2025-01-15T10:00:00Z', 'before', '2025-01-15T10:00:00Z');
@@ -164,7 +165,8 @@ fn conflicts_that_version_4_recorded_by_number_are_recognised_by_the_digest_of_t
     server.stop();
     let by_digest = conflict_keys(&path);
     assert_eq!(by_digest.len(), 3);
-    // As a file of version 4 is, that was also copied to PostgreSQL and back: there one conflict was recorded a second time.
+    // As a file of version 4 is, that was also copied to PostgreSQL and back: there one conflict was recorded a second
+    // time.
     let of_version_4 =
         "UPDATE postroom_events SET event_key = json_extract(body, '$.message_id') || '#conflict:' || payload_id;
          DELETE FROM postroom_payloads WHERE payload_id IN

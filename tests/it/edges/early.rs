@@ -1,4 +1,5 @@
-//! Responses that are decided before the request body was read: the connection goes on, or the response says that it ends.
+//! Responses that are decided before the request body was read: the connection goes on, or the response says that it
+//! ends.
 
 use std::io::Write;
 
@@ -45,7 +46,8 @@ fn early() -> Vec<(&'static str, &'static [&'static str], u16)> {
     ]
 }
 
-/// A request whose body comes only after the server has seen the head: it serves all connections on one thread, and another
+/// A request whose body comes only after the server has seen the head: it serves all connections on one thread, and
+/// another
 /// client that asked later has its response.
 fn send_in_two(server: &Server, head: &str, body: &[u8]) -> Client {
     let mut client = server.client();

@@ -1,4 +1,5 @@
-//! The edge to the network, with raw sockets: what is no HTTP, what is too much, too slow or too many, and what a stop does to
+//! The edge to the network, with raw sockets: what is no HTTP, what is too much, too slow or too many, and what a stop
+//! does to
 //! requests under way.
 
 mod drain;

@@ -1,4 +1,5 @@
-//! Strangers beside signed senders behind the proxies that operators have, and clients of other languages that keep their
+//! Strangers beside signed senders behind the proxies that operators have, and clients of other languages that keep
+//! their
 //! connections: what a stranger sends costs nobody else a response.
 
 use std::io::{Read, Write};
@@ -113,7 +114,7 @@ fn run_client(mut command: Command, port: u16) {
 }
 
 fn client_file(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/clients").join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("testdata/clients").join(name)
 }
 
 #[test]

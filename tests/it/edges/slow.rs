@@ -102,7 +102,8 @@ fn large_pages_that_nobody_takes_fill_no_memory_and_hold_up_no_message() {
         .map(|_| {
             let mut stream = connect();
             stream.write_all(b"GET /messages?limit=100 HTTP/1.1\r\nHost: test\r\n\r\n").expect("it fits");
-            // One after the other, so that no answers are being made at once; each takes the beginning of its own and no more.
+            // One after the other, so that no answers are being made at once; each takes the beginning of its own and
+            // no more.
             stream.set_nonblocking(false).expect("it can wait");
             stream.read_exact(&mut [0]).expect("an answer begins");
             stream

@@ -1,4 +1,5 @@
-//! No space is left, and then there is some again: 507 meanwhile, reading goes on, nothing is lost, nobody has to restart.
+//! No space is left, and then there is some again: 507 meanwhile, reading goes on, nothing is lost, nobody has to
+//! restart.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -95,7 +96,8 @@ fn a_limit_on_the_size_of_files_is_a_full_disk_and_kills_nobody() {
     command.args(["-c", "ulimit -S -f 2048; exec \"$0\"", env!("CARGO_BIN_EXE_postroom")]);
     let server = setup.start_command(command);
     let load = Load::start(server.address, CONNECTIONS, "limit", &mut random);
-    // A log that was just moved into the file has room again, until the file is at its limit too: full is what stays so.
+    // A log that was just moved into the file has room again, until the file is at its limit too: full is what stays
+    // so.
     let is_full = || server.get("/health/ready").status == 503;
     wait_until("it says that the disk is full", || (0..20).all(|_| is_full()).then_some(()));
     assert_full_but_reading(&server);
@@ -191,7 +193,8 @@ fn a_database_that_was_there_is_read_from_a_disk_that_is_full_at_the_start() {
         sent.tried.insert(id.to_owned());
         sent.acked.insert(id.to_owned());
     }
-    // What the log holds has to be moved at the next start, which there is no space for; after a clean stop there is none.
+    // What the log holds has to be moved at the next start, which there is no space for; after a clean stop there is
+    // none.
     let folder = server.kill();
     for cleanly in [false, true] {
         let server = Setup::in_folder(Arc::clone(&folder));

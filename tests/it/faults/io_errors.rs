@@ -1,4 +1,5 @@
-//! The N-th write, truncate or sync of the database fails, for every N: nothing acknowledged is lost, nothing is doubled, and
+//! The N-th write, truncate or sync of the database fails, for every N: nothing acknowledged is lost, nothing is
+//! doubled, and
 //! the program recovers by itself.
 
 use std::sync::Arc;

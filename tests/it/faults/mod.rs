@@ -1,4 +1,5 @@
-//! What the system does to a program: disks that fail, fill up and lose power. A small library between the program and the
+//! What the system does to a program: disks that fail, fill up and lose power. A small library between the program and
+//! the
 //! system (`shim.c`) makes it happen at a chosen moment.
 
 mod clock;

@@ -1,4 +1,5 @@
-//! The power goes at any moment. The shim records every write and sync of a run; the files are then put together as a disk
+//! The power goes at any moment. The shim records every write and sync of a run; the files are then put together as a
+//! disk
 //! would have them after a cut, and must hold every message whose 200 had been read before it.
 
 use std::collections::BTreeSet;
@@ -98,7 +99,8 @@ fn every_message_acknowledged_before_a_power_cut_is_there_after_it() {
     let events = recorded_run(&mut random, false, 1_500);
     let cuts = if long_run() { 500 } else { 60 };
     assert_eq!(cut_and_count_losses(&events, cuts, false, &mut random), 0);
-    // The control: on a disk that ignores the syncs of the log, the same cuts must lose something, or they prove nothing.
+    // The control: on a disk that ignores the syncs of the log, the same cuts must lose something, or they prove
+    // nothing.
     let lost = cut_and_count_losses(&events, cuts, true, &mut random);
     println!("{cuts} cuts in {} events; the control lost {lost} messages", events.len());
     assert!(lost > 0, "the control lost nothing");

@@ -44,7 +44,8 @@ impl Shimmed {
         self.setup.start_command(command)
     }
 
-    /// Starts it without waiting, for starts that may fail. Answers the exit code if it ended by itself within the time that
+    /// Starts it without waiting, for starts that may fail. Answers the exit code if it ended by itself within the time
+    /// that
     /// a start takes, else stops it by SIGTERM.
     pub fn try_start(&self) -> Option<i32> {
         let mut command = self.command();
@@ -72,7 +73,7 @@ fn library() -> &'static Path {
     let (_, path) = BUILT.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("shim.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/faults/shim.c");
+        let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/it/faults/shim.c");
         let status = Command::new("cc")
             .args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
             .args([&path, &source])

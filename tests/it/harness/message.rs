@@ -1,7 +1,7 @@
 //! Messages and their signatures.
 
-use postroom::domain::Secret;
-use postroom::providers::SigningKey;
+use domain::Secret;
+use providers::SigningKey;
 use serde_json::{Value, json};
 
 use super::SECRET;

@@ -1,7 +1,8 @@
-//! How the tests start the program, speak to it and look at what it left: refactors of the program leave the tests alone.
+//! How the tests start the program, speak to it and look at what it left: refactors of the program leave the tests
+//! alone.
 
 pub mod client;
-pub mod cluster;
+pub use testkit::cluster;
 pub mod database;
 pub mod front;
 pub mod load;

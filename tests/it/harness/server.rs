@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use postroom::config::{Config, Inputs};
 use serde_json::Value;
+use server::config::{Config, Inputs};
 use tempfile::TempDir;
 
 use super::{Client, Reply, SECRET, Stored, body, cluster, sign};
 
-/// How long a test waits for anything before it gives up. Generous: machines are slow at times, and only a broken program
+/// How long a test waits for anything before it gives up. Generous: machines are slow at times, and only a broken
+/// program
 /// ever takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -208,7 +209,8 @@ fn database_url(folder: &TempDir) -> String {
     })
 }
 
-/// Whether the servers of the tests keep their messages in files. A test of what only a file has, or only PostgreSQL has not,
+/// Whether the servers of the tests keep their messages in files. A test of what only a file has, or only PostgreSQL
+/// has not,
 /// ends where they do not, and says why.
 pub fn on_a_file(why: &str) -> bool {
     if on_postgres() {

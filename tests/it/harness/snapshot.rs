@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// Compares `actual` with the file at `path` of the repository. With `UPDATE_SNAPSHOTS=1` the file is written instead.
 pub fn assert_snapshot(path: &str, actual: &str) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(path);
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         std::fs::write(&file, actual).expect("the snapshot can be written");
     }

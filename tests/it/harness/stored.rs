@@ -113,7 +113,8 @@ impl Stored {
         sent.assert_are_all_of(&self.ids());
     }
 
-    /// It is whole: by SQLite's own check where it is a file, and by `postroom check --data`, which compares everything derived
+    /// It is whole: by SQLite's own check where it is a file, and by `postroom check --data`, which compares everything
+    /// derived
     /// with a recount.
     pub fn assert_sound(&self) {
         if let Self::File(path) = self {

@@ -2,11 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use domain::{Moment, Secret};
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use postroom::domain::{Moment, Secret};
-use postroom::providers::encoding::encode_hex;
-use postroom::providers::{Request, SecretForm, Source};
+use providers::encoding::encode_hex;
+use providers::{Request, SecretForm, Source};
 use sha2::{Digest, Sha256};
 
 use super::{Reply, Server, Setup};
@@ -31,7 +31,7 @@ impl TestSource {
     /// The source of that name.
     pub fn of(setup: &Setup, name: &str) -> Self {
         let sources = setup.config().sources;
-        let mut source = sources.into_iter().find(|source| source.name == name).expect("the door is there");
+        let mut source = sources.into_iter().find(|source| source.name == name).expect("the source is there");
         if source.scheme.secret == SecretForm::PublicKey {
             let private = Secret::new(PRIVATE_KEY).expect("not empty");
             source.keys = vec![SecretForm::PrivateKey.read("private", &private).expect("a private key")];

@@ -1,7 +1,10 @@
-//! The drill: a primary with a standby, three replicas, 64 connections, plain messages and deliveries of providers, copies that reach
+//! The drill: a primary with a standby, three replicas, 64 connections, plain messages and deliveries of providers,
+//! copies that reach
 //! two replicas at the same instant. Replicas
-//! are killed, the primary crashes and comes back, its way to the standby breaks down, it dies for good, and the standby
-//! takes over. With a synchronous standby nothing acknowledged may be missing. With an asynchronous one something must be, or the
+//! are killed, the primary crashes and comes back, its way to the standby breaks down, it dies for good, and the
+//! standby
+//! takes over. With a synchronous standby nothing acknowledged may be missing. With an asynchronous one something must
+//! be, or the
 //! drill would prove nothing.
 
 use std::collections::BTreeSet;
@@ -18,7 +21,7 @@ use crate::harness::cluster::{Cluster, programs, sql};
 use crate::harness::load::message_of;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::random::{Random, long_run};
-use crate::harness::source::{all_sources, now};
+use crate::harness::test_source::{all_sources, now};
 use crate::harness::{Client, Server, Setup, Stored, TestSource, body, sign, wait_until};
 use crate::sources::{envelope, text_message};
 
@@ -28,7 +31,8 @@ const REPLICAS: usize = 3;
 /// A message of Twilio's own account.
 const TWILIO_ACCOUNT: &str = "AC00000000000000000000000000000000";
 
-/// Everything that a request can bring, a line each: a message; its details, with the raw body that they came in; a state.
+/// Everything that a request can bring, a line each: a message; its details, with the raw body that they came in; a
+/// state.
 const STORED: &str = "SELECT message_id FROM messages
     UNION ALL SELECT d.message_id || ' as ' || d.provider_id || ' at ' || p.source
         FROM postroom_details d JOIN postroom_payloads p USING (payload_id)
@@ -108,7 +112,8 @@ fn drill(kind: &str) -> Option<Report> {
     }
     load.wait_for_more(300);
     wait_for_standby(&primary);
-    // The standby hears nothing any more. Without it a synchronous primary acknowledges nothing; the other kind goes on.
+    // The standby hears nothing any more. Without it a synchronous primary acknowledges nothing; the other kind goes
+    // on.
     proxy.set(Mode::Stall);
     if kind == "synchronous" {
         wait_until("writes are refused", || (replicas[0].get("/health/ready").status == 503).then_some(()));
@@ -176,7 +181,8 @@ impl Sources {
         Self { whatsapp: TestSource::of(&setup, "whatsapp"), twilio: TestSource::of(&setup, "twilio") }
     }
 
-    /// A request with an id: a plain message, a batch of Meta's with a state of a message that was sent, or a form of Twilio's.
+    /// A request with an id: a plain message, a batch of Meta's with a state of a message that was sent, or a form of
+    /// Twilio's.
     fn request(&self, id: &str, random: &mut Random) -> Posted {
         match random.below(4) {
             0 => {
@@ -273,7 +279,8 @@ impl Load {
     }
 }
 
-/// Posts until told to finish, each request again and again until it is acknowledged; one in ten to two replicas at the same instant.
+/// Posts until told to finish, each request again and again until it is acknowledged; one in ten to two replicas at the
+/// same instant.
 fn post_until(
     at: usize,
     sources: &Sources,

@@ -1,4 +1,5 @@
-//! The database fails in every way that it can: answers are 503 or 507 while that lasts, readiness turns red and comes back by
+//! The database fails in every way that it can: answers are 503 or 507 while that lasts, readiness turns red and comes
+//! back by
 //! itself, and nothing acknowledged is missing.
 
 use std::io::Write;
@@ -549,7 +550,8 @@ fn a_given_up_wait_for_a_standby_is_heard_whatever_the_server_hides() {
     });
 }
 
-/// Has another program keep everybody from writing messages. Called, the answer ends that program, and so its transaction.
+/// Has another program keep everybody from writing messages. Called, the answer ends that program, and so its
+/// transaction.
 fn locker(url: &str) -> impl FnOnce() {
     let mut program = cluster::psql(url).stdin(Stdio::piped()).spawn().expect("psql runs");
     let mut hands = program.stdin.take().expect("a pipe");

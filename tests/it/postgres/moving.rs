@@ -4,7 +4,7 @@ use super::on;
 use super::sources::status_envelope;
 use crate::harness::load::{Load, message_of};
 use crate::harness::random::Random;
-use crate::harness::source::all_sources;
+use crate::harness::test_source::all_sources;
 use crate::harness::{Running, Server, Setup, TestSource, body, cluster, wait_until};
 use crate::sources::samples::samples;
 use crate::sources::{envelope, text_message};

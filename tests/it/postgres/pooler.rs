@@ -8,7 +8,7 @@ use super::{assert_holds, own_cluster};
 use crate::harness::cluster::{Cluster, sql, try_sql};
 use crate::harness::load::Load;
 use crate::harness::random::Random;
-use crate::harness::source::all_sources;
+use crate::harness::test_source::all_sources;
 use crate::harness::{Setup, TestSource, message, wait_until};
 use crate::sources::{envelope, text_message};
 

@@ -173,7 +173,7 @@ fn engines_that_only_speak_the_protocol_are_named() {
         (yugabyte, "the server is YugabyteDB (PostgreSQL 15.2-YB-2025.1.0.0-b0 on x86_64-pc-linux-gnu): it does not"),
         (
             redshift,
-            "the server is Amazon Redshift (PostgreSQL 8.0.2 on i686-pc-linux-gnu): it does not keep keys unique",
+            "the server is Amazon Redshift (PostgreSQL 8.0.2 on i686-pc-linux-gnu): it does not enforce unique keys",
         ),
         ("OtherDB 7", "the server (OtherDB 7) does not respond like PostgreSQL: unknown function"),
     ] {

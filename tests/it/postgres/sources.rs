@@ -1,11 +1,12 @@
-//! The sources of providers on PostgreSQL: the same answers as on a file, from any replica, and all of a request or nothing.
+//! The sources of providers on PostgreSQL: the same answers as on a file, from any replica, and all of a request or
+//! nothing.
 
 use serde_json::{Value, json};
 
 use super::{on, own_cluster, wait_for_readiness};
 use crate::harness::cluster::{self, sql};
 use crate::harness::proxy::{Mode, Proxy};
-use crate::harness::source::{all_sources, now};
+use crate::harness::test_source::{all_sources, now};
 use crate::harness::{Server, Setup, TestSource, wait_until};
 use crate::sources::samples::samples;
 use crate::sources::{envelope, text_message};
@@ -54,8 +55,10 @@ fn without_clock(value: &mut Value) {
     }
 }
 
-/// Messages whose time is that of the request stand in another order where a second ended between two servers: what is left of
-/// a whole listing is what it holds, and of a part how much. The same of the states of a message, which are never listed in part.
+/// Messages whose time is that of the request stand in another order where a second ended between two servers: what is
+/// left of
+/// a whole listing is what it holds, and of a part how much. The same of the states of a message, which are never
+/// listed in part.
 fn without_order(value: &mut Value) {
     if let Some(statuses) = value.get_mut("statuses").and_then(Value::as_array_mut)
         && statuses.iter().any(|status| status["ts"] == "(now)")
@@ -111,7 +114,7 @@ fn every_sample_of_every_provider_is_answered_alike() {
         "generic",
         "telnyx",
     ];
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/providers");
+    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("testdata/providers");
     let configured: Vec<String> = all_sources(Setup::new()).config().sources.into_iter().map(|one| one.name).collect();
     for provider in providers {
         if !folder.join(provider).is_dir() || !configured.iter().any(|name| name == provider) {

@@ -80,15 +80,15 @@ fn a_fresh_database_has_no_index_of_an_earlier_build() {
 
 /// Every step of the schema, in order.
 const STEPS: [&str; 9] = [
-    include_str!("../../../src/store/postgres/migrations/0001_inbox.sql"),
-    include_str!("../../../src/store/postgres/migrations/0002_details.sql"),
-    include_str!("../../../src/store/postgres/migrations/0003_runs.sql"),
-    include_str!("../../../src/store/postgres/migrations/0004_places.sql"),
-    include_str!("../../../src/store/postgres/migrations/0005_file.sql"),
-    include_str!("../../../src/store/postgres/migrations/0006_bring.sql"),
-    include_str!("../../../src/store/postgres/migrations/0007_gone.sql"),
-    include_str!("../../../src/store/postgres/migrations/0008_content.sql"),
-    include_str!("../../../src/store/postgres/migrations/0009_clusters.sql"),
+    include_str!("../../../crates/store/src/postgres/migrations/0001_inbox.sql"),
+    include_str!("../../../crates/store/src/postgres/migrations/0002_details.sql"),
+    include_str!("../../../crates/store/src/postgres/migrations/0003_runs.sql"),
+    include_str!("../../../crates/store/src/postgres/migrations/0004_places.sql"),
+    include_str!("../../../crates/store/src/postgres/migrations/0005_file.sql"),
+    include_str!("../../../crates/store/src/postgres/migrations/0006_bring.sql"),
+    include_str!("../../../crates/store/src/postgres/migrations/0007_gone.sql"),
+    include_str!("../../../crates/store/src/postgres/migrations/0008_content.sql"),
+    include_str!("../../../crates/store/src/postgres/migrations/0009_clusters.sql"),
 ];
 /// How many of them the last build that was published makes.
 const BEFORE: usize = 7;

@@ -1,9 +1,10 @@
-//! What a person looks for is found: whatever type a value has, however an address or a time is written, and what was said beside it.
+//! What a person looks for is found: whatever type a value has, however an address or a time is written, and what was
+//! said beside it.
 
 use serde_json::{Value, json};
 
 use super::{envelope, text_message};
-use crate::harness::source::all_sources;
+use crate::harness::test_source::all_sources;
 use crate::harness::{Server, Setup, TestSource};
 
 /// A server with a generic source whose fields have their own names.

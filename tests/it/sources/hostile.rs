@@ -1,9 +1,10 @@
-//! Bad input of every sort, again and again: each has its answer and its metric, memory stays flat, nothing stored is lost.
+//! Bad input of every sort, again and again: each has its answer and its metric, memory stays flat, nothing stored is
+//! lost.
 
 use super::{envelope, start, text_message};
-use crate::harness::source::now;
+use crate::harness::test_source::now;
 use crate::harness::{Server, wait_until};
-use postroom::domain::Moment;
+use domain::Moment;
 
 /// What a process may take more after many rounds than after the first ones: caches fill, the allocator keeps some.
 const GROWTH_BYTES_MAX: f64 = 64.0 * 1024.0 * 1024.0;

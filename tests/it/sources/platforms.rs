@@ -1,5 +1,7 @@
-//! Newer shapes of WhatsApp, Messenger, Instagram, and of the platforms that carry several channels (Telnyx, Vonage, MessageBird,
-//! Bird): what a person would look for is found where one looks for it, and what says nothing of a delivery changes no state.
+//! Newer shapes of WhatsApp, Messenger, Instagram, and of the platforms that carry several channels (Telnyx, Vonage,
+//! MessageBird,
+//! Bird): what a person would look for is found where one looks for it, and what says nothing of a delivery changes no
+//! state.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +13,8 @@ use crate::harness::{Server, TestSource};
 
 /// The bytes of `testdata/providers/<provider>/<name>.json`.
 fn sample(provider: &str, name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("testdata/providers/{provider}/{name}.json"));
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .join(format!("testdata/providers/{provider}/{name}.json"));
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

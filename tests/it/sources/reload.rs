@@ -61,7 +61,7 @@ fn sources_come_and_go_without_a_restart() {
     assert_eq!((told["added"].as_str(), told["removed"].as_str(), &told["sources"]), (Some("paris"), None, &3.into()));
     assert_eq!((post(&server, "berlin", "berlin", "c"), post(&server, "paris", "paris", "d")), (200, 200));
     let filed = |name: &str| server.metric(&format!(r#"postroom_messages_total{{source="{name}",outcome="created"}}"#));
-    assert_eq!((filed("berlin"), filed("paris")), (Some(2.0), Some(1.0)), "the new door is counted like the others");
+    assert_eq!((filed("berlin"), filed("paris")), (Some(2.0), Some(1.0)), "the new source is counted like the others");
     let uses = r#"postroom_secret_uses_total{source="berlin",secret="berlin-secret"}"#;
     assert_eq!(server.metric(uses), Some(2.0), "an unchanged secret goes on counting");
 
@@ -127,7 +127,7 @@ fn settings_that_cannot_be_used_change_nothing_at_all() {
     write(folder.path(), "token", "second");
     write(folder.path(), "berlin-secret", "changed");
     let bad = [
-        (format!("{TOKEN}{BERLIN}{PARIS}colour = \"red\"\n"), "colour is no setting"),
+        (format!("{TOKEN}{BERLIN}{PARIS}colour = \"red\"\n"), "colour is not a setting"),
         (format!("{TOKEN}{BERLIN}{}", PARIS.replace("paris-secret", "nowhere")), "cannot be read"),
         (format!("{TOKEN}{PARIS}[source.a]\nprovider = \"nobody\"\n"), "is not a provider"),
         (format!("{}{PARIS}", TOKEN.replace("\"token\"", "\"/dev/null\"")), "must not contain an empty token"),

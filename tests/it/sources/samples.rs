@@ -10,7 +10,7 @@ use super::start;
 use crate::harness::{Server, TestSource, assert_snapshot, on_a_file};
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/providers")
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("testdata/providers")
 }
 
 /// The samples of a provider, by name.

@@ -1,10 +1,11 @@
-//! Opening sources: by the environment, by the file, with several secrets, and with secrets that change while the service runs.
+//! Opening sources: by the environment, by the file, with several secrets, and with secrets that change while the
+//! service runs.
 
 use std::fs;
 use std::path::PathBuf;
 
 use super::{envelope, text_message};
-use crate::harness::source::all_sources;
+use crate::harness::test_source::all_sources;
 use crate::harness::{Server, Setup, TestSource, message, wait_until};
 
 /// A configuration file beside the database, and the setup that names it.
@@ -94,15 +95,15 @@ fn the_file_declares_sources_with_names_of_their_own() {
             .unwrap()
             .replace("\"bridge-secret\"", &format!("{:?}", folder.join("bridge-secret")));
         fs::write(&configuration, text).unwrap();
-        let inputs = postroom::config::Inputs::new(Default::default(), environment, Some(configuration)).unwrap();
-        postroom::config::Config::load(&inputs).unwrap().sources
+        let inputs = server::config::Inputs::new(Default::default(), environment, Some(configuration)).unwrap();
+        server::config::Config::load(&inputs).unwrap().sources
     };
     let post = |name: &str, body: &[u8]| {
         let source = sources.iter().find(|source| source.name == name).unwrap();
         let own = hyper::HeaderMap::new();
         let path = format!("/webhook/{name}");
-        let request = postroom::providers::Request { headers: &own, body, base_url: None, target: &path };
-        let headers = source.sign(&request, "1", crate::harness::source::now()).unwrap();
+        let request = providers::Request { headers: &own, body, base_url: None, target: &path };
+        let headers = source.sign(&request, "1", crate::harness::test_source::now()).unwrap();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         server.client().request("POST", &path, &headers, body).unwrap()
     };
@@ -276,7 +277,7 @@ fn generic(text: &str) -> (Server, TestSource) {
 fn a_token_may_vouch_for_the_body_at_any_source() {
     let bearer = "signature_header = 'Authorization'\nprefix = 'Bearer '\nalgorithm = 'jwt-hs256'\n";
     let (server, source) = generic(&format!("{bearer}body_claim = 'digest'"));
-    let headers = source.headers(b"{}", "1", crate::harness::source::now());
+    let headers = source.headers(b"{}", "1", crate::harness::test_source::now());
     assert_eq!(source.post_with(&server, b"{}", &headers).status, 200);
     assert_eq!(source.post_with(&server, b"{ }", &headers).status, 401, "the digest is of another body");
     let cautions = |server: &Server| {
@@ -285,7 +286,7 @@ fn a_token_may_vouch_for_the_body_at_any_source() {
     assert_eq!(cautions(&server), 0);
 
     let (server, source) = generic(bearer);
-    let headers = source.headers(b"{}", "1", crate::harness::source::now());
+    let headers = source.headers(b"{}", "1", crate::harness::test_source::now());
     assert_eq!(source.post_with(&server, b"{ }", &headers).status, 200, "nothing vouches for the body");
     assert_eq!(cautions(&server), 1, "and that is said aloud");
     let forged = TestSource::of(
@@ -310,7 +311,7 @@ fn a_token_may_vouch_for_the_body_at_any_source() {
 #[test]
 fn several_labels_may_count() {
     let (server, source) = generic("signature_header = 'x-own'\nlist_separator = ','\nlabel = ['v1', 'v2']");
-    let good = source.headers(b"{}", "1", crate::harness::source::now());
+    let good = source.headers(b"{}", "1", crate::harness::test_source::now());
     let signature = good["x-own"].to_str().unwrap().strip_prefix("v1=").unwrap().to_owned();
     let wrong = "0".repeat(64);
     for (value, expected) in [
@@ -334,7 +335,7 @@ fn standard_webhooks_may_have_headers_of_another_name() {
     let setup = || with_file(Setup::new().env("S", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), text).0;
     let (server, source) = (setup().start(), TestSource::of(&setup(), "vendor"));
     let body = br#"{"type":"message","data":{"from":"+14155550100","to":"+14155550101","text":"x"}}"#;
-    let headers = source.headers(body, "msg_1", crate::harness::source::now());
+    let headers = source.headers(body, "msg_1", crate::harness::test_source::now());
     assert!(headers.contains_key("x-vendor-signature") && !headers.contains_key("webhook-id"));
     assert_eq!(source.post_with(&server, body, &headers).status, 200);
     assert_eq!(server.get("/messages/standard:vendor:msg_1").status, 200, "by the id of the delivery");
@@ -349,7 +350,7 @@ fn an_id_that_nobody_signed_makes_no_second_delivery() {
     let setup = || Setup::new().env("STANDARD_WEBHOOKS_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let (server, source) = (setup().start(), TestSource::of(&setup(), "standard"));
     let body = br#"{"type":"invoice.paid","data":{}}"#;
-    let signed = source.headers(body, "msg_1", crate::harness::source::now());
+    let signed = source.headers(body, "msg_1", crate::harness::test_source::now());
     let mut svix = hyper::HeaderMap::new();
     for name in ["id", "timestamp", "signature"] {
         let value = signed[&format!("webhook-{name}")].clone();

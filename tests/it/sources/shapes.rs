@@ -1,4 +1,5 @@
-//! What a person would look for after a provider's newer bodies came: in the list, in the search, in the details, and in the answer
+//! What a person would look for after a provider's newer bodies came: in the list, in the search, in the details, and
+//! in the answer
 //! that the provider gets.
 
 use super::settings::with_file;
@@ -78,7 +79,7 @@ fn forms_of_github_are_events_of_their_kind_once_a_delivery() {
     let (server, source) = start();
     let body = b"payload=%7B%22action%22%3A%22opened%22%2C%22title%22%3A%22a+%26+b%22%7D";
     for _ in 0..2 {
-        let mut headers = source("github").headers(body, "1.form", crate::harness::source::now());
+        let mut headers = source("github").headers(body, "1.form", crate::harness::test_source::now());
         headers.insert("x-github-event", "issues".parse().unwrap());
         headers.insert("x-github-delivery", "72d3162e".parse().unwrap());
         assert_eq!(source("github").post_with(&server, body, &headers).status, 200);

@@ -1,10 +1,11 @@
-//! The tools around the sources: samples for a newcomer, an explanation for a developer, another reading after an upgrade.
+//! The tools around the sources: samples for a newcomer, an explanation for a developer, another reading after an
+//! upgrade.
 
 use std::fs;
 use std::process::Output;
 
 use super::{envelope, start, text_message};
-use crate::harness::source::{PRIVATE_KEY, all_sources, now};
+use crate::harness::test_source::{PRIVATE_KEY, all_sources, now};
 use crate::harness::{Setup, TestSource, on_a_file, wait_until};
 
 /// Runs a subcommand with all sources configured; files stand in its folder.
@@ -296,7 +297,7 @@ impl Ring {
         let decoded = values.filter_map(|kept| {
             let encoded = kept["body"].as_str()?.to_owned();
             let length = encoded.len() / 4 * 3 - encoded.bytes().rev().take_while(|byte| *byte == b'=').count();
-            String::from_utf8(postroom::providers::encoding::Encoding::Base64.decode(encoded.as_bytes(), length)?).ok()
+            String::from_utf8(providers::encoding::Encoding::Base64.decode(encoded.as_bytes(), length)?).ok()
         });
         let mut bodies: Vec<String> = decoded.collect();
         bodies.sort();

@@ -1,17 +1,18 @@
-//! Who is believed at the sources of providers: published vectors, forgeries, and everything that looser verifiers let through.
+//! Who is believed at the sources of providers: published vectors, forgeries, and everything that looser verifiers let
+//! through.
 
 use std::collections::BTreeMap;
 
+use domain::Moment;
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use postroom::config::{Config, Inputs};
-use postroom::domain::Moment;
-use postroom::providers::{BadSignature, Request, SCHEMES, Source};
 use proptest::prelude::*;
+use providers::{BadSignature, Request, SCHEMES, Source};
+use server::config::{Config, Inputs};
 
 use super::samples::samples;
 use super::{envelope, start, text_message};
-use crate::harness::source::{BASE_URL, now};
+use crate::harness::test_source::{BASE_URL, now};
 use crate::harness::{Setup, TestSource, sign};
 
 const NOW: i64 = 1_795_168_800;
@@ -44,7 +45,8 @@ fn check_body(source: &Source, pairs: &[(&str, &str)], body: &[u8]) -> Result<()
 #[test]
 fn meta_signs_the_bytes_as_they_are() {
     let whatsapp = source(&[("WHATSAPP_APP_SECRET", "It's a Secret to Everybody")]);
-    // GitHub's documentation, "Validating webhook deliveries": the same scheme with a published secret, body and signature.
+    // GitHub's documentation, "Validating webhook deliveries": the same scheme with a published secret, body and
+    // signature.
     let (body, good) = (b"Hello, World!", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");
     let header = "X-Hub-Signature-256";
     assert_eq!(check_body(&whatsapp, &[(header, good)], body), Ok(()));
@@ -160,18 +162,19 @@ fn waha_signs_with_sha512() {
     assert_eq!(check_body(&waha, &[("X-Webhook-Hmac", &good[..64]), sha512], body), Err(BadSignature::Malformed));
 }
 
-/// Requests that the providers' own libraries signed, or that their documentation publishes; see `made_with` in the file.
+/// Requests that the providers' own libraries signed, or that their documentation publishes; see `made_with` in the
+/// file.
 #[test]
 fn what_the_official_libraries_sign_is_believed_and_nothing_else() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/vectors.json");
+    let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("testdata/vectors.json");
     let vectors: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert!(vectors.len() > 25);
     for vector in vectors {
         let text = |name: &str| vector[name].as_str().unwrap();
-        let scheme = postroom::providers::Scheme::find(text("provider")).unwrap();
-        let key = |secret: &str| scheme.secret.read("x", &postroom::domain::Secret::new(secret).unwrap()).unwrap();
+        let scheme = providers::Scheme::find(text("provider")).unwrap();
+        let key = |secret: &str| scheme.secret.read("x", &domain::Secret::new(secret).unwrap()).unwrap();
         let id = vector["key_id"].as_str().map(str::to_owned);
-        let source = |secret: &str| {
+        let sender = |secret: &str| {
             let mut source = Source::new("x", scheme, vec![key(secret)]);
             source.keys[0].id = id.clone();
             source.options.shared_keys = id.is_some();
@@ -181,7 +184,7 @@ fn what_the_official_libraries_sign_is_believed_and_nothing_else() {
         let pairs: Vec<_> = pairs.map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
         let (url, at, body) = ((text("base_url"), text("target")), vector["at"].as_i64().unwrap(), text("body"));
         let name = format!("{} {}", text("provider"), text("made_with"));
-        let source = source(text("secret"));
+        let source = sender(text("secret"));
         assert_eq!(check(&source, &pairs, body.as_bytes(), url, at), Ok(()), "{name}");
         if vector["unsigned_body"] != true {
             let forged = format!("{body}&forged=1");
@@ -193,8 +196,8 @@ fn what_the_official_libraries_sign_is_believed_and_nothing_else() {
             let verdict = source.verify(&unknown, body.to_owned().into(), Moment::from_microseconds(at * 1_000_000));
             assert_eq!(verdict.map(drop), Err(BadSignature::UnknownUrl), "{name}");
         }
-        if scheme.secret == postroom::providers::SecretForm::Text {
-            let wrong = source(&format!("{}x", text("secret")));
+        if scheme.secret == providers::SecretForm::Text {
+            let wrong = sender(&format!("{}x", text("secret")));
             assert_eq!(check(&wrong, &pairs, body.as_bytes(), url, at), Err(BadSignature::WrongSecret), "{name}");
         }
     }
@@ -202,15 +205,15 @@ fn what_the_official_libraries_sign_is_believed_and_nothing_else() {
 
 #[test]
 fn plivos_accounts_sign_under_two_names_and_either_will_do() {
-    let source = TestSource::of(&crate::harness::source::all_sources(Setup::new()), "plivo");
+    let sender = TestSource::of(&crate::harness::test_source::all_sources(Setup::new()), "plivo");
     let body = b"From=14155550100&To=14155238886&Text=x&MessageUUID=u-1";
-    let signed = source.headers(body, "12345", now());
+    let signed = sender.headers(body, "12345", now());
     let right = signed["x-plivo-signature-ma-v3"].to_str().unwrap();
     let wrong = &format!("{}=", "A".repeat(43));
     let ask = |pairs: &[(&str, &str)]| {
         let common = [("content-type", "application/x-www-form-urlencoded"), ("x-plivo-signature-v3-nonce", "12345")];
         let pairs: Vec<_> = common.iter().chain(pairs).copied().collect();
-        check(&source.source, &pairs, body, (BASE_URL, &source.path), NOW)
+        check(&sender.source, &pairs, body, (BASE_URL, &sender.path), NOW)
     };
     let (main, own) = ("x-plivo-signature-ma-v3", "x-plivo-signature-v3");
     assert_eq!(ask(&[(main, right)]), Ok(()));
@@ -282,14 +285,14 @@ fn a_handshake_where_no_token_is_set_says_so_to_the_operator() {
 
 #[test]
 fn answers_are_what_each_provider_wants_to_hear() {
-    let (server, source) = start();
+    let (server, sender) = start();
     let telegram =
-        source("telegram").post(&server, br#"{"update_id":1,"message":{"message_id":1,"chat":{"id":5}}}"#, "1");
+        sender("telegram").post(&server, br#"{"update_id":1,"message":{"message_id":1,"chat":{"id":5}}}"#, "1");
     assert_eq!((telegram.status, telegram.text().as_str()), (200, ""), "a body would be a command");
-    let twilio = source("twilio").post(&server, b"MessageSid=SM1&AccountSid=AC1&From=%2B1&To=%2B2&Body=x", "1");
+    let twilio = sender("twilio").post(&server, b"MessageSid=SM1&AccountSid=AC1&From=%2B1&To=%2B2&Body=x", "1");
     assert_eq!(twilio.header("content-type"), Some("text/xml; charset=utf-8"));
     assert_eq!(twilio.text(), r#"<?xml version="1.0" encoding="UTF-8"?><Response></Response>"#);
-    let plivo = source("plivo").post(&server, b"MessageUUID=u&From=14155550100&To=14155550101&Text=x", "1");
+    let plivo = sender("plivo").post(&server, b"MessageUUID=u&From=14155550100&To=14155550101&Text=x", "1");
     assert_eq!((plivo.header("content-type"), plivo.text()), (Some("text/xml; charset=utf-8"), twilio.text()));
     let unsigned = |name: &str| server.client().request("POST", &format!("/webhook/{name}"), &[], b"{}").unwrap();
     assert_eq!((unsigned("twilio").status, unsigned("whatsapp").status), (403, 401));
@@ -303,20 +306,20 @@ fn answers_are_what_each_provider_wants_to_hear() {
 
 #[test]
 fn nothing_forged_is_stored_and_each_reason_is_counted() {
-    let (server, source) = start();
-    let (source, body) = (source("whatsapp"), envelope(&[text_message("a", "x")]));
-    let good = source.headers(&body, "1", now());
+    let (server, sender) = start();
+    let (sender, body) = (sender("whatsapp"), envelope(&[text_message("a", "x")]));
+    let good = sender.headers(&body, "1", now());
     let mut forged = body.clone();
     forged[body.len() / 2] ^= 1;
-    assert_eq!(source.post_with(&server, &forged, &good).status, 401);
-    assert_eq!(source.post_with(&server, &body, &HeaderMap::new()).status, 401);
+    assert_eq!(sender.post_with(&server, &forged, &good).status, 401);
+    assert_eq!(sender.post_with(&server, &body, &HeaderMap::new()).status, 401);
     let mut twice = good.clone();
     twice.append("x-hub-signature-256", good["x-hub-signature-256"].clone());
-    assert_eq!(source.post_with(&server, &body, &twice).status, 401);
+    assert_eq!(sender.post_with(&server, &body, &twice).status, 401);
     let original = sign(&body);
     let mut other = good.clone();
     other.insert("x-hub-signature-256", HeaderValue::try_from(format!("sha256={original}")).unwrap());
-    assert_eq!(source.post_with(&server, &body, &other).status, 401, "another source's secret");
+    assert_eq!(sender.post_with(&server, &body, &other).status, 401, "another source's secret");
     assert_eq!(server.rows(), 0);
     for (reason, count) in [("wrong_secret", 2.0), ("missing_header", 1.0), ("duplicate_header", 1.0)] {
         let sample = format!(r#"postroom_refused_total{{reason="{reason}"}}"#);
@@ -330,10 +333,10 @@ fn nothing_forged_is_stored_and_each_reason_is_counted() {
 
 #[test]
 fn the_token_in_evolutions_bodies_is_not_kept() {
-    let (server, source) = start();
+    let (server, sender) = start();
     let (_, body) = samples("evolution").into_iter().find(|(name, _)| name == "text.json").unwrap();
     assert!(String::from_utf8_lossy(&body).contains("s3cret-instance-token"));
-    assert_eq!(source("evolution").post(&server, &body, "1").status, 200);
+    assert_eq!(sender("evolution").post(&server, &body, "1").status, 200);
     let raw = server.get("/messages/EVO0001?raw=1").text();
     assert!(raw.contains(r#""apikey": "[redacted]""#) && !raw.contains("s3cret-instance-token"), "{raw}");
     assert!(!server.get("/messages/EVO0001").text().contains("s3cret"));
@@ -341,14 +344,14 @@ fn the_token_in_evolutions_bodies_is_not_kept() {
 
 #[test]
 fn large_bodies_are_taken_up_to_the_sources_own_limit() {
-    let (server, source) = start();
-    let source = source("whatsapp");
+    let (server, sender) = start();
+    let sender = sender("whatsapp");
     let body = envelope(&[text_message("large", &"x".repeat(3 << 20))]);
-    assert_eq!(source.post(&server, &body, "1").status, 200);
+    assert_eq!(sender.post(&server, &body, "1").status, 200);
     let text: String = server.get("/messages/large").json()["text"].as_str().unwrap().to_owned();
     assert_eq!(text.len(), 3 << 20, "the whole text is kept");
     let body = vec![b' '; (4 << 20) + 1];
-    assert_eq!(source.post(&server, &body, "1").status, 413);
+    assert_eq!(sender.post(&server, &body, "1").status, 413);
     assert_eq!(server.post(&vec![b' '; (1 << 20) + 1]).status, 413, "the original source keeps its own");
 }
 
@@ -356,12 +359,12 @@ fn large_bodies_are_taken_up_to_the_sources_own_limit() {
 fn forwarded_hosts_are_only_believed_from_a_proxy_that_is_trusted() {
     let body = b"MessageSid=SM1&AccountSid=AC1&From=%2B1&To=%2B2&Body=x";
     let ask = |setup: Setup, extra: &[(&str, &str)]| {
-        let source = crate::harness::TestSource::of(&crate::harness::source::all_sources(Setup::new()), "twilio");
-        let mut headers = source.headers(body, "1", now());
+        let sender = crate::harness::TestSource::of(&crate::harness::test_source::all_sources(Setup::new()), "twilio");
+        let mut headers = sender.headers(body, "1", now());
         for (name, value) in extra {
             headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
         }
-        source.post_with(&setup.start(), body, &headers).status
+        sender.post_with(&setup.start(), body, &headers).status
     };
     let setup =
         |proxies: &str| Setup::new().env("TWILIO_AUTH_TOKEN", "12345").env("POSTROOM_SERVER_TRUSTED_PROXIES", proxies);
@@ -385,7 +388,7 @@ fn forwarded_hosts_are_only_believed_from_a_proxy_that_is_trusted() {
 
 /// A source of every kind whose proof vouches for the body, as seen from its provider, and a sample of each.
 fn signed_samples() -> Vec<(TestSource, Source, Vec<u8>)> {
-    let setup = crate::harness::source::all_sources(Setup::new());
+    let setup = crate::harness::test_source::all_sources(Setup::new());
     let kinds = SCHEMES.iter().map(|scheme| scheme.kind);
     let signed = kinds.filter(|kind| !["postroom", "telegram", "evolution"].contains(kind));
     signed
@@ -404,10 +407,10 @@ proptest! {
     #[test]
     fn a_single_flipped_bit_anywhere_is_refused(at in any::<prop::sample::Index>(), bit in 0..8u8, in_body in any::<bool>()) {
         let now = Moment::from_microseconds(NOW * 1_000_000);
-        for (source, source, body) in signed_samples() {
-            let signed = source.headers(&body, "msg_1", now);
+        for (sender, source, body) in signed_samples() {
+            let signed = sender.headers(&body, "msg_1", now);
             let verify = |headers: &HeaderMap, body: &[u8]| {
-                let request = Request { headers, body, base_url: Some(BASE_URL), target: &source.path };
+                let request = Request { headers, body, base_url: Some(BASE_URL), target: &sender.path };
                 source.verify(&request, body.to_vec().into(), now).map(drop)
             };
             prop_assert_eq!(verify(&signed, &body), Ok(()), "{}", source.name);
@@ -441,9 +444,9 @@ proptest! {
     #[test]
     fn what_was_signed_long_ago_or_for_later_is_refused(seconds in 0..800i64, later in any::<bool>()) {
         let away = if later { seconds } else { -seconds };
-        for (source, source, body) in signed_samples() {
-            let signed = source.headers(&body, "msg_1", Moment::from_microseconds(NOW * 1_000_000));
-            let request = Request { headers: &signed, body: &body, base_url: Some(BASE_URL), target: &source.path };
+        for (sender, source, body) in signed_samples() {
+            let signed = sender.headers(&body, "msg_1", Moment::from_microseconds(NOW * 1_000_000));
+            let request = Request { headers: &signed, body: &body, base_url: Some(BASE_URL), target: &sender.path };
             let now = Moment::from_microseconds((NOW + away) * 1_000_000);
             let verdict = source.verify(&request, body.clone().into(), now).map(drop);
             let kind = source.scheme.kind;

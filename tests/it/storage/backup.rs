@@ -9,9 +9,11 @@ use crate::harness::{Server, Setup, database, message, wait_until};
 
 const CONNECTIONS: usize = 8;
 
-/// The line of a document that holds `words`, with these paths in the place of its own; none where there is no `sqlite3`.
+/// The line of a document that holds `words`, with these paths in the place of its own; none where there is no
+/// `sqlite3`.
 fn run_documented(document: &str, words: &str, paths: &[(&str, &Path)]) -> Option<Output> {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).expect("it can be read");
+    let text = std::fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(document))
+        .expect("it can be read");
     let line = text.lines().find(|line| line.contains("sqlite3 ") && line.contains(words));
     let mut command = line.unwrap_or_else(|| panic!("{document} has no line with {words}")).to_owned();
     for (documented, path) in paths {

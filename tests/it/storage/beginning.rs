@@ -1,4 +1,5 @@
-//! What a start does to files: it begins empty only where nothing was, says so, keeps what it makes to itself, and names the file that is
+//! What a start does to files: it begins empty only where nothing was, says so, keeps what it makes to itself, and
+//! names the file that is
 //! in its way.
 
 use std::fs;

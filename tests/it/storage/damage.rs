@@ -1,4 +1,5 @@
-//! Bytes that changed on disk, in each file that is kept: what they damage is never served as if it were whole, it is told, and the
+//! Bytes that changed on disk, in each file that is kept: what they damage is never served as if it were whole, it is
+//! told, and the
 //! rest is served on.
 
 use std::fs;
@@ -221,7 +222,8 @@ fn a_changed_byte_of_the_log_is_told_counted_and_a_copy_is_kept() {
     }
     /// By the length of the log.
     type Place = fn(u64) -> u64;
-    // In a page, a salt, a checksum, the header, its checksum; and in the very last frame, of which the other file tells.
+    // In a page, a salt, a checksum, the header, its checksum; and in the very last frame, of which the other file
+    // tells.
     let places: [(&str, Place, bool); 7] = [
         ("a page", |_| frame(60) + 1_000, true),
         ("a salt", |_| frame(60) + 9, false),

@@ -1,4 +1,5 @@
-//! The rows of the file change without a note: a backup is put back, a file was recovered, a copy lived on elsewhere, triggers were
+//! The rows of the file change without a note: a backup is put back, a file was recovered, a copy lived on elsewhere,
+//! triggers were
 //! off. The index is of other rows then, and answers must come from the table until a new one is built.
 
 use std::fs;
@@ -107,7 +108,8 @@ fn a_row_that_was_changed_without_a_note_is_seen_at_the_start() {
 fn a_file_that_was_recovered_is_another_one() {
     for keeps_its_place in [false, true] {
         let (folder, path) = stopped();
-        // Some pages of the table are damaged, between messages that are sampled: what `.recover` finds is the rest, with rowids, version and names as they were.
+        // Some pages of the table are damaged, between messages that are sampled: what `.recover` finds is the rest,
+        // with rowids, version and names as they were.
         let mut bytes = fs::read(&path).unwrap();
         let marks: Vec<usize> = [b"m003086", b"m007013"].iter().map(|id| place_in(&bytes, *id)).collect();
         for mark in marks {

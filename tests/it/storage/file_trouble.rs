@@ -1,4 +1,5 @@
-//! The file, or the table in it, goes away under a running server: 503 and not ready, never a false 200, and all is well again
+//! The file, or the table in it, goes away under a running server: 503 and not ready, never a false 200, and all is
+//! well again
 //! when it is back.
 
 use std::path::{Path, PathBuf};

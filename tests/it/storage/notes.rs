@@ -1,5 +1,7 @@
-//! What other programs do to rows is noted, for whoever derives something from them outside the file: all rows up to some
-//! rowid and all notes up to some number are known, and the rows behind it with the notes behind that must tell everything
+//! What other programs do to rows is noted, for whoever derives something from them outside the file: all rows up to
+//! some
+//! rowid and all notes up to some number are known, and the rows behind it with the notes behind that must tell
+//! everything
 //! that has happened since.
 
 use std::collections::BTreeSet;

@@ -1,0 +1,13 @@
+//! What commands write for a person at a terminal.
+
+use std::fmt;
+use std::io::Write;
+
+use crate::escape::for_terminal;
+
+/// Writes a line to stderr, next to the output of a command. Values of strangers are escaped. If stderr takes nothing,
+/// the work
+/// goes on.
+pub fn tell(text: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{}", for_terminal(&text.to_string()));
+}

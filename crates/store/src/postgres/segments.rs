@@ -1,0 +1,252 @@
+//! The search index: texts are numbered and taken in segments, and for each run of characters in a segment one row
+//! says which texts have it. A segment of thousands shares its few thousand runs, so a message costs two or three small
+//! rows instead of a hundred entries. Stretches are merged into larger ones, so a run never has more than some dozen
+//! rows.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::Client;
+
+use super::failure::Failure;
+use super::limits::Limits;
+use super::parameters::Parameters;
+use super::{grams, tuple_ids};
+use index::postings;
+use index::source::{put_number, take_bytes, take_number};
+
+/// Segments of this level are not merged any more: they contain millions of texts.
+const LEVEL_MAX: i16 = 3;
+/// Bytes of packed numbers that are merged in one transaction.
+const MERGED_BYTES_MAX: i64 = 8 << 20;
+
+/// A row that has a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Text {
+    pub arrival: i64,
+    pub from: String,
+    pub ts: String,
+    pub text: String,
+}
+
+/// A segment before it is written to the index.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// The texts, by number.
+    numbers: Vec<i64>,
+    arrivals: Vec<i64>,
+    senders: Vec<String>,
+    times: Vec<String>,
+    folded: Vec<Vec<u8>>,
+    /// Numbers of n-grams, ascending; how many texts have each; and their packed numbers.
+    runs: Vec<i64>,
+    counts: Vec<i32>,
+    packed: Vec<Vec<u8>>,
+}
+
+impl Segment {
+    /// Of texts in the order of arrival, which are numbered from `first` on.
+    pub fn of(texts: Vec<Text>, first: i64) -> Self {
+        let mut segment = Self { numbers: (first..first + texts.len() as i64).collect(), ..Self::default() };
+        let mut found: Vec<(i64, u32)> = Vec::new();
+        for (place, Text { arrival, from, ts, text }) in texts.into_iter().enumerate() {
+            let (folded, runs) = grams::of_text(&text);
+            segment.arrivals.push(arrival);
+            segment.senders.push(from);
+            segment.times.push(ts);
+            segment.folded.push(folded.into_bytes());
+            found.extend(runs.into_iter().map(|run| (run, place as u32)));
+        }
+        found.sort_unstable();
+        let mut tuple_ids = Vec::new();
+        for run in found.chunk_by(|one, next| one.0 == next.0) {
+            tuple_ids.clear();
+            tuple_ids.extend(run.iter().map(|(_, place)| *place));
+            segment.runs.push(run[0].0);
+            segment.counts.push(run.len() as i32);
+            segment.packed.push(pack(first, &tuple_ids));
+        }
+        segment
+    }
+
+    /// The number of texts.
+    pub fn len(&self) -> i64 {
+        self.numbers.len() as i64
+    }
+
+    /// Writes it.
+    pub async fn write(&self, client: &Client, limits: &Limits) -> Result<(), Failure> {
+        let Some(last) = self.numbers.last() else { return Ok(()) };
+        let texts = Parameters::new()
+            .numbers(&self.numbers)
+            .numbers(&self.arrivals)
+            .texts(&self.senders)
+            .texts(&self.times)
+            .bytes(&self.folded);
+        tuple_ids::note(client, limits.place_chunk_bits, &texts.rows(client, INDEX_TEXTS).await?).await?;
+        Parameters::new().number(*last).execute(client, INDEX_STRETCH).await?;
+        let runs = Parameters::new().number(*last).numbers(&self.runs).counts(&self.counts).bytes(&self.packed);
+        runs.execute(client, INDEX_RUNS).await?;
+        Ok(())
+    }
+}
+
+const INDEX_TEXTS: &str = "\
+    INSERT INTO postroom_folded (number, arrival, from_msisdn, ts, folded)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[]) RETURNING number, ctid";
+const INDEX_STRETCH: &str = "INSERT INTO postroom_stretches (level, last) VALUES (0, $1)";
+const INDEX_RUNS: &str = "\
+    INSERT INTO postroom_runs (level, run, last, texts, numbers)
+    SELECT 0, run, $1, texts, numbers FROM unnest($2::bigint[], $3::int[], $4::bytea[]) AS r (run, texts, numbers)";
+
+/// The lowest level with enough segments, and the last of those that are merged.
+const MERGE_DUE: &str = "\
+    SELECT level, (array_agg(last ORDER BY last))[$1] AS last FROM postroom_stretches
+    WHERE level < $2 GROUP BY level HAVING count(*) >= $1 ORDER BY level LIMIT 1";
+/// Moves some rows of these segments into the next level, one for each run: their lists one behind the other. Where a
+/// run's rows are moved in two pieces it has two there, which are told apart by the last segment of each.
+const MERGE_PIECE: &str = "\
+    WITH first AS (
+        SELECT run, last, octet_length(numbers) AS bytes FROM postroom_runs
+        WHERE level = $1 AND last <= $2 ORDER BY run, last LIMIT $3
+    ), piece AS (
+        SELECT run, last FROM (
+            SELECT run, last, bytes, sum(bytes) OVER (ORDER BY run, last) AS upto FROM first
+        ) measured WHERE upto - bytes < $4
+    ), gone AS (
+        DELETE FROM postroom_runs r USING piece p WHERE r.level = $1 AND r.run = p.run AND r.last = p.last
+        RETURNING r.run, r.last, r.texts, r.numbers
+    ), merged AS (
+        INSERT INTO postroom_runs (level, run, last, texts, numbers)
+        SELECT $1 + 1, run, max(last), sum(texts), string_agg(numbers, ''::bytea ORDER BY last) FROM gone GROUP BY run
+    )
+    SELECT count(*) AS rows FROM piece";
+/// All rows of these segments were moved.
+const MERGED: &str = "\
+    WITH gone AS (DELETE FROM postroom_stretches WHERE level = $1 AND last <= $2)
+    INSERT INTO postroom_stretches (level, last) VALUES ($1 + 1, $2)";
+
+/// Merges a piece of the segments of the lowest level that has enough of them. Returns whether there was one. The
+/// index must be locked.
+pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<bool, Failure> {
+    let most = Parameters::new().number(limits.merged_together).small_number(LEVEL_MAX);
+    let Some(due) = most.row_if_any(client, MERGE_DUE).await? else { return Ok(false) };
+    let (level, last): (i16, i64) = (due.get("level"), due.get("last"));
+    // While the server knows nothing of the table, as after a copy, it would read and sort a whole level for each
+    // piece.
+    client.batch_execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off").await?;
+    let segments = || Parameters::new().small_number(level).number(last);
+    let piece = segments().number(limits.merged_rows_max).number(MERGED_BYTES_MAX);
+    if piece.row(client, MERGE_PIECE).await?.get::<_, i64>("rows") == 0 {
+        segments().execute(client, MERGED).await?;
+    }
+    Ok(true)
+}
+
+/// Takes some texts out that are gone and indexed, until they have so many bytes. Returns them; of a text that was
+/// never there null.
+const TAKE_OUT: &str = "\
+    WITH gone AS MATERIALIZED (
+        SELECT g.ctid AS place, sum(octet_length(f.folded)) OVER (
+                   ORDER BY g.arrival ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS behind
+        FROM (SELECT ctid, arrival FROM postroom_gone_texts WHERE arrival <= $1 ORDER BY arrival LIMIT $2) g
+        LEFT JOIN postroom_folded f ON f.arrival = g.arrival
+    ), taken AS MATERIALIZED (
+        DELETE FROM postroom_gone_texts
+        WHERE ctid = ANY(ARRAY(SELECT place FROM gone WHERE coalesce(behind, 0) <= $3)) RETURNING arrival
+    ), removed AS (
+        DELETE FROM postroom_folded f USING taken t WHERE f.arrival = t.arrival RETURNING f.arrival, f.folded
+    )
+    SELECT r.folded FROM taken t LEFT JOIN removed r ON r.arrival = t.arrival";
+const LOSE_RUNS: &str = "\
+    INSERT INTO postroom_run_losses (run, texts) SELECT * FROM unnest($1::bigint[], $2::bigint[])
+    ON CONFLICT (run) DO UPDATE SET texts = postroom_run_losses.texts + excluded.texts";
+const TAKEN_OUT: &str = "UPDATE postroom_search SET removed = removed + $1";
+
+/// Takes out some texts of rows that are gone, up to an arrival. Returns whether there were any. The index must be
+/// locked. Their numbers stay in the lists, and are found to stand for nothing; how many of a run are missing is noted.
+pub(super) async fn take_out(client: &Client, limits: &Limits, indexed: i64) -> Result<bool, Failure> {
+    let gone = Parameters::new().number(indexed).number(limits.gone_max).number(limits.indexed_bytes_max);
+    let rows = gone.rows(client, TAKE_OUT).await?;
+    if rows.is_empty() {
+        return Ok(false);
+    }
+    let texts: Vec<Vec<u8>> = rows.iter().filter_map(|row| row.get("folded")).collect();
+    let removed = texts.len() as i64;
+    // On a thread for such work, as when they came in.
+    let losses = tokio::task::spawn_blocking(move || {
+        let mut losses = BTreeMap::<i64, i64>::new();
+        for folded in texts {
+            let runs = grams::of_folded(&String::from_utf8_lossy(&folded));
+            runs.into_iter().for_each(|run| *losses.entry(run).or_default() += 1);
+        }
+        losses
+    });
+    let losses = losses.await.map_err(|_| Failure::Broken("a text could not be removed from the index".to_owned()))?;
+    Parameters::new().numbers(losses.keys()).numbers(losses.values()).execute(client, LOSE_RUNS).await?;
+    Parameters::new().number(removed).execute(client, TAKEN_OUT).await?;
+    Ok(true)
+}
+
+/// Packs ascending numbers after `first` as a self-contained block: concatenated blocks are one list.
+fn pack(first: i64, tuple_ids: &[u32]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    postings::pack(tuple_ids, &mut packed);
+    let mut block = Vec::with_capacity(packed.len() + 10);
+    for number in [tuple_ids.len() as u64, first.cast_unsigned(), packed.len() as u64] {
+        put_number(number, &mut block);
+    }
+    block.extend_from_slice(&packed);
+    block
+}
+
+/// Unpacks blocks and appends their numbers.
+pub(super) fn unpack(mut blocks: &[u8], numbers: &mut Vec<i64>) -> Result<(), Failure> {
+    let mut tuple_ids = Vec::new();
+    while !blocks.is_empty() {
+        let first = take_block(&mut blocks, &mut tuple_ids).map_err(|_| damaged())?;
+        numbers.extend(tuple_ids.iter().map(|place| first + i64::from(*place)));
+    }
+    Ok(())
+}
+
+fn take_block(blocks: &mut &[u8], tuple_ids: &mut Vec<u32>) -> std::io::Result<i64> {
+    let [count, first, length] = [take_number(blocks)?, take_number(blocks)?, take_number(blocks)?];
+    let as_size = |number| usize::try_from(number).unwrap_or(usize::MAX);
+    let packed = take_bytes(blocks, as_size(length))?;
+    tuple_ids.clear();
+    postings::unpack(packed, as_size(count), tuple_ids)?;
+    Ok((first & (u64::MAX >> 2)).cast_signed())
+}
+
+fn damaged() -> Failure {
+    Failure::Broken("the search index is damaged; `postroom reindex` rebuilds it".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_says_which_of_its_texts_have_a_run() {
+        let text = |arrival, text: &str| Text { arrival, from: "+1".into(), ts: "2025".into(), text: text.into() };
+        let segment = Segment::of(vec![text(10, "abc"), text(20, "x"), text(30, "ABCD")], 1 << 33);
+        assert_eq!((&segment.arrivals[..], segment.len()), (&[10, 20, 30][..], 3));
+        assert_eq!(segment.folded, [&b"abc"[..], b"x", b"abcd"]);
+        let at = segment.runs.binary_search(&grams::of_term("abc")[0]).unwrap();
+        let mut numbers = Vec::new();
+        unpack(&segment.packed[at], &mut numbers).unwrap();
+        assert_eq!((&numbers[..], segment.counts[at]), (&[1 << 33, (1 << 33) + 2][..], 2));
+        assert_eq!(segment.runs.len(), 10, "a, b, c, d, x, ab, bc, cd, abc, bcd");
+    }
+
+    #[test]
+    fn blocks_one_behind_the_other_are_one_list() {
+        let (mut blocks, many) = (pack(5, &[0, 7]), (0..300).collect::<Vec<_>>());
+        blocks.extend(pack(1_000, &many));
+        let mut numbers = Vec::new();
+        unpack(&blocks, &mut numbers).unwrap();
+        assert_eq!((&numbers[..3], numbers.len(), numbers[301]), (&[5, 12, 1_000][..], 302, 1_299));
+        blocks.pop();
+        assert!(unpack(&blocks, &mut Vec::new()).is_err());
+    }
+}
