@@ -1,4 +1,4 @@
-//! Who may read, how often, from where, and what browsers are told.
+//! Access control: who may read, how often and from where, and the CORS headers for browsers.
 
 use sha2::{Digest, Sha256};
 

@@ -1,4 +1,4 @@
-//! Every setting that names an address, a host or an origin, and every header of a proxy that does.
+//! Every setting with an address, a host or an origin, and every such header of a proxy.
 
 use std::net::{Ipv6Addr, TcpListener};
 
@@ -9,7 +9,7 @@ use crate::harness::{Client, Server, Setup, TestSource, body, message, sign};
 
 const CORS: &str = "POSTROOM_SERVER_CORS_ORIGINS";
 
-/// Which origin may read, where these are configured.
+/// Whether an origin may read, for servers with configured origins.
 fn allowed(server: &Server, origin: &str) -> bool {
     let reply = server.client().request("GET", "/stats", &[("Origin", origin)], b"").expect("an answer");
     assert_eq!(reply.status, 200, "{origin}");
@@ -93,7 +93,7 @@ fn origins_that_no_browser_sends_are_refused_with_the_reason() {
     }
 }
 
-/// Whether the machine can listen on this address of its own.
+/// Whether the machine has this loopback address.
 fn has(host: &str) -> bool {
     let can = TcpListener::bind((host, 0)).is_ok();
     if !can {
@@ -168,9 +168,9 @@ fn base_urls_and_proxies_that_can_never_match_are_refused() {
     }
 }
 
-/// The status of a request that Twilio signed for `https://hooks.example.com`, sent with these headers by 127.0.0.1.
-/// `host` is the
-/// value of its own Host.
+/// The status of a request that Twilio signed for
+/// `https://hooks.example.com`, sent with these headers
+/// by 127.0.0.1. `host` is the value of its own Host.
 fn twilio(setup: Setup, host: &str, extra: &[(&'static str, &str)]) -> u16 {
     let bytes = b"MessageSid=SM1&AccountSid=AC1&From=%2B1&To=%2B2&Body=x";
     let source = TestSource::of(&crate::harness::test_source::all_sources(Setup::new()), "twilio");
@@ -194,7 +194,7 @@ fn what_a_trusted_proxy_says_of_the_url_is_understood() {
     let ours = "hooks.example.com";
     let proto = |value| ("x-forwarded-proto", value);
     let host = |value| ("x-forwarded-host", value);
-    // Several proxies: each appends what it was called by, the outermost first.
+    // Several proxies: each appends the scheme of its own request, the outermost first.
     for (value, status) in [
         ("https", 200),
         ("HTTPS", 200),
@@ -210,7 +210,7 @@ fn what_a_trusted_proxy_says_of_the_url_is_understood() {
     }
     let lines = [proto("https"), proto("http"), host(ours)];
     assert_eq!(twilio(trusting("127.0.0.1"), "inner:8000", &lines), 200, "a list in two lines");
-    // Without X-Forwarded-Host it is Host, which such a proxy passes on.
+    // Without X-Forwarded-Host, the Host is used, which such a proxy passes on.
     assert_eq!(twilio(trusting("127.0.0.0/8"), ours, &[proto("https")]), 200);
     assert_eq!(twilio(trusting("127.0.0.0/8"), ours, &[proto("https"), host("")]), 200);
     assert_eq!(twilio(trusting("127.0.0.0/8"), "inner:8000", &[proto("https")]), 403);
@@ -219,9 +219,9 @@ fn what_a_trusted_proxy_says_of_the_url_is_understood() {
     for odd in ["hooks.example.com/x", "user@hooks.example.com", "hooks.example.com:x", "*"] {
         assert_eq!(twilio(trusting("127.0.0.0/8"), ours, &[proto("https"), host(odd)]), 403, "{odd}");
     }
-    // Of hosts that differ nobody knows which one is the proxy's.
+    // If the hosts differ, it is unknown which one is the proxy's.
     assert_eq!(twilio(trusting("127.0.0.1"), ours, &[proto("https"), host("hooks.example.com, inner")]), 403);
-    // Only a proxy that is listed is asked, in whatever form it is listed.
+    // Only a listed proxy is trusted, in whatever form it is listed.
     for listed in ["::ffff:127.0.0.1", "::ffff:127.0.0.0/104", "[::1], 127.0.0.1"] {
         assert_eq!(twilio(trusting(listed), ours, &[proto("https")]), 200, "{listed}");
     }

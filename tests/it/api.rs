@@ -1,4 +1,4 @@
-//! The HTTP surface as a whole: paths and methods, tokens, and answers that keep to the document that describes them.
+//! The HTTP surface as a whole: paths and methods, tokens, and responses that match the OpenAPI document.
 
 pub mod random;
 
@@ -176,7 +176,7 @@ fn the_document_is_that_of_the_repository_and_is_served_as_it_is() {
     assert_eq!(reply.text(), document);
 }
 
-/// The OpenAPI document, as a judge of answers.
+/// The OpenAPI document, for the validation of responses.
 struct Document(Value);
 
 impl Document {
@@ -184,7 +184,7 @@ impl Document {
         Self(serde_json::from_str(&server::http::openapi::document()).expect("the document is JSON"))
     }
 
-    /// A validator of a schema of this document. `closed`: an object may have no property but those that are described.
+    /// A validator of a schema of this document. With `closed`, an object may only have the described properties.
     fn validator(&self, schema: &Value, closed: bool) -> Validator {
         let mut components = self.0["components"].clone();
         if closed {
@@ -199,7 +199,7 @@ impl Document {
         jsonschema::draft202012::new(&schema).expect("the schema is one")
     }
 
-    /// Asserts that an answer is of a documented status, media type and form.
+    /// Asserts that a response has a documented status, media type and schema.
     fn assert_describes(&self, method: &str, path: &str, reply: &Reply) {
         let answer = &self.0["paths"][path][method.to_ascii_lowercase()]["responses"][reply.status.to_string()];
         assert!(answer.is_object(), "{method} {path} answers {}, which is not documented", reply.status);

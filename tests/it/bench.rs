@@ -1,6 +1,6 @@
-//! `postroom bench` on a tiny inbox: what it prints, that its counts are right, and that nothing outlives it. Never how
-//! long
-//! anything took.
+//! `postroom bench` on a tiny inbox: its
+//! output, its correct counts, and no remaining
+//! processes. Measured times are not checked.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Measures as little as can be, in a folder.
+/// Runs the smallest measurement, in a folder.
 fn measure(folder: &Path, more: &[&str]) -> Output {
     let mut command = command(&[
         "--rows",
@@ -79,7 +79,7 @@ fn every_section_is_measured_and_told_as_json() {
         "{cases:?}"
     );
     for row in rows {
-        // What was not answered as it should be: 401 to bad signatures, by the floor too, and 200 to everything else.
+        // Counts unexpected statuses: 401 is expected for bad signatures, also from the floor, and 200 otherwise.
         assert_eq!(row["unexpected"], 0, "{row}");
         let stores = !row["case"].as_str().unwrap().starts_with("floor");
         assert_eq!(row["ratio"].is_object() && row["ratio_caught_up"].is_object(), stores, "{row}");
@@ -161,7 +161,7 @@ fn replicas_on_postgresql_are_measured_and_their_databases_dropped() {
     assert!(!output.status.success() && told.contains("--database-url must be a PostgreSQL URL"), "{told}");
 }
 
-/// A floor, started as the benchmark does.
+/// A floor, started like in the benchmark.
 struct Floor {
     child: Child,
     address: SocketAddr,

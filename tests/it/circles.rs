@@ -1,16 +1,16 @@
-//! Files of a crate import in one direction: no file imports from a file that imports from it, directly or over others.
+//! Files of a crate import in one direction: no cycle of imports exists, neither direct nor indirect.
 //!
-//! Each `use` line and each path in the code counts, in the crate's own words: `crate::`, `super::`, `self::`, and the
-//! names of
-//! modules and of imported modules. A name that a file only passes on (`pub use`) counts as an import from the file
-//! that has it.
+//! Each `use` line and each path in the code counts, relative to the
+//! crate: `crate::`, `super::`, `self::`, and the names of modules
+//! and of imported modules. A name that a file only re-exports
+//! (`pub use`) counts as an import from the file that defines it.
 //! Tests within a file (`mod tests { .. }`) do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Circles that are still there: of each, all files as modules, in order. A circle that is gone must be taken out.
+/// Known cycles: all files of each as modules, in order. A cycle that no longer exists must be removed here.
 const EXCEPTIONS: [&[&str]; 2] = [
     &[
         "http",
@@ -35,7 +35,7 @@ const EXCEPTIONS: [&[&str]; 2] = [
     &["http::answer", "http::error", "http::views"],
 ];
 
-/// A module by the names that lead to it from the crate's root.
+/// A module by its path from the crate's root.
 type Module = Vec<String>;
 
 /// The files of one crate.
@@ -46,7 +46,7 @@ struct Crate {
 struct File {
     /// The code without comments, literals and tests.
     code: String,
-    /// What each imported name stands for.
+    /// The target of each imported name.
     imports: BTreeMap<String, String>,
 }
 
@@ -68,7 +68,7 @@ impl Crate {
         Self { files }
     }
 
-    /// The module that a path begins with, and the rest of the path. None where the path leads out of the crate.
+    /// The module at the start of a path, and the rest of the path. None if the path leads out of the crate.
     fn walk(&self, from: &Module, path: &str, imported: bool) -> Option<(Module, Vec<String>)> {
         let path = path.split(" as ").next().unwrap_or_default();
         let mut names: Vec<String> = path.split("::").map(|name| name.trim().to_owned()).collect();
@@ -118,7 +118,7 @@ impl Crate {
         (module, names)
     }
 
-    /// The file that has a name, where `module` may only pass it on.
+    /// The file that defines a name, if `module` only re-exports it.
     fn owner(&self, module: Module, names: &[String], depth: usize) -> Module {
         let passed_on = names.first().and_then(|name| self.files.get(&module)?.imports.get(name));
         let Some((next, mut rest)) = passed_on.and_then(|path| self.walk(&module, path, false)) else { return module };
@@ -129,7 +129,7 @@ impl Crate {
         self.owner(next, &rest, depth - 1)
     }
 
-    /// From which files a file imports, each with one of the paths that do.
+    /// The files that a file imports from, each with one of the paths.
     fn imports_of(&self, module: &Module) -> BTreeMap<Module, String> {
         let file = &self.files[module];
         let mut code = file.code.clone();
@@ -151,7 +151,7 @@ impl Crate {
         found
     }
 
-    /// Sets of files that all import from each other, and for each a shortest circle in it, to be shown.
+    /// Sets of files that all import from each other, each with a shortest cycle in it, for display.
     fn circles(&self) -> Vec<(Vec<String>, String)> {
         let graph: BTreeMap<&Module, BTreeMap<Module, String>> =
             self.files.keys().map(|module| (module, self.imports_of(module))).collect();
@@ -188,7 +188,7 @@ fn reachable(graph: &BTreeMap<&Module, BTreeMap<Module, String>>, from: &Module)
     reached
 }
 
-/// A shortest way from a file back to it, an import a line.
+/// A shortest cycle from a file back to itself, one import per line.
 fn shortest(graph: &BTreeMap<&Module, BTreeMap<Module, String>>, from: &Module) -> String {
     let mut ways = vec![(from.clone(), String::new())];
     let mut seen = BTreeSet::new();
@@ -246,7 +246,7 @@ fn bare(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The length of a character in quotes at the front; a lifetime is none.
+/// The length of a character literal at the front; none for a lifetime.
 fn character_length(text: &str) -> Option<usize> {
     let character = text.strip_prefix('\'')?.chars().next()?;
     let length = 1 + character.len_utf8();
@@ -277,7 +277,7 @@ fn without_tests(code: &str) -> String {
     code
 }
 
-/// What stands between `use` and `;`, and where the whole line is.
+/// The text between `use` and `;`, and the range of the whole line.
 fn uses(code: &str) -> Vec<(String, std::ops::Range<usize>)> {
     let mut found = Vec::new();
     for (start, _) in code.match_indices("use ") {

@@ -1,6 +1,6 @@
-//! The program dies by `kill -9` at any moment, or is asked to stop under load: what was acknowledged is there, once,
-//! whichever
-//! the store.
+//! The program is killed by `kill -9` at any moment,
+//! or stopped under load: every acknowledged message
+//! is there once, with either store.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use super::harness::server::{Server, Setup};
 use super::harness::{Stored, database, wait_until};
 
 const CONNECTIONS: usize = 64;
-/// A database is used for so many rounds; then the checks of all that is in it would take longer than the rounds.
+/// Rounds per database; with more, the checks of its whole content would take longer than the rounds.
 const ROUNDS_PER_DATABASE: usize = 20;
 
-/// Nothing is lost, doubled, broken or counted wrong, in the eyes of others and in those of a server that starts on it.
+/// Nothing is lost, duplicated, broken or counted wrong, as other programs and a restarted server see it.
 fn assert_all_is_there(server: &Server, sent: &Sent) {
     let stored = server.stored();
     stored.assert_holds(sent);
@@ -30,7 +30,7 @@ fn every_acknowledged_message_survives_kill_9_exactly_once() {
         if round % ROUNDS_PER_DATABASE == 0 {
             (setup, sent) = (Setup::new(), Sent::default());
         }
-        // Checkpoints of a file are under way at some of the moments too.
+        // Some of the kills also happen during a checkpoint.
         let pages = if random.one_in(2) { 16 } else { 8_192 };
         let server = setup.env("POSTROOM_STORE_CHECKPOINT_PAGES", pages).start();
         let load = Load::start(server.address, CONNECTIONS, &format!("round{round}"), &mut random);
@@ -42,7 +42,7 @@ fn every_acknowledged_message_survives_kill_9_exactly_once() {
         sent.add(this_round);
         stored.wait_for_the_dead();
 
-        // A second start on what was left, which must see it all, and which is killed as well.
+        // A second start on the remaining files must see everything; it is killed as well.
         let server = Setup::in_folder(Arc::clone(&folder)).start();
         assert_all_is_there(&server, &sent);
         server.kill();
@@ -72,7 +72,7 @@ fn either_of_two_servers_on_one_store_may_die() {
         });
         assert!(this_round.refused.is_empty(), "round {round}: {:?}", this_round.refused);
         sent.add(this_round);
-        // Whoever got no answer asks again, elsewhere.
+        // A client without a response retries with another replica.
         let mut client = lives.client();
         for id in sent.tried.difference(&sent.acked) {
             assert_eq!(post_id(&mut client, id).expect("an answer").status, 200);
@@ -122,11 +122,11 @@ fn a_kill_at_any_moment_of_the_start_leaves_a_store_that_starts() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .expect("the program starts");
-        // A start takes some tens of milliseconds; the moment is picked by chance, not waited for.
+        // A start takes some tens of milliseconds; the moment of the kill is random.
         std::thread::sleep(std::time::Duration::from_micros(random.below(40_000)));
         child.kill().expect("it can be killed");
         child.wait().expect("it ends");
-        // In every other round what was left is read by the next start, and not by us before it.
+        // In every other round, the next start reads the files first, and the test does not.
         if round % 2 == 0 {
             stored.assert_holds(&sent);
         }

@@ -1,7 +1,7 @@
-//! What is shipped for Compose and Kubernetes agrees with the program: it parses, the program takes the settings in it,
-//! and ports,
-//! paths, names and secrets are those that the other parts have. Nothing is run here, since Docker may not be at hand:
-//! `tests/containers.sh` does that.
+//! The shipped files for Compose and Kubernetes match the program:
+//! they parse, the program accepts their settings, and ports, paths,
+//! names and secrets are consistent. Nothing is run here, because
+//! Docker may not be available: `tests/containers.sh` does that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -42,7 +42,7 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// What the program makes of such an environment. Every name in it must be one that the program knows.
+/// The program's configuration for an environment. The program must know every name in it.
 fn config(environment: &BTreeMap<String, String>) -> Config {
     for name in environment.keys() {
         let known = settings::find(name).or_else(|| settings::find(name.strip_suffix("_FILE")?));
@@ -53,12 +53,12 @@ fn config(environment: &BTreeMap<String, String>) -> Config {
     Config::load(&inputs).unwrap_or_else(|error| panic!("{environment:?}: {error}"))
 }
 
-/// Whether a GET of that path is answered.
+/// Whether a GET of that path is routed.
 fn is_answered(path: &str) -> bool {
     ROUTES.iter().any(|route| route.path.text == path && route.method == "GET")
 }
 
-/// What a stop may take: the time in which balancers turn away, the requests under way, then a last batch.
+/// The maximum time of a stop: the drain time for balancers, the requests in progress, and a last batch.
 fn stop_seconds(config: &Config) -> u64 {
     let write = match &config.store.database {
         Database::Postgres(postgres) => postgres.write_timeout,
@@ -76,7 +76,7 @@ fn objects(folder: &str) -> BTreeMap<String, Value> {
         .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
         .collect();
     for name in &there {
-        // Everything parses; examples are not applied, nor what needs an operator of its own.
+        // Every file parses; examples are not applied, nor objects that require their own operator.
         yaml(format!("{folder}/{name}"));
         let is_optional =
             name.contains(".example.") || ["kustomization.yaml", "servicemonitor.yaml"].contains(&&**name);
@@ -86,7 +86,7 @@ fn objects(folder: &str) -> BTreeMap<String, Value> {
     objects.map(|object| (text(&object["kind"]).to_owned(), object)).collect()
 }
 
-/// The keys of the secrets that the examples tell how to make, by secret.
+/// The keys of the secrets in the documented commands, by secret.
 fn secrets() -> BTreeMap<String, BTreeSet<String>> {
     let examples = FOLDERS.map(|folder| yaml(format!("{folder}/secret.example.yaml")));
     let keys = |example: &Value| -> BTreeSet<String> {
@@ -108,7 +108,7 @@ fn manifests_of_kubernetes_agree_with_the_program_and_with_each_other() {
             (&workload["spec"]["template"]["metadata"]["labels"], &workload["spec"]["template"]["spec"]);
         let container = &pod["containers"][0];
 
-        // Settings: each secret is a file under a mount, and a key of the secret that is mounted there.
+        // Settings: each secret is a file under a mount, and a key of the secret mounted there.
         let run = tempfile::tempdir().expect("a folder");
         let mut environment = BTreeMap::new();
         for variable in list(&container["env"]) {
@@ -131,7 +131,7 @@ fn manifests_of_kubernetes_agree_with_the_program_and_with_each_other() {
         assert_eq!(matches!(config.store.database, Database::Postgres(_)), folder.ends_with("postgres"));
         assert!(pod["terminationGracePeriodSeconds"].as_u64() > Some(stop_seconds(&config)), "{folder}");
 
-        // Endpoints are taken out of the nodes' tables within seconds; a hook would only wait, and the image has no
+        // Endpoints are removed from the nodes' tables within seconds; a hook would only wait, and the image has no
         // shell for it.
         assert!(config.server.drain >= Duration::from_secs(5) && container["lifecycle"].is_null(), "{folder}");
 
@@ -150,7 +150,7 @@ fn manifests_of_kubernetes_agree_with_the_program_and_with_each_other() {
             assert!(list(&policy["egress"]).iter().any(|rule| rule["ports"][0]["port"] == 5432), "{folder}");
         }
 
-        // Whatever selects pods selects these.
+        // All selectors of pods match these labels.
         assert_eq!(&workload["spec"]["selector"]["matchLabels"], labels);
         assert_eq!((&service["spec"]["selector"], &policy["podSelector"]["matchLabels"]), (labels, labels));
         if let Some(budget) = objects.get("PodDisruptionBudget") {
@@ -169,7 +169,7 @@ fn manifests_of_kubernetes_agree_with_the_program_and_with_each_other() {
     assert!(is_answered(text(&monitor["spec"]["endpoints"][0]["path"])));
 }
 
-/// What a file of the program includes while it is compiled: files, or the folder where a name is put together.
+/// The files that a source file includes at compile time, or the folder if the name is built by `concat!`.
 fn included(source: &Path) -> Vec<PathBuf> {
     let code = read(source);
     let mut all = Vec::new();
@@ -207,7 +207,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Where such a `COPY` puts a file, if it is among what it copies: `COPY source… target`, all relative.
+/// The target of a file under such a `COPY`, if it is copied: `COPY source… target`, all relative.
 fn copied_to(copy: &[&str], file: &Path) -> Option<PathBuf> {
     let (target, sources) = copy.split_last().expect("a target");
     let source = Path::new(sources.iter().find(|source| file.starts_with(source))?);
@@ -254,7 +254,7 @@ fn the_image_is_built_from_all_that_the_program_is_compiled_from() {
     assert!(unsent.is_empty(), ".dockerignore keeps away {unsent:?}");
 }
 
-/// The number in the line of a Caddyfile that begins with this word; its unit is the caller's business.
+/// The number in the line of a Caddyfile that begins with this word; the caller knows its unit.
 fn number_after(caddyfile: &str, word: &str) -> u64 {
     let mut lines = caddyfile.lines().map(str::trim);
     let value =
@@ -263,7 +263,7 @@ fn number_after(caddyfile: &str, word: &str) -> u64 {
     digits.parse().unwrap_or_else(|error| panic!("{word} {value}: {error}"))
 }
 
-/// What Compose makes of `${NAME:-default}` and `${NAME:?why}` when only what must be set is set; and the names in it.
+/// The Compose value of `${NAME:-default}` and `${NAME:?why}` with only required variables set, and the name.
 fn interpolated(value: &str) -> (String, Option<&str>) {
     let Some((before, rest)) = value.split_once("${") else { return (value.to_owned(), None) };
     let (inner, after) = rest.split_once('}').expect("it ends");
@@ -287,7 +287,7 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
         let service = &services[name];
         let (mut environment, mut passed_on) = (BTreeMap::new(), BTreeSet::new());
         for (variable, value) in service["environment"].as_object().expect("a map") {
-            // Without a value it is passed on where it is set.
+            // A variable without a value is passed on if it is set.
             let (value, from) = interpolated(value.as_str().unwrap_or("${}"));
             assert!(from.is_none_or(|from| offered(if from.is_empty() { variable } else { from })), "{variable}");
             if from != Some("") {
@@ -297,8 +297,8 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
                 assert!(settings::find(variable).is_some() || of_a_source(variable), "{variable} is no setting");
             }
         }
-        // What the example offers, and what opens a source by itself, gets there; but for what is fixed in a container,
-        // or not for us.
+        // All settings of the example, and all variables that open a source,
+        // are passed on, except those that a container fixes, and foreign ones.
         let not_ours = ["DATABASE_PASSWORD", "BALANCER_PORT"];
         let sources = SCHEMES.iter().filter_map(|scheme| scheme.variable);
         for variable in offers.iter().copied().filter(|name| !not_ours.contains(name)).chain(sources) {
@@ -309,8 +309,8 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
         let grace = text(&service["stop_grace_period"]).trim_end_matches('s').parse::<u64>().expect("seconds");
         assert!(grace > stop_seconds(&config), "{name}");
         assert_eq!(config.server.port, 8_000);
-        // Not under `deploy.resources`: Compose 2 refuses `pids_limit` beside limits there, and Compose 1 knows no
-        // `pids` in them.
+        // Not under `deploy.resources`: Compose 2 refuses `pids_limit` together
+        // with limits there, and Compose 1 does not support `pids` there.
         assert!(["cpus", "mem_limit", "pids_limit"].iter().all(|limit| !service[limit].is_null()), "{name}");
         assert!(service["deploy"]["resources"].is_null(), "{name}");
         let test = &service["healthcheck"]["test"];
@@ -321,7 +321,7 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
     }
     assert_eq!(services["api"]["ports"][0], "${PORT:-8000}:8000");
 
-    // The profile: three replicas that find the database by its name, and a balancer that finds them by theirs.
+    // The profile: three replicas that find the database by name, and a balancer that finds the replicas by name.
     let (database, replica, balancer) = (&services["database"], &services["replica"], &services["balancer"]);
     for service in [database, replica, balancer] {
         assert_eq!(service["profiles"][0], "postgres");
@@ -339,7 +339,7 @@ fn the_compose_file_agrees_with_the_program_and_its_parts_with_each_other() {
     assert!(
         caddyfile.contains("\n:8000 {") && caddyfile.contains("name replica\n") && caddyfile.contains("port 8000\n")
     );
-    // Time is left for another replica after one that is silent, and it is never Postroom who ends a connection in use.
+    // The timeouts leave time for another replica after a silent one; Postroom closes no connection in use.
     let config = config(&BTreeMap::from([("WEBHOOK_SECRET".to_owned(), "given".to_owned())]));
     let seconds = |name: &str| Duration::from_secs(number_after(&caddyfile, name));
     assert!(seconds("dial_timeout") * 3 < seconds("lb_try_duration"));

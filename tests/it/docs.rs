@@ -1,4 +1,4 @@
-//! The pages for people: `GET /` and `GET /docs`, which come from this program alone.
+//! The HTML pages: `GET /` and `GET /docs`, which load nothing from other servers.
 
 use crate::harness::client::resolve;
 use crate::harness::{Reply, Server};
@@ -6,7 +6,7 @@ use crate::harness::{Reply, Server};
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The values of an attribute anywhere in a page.
+/// All values of an attribute in a page.
 fn attributes<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
     page.split(&format!(" {name}=\"")).skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
 }
@@ -32,7 +32,7 @@ fn the_root_answers_json_to_programs_and_a_page_to_browsers() {
         assert_eq!((index["name"].as_str(), index["docs"].as_str()), (Some("postroom"), Some("docs")));
         for endpoint in index["endpoints"].as_array().unwrap() {
             let (method, path) = endpoint.as_str().unwrap().split_once(' ').unwrap();
-            // What stands in braces is the caller's.
+            // The caller chooses the part in braces.
             if path.contains('{') {
                 continue;
             }

@@ -1,6 +1,6 @@
-//! The fuzz targets as ordinary tests: over the committed corpus, and over inputs that are made from it by a seeded
-//! generator.
-//! `make fuzz` lets libFuzzer look further.
+//! The fuzz targets as ordinary tests: on the committed
+//! corpus, and on inputs that a seeded generator derives
+//! from it. `make fuzz` searches further with libFuzzer.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use providers::{SCHEMES, fuzz};
 
-/// Mutants of all inputs of a target together.
+/// The number of mutants of all inputs of a target.
 const MUTANTS: usize = 6_000;
 
-/// A small generator of pseudo-random numbers (xorshift64*), so that a failure can be had again.
+/// A small generator of pseudo-random numbers (xorshift64*), so that failures can be reproduced.
 struct Random(u64);
 
 impl Random {
@@ -27,7 +27,7 @@ fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// All files of these folders, as far as they are there.
+/// All files of the existing folders.
 fn corpus(folders: &[&str]) -> Vec<Vec<u8>> {
     let entries = folders.iter().filter_map(|folder| fs::read_dir(root().join(folder)).ok()).flatten();
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();
@@ -35,7 +35,7 @@ fn corpus(folders: &[&str]) -> Vec<Vec<u8>> {
     paths.into_iter().map(|path| fs::read(path).expect("it can be read")).collect()
 }
 
-/// Some bytes changed, taken out, doubled, or joined from another input.
+/// Changes, removes or duplicates some bytes, or joins them with another input.
 fn mutate(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = input.to_vec();
     for _ in 0..=random.below(4) {
@@ -51,7 +51,7 @@ fn mutate(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// Feeds a target its corpus, and inputs that are made from it.
+/// Runs a target on its corpus, and on inputs derived from it.
 fn run(target: impl Fn(&[u8]), folders: &[&str]) {
     let corpus = corpus(folders);
     assert!(!corpus.is_empty(), "{folders:?} is a corpus");
@@ -72,7 +72,7 @@ fn run(target: impl Fn(&[u8]), folders: &[&str]) {
     }
 }
 
-/// Whether this one is asked for: all, unless `TEST_FUZZ_ONLY` names some.
+/// Whether this target is selected: all are, unless `TEST_FUZZ_ONLY` names some.
 fn is_asked_for(kind: &str) -> bool {
     std::env::var("TEST_FUZZ_ONLY").map_or(true, |kinds| kinds.split(',').any(|asked| asked == kind))
 }

@@ -1,11 +1,11 @@
-//! The two probes: whether the process runs, and whether it can do its work.
+//! The two probes: whether the process runs, and whether it can serve requests.
 
 use crate::harness::{Server, message, on_a_file, wait_until};
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL,
     to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
 
-/// Where a table cannot come back by itself.
+/// Why a test is skipped on PostgreSQL: the service does not recreate a dropped table there.
 const ANEW: &str = "a table there has columns of ours, and whoever drops it has to restore it";
 
 fn assert_says(server: &Server, target: &str, status: u16, body: &str) {

@@ -1,4 +1,4 @@
-//! The index beside the file: whatever becomes of it, and of the file, answers are what the file has.
+//! The index next to the file: whatever happens to it, and to the file, results match the file.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::harness::server::{Server, Setup};
 use crate::harness::{Stored, database, message, wait_until};
 
-/// Requests that together use everything in the index.
+/// Requests that together use all parts of the index.
 const TARGETS: [&str; 8] = [
     "/messages?limit=100",
     "/messages?limit=7&offset=23",
@@ -69,7 +69,7 @@ fn it_may_be_removed_damaged_or_of_another_time() {
     let later = answers(&server);
     assert!(server.stop().0.success());
 
-    // Every part but the manifest is damaged: what leads to the rest stands at the end.
+    // Every part except the manifest is damaged: its directory is at the end.
     for entry in fs::read_dir(index_of(&folder)).unwrap() {
         let path = entry.unwrap().path();
         let mut bytes = fs::read(&path).unwrap();
@@ -85,7 +85,7 @@ fn it_may_be_removed_damaged_or_of_another_time() {
     assert_eq!(answers(&server), later, "built anew");
     assert!(server.stop().0.success());
 
-    // A backup is put in the place of the file, and gets other messages under the same row numbers.
+    // A backup replaces the file, and gets other messages with the same row numbers.
     fs::write(folder.path().join("app.db"), older).unwrap();
     let server = Setup::in_folder(Arc::clone(&folder)).start();
     assert_eq!(answers(&server), expected, "a backup beside an index of later");
@@ -147,7 +147,7 @@ fn where_it_cannot_be_kept_answers_are_right_all_the_same() {
     assert_eq!(server.get("/messages?q=number").json()["total"], 25);
     assert_eq!(server.get("/stats").json()["total_messages"], 25);
     assert_eq!(server.get("/health/ready").status, 200);
-    // By then it was tried again.
+    // The index was retried by then.
     wait_until_indexed(&server);
     assert_eq!(server.lines().iter().filter(|line| tells(line)).count(), 1, "it is told once");
     let (status, stdout, stderr) = Setup::in_folder(server.kill()).arg("reindex").run();
@@ -175,7 +175,7 @@ fn a_file_is_checked_where_nothing_but_its_own_folder_can_be_written_to() {
         println!("skipped: mounting needs root");
         return;
     }
-    // Enough senders, with names as long as those of other programs may be, that their counting does not fit in memory.
+    // So many senders with long names, as other programs may write them, that their counts exceed memory.
     let setup = Setup::new();
     let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
         INSERT INTO messages SELECT 'm' || i, printf('%0200d', i * 7919 % 20000), '+2', '2025-01-01T00:00:00Z', 't', 'x' FROM n";
@@ -184,7 +184,7 @@ fn a_file_is_checked_where_nothing_but_its_own_folder_can_be_written_to() {
     wait_until_indexed(&server);
     let folder = server.folder();
     server.stop();
-    // As in the image: the root is read-only, and so is whatever lies where others have a /tmp.
+    // As in the image: the root is read-only, including the usual temporary folders.
     let script = r#"mount --bind "$1" /mnt &&
         for place in /tmp /var/tmp; do mount --bind $place $place && mount -o remount,bind,ro $place; done &&
         cd /tmp && exec "$0" check --data"#;

@@ -1,4 +1,4 @@
-//! The log: JSON lines on stdout, one a request, with nothing in them that was confided to us.
+//! The log: JSON lines on stdout, one per request, without any confidential data.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, Running, SECRET, Server, Setup, body, message, sign, wait_until};
 
-/// The names of a line's fields, in their order.
+/// The names of a line's fields, in order.
 fn names(line: &Value) -> Vec<&str> {
     line.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// The lines of requests.
+/// The lines about requests.
 fn requests(lines: Vec<Value>) -> Vec<Value> {
     lines.into_iter().filter(|line| line["method"].is_string()).collect()
 }
 
-/// Sends a request under an id of the test's and answers its line.
+/// Sends a request with a given request id and returns its log line.
 fn line_of(server: &Server, id: &str, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Value {
     let headers = [headers, &[("X-Request-ID", id)]].concat();
     let reply = server.client().request(method, target, &headers, body).expect("an answer");
@@ -130,7 +130,7 @@ fn a_sane_request_id_is_kept_and_every_other_request_gets_a_unique_one() {
     assert_eq!(made.len(), odd.len(), "each is unique");
 }
 
-/// Asserts that bytes are answered with this status under a request id, and that the line of the log is under it too.
+/// Asserts that bytes get this status with a request id, and that the log line has the same id.
 fn assert_told_under_an_id(server: &Server, bytes: &[u8], status: u16) {
     let mut client = server.client();
     client.send_raw(bytes).unwrap();
@@ -211,9 +211,9 @@ fn what_clients_send_cannot_forge_a_line_or_a_field() {
     assert!(lines.iter().filter(|line| line["method"] == "GET").all(|line| line["status"] == 404));
 }
 
-/// Everything that a terminal, an editor or a log viewer takes for a command, or shows as nothing: controls of both
-/// sets, ends of
-/// lines of Unicode, directions, and what has no width.
+/// All characters that a terminal, an editor or a log viewer interprets,
+/// or shows as nothing: both sets of control characters, Unicode line
+/// separators, directional marks, and zero-width characters.
 fn unprintable() -> impl Iterator<Item = char> {
     let ranges = [
         ('\u{1}', '\u{1f}'),
@@ -237,7 +237,7 @@ fn unprintable() -> impl Iterator<Item = char> {
 fn no_client_writes_a_control_into_the_log() {
     let server = Server::start();
     let all: String = unprintable().collect();
-    // In a path of a request that nobody signed; hyper takes no ASCII controls there.
+    // In the path of an unsigned request; hyper accepts no ASCII control characters there.
     let odd: String = unprintable().filter(|character| !character.is_ascii()).collect();
     let printable = "/é😀👨‍👩‍👧 مرحبا";
     for path in [format!("/{odd}"), format!("/webhook/{odd}"), format!("/messages/{odd}"), printable.replace(' ', "")] {
@@ -247,7 +247,7 @@ fn no_client_writes_a_control_into_the_log() {
         let line = server.wait_for_line(|line| line["path"] == path.as_str());
         assert!(line["message"].as_str().unwrap().contains(&path), "escaped, and the same text: {line}");
     }
-    // In a field of a message that somebody signed.
+    // In a field of a signed message.
     server.store(&message(&format!("id {all}")));
     server.wait_for_line(|line| line["message_id"] == format!("id {all}").as_str());
     for line in server.raw_lines() {
@@ -299,7 +299,7 @@ fn what_is_long_is_cut_once() {
     let line = line_of(&server, "long-method", &method, "/", &[], b"");
     assert!(line["method"].as_str().unwrap().len() < 1_100 && line["status"] == 405, "{line}");
     assert!(line["message"].as_str().unwrap().ends_with(" / 405"), "{line}");
-    // Whole up to the limit, and never cut within a character.
+    // Complete up to the limit, and never cut within a character.
     for (path, cut) in [(format!("/{}", "x".repeat(1_023)), false), (format!("/{}", "é".repeat(600)), true)] {
         let line = line_of(&server, &format!("path-{cut}"), "GET", &path, &[], b"");
         assert_eq!(line["path"] == path.as_str(), !cut, "{line}");
@@ -325,7 +325,7 @@ fn the_latency_is_a_float_in_every_line() {
     }
 }
 
-/// The program with a stdout that the test reads as far as the address and no further.
+/// A running program whose stdout the test reads only up to the address.
 struct Unread {
     program: Running,
     stdout: Option<BufReader<ChildStdout>>,
@@ -345,7 +345,7 @@ impl Unread {
         Self { program, stdout: Some(stdout), address }
     }
 
-    /// Makes so many lines that neither the pipe nor the program's buffer holds them.
+    /// Produces more lines than the pipe and the program's buffer can hold.
     fn flood(&self) {
         let mut client = Client::connect(self.address);
         let target = format!("/{}", "x".repeat(1_000));
@@ -361,7 +361,7 @@ impl Unread {
         line.parse().expect("a number")
     }
 
-    /// Stores a message, stops the program and answers its stderr.
+    /// Stores a message, stops the program and returns its stderr.
     fn finish(mut self) -> String {
         let reply = Client::connect(self.address).post(&body(&message("m1")));
         assert_eq!((reply.status, reply.text().as_str()), (200, r#"{"status":"ok"}"#));
@@ -386,7 +386,7 @@ fn a_stdout_that_nobody_reads_drops_lines_and_stops_nothing_else() {
 fn a_stdout_that_was_closed_drops_lines_and_stops_nothing_else() {
     let setup = Setup::new();
     let mut server = Unread::start(&setup);
-    // The reader goes away, as when a log shipper dies; what the program writes then fails.
+    // The reader closes, like a log shipper that ends; further writes of the program fail.
     drop(server.stdout.take());
     wait_until("lines are dropped", || (server.dropped() > 0.0).then_some(()));
     server.flood();
@@ -400,9 +400,9 @@ fn a_client_that_does_not_wait_for_its_answer_leaves_a_line_too() {
     let bytes = body(&message("m1"));
     let mut client = server.client();
     client.send("POST", "/webhook", &[("X-Signature", &sign(&bytes))], &bytes).unwrap();
-    // Answered after the whole of the first was read, on the one thread that serves all connections.
+    // Answered after the whole first request was read, on the single thread of all connections.
     assert_eq!(server.get("/health/live").status, 200);
-    // The writer has it, and waits for the other program's lock.
+    // The writer has the message, and waits for the other program's lock.
     drop(client);
     let line = server.wait_for_line(|line| line["status"] == 499);
     assert_eq!((&line["message_id"], &line["reason"]), (&json!("m1"), &json!("unanswered")));

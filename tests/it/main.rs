@@ -1,4 +1,4 @@
-//! Black-box tests: the real program is spawned on a free port with a temporary folder, and spoken to over HTTP.
+//! Black-box tests: the real program runs on a free port with a temporary folder, and gets HTTP requests.
 
 mod harness;
 

@@ -1,4 +1,4 @@
-//! `GET /messages`: what is listed, in which order, and what may be asked.
+//! `GET /messages`: the listed messages, their order, and the allowed queries.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn listed(server: &Server, query: &str) -> (Vec<String>, u64) {
     (ids.collect(), page["total"].as_u64().unwrap())
 }
 
-/// Asserts which ids a query lists when nothing is cut off.
+/// Asserts which ids a query lists without a page limit.
 fn assert_found(server: &Server, query: &str, ids: &[&str]) {
     assert_eq!(listed(server, query), (ids.iter().map(|id| (*id).to_owned()).collect(), ids.len() as u64), "{query}");
 }
@@ -290,13 +290,13 @@ fn rows_of_other_programs_show_up_at_once_and_unchanged() {
     assert_found(&server, "", &["theirs"]);
 }
 
-/// Where the Link header leads.
+/// The target of the Link header.
 fn next(reply: &crate::harness::Reply) -> Option<String> {
     reply.next_page("/messages")
 }
 
-/// A listing by arrival ends before transactions that are still under way, which those of other tests on a server may
-/// be.
+/// A listing by arrival ends before transactions in progress, including those of other tests on the same
+/// server.
 fn wait_for_arrivals(server: &Server, count: usize) {
     let arrived = || server.get("/messages?order=arrival&limit=100").json()["data"].as_array().unwrap().len();
     wait_until("all have arrived", || (arrived() == count).then_some(()));

@@ -1,4 +1,4 @@
-//! `GET /metrics`: what is counted, under names and labels that dashboards and alerts rely on.
+//! `GET /metrics`: the counters, with the names and labels that dashboards and alerts use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::harness::{Server, assert_snapshot, body, message, on_a_file, wait_unt
 /// A sample's name, its labels and its value.
 type Sample = (String, Vec<(String, String)>, f64);
 
-/// Reads an exposition strictly: a line that is no comment is a sample of a family that was declared before it.
+/// Parses an exposition strictly: each line is a comment, or a sample of a family that was declared before.
 fn samples(text: &str) -> Vec<Sample> {
     let mut kinds = BTreeMap::new();
     let mut samples = Vec::new();
@@ -39,14 +39,14 @@ fn sample(line: &str) -> Sample {
     (name.to_owned(), labels.collect(), value.parse().unwrap_or_else(|_| panic!("no number: {line}")))
 }
 
-/// Asks for each of these and closes the connection; answers do not matter here.
+/// Sends these requests and closes the connection; the responses do not matter here.
 fn ask(server: &Server, requests: &[(&str, &str)]) {
     for (method, target) in requests {
         server.client().request(method, target, &[], b"").expect("an answer");
     }
 }
 
-/// What `http_requests_total` counted for a path and status.
+/// The value of `http_requests_total` for a path and status.
 fn requests(server: &Server, path: &str, status: u16) -> f64 {
     server.metric(&format!(r#"http_requests_total{{path="{path}",status="{status}"}}"#)).unwrap_or(0.0)
 }
@@ -199,9 +199,9 @@ fn connections_are_counted_while_they_are_open() {
     wait_until("none is but the one that asks", || (server.metric("postroom_connections") == Some(1.0)).then_some(()));
 }
 
-/// One line a family of series: its name, and every label with all of its values. What differs between builds and
-/// machines
-/// is left out.
+/// One line per family of series: its name, and
+/// every label with all of its values. Values that
+/// differ between builds and machines are left out.
 fn outline(text: &str) -> String {
     let mut lines: Vec<String> = text
         .lines()

@@ -1,5 +1,5 @@
-//! Far more comes than the store can take, for it is slow or stands still: who finds no room is told at once, the rest
-//! is bounded.
+//! Far more load than the store can take, because it is slow or blocked:
+//! requests beyond the queue are refused at once, and memory is bounded.
 
 use super::harness::load::Load;
 use super::harness::random::Random;
@@ -8,32 +8,32 @@ use super::harness::{Client, Server, Setup, body, message, sign, wait_until};
 use runtime::process::raise_open_file_limit;
 
 const CONNECTIONS: usize = 192;
-/// So few that most of the connections find no room.
+/// So small that most of the connections are refused.
 const QUEUE_MAX: usize = 48;
-/// Each with an id and a text of its own: kept, they would take more than they may.
+/// Each has its own id and text: if they were kept, they would exceed the allowed growth.
 const REFUSALS: f64 = 20_000.0;
-/// What holding so many requests may cost beyond what the same load cost while all was well.
+/// The memory of this many requests, beyond that of the same load on a healthy server.
 const GROWTH_BYTES_MAX: u64 = 12 << 20;
 
-/// Settings with a queue that is soon full, and with time to wait for what holds the store up.
+/// Settings with a small queue, and with time to wait for the blocked store.
 pub fn with_small_queue(setup: Setup) -> Setup {
     setup.patient().env("POSTROOM_STORE_QUEUE_MAX", QUEUE_MAX).env("POSTROOM_STORE_BATCH_MAX", 16)
 }
 
-/// A load from far more connections than the queue has places, under way.
+/// Starts a load from far more connections than the queue has places.
 pub fn start_load(server: &Server, random: &mut Random) -> Load {
     let load = Load::start(server.address, CONNECTIONS, "m", random);
     load.wait_for_acks(1_000);
     load
 }
 
-/// For want of room, or because the store is known to be away.
+/// Requests that were refused because the queue is full, or the store is known to be unavailable.
 fn refusals(server: &Server) -> f64 {
     let count = |reason| server.metric(&format!("postroom_refused_total{{reason=\"{reason}\"}}"));
     ["queue_full", "database_unavailable"].into_iter().map(|reason| count(reason).expect("it is counted")).sum()
 }
 
-/// Thousands are refused while those in the queue wait, and what the server holds stays what it was.
+/// Asserts that thousands of requests are refused while the queue waits, and that memory does not grow.
 pub fn assert_refuses_and_stays_small(server: &Server) {
     let (peak, before) = (server.memory_peak_bytes(), refusals(server));
     wait_until("thousands are refused", || {
@@ -41,13 +41,13 @@ pub fn assert_refuses_and_stays_small(server: &Server) {
         assert!(queued <= QUEUE_MAX as f64, "{queued} messages wait");
         (refusals(server) >= before + REFUSALS).then_some(())
     });
-    // The kernel counts by threads, and may tell a little less than before.
+    // The kernel counts per thread, and may report slightly less than before.
     let grown = server.memory_peak_bytes().saturating_sub(peak);
     println!("{peak} bytes at most before, {grown} more afterwards");
     assert!(grown <= GROWTH_BYTES_MAX, "{grown} bytes more than {peak}");
 }
 
-/// All that was acknowledged is there, also what came when the store could take it again.
+/// Asserts that all acknowledged messages are stored, including those after the recovery.
 pub fn assert_comes_back(server: &Server, load: Load) {
     load.wait_for_acks(load.acks() + 1_000);
     assert_eq!(server.get("/health/ready").status, 200);
@@ -66,7 +66,7 @@ fn while_another_program_holds_the_store_most_are_refused_at_once() {
     let lock = server.stored().lock();
     let acks = load.acks();
     assert_refuses_and_stays_small(&server);
-    // At once: nobody was acknowledged meanwhile but those whose commit had begun.
+    // Right away: only requests whose commit had begun were acknowledged meanwhile.
     assert!(load.acks() - acks <= 2 * CONNECTIONS, "{} were acknowledged", load.acks() - acks);
     assert_eq!(server.get("/health/ready").status, 200, "nothing of ours is broken");
     assert_eq!(server.get("/messages?limit=1").status, 200, "reading goes on");
@@ -74,9 +74,9 @@ fn while_another_program_holds_the_store_most_are_refused_at_once() {
     assert_comes_back(&server, load);
 }
 
-/// More than the queue and all commits under way take with the settings as they are shipped, on either store (two
-/// commits on
-/// PostgreSQL); fewer than are accepted.
+/// More than the queue and all commits in progress take with
+/// the default settings, on either store (two commits on
+/// PostgreSQL); fewer than the connections that are accepted.
 const CROWD: usize = 3_400;
 
 #[test]
@@ -126,7 +126,7 @@ fn a_page_with_more_text_than_an_answer_may_have_is_refused_and_a_shorter_one_is
         reply.status == 503 && reply.text().len() < 100
     };
     assert!(refused("limit=100") && refused("limit=9&q=000"));
-    // This order ends before transactions that are under way, such as one that counts these rows.
+    // This order ends before transactions in progress, such as one that counts these rows.
     wait_until("all have arrived and are refused", || refused("limit=100&order=arrival").then_some(()));
     let found = server.get("/messages?limit=2").json();
     assert_eq!((found["data"].as_array().map(Vec::len), &found["total"]), (Some(2), &9.into()));

@@ -1,4 +1,4 @@
-//! Behind a proxy that shows the service below a path: every link leads back there, and what providers sign holds.
+//! Behind a proxy with a path prefix: every link keeps the prefix, and providers' signatures are valid.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::harness::client::resolve;
 use crate::harness::test_source::now;
 use crate::harness::{Client, Reply, Running, Server, Setup, TestSource, body, message, sign, wait_until};
 
-/// What the documents say for nginx: the slash at the end of `proxy_pass` takes the prefix away.
+/// The documented configuration for nginx: the slash at the end of `proxy_pass` removes the prefix.
 const CONFIGURATION: &str = "
 daemon off;
 master_process off;
@@ -38,7 +38,7 @@ http {
 }
 ";
 
-/// nginx in front of a server.
+/// An nginx in front of a server.
 struct Nginx {
     _program: Running,
     _folder: TempDir,
@@ -46,7 +46,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// None where it is not installed.
+    /// None if nginx is not installed.
     fn before(server: &Server) -> Option<Self> {
         let known = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx", "/opt/homebrew/bin/nginx"];
         let Some(program) = known.iter().find(|path| Path::new(path).exists()) else {
@@ -54,7 +54,7 @@ impl Nginx {
             return None;
         };
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // The port is free now; whoever takes it meanwhile makes nginx fail, and the test with it.
+        // The port is free now; if another program takes it, nginx fails, and so does the test.
         let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound").port();
         let text = CONFIGURATION.replace("NGINX", &port.to_string()).replace("POSTROOM", &server.address.to_string());
         std::fs::write(folder.path().join("nginx.conf"), text).expect("the file can be written");
@@ -83,7 +83,7 @@ fn references(page: &str) -> Vec<&str> {
     [of("src"), of("href")].concat()
 }
 
-/// Asserts that every link of the pages, read at this path, leads below it and to something.
+/// Asserts that every link of the pages, read at this path, keeps the prefix and is valid.
 fn assert_links_hold(get: impl Fn(&str, &str) -> Reply, prefix: &str) {
     for page in ["/", "/docs", "/docs/"] {
         let at = format!("{prefix}{page}");
@@ -109,7 +109,7 @@ fn assert_links_hold(get: impl Fn(&str, &str) -> Reply, prefix: &str) {
     assert_eq!(resolve(&at, &format!("{server}/stats")), format!("{prefix}/stats"));
 }
 
-/// Asserts that the pages of a listing lead from one to the next, to the end.
+/// Asserts that the links of a listing lead from page to page to its end.
 fn assert_pages_hold(get: impl Fn(&str, &str) -> Reply, first: &str, count: usize) {
     let (mut at, mut seen) = (first.to_owned(), 0);
     loop {
@@ -171,12 +171,12 @@ fn what_is_signed_with_the_url_holds_below_a_path_of_nginx() {
     let Some(nginx) = Nginx::before(&server) else { return };
     assert_eq!(post(&nginx, &signed(base)), 200);
     assert_eq!(post(&nginx, &signed("https://hooks.example.com")), 403, "the path is signed too");
-    // A proxy that says scheme and host does not say the path that it took away: the setting does.
+    // A proxy that sends scheme and host does not send the removed prefix; the setting has it.
     let (_, stdout, _) = setup().env("PUBLIC_BASE_URL", base).arg("check").run();
     assert!(stdout.contains("https://hooks.example.com/inbox/webhook/twilio"), "{stdout}");
 }
 
-/// Runs `docs.js` as a browser would that loaded it from there, and answers what it asked for and signed.
+/// Runs `docs.js` like a browser that loaded it from there, and returns its requests and signatures.
 const BROWSER: &str = r#"
 const fs = require("fs"), vm = require("vm");
 const [, script, base] = process.argv;

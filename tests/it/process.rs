@@ -1,4 +1,4 @@
-//! The program as a process: what it needs, what it refuses to start with, and how it stops.
+//! The program as a process: its requirements, refused starts, and its stop.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, Running, SECRET, Server, Setup, body, message, sign, wait_until};
 
-/// Starts a program that must refuse to, and answers what it says: one short JSON line on stderr and nothing on stdout.
+/// Starts a program that must refuse. Returns its output: one JSON line on stderr, and nothing on stdout.
 fn refusal(setup: &Setup) -> String {
     let mut program = Running::spawn(setup.command().stdout(Stdio::piped()).stderr(Stdio::piped()));
     let status = program.wait();
@@ -28,14 +28,14 @@ fn refusal(setup: &Setup) -> String {
     line["message"].as_str().expect("a message").to_owned()
 }
 
-/// Asserts that the refusal names what is wrong.
+/// Asserts that the refusal contains this text.
 fn assert_refused(setup: &Setup, names: &str) -> String {
     let message = refusal(setup);
     assert!(message.contains(names), "{names} is not named: {message}");
     message
 }
 
-/// The names of everything in a folder.
+/// The names of all files in a folder.
 fn names_in(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -43,7 +43,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The line that tells the effective configuration.
+/// The log line with the effective configuration.
 fn start_line(server: &Server) -> Value {
     server.wait_for_line(|line| line["address"].is_string())
 }
@@ -199,7 +199,7 @@ fn a_file_that_is_no_database_of_ours_is_refused_and_left_as_it_was() {
 
 #[test]
 fn a_file_that_may_only_be_read_is_refused() {
-    // Root may write everything, so the program has to be somebody else.
+    // Root may write everything, so the program runs as another user.
     let somebody = |command: &mut Command, folder: &Path| {
         if fs::metadata("/proc/self").unwrap().uid() == 0 {
             command.uid(65_534).gid(65_534);
@@ -241,12 +241,12 @@ fn an_address_that_cannot_be_bound_is_refused() {
     assert_refused(&Setup::new().env("HOST", "no such host"), "HOST");
 }
 
-/// Starts the program with a log level, sends it one request of each kind, stops it and answers the levels that it
-/// logged.
+/// Starts the program with a log level, sends one request of
+/// each kind, stops it and returns the levels of its log lines.
 fn levels_logged_at(least: &str) -> Vec<String> {
-    // At most levels the line that tells the address is not written, so the port is chosen here: free a moment ago, on
-    // a
-    // loopback address that no other test listens on.
+    // With most levels the line with the address is not
+    // logged, so the port is chosen here: it was free just
+    // now, on a loopback address that no other test uses.
     let address: SocketAddr = TcpListener::bind("127.0.77.1:0").unwrap().local_addr().unwrap();
     let setup = Setup::new().env("LOG_LEVEL", least).env("HOST", "127.0.77.1").env("PORT", address.port());
     let log = setup.path().join("log");
@@ -370,7 +370,7 @@ fn a_request_under_way_is_finished_before_the_stop_and_a_second_signal_does_not_
             .fold(Setup::new(), |setup, name| setup.env(&format!("POSTROOM_SERVER_{name}_SECONDS"), 3_600))
     };
     let body = body(&message("m1"));
-    // The server asks for the body only when it is in the midst of the request.
+    // The server requests the body only while it processes the request.
     let begin = |server: &Server| {
         let mut client = server.client();
         let head = format!("Expect: 100-continue\r\nX-Signature: {}\r\nContent-Length: {}", sign(&body), body.len());
@@ -399,7 +399,7 @@ fn a_request_under_way_is_finished_before_the_stop_and_a_second_signal_does_not_
     assert_eq!(server.get("/messages").json()["total"], 1, "what was acknowledged is there");
 }
 
-/// The secret as people set it by mistake, and the word that names the mistake.
+/// Common mistakes in setting the secret, and the word that identifies each.
 const DOUBTFUL: [(&str, &str); 6] = [
     ("\"testsecret\"", "quotation mark"),
     ("'testsecret'", "quotation mark"),
@@ -421,7 +421,7 @@ fn a_secret_that_is_probably_a_mistake_is_named_by_the_start_and_by_check() {
         let server = setup().start();
         let line = server.wait_for_line(|line| line["message"].as_str().is_some_and(caution));
         assert_eq!(line["level"], "WARNING");
-        // It is the secret all the same, byte for byte.
+        // It is still the secret, byte for byte.
         let body = body(&message("m1"));
         let signature = SigningKey::new(&Secret::new(secret).unwrap()).sign(&body);
         let reply = server.client().request("POST", "/webhook", &[("X-Signature", signature.as_str())], &body);
@@ -466,7 +466,7 @@ fn check_finds_what_this_user_cannot_write_where_the_service_would_fail() {
     let run = |argument: &str, file: &str| {
         let mut command = Setup::new().arg(argument).command();
         command.current_dir("/").env("DATABASE_URL", format!("sqlite:///{}", folder.join(file).display()));
-        // Root may write everything, so the program has to be somebody else.
+        // Root may write everything, so the program runs as another user.
         if fs::metadata("/proc/self").unwrap().uid() == 0 {
             command.uid(65_534).gid(65_534);
         }
@@ -494,7 +494,7 @@ fn check_finds_what_this_user_cannot_write_where_the_service_would_fail() {
     let (status, stdout, _) = run("check", "app.db").unwrap();
     assert!(status == Some(0) && stdout.contains("the first start creates it"), "{stdout}");
     assert!(!folder.join("app.db").exists(), "nothing is made to find out");
-    // A log of another user beside it.
+    // A log of another user next to it.
     fs::write(folder.join("app.db-wal"), "").unwrap();
     fs::set_permissions(folder.join("app.db-wal"), fs::Permissions::from_mode(0o400)).unwrap();
     let (status, stdout, _) = run("check", "app.db").unwrap();

@@ -1,6 +1,6 @@
-//! Real messages, where they are at hand: `POSTROOM_REAL_INPUT` names 87,300 real SMS in English and Chinese, or they
-//! lie in a
-//! folder beside the checkout. They are not ours to ship.
+//! Real messages, if available: `POSTROOM_REAL_INPUT` names
+//! 87,300 real SMS in English and Chinese, or they are in a
+//! folder next to the checkout. They may not be shipped.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ fn real_messages_are_filed_once_and_found() {
     let found =
         totals.map(|(q, _)| (q, server.get(&format!("/messages?q={q}&limit=1")).json()["total"].as_u64().unwrap()));
     assert_eq!(BTreeMap::from(found), BTreeMap::from(totals));
-    // Everything again: nothing is new, and nothing changes.
+    // Everything is sent again: no message is new, and nothing changes.
     let summary = send(&server, &path, "16");
     assert_eq!(summary["statuses"]["200"], 87_300);
     assert_eq!(server.get("/stats").json(), stats);

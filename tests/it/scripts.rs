@@ -1,4 +1,4 @@
-//! `quickstart.sh` and `test_api.sh`, as somebody runs them who has just cloned the repository.
+//! `quickstart.sh` and `test_api.sh`, as run in a fresh clone of the repository.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use crate::harness::Setup;
 use crate::harness::server::wait_until;
 
-/// An address of this test's own: the script wants to know the port before the program has one.
+/// An address that only this test uses: the script needs the port before the program has one.
 const HOST: &str = "127.0.79.1";
 
-/// The script, asked to stop when dropped, as Ctrl-C would: killed, it would leave the service behind.
+/// The script, interrupted when dropped, like with Ctrl-C: if it were killed, the service would continue.
 struct Quickstart(std::process::Child);
 
 impl Drop for Quickstart {
@@ -32,7 +32,7 @@ fn quickstart_takes_over_what_the_env_file_says_and_test_api_finds_nothing_wrong
     for script in ["quickstart.sh", "test_api.sh"] {
         fs::copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(script), at(script)).unwrap();
     }
-    // It is built already; whatever cargo is asked for, it has done it.
+    // The program is already built; a fake cargo does nothing.
     for (folder, tool) in [("tools", "cargo"), ("target/release", "")] {
         fs::create_dir_all(at(folder)).unwrap();
         if !tool.is_empty() {
@@ -41,7 +41,7 @@ fn quickstart_takes_over_what_the_env_file_says_and_test_api_finds_nothing_wrong
         }
     }
     symlink(env!("CARGO_BIN_EXE_postroom"), at("target/release/postroom")).unwrap();
-    // Of a digest no token can be made: the scripts read with the other one.
+    // A token cannot be derived from a digest: the scripts read with the other one.
     let digest = "sha256:".to_owned() + &"0a".repeat(32);
     let settings = "# as people write it\n\nWEBHOOK_SECRET=\"a secret # with blanks\" # and why\nexport API_TOKEN='{digest}, to.ken'\n\
                     WHATSAPP_APP_SECRET=app   # the app's\nWHATSAPP_VERIFY_TOKEN=verify\nCRM_SECRET=crm\nPOSTROOM_CONFIG=sources.toml\n\
@@ -65,11 +65,11 @@ fn quickstart_takes_over_what_the_env_file_says_and_test_api_finds_nothing_wrong
         assert!(quickstart.0.try_wait().unwrap().is_none(), "it ended");
         (curl("/health/ready") == r#"{"status":"ready"}"#).then_some(())
     });
-    // A source of a variable, and one of the settings file.
+    // A source from a variable, and one from the settings file.
     let handshake = "/webhook/whatsapp?hub.mode=subscribe&hub.verify_token=verify&hub.challenge=7";
     assert_eq!(curl(handshake), "7");
     assert_eq!(curl("/webhook/crm"), r#"{"detail":"Method Not Allowed"}"#);
-    // What the environment has goes first.
+    // The environment has precedence.
     assert!(at("data/mine.db").exists() && !at("other.db").exists());
 
     let base_url = format!("http://{HOST}:8000");
@@ -78,7 +78,7 @@ fn quickstart_takes_over_what_the_env_file_says_and_test_api_finds_nothing_wrong
     assert!(tested.status.success(), "{told}{}", String::from_utf8_lossy(&tested.stderr));
 }
 
-/// The code blocks of a language below a heading of README.md, in order.
+/// The code blocks in a language under a heading of README.md, in order.
 fn blocks(heading: &str, language: &str) -> Vec<String> {
     let readme =
         fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("README.md")).unwrap();
@@ -96,7 +96,7 @@ fn the_calls_of_the_readme_work_word_for_word_after_quickstart() {
     }
     let secret = "0123456789abcdef";
     let server = Setup::new().env("WEBHOOK_SECRET", secret).start();
-    // As a clone looks in which quickstart.sh has run.
+    // Like a clone in which quickstart.sh has run.
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("target/release")).unwrap();
     symlink(env!("CARGO_BIN_EXE_postroom"), folder.path().join("target/release/postroom")).unwrap();
@@ -126,7 +126,7 @@ fn the_calls_of_the_readme_work_word_for_word_after_quickstart() {
     {
         assert!(answers.contains(part), "{part}: {answers}");
     }
-    // The first call alone, and both ways to sign, agree.
+    // The first call alone, and both ways to sign, give the same result.
     let body = first.lines().next().unwrap();
     let signatures = run(&format!("{setting}\n{body}\n{}", blocks("Signing", "bash")[0]));
     let lines: Vec<&str> = signatures.lines().collect();

@@ -1,4 +1,4 @@
-//! `postroom send`, `sign`, `health`, `check` and `completions`, as a person at a terminal uses them.
+//! `postroom send`, `sign`, `health`, `check` and `completions`, as used at a terminal.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use crate::harness::server::Setup;
 use crate::harness::{SECRET, Server, body, message, on_a_file, sign};
 
-/// Runs a subcommand with the tests' secret, `input` on its standard input.
+/// Runs a subcommand with the tests' secret, and `input` on its standard input.
 fn postroom(arguments: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_postroom"))
         .args(arguments)
@@ -26,7 +26,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("output is UTF-8")
 }
 
-/// Messages `m0`, `m1`, …, one a line, with an empty line and a line end of another system between them.
+/// Messages `m0`, `m1`, …, one per line, with an empty line and a line end of another system among them.
 fn lines(count: usize) -> Vec<u8> {
     let mut lines = b"\n".to_vec();
     for at in 0..count {
@@ -83,7 +83,7 @@ fn send_reads_every_frame_of_a_zstd_file_and_says_where_one_breaks_off() {
         let line = [body(&message(id)), b"\n".to_vec()].concat();
         ruzstd::encoding::compress_to_vec(line.as_slice(), ruzstd::encoding::CompressionLevel::Fastest)
     };
-    // Between two frames one that is to be passed over, as compressors that work in parallel put there.
+    // A skippable frame between two frames, as parallel compressors write it.
     let passed_over = [&0x184D_2A50u32.to_le_bytes()[..], &3u32.to_le_bytes(), b"abc"].concat();
     let whole = [compress("a"), passed_over.clone(), compress("b"), passed_over].concat();
     std::fs::write(&path, &whole).unwrap();
@@ -151,7 +151,7 @@ fn send_says_what_was_refused_and_exits_with_1() {
 
 #[test]
 fn send_outlives_a_service_that_comes_back() {
-    // A loopback address of this test's own: nobody else takes the port while it is free for a moment.
+    // A loopback address that only this test uses, so no other test takes the port while it is free.
     const HOST: &str = "127.0.78.1";
     let first = Setup::new().env("HOST", HOST).start();
     let address = first.address;
@@ -198,7 +198,7 @@ fn send_that_is_stopped_tells_what_was_answered() {
         command.args(["send", "-", "--json", "--url", &url]).env_clear().env("WEBHOOK_SECRET", SECRET);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
-        // Its input goes on: it would wait for more for ever.
+        // Its input stays open: it would wait for more forever.
         let mut input = child.stdin.take().expect("piped");
         (0..5).for_each(|at| writeln!(input, "{}", message(&format!("{name}{at}"))).expect("it reads"));
         let last = format!("{name}4");
@@ -208,7 +208,7 @@ fn send_that_is_stopped_tells_what_was_answered() {
         drop(input);
         assert_eq!(output.status.code(), Some(code), "{output:?}");
         let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a summary");
-        // The answer to the last may not have reached it.
+        // The response to the last message may be lost.
         assert!(summary["statuses"]["200"].as_u64() >= Some(4) && summary["failed"] == 0, "{summary}");
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(told.contains(&format!("stopped by SIG{name}")), "{told}");
@@ -269,13 +269,13 @@ fn check_finds_what_is_wrong_with_settings_and_data() {
     let (code, _, told) = run(&["--port", "99999"]);
     assert!(code == Some(2) && told.starts_with("postroom: --port must be"), "{told}");
     let other = rusqlite::Connection::open(server.database()).unwrap();
-    // Whoever edits the schema so makes the key's order wrong.
+    // This edit of the schema makes the key's order wrong.
     let wrong = "PRAGMA writable_schema = 1; UPDATE sqlite_master SET
         sql = replace(sql, 'message_id TEXT', 'message_id TEXT COLLATE NOCASE') WHERE name = 'messages'";
     other.execute_batch(wrong).unwrap();
     let (code, told, _) = run(&["--data"]);
     assert!(code == Some(1) && told.contains("missing from index"), "{told}");
-    // Looking leaves nothing behind, and `reindex` puts it right.
+    // `check` leaves no files behind, and `reindex` repairs the file.
     drop(other);
     assert_eq!(server.stop().0.code(), Some(0));
     let names = || {
@@ -289,7 +289,7 @@ fn check_finds_what_is_wrong_with_settings_and_data() {
     assert!(status.success() && told.contains("rebuilt for 2 messages"), "{told}");
     let (code, told, _) = run(&["--data"]);
     assert!(code == Some(0) && told.contains("index          covers 2 messages"), "{told}");
-    // A changed byte of the index is found, whatever part it is in.
+    // A changed byte of the index is found in any part.
     let part = std::fs::read_dir(folder.path().join("app.db-index"))
         .unwrap()
         .map(|entry| entry.unwrap().path())

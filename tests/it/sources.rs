@@ -1,4 +1,4 @@
-//! The sources of providers: what each sample becomes, who is believed, and that everything is stored once.
+//! The sources of providers: the result of each sample, authentication, and storing each message once.
 
 mod content;
 mod hostile;
@@ -24,7 +24,7 @@ fn start() -> (Server, impl Fn(&str) -> TestSource) {
     (setup.start(), move |name: &str| TestSource::of(&sources, name))
 }
 
-/// An envelope of Meta's with these messages.
+/// An envelope of Meta with these messages.
 pub fn envelope(messages: &[Value]) -> Vec<u8> {
     let value = json!({
         "messaging_product": "whatsapp",
@@ -59,7 +59,7 @@ fn a_message_is_found_by_its_key_and_by_its_providers_id() {
         assert_eq!(server.get(&format!("/messages/{id}?raw=1")).body, body, "the raw body, byte for byte");
     }
     assert_eq!(server.get("/messages/wamid.unknown").status, 404);
-    // The same provider id at another account: the bare id does not say which.
+    // The same provider id in another account: the bare id is ambiguous.
     let other = String::from_utf8(body).unwrap().replace(r#""phone_number_id":"7""#, r#""phone_number_id":"8""#);
     source("whatsapp").post(&server, other.as_bytes(), "2");
     let ambiguous = server.get("/messages/wamid.A%2FB%2BC%3D%3D");
@@ -198,7 +198,7 @@ fn a_page_of_large_events_ends_early_and_the_next_goes_on() {
     assert_eq!((chunks, pages), (vec![4, 3, 2, 1, 0], 3));
 }
 
-/// Two million bytes of parts that say nothing: read, they are many times as large.
+/// Two million bytes of empty parts: once parsed, they are many times as large.
 fn tiny_parts() -> Vec<u8> {
     let parts = vec!["{}"; 700_000].join(",");
     let value = format!(r#"{{"metadata":{{"phone_number_id":"7"}},"messages":[{parts}]}}"#);
@@ -212,7 +212,7 @@ fn bodies_of_tiny_parts_side_by_side_do_not_fill_the_memory() {
     std::thread::scope(|scope| {
         for at in 0..10 {
             let (server, source, body) = (&server, &source, &body);
-            // A provider tries again where there is no room for so many at once.
+            // A provider retries if there is no room for so many at once.
             scope.spawn(move || {
                 wait_until("it is stored", || (source.post(server, body, &at.to_string()).status == 200).then_some(()));
             });
@@ -224,9 +224,9 @@ fn bodies_of_tiny_parts_side_by_side_do_not_fill_the_memory() {
     assert!(why.contains("more than 10000 elements"), "{why}");
 }
 
-/// Posts batches of thirty messages, each with something that is none in its middle, until the server is killed while
-/// one is on
-/// its way. Adds the keys of those that were acknowledged.
+/// Posts batches of thirty messages, each with an unreadable
+/// part in its middle, until the server is killed during a
+/// request. Adds the keys of the acknowledged messages.
 fn killed_among_batches(server: Server, source: &TestSource, round: usize, acked: &mut Vec<String>) -> Arc<TempDir> {
     std::thread::scope(|scope| {
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -319,7 +319,7 @@ fn what_deleted_messages_left_behind_is_counted_and_removed() {
     };
     assert!(!run(&["check", "--data"]).contains("orphans "));
     server.stored().execute("DELETE FROM messages WHERE message_id NOT LIKE '%kept'");
-    // On PostgreSQL that makes counters wrong, which is a finding; on a file it does not.
+    // On PostgreSQL this makes counters wrong, which is a finding; on a file it does not.
     let (_, told, _) = tell(&["check", "--data"]);
     let left = "2 details, 2 conflicting copies and 2 raw bodies of deleted messages";
     assert!(told.contains(&format!("orphans        {left}; `postroom reindex` removes them")), "{told}");
@@ -330,7 +330,7 @@ fn what_deleted_messages_left_behind_is_counted_and_removed() {
     assert!(told.contains("messages   1 new"), "only what stands in a body that is kept comes back: {told}");
     assert_eq!(server.get("/messages/kept?raw=1").status, 200);
     assert_eq!(server.get("/messages/alone").status, 404);
-    // A message that comes again is a new one.
+    // A message that is sent again is new.
     post(&[text_message("alone", "again")]);
     assert_eq!(server.get("/messages/alone").json()["text"], "again");
 }

@@ -1,10 +1,10 @@
-//! `GET /stats`: the inbox in a few numbers.
+//! `GET /stats`: the statistics of the inbox.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Server, message};
 
-/// Stores so many messages of each sender, the n-th of all at minute n.
+/// Stores this many messages for each sender; message n of all has minute n.
 fn store_counts(server: &Server, counts: &[(&str, usize)]) {
     let senders = counts.iter().flat_map(|(from, count)| std::iter::repeat_n(*from, *count));
     for (at, from) in senders.enumerate() {
@@ -14,7 +14,7 @@ fn store_counts(server: &Server, counts: &[(&str, usize)]) {
     }
 }
 
-/// The senders that are named, with their counts.
+/// The listed senders, with their counts.
 fn top(stats: &Value) -> Vec<(String, u64)> {
     let list = stats["messages_per_sender"].as_array().unwrap().iter();
     list.map(|sender| (sender["from"].as_str().unwrap().to_owned(), sender["count"].as_u64().unwrap())).collect()

@@ -1,4 +1,4 @@
-//! The house in order: crates stand in one line, and the documents name every setting.
+//! The structure of the repository: the order of the crates, and the documentation of every setting.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use server::config::settings::SETTINGS;
 use server::http::ROUTES;
 use server::http::route::Handler;
 
-/// The crates of the product; each uses only crates to its left. Cargo refuses circles; this refuses new arrows.
+/// The crates of the product; each uses only crates to its left. Cargo refuses cycles, this test new edges.
 const CRATES: [&str; 8] = ["domain", "providers", "runtime", "index", "store", "server", "bench", "postroom"];
 /// The parts of the server; each uses only parts to its left.
 const PARTS: [&str; 4] = ["config", "telemetry", "http", "app"];
-/// A file longer than this probably holds two stories.
+/// A longer file probably has two responsibilities.
 const LINES_MAX: usize = 500;
 
 fn root() -> PathBuf {
@@ -35,7 +35,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The crates of ours that a crate uses, outside of its tests.
+/// Our crates that a crate uses, outside of its tests.
 fn used_by(name: &str) -> Vec<String> {
     let manifest = read(&format!("crates/{name}/Cargo.toml"));
     let (_, dependencies) = manifest.split_once("[dependencies]").expect("it has dependencies");
@@ -87,7 +87,7 @@ fn domain_and_providers_do_no_input_or_output() {
     }
 }
 
-/// A `StoredPayload` stands for a signature that was verified when the body came, so few may make one.
+/// A `StoredPayload` implies a signature that was verified on arrival, so few places may create one.
 #[test]
 fn only_the_store_and_the_fuzz_bodies_make_a_stored_payload() {
     let makes = |path: &Path| fs::read_to_string(path).unwrap().contains("read_from_store");
@@ -181,7 +181,7 @@ fn the_example_file_is_one_that_the_program_takes() {
         .map(|line| {
             line.strip_prefix("# ").filter(|line| line.starts_with('[') || line.contains(" = ")).unwrap_or(line)
         })
-        // The files of the secrets are the operator's own.
+        // The operator owns the secret files.
         .filter(|line| !line.contains("_file"))
         .map(|line| format!("{line}\n"))
         .collect();

@@ -1,6 +1,6 @@
-//! Files of other hands and other times: what the original service left opens as it is, is upgraded, and can go back;
-//! what
-//! cannot be served is refused and left alone to the byte.
+//! Files of other programs and earlier versions: a file of the
+//! original service opens unchanged, is upgraded, and can go back;
+//! an unsupported file is refused and left unchanged, byte for byte.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::harness::test_source::all_sources;
 use super::harness::{Server, TestSource, database, message};
 use super::sources::{envelope, text_message};
 
-/// A server on a file that this SQL made, as the original service would have: with a rollback journal.
+/// A server on a file that this SQL created, like the original service: with a rollback journal.
 fn made_by(sql: &str) -> Setup {
     let setup = Setup::new();
     database::open(&setup.database()).execute_batch(sql).expect(sql);
@@ -80,7 +80,7 @@ fn the_file_of_version_0_1_0_opens_with_all_its_messages_and_without_its_indices
     let connection = database::open(&server.database());
     let left = "SELECT count(*) FROM sqlite_master WHERE tbl_name = 'messages' AND type = 'index'";
     assert_eq!(connection.query_row(left, [], |row| row.get::<_, i64>(0)), Ok(1), "only the key's");
-    // What 0.1.0 looks at before it touches a file: it finds one of ours, and of a later version.
+    // The check of 0.1.0 before it touches a file: it finds a file of ours with a later version.
     let known = "SELECT count(*) FROM sqlite_master WHERE name = 'postroom_totals'";
     assert_eq!(connection.query_row(known, [], |row| row.get::<_, i64>(0)), Ok(1));
     assert!(connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).expect("a number") > 1);
@@ -106,7 +106,7 @@ fn without_added_columns() -> String {
 #[test]
 fn a_file_of_an_earlier_build_is_given_two_columns_which_its_writers_need_not_know() {
     let setup = made_by(&without_added_columns());
-    // As it is, it can be copied.
+    // The file can be copied without an upgrade.
     let target = format!("sqlite:///{}", setup.path().join("target.db").display());
     let source = format!("sqlite:///{}", setup.database().display());
     let copy = Setup::new().arg("copy").arg("--json").arg("--from").arg(&source).arg("--to").arg(&target);
@@ -124,7 +124,7 @@ fn a_file_of_an_earlier_build_is_given_two_columns_which_its_writers_need_not_kn
     assert_eq!(listed(&server, "/messages?limit=1").1, 2);
     let columns = "SELECT count(extra) + count(message) FROM postroom_statuses, postroom_events";
     assert_eq!(database::open(&server.database()).query_row(columns, [], |row| row.get::<_, i64>(0)), Ok(0));
-    // How that build writes.
+    // The statements of that build.
     let connection = database::open(&server.database());
     connection
         .execute_batch(
@@ -136,7 +136,7 @@ fn a_file_of_an_earlier_build_is_given_two_columns_which_its_writers_need_not_kn
     database::assert_sound(&connection);
 }
 
-/// What the events of kind `conflict` are found by, in their order.
+/// The keys of the events of kind `conflict`, in order.
 fn conflict_keys(path: &Path) -> Vec<String> {
     let connection = database::open(path);
     let sql = "SELECT event_key FROM postroom_events WHERE kind = 'conflict' ORDER BY event_id";
@@ -165,8 +165,8 @@ fn conflicts_that_version_4_recorded_by_number_are_recognised_by_the_digest_of_t
     server.stop();
     let by_digest = conflict_keys(&path);
     assert_eq!(by_digest.len(), 3);
-    // As a file of version 4 is, that was also copied to PostgreSQL and back: there one conflict was recorded a second
-    // time.
+    // Like a file of version 4 that was also copied to PostgreSQL
+    // and back: there one conflict was recorded a second time.
     let of_version_4 =
         "UPDATE postroom_events SET event_key = json_extract(body, '$.message_id') || '#conflict:' || payload_id;
          DELETE FROM postroom_payloads WHERE payload_id IN
@@ -179,7 +179,7 @@ fn conflicts_that_version_4_recorded_by_number_are_recognised_by_the_digest_of_t
     assert_eq!(connection.execute(again, [&by_digest[1]]), Ok(1));
     drop(connection);
     let (before, by_number) = (epoch(&path), conflict_keys(&path));
-    // As it is, it can be copied; what is copied is found by its digest too.
+    // The file can be copied without an upgrade; copied conflicts have the digest in their keys, too.
     let target = folder.path().join("target.db");
     let [from, to] = [&path, &target].map(|path| format!("sqlite:///{}", path.display()));
     let (status, stdout, stderr) =
@@ -227,7 +227,7 @@ fn values_of_any_type_and_length_are_served_and_counted() {
     assert_eq!(listed(&server, "/messages?q=hello").1, 1, "a blob that is text is found");
     assert_eq!(server.get("/stats").json()["total_messages"], 6);
     server.store(&message("ours"));
-    // Two rows without an id are two rows, whoever takes one away.
+    // Two rows without an id stay two rows, even if another program deletes one.
     let plain = database::open(&server.database());
     plain.execute_batch("DELETE FROM messages WHERE text = 'no id'").expect("it is deleted");
     assert_eq!(listed(&server, "/messages?limit=1").1, 6);
@@ -253,7 +253,7 @@ fn after_a_stop_the_original_service_can_go_on_with_the_file_and_we_after_it() {
     let insert = "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
         VALUES ('theirs', '+1', '+2', '2025-01-01T00:00:00Z', NULL, 'x')";
     theirs.execute_batch(insert).expect("it can be written");
-    // Some would even put the rollback journal back.
+    // Some programs would even restore the rollback journal.
     let mode: String = theirs.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).expect("it can be set");
     assert_eq!(mode, "delete");
     theirs.execute_batch(&insert.replace("'theirs'", "'more'")).expect("it can be written");
@@ -287,7 +287,7 @@ fn rows_written_while_our_triggers_were_gone_are_counted_at_the_next_start() {
     server.store(&message("ours"));
     let (path, folder) = (server.database(), server.folder());
     assert_eq!(server.stop().0.code(), Some(0));
-    // As a dump and restore of the one table does it.
+    // Like a dump and restore of only this table.
     let rebuild = "DROP TRIGGER postroom_note_insert; DROP TRIGGER postroom_note_replaced;
         INSERT INTO messages VALUES ('theirs', '+1', '+2', '2025-01-01T00:00:00Z', NULL, 'x')";
     database::open(&path).execute_batch(rebuild).expect("they are there");
@@ -296,7 +296,7 @@ fn rows_written_while_our_triggers_were_gone_are_counted_at_the_next_start() {
     database::assert_sound(&database::open(&path));
 }
 
-/// The start is refused with one line that says why, and the file is the same to the byte, with nothing beside it.
+/// Asserts that the start is refused with one line and this reason, and that no file is changed or created.
 fn assert_refused(setup: &Setup, why: &str) {
     let files = || {
         let entries = std::fs::read_dir(setup.path()).expect("a folder").map(|file| file.expect("a file").file_name());
@@ -388,11 +388,11 @@ fn a_kill_at_any_moment_of_an_upgrade_leaves_a_file_that_opens() {
         std::fs::copy(&first, &path).expect("it can be copied");
         let setup = Setup::in_folder(Arc::clone(&folder));
         let mut child = setup.command().stdout(std::process::Stdio::null()).spawn().expect("the program starts");
-        // The moment is picked by chance, from all of the time that an upgrade takes here.
+        // The moment is random within the time of an upgrade on this machine.
         std::thread::sleep(Duration::from_micros(random.below(duration.as_micros() as u64)));
         child.kill().expect("it can be killed");
         child.wait().expect("it ends");
-        // A reader of another make sees all rows; then the upgrade is done, or done again.
+        // Another SQLite reader sees all rows; then the upgrade is complete, or is repeated.
         if round % 2 == 0 {
             let connection = database::open(&path);
             assert_eq!(database::recount(&connection).0, ROWS);

@@ -1,4 +1,4 @@
-//! `POST /webhook`: who is believed, and that each message is stored exactly once.
+//! `POST /webhook`: authentication, and storing each message exactly once.
 
 mod fields;
 
@@ -9,12 +9,12 @@ use crate::harness::{Client, Reply, SECRET, Server, Setup, body, message, sign};
 const STORED: (u16, &str) = (200, r#"{"status":"ok"}"#);
 const UNSIGNED: (u16, &str) = (401, r#"{"detail":"invalid signature"}"#);
 
-/// Status and body of an answer, for comparing both at once.
+/// Status and body of a response, for comparing both at once.
 fn said(reply: &Reply) -> (u16, &str) {
     (reply.status, std::str::from_utf8(&reply.body).expect("the body is UTF-8"))
 }
 
-/// A good message with one field replaced.
+/// A valid message with one field replaced.
 fn with(field: &str, value: Value) -> Value {
     let mut message = message("m1");
     message[field] = value;
@@ -191,7 +191,7 @@ fn slashes_in_front_of_the_path_are_one_at_the_sources_and_nowhere_else() {
     assert_eq!(ask("GET", "//webhook/whatsapp?hub.mode=subscribe&hub.challenge=1&hub.verify_token=t", b""), 200);
     assert_eq!((ask("POST", "//webhook/whatsapp", b"{}"), ask("POST", "//webhook/nobody", b"{}")), (401, 404));
     assert_eq!(server.metric(r#"http_requests_total{path="/webhook",status="200"}"#), Some(4.0));
-    // A rule of a proxy about /messages must not be passed by with one slash more.
+    // A proxy's rule about /messages must not be bypassed by an additional slash.
     for target in ["//messages", "//stats", "//metrics", "//docs", "//messages/m0", "/webhook//", "/x//webhook"] {
         assert_eq!(ask("GET", target, b""), 404, "{target}");
     }

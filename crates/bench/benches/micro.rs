@@ -1,7 +1,7 @@
 //! The parts of a request, one at a time: `cargo bench --bench micro`, or `make bench-micro`. BENCHMARKS.md has
 //! figures.
 //!
-//! Only what the library offers anyway is measured here; what a whole message costs is told by `postroom bench`.
+//! Only public functions of the library are measured here; `postroom bench` measures a whole message.
 
 use bytes::Bytes;
 use divan::{Bencher, black_box};
@@ -12,14 +12,14 @@ use providers::{Key, Request, SCHEMES, Source};
 use server::http::head::RequestScan;
 use server::http::views::{PageView, json};
 
-/// 250 bytes, as most messages are.
+/// 250 bytes, the size of most messages.
 const BODY: &str = r#"{"message_id":"wamid.3f9c1b7e5a2d48806c1e9f0a7b3d5e21","from":"+919876543210","to":"+14155550100","ts":"2026-11-01T10:00:00Z","text":"Good morning, is my order still on its way? The number is 48213077 and I will be at home from nine until noon."}"#;
 
 fn main() {
     divan::main();
 }
 
-/// The original source, and a body that is signed for it.
+/// The original source, and a signed body for it.
 fn signed() -> (Source, HeaderMap, Bytes) {
     let key = Key::new("benchmark", Secret::new("benchmark").expect("not empty"));
     let signature = key.signing().sign(BODY.as_bytes()).parse().expect("hexadecimal");
@@ -51,7 +51,7 @@ fn timestamp() -> bool {
     Timestamp::parse(black_box("2026-11-01T10:00:00Z")).is_ok()
 }
 
-/// The head of a request, and its body, looked through for what hyper would let pass.
+/// Scans the head and body of a request for errors that hyper would accept.
 #[divan::bench]
 fn request_scan(bencher: Bencher) {
     let length = BODY.len();
@@ -77,7 +77,7 @@ fn fold_text(bencher: Bencher, text: &str) {
     });
 }
 
-/// A candidate of a search, checked and refused.
+/// Checks a candidate of a search that does not match.
 #[divan::bench]
 fn check_candidate(bencher: Bencher) {
     let (needle, mut scratch) = (Needle::new("Refund"), String::new());
@@ -94,7 +94,7 @@ fn encode_page(bencher: Bencher, messages: usize) {
         text: Some("Good morning, is my order still on its way? I will be at home from nine until noon.".to_owned()),
     };
     let messages: Vec<Message> = (0..messages).map(message).collect();
-    // A page is written once, so each round has one of its own.
+    // A page is written once, so each round needs its own page.
     let page = || PageView::new(messages.clone(), 10_000_000, 100, 0);
     bencher.with_inputs(page).bench_values(|page| json(black_box(&page)));
 }

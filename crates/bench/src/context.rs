@@ -1,4 +1,4 @@
-//! What every section needs.
+//! The common context of all sections.
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// The median of several measurements and their spread.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Figure {
-    /// Half of the measurements are at or below.
+    /// Half of the measurements are at or below this value.
     pub median: f64,
     /// The minimum.
     pub least: f64,
@@ -14,7 +14,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// Of at least one measurement.
+    /// The figure of at least one measurement.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);

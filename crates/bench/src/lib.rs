@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let writer = Writer { inbox: Arc::new(Inbox::new(plan.rows)), key };
     let bench = Bench { workplace, writer, plan, progress: Progress::new(), next_fresh: Cell::new(0) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // A folder is for SQLite alone.
+    // A folder is only for SQLite.
     let url = match &options.database_url {
         None if options.folder.is_none() => Inputs::of_environment()?.environment_url("POSTROOM_BENCH_DATABASE_URL")?,
         given => given.clone(),

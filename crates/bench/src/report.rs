@@ -24,22 +24,22 @@ pub struct Report {
     pub machine: Machine,
     /// The amounts.
     pub plan: Plan,
-    /// Every requested section.
+    /// A section, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub startup: Option<Startup>,
-    /// The same.
+    /// A section, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ingest: Option<Vec<Row>>,
-    /// The same.
+    /// A section, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<Vec<latency::Row>>,
-    /// The same.
+    /// A section, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reads: Option<Reads>,
-    /// The same.
+    /// A section, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    /// The same.
+    /// A section, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overload: Option<Overload>,
     /// The results on PostgreSQL instead.

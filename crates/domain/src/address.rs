@@ -48,15 +48,15 @@ pub const TAGS: &[&str] = &[
     "wechat",
 ];
 
-/// A sender or recipient: a phone number (`+` and digits) or, without one, a tag and an id (`tag:id`). At the original
-/// source always a phone number.
+/// A sender or recipient: a phone number (`+` and digits), or a tag and an id (`tag:id`). Addresses at the
+/// original source are always phone numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(String);
 
 impl Address {
-    /// A phone number in the contract's form: `+` and one or more ASCII digits, at most 64 characters in all.
+    /// A phone number in the contract's form: `+` and one or more ASCII digits, at most 64 characters in total.
     ///
-    /// The contract calls it E.164; it does not limit the digits to fifteen, and neither do we.
+    /// The contract calls it E.164 but does not limit it to 15 digits; this parser has no such limit either.
     pub fn phone(raw: &str) -> Result<Self, Invalid> {
         let digits = raw.strip_prefix('+').unwrap_or("");
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -68,16 +68,16 @@ impl Address {
         Ok(Self(raw.to_owned()))
     }
 
-    /// Normalises addresses for all sources except the original one: the same person has the same address, however a
-    /// provider writes it.
+    /// Normalises addresses of all sources except the original one: a person has the same address in every
+    /// provider's spelling.
     ///
-    /// White space, invisible marks, hyphens, dots and brackets in numbers do not count; `00` is `+`. Digits are a
-    /// number (7 to 15, or fewer after a `+`) or a short code (3 to 6). `tel:`, `sms:`, `whatsapp:`, `…@c.us` and
-    /// `…@s.whatsapp.net` are numbers. A short name is `alpha:…`, any other text `id:…`. The provider tags the ids of a
-    /// channel that are not numbers, because they may look like numbers. Normalising twice changes nothing.
+    /// White space, invisible marks, hyphens, dots and brackets in numbers are ignored. `00` means `+`. Digits
+    /// are a number (7 to 15, or fewer after a `+`) or a short code (3 to 6). `tel:`, `sms:`, `whatsapp:`,
+    /// `…@c.us` and `…@s.whatsapp.net` are numbers. A short name is `alpha:…`, other text `id:…`. Providers tag
+    /// ids of channels without numbers, as such ids may look like numbers. Normalising twice changes nothing.
     pub fn read(raw: &str) -> Self {
         let mut raw = trim(raw);
-        // Earlier versions put this in front of what they could not read.
+        // Earlier versions put this prefix before values that they could not parse.
         while let Some(rest) = raw.strip_prefix("id:") {
             raw = trim(rest);
         }
@@ -98,16 +98,16 @@ impl Address {
         Some(Self::read(raw)).filter(Self::is_number)
     }
 
-    /// A phone number of a channel that writes all with their country code and without `+`, like WhatsApp: no number
-    /// is too short there, and none is a short code.
+    /// A phone number of a channel that always writes the country code and never `+`, like WhatsApp. No number is
+    /// too short there, and no number is a short code.
     pub fn international(raw: &str) -> Option<Self> {
         let digits = plain_digits(trim(raw))?;
         let digits = digits.strip_prefix('+').unwrap_or(&digits);
         Self::number(&format!("+{digits}"))
     }
 
-    /// An address without a phone number: `tag:id`. The tag names the id's platform. An id that is too long is cut and
-    /// ends with a digest of the whole, so that different ids stay different; the details keep the whole.
+    /// An address without a phone number: `tag:id`. The tag names the id's platform. An id that is too long is
+    /// cut and ends with a digest of the whole id, so that different ids stay different. Details keep all of it.
     pub fn tagged(tag: &str, id: &str) -> Self {
         let whole = format!("{tag}:{}", id.replace('\0', "\u{fffd}"));
         if whole.chars().count() <= ADDRESS_CHARACTERS_MAX {
@@ -137,8 +137,8 @@ impl Address {
         stored == self.0 || is_vague() && read().without_form() == self.without_form()
     }
 
-    /// The forms in which this address may be stored as a status's recipient, also by an earlier version: this one
-    /// first.
+    /// The forms in which this or an earlier version may have stored this address as a status's recipient. The
+    /// current form is first.
     pub fn recipient_forms(&self) -> [String; 6] {
         let id = self.without_form();
         let jid = |server: &str| format!("{id}@{server}");
@@ -186,7 +186,7 @@ fn read_digits(raw: &str) -> Option<Address> {
     let digits = plain_digits(raw)?;
     let (has_plus, digits) = digits.strip_prefix('+').map_or((false, &*digits), |digits| (true, digits));
     let is_number = |digits: &str| (NUMBER_DIGITS_MIN..=NUMBER_DIGITS_MAX).contains(&digits.len());
-    // How one dials abroad. No country's code begins with a zero.
+    // `00` is the prefix of international calls. No country code begins with a zero.
     let abroad = digits.strip_prefix("00").filter(|digits| is_number(digits) && !digits.starts_with('0'));
     match (abroad, digits.len()) {
         (Some(number), _) => Some(Address(format!("+{number}"))),

@@ -1,22 +1,22 @@
-//! A copy of a stored message with other content: the first copy stays, and an event records the other one.
+//! A copy of a stored message with other content. The first copy is kept, and an event records the other one.
 
 use serde_json::Value;
 
 use super::{MessageId, NewMessage};
 
-/// The kind of such an event.
+/// The kind of the event that records a conflict.
 pub const CONFLICT: &str = "conflict";
 
-/// Stands in the key between the message and the body that brought the copy.
+/// The separator in the key, between the message and the body that contained the copy.
 const MARK: &str = "#conflict:";
 
-/// The key of the event that records a conflict: the message and the body that brought the other copy, so the same body
-/// sent again is recorded once. The body stands there by its digest, which is the same in every database.
+/// The key of the event that records a conflict: the message and the body with the other copy. So the same
+/// body, sent again, is recorded once. The key contains the body's digest, which is equal in every database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConflictKey(String);
 
 impl ConflictKey {
-    /// `digest` is the whole digest of the stored body; none where no body is kept.
+    /// `digest` is the full digest of the stored body; none if no body is kept.
     pub fn new(message: &MessageId, digest: Option<&[u8]>) -> Self {
         Self::of(message.as_str(), digest)
     }
@@ -26,8 +26,8 @@ impl ConflictKey {
         Self(format!("{message}{MARK}{start:016x}"))
     }
 
-    /// The key of an event that an earlier version recorded on SQLite, where the key ended with the number of the body.
-    /// None where the event has no such key, and where the body is gone: its digest is not known then, and the event
+    /// The new key of an event that an earlier version recorded on SQLite; its key ended with the body's number.
+    /// None if the event has no such key, or if the body was deleted: its digest is then unknown, and the event
     /// keeps its key.
     pub fn upgraded(key: &str, event_body: &str, digest: Option<&[u8]>) -> Option<Self> {
         let (message, number) = key.rsplit_once(MARK)?;
@@ -36,7 +36,7 @@ impl ConflictKey {
         if !is_number || digest.is_none() && number != "0" {
             return None;
         }
-        // A provider may have events of this kind too.
+        // Events of a provider may have this kind too.
         let body: Value = serde_json::from_str(event_body).ok()?;
         (body["message_id"] == message).then(|| Self::of(message, digest))
     }
@@ -47,7 +47,7 @@ impl ConflictKey {
     }
 }
 
-/// The body of the event: what the other copy says.
+/// The body of the event: the content of the other copy.
 pub fn conflict_body(message: &NewMessage) -> String {
     serde_json::json!({
         "message_id": message.id.as_str(), "from": message.from.as_str(), "to": message.to.as_str(),

@@ -30,7 +30,7 @@ pub(super) use names;
 names! {
     /// The kind of a message, with names common to all providers.
     Kind {
-        /// Words.
+        /// A text.
         Text = "text",
         /// A picture.
         Image = "image",
@@ -69,7 +69,7 @@ names! {
     }
 }
 
-/// The source of a message without details: the one that takes Postroom's own format.
+/// The source of a message without details: the source with Postroom's own format.
 pub const ORIGINAL_SOURCE: &str = "postroom";
 
 /// The kind of a message without details.
@@ -92,7 +92,7 @@ pub struct Media {
     pub bytes: Option<u64>,
 }
 
-/// The provider data of a message, in tables of our own. They cannot be rebuilt from the table `messages`.
+/// The provider data of a message, in Postroom's own tables. It cannot be rebuilt from the table `messages`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Details {
     /// The source that received it.
@@ -107,7 +107,7 @@ pub struct Details {
     pub kind: Kind,
     /// The provider's own word for the kind.
     pub provider_kind: String,
-    /// The time as the provider wrote it; none if it sends none, and `ts` is the time of receipt.
+    /// The time as the provider wrote it. None if the provider sends no time; `ts` is then the time of receipt.
     pub provider_ts: Option<String>,
     /// The message to which it replies.
     pub reply_to: Option<String>,

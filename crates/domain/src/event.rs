@@ -15,14 +15,14 @@ pub struct Event {
     pub kind: String,
     /// Its part of the body, as JSON; none if it is the whole body.
     pub body: Option<String>,
-    /// The message that it is about, if it does not belong in the inbox: sent by ourselves, an edit, a deletion.
+    /// The message that it is about, if that does not belong in the inbox: an own message, an edit, a deletion.
     pub message: Option<Box<NewMessage>>,
     /// When its request was accepted.
     pub accepted_at: Moment,
 }
 
 impl Event {
-    /// The message that it is about, in its stored form: a JSON object.
+    /// The message that it is about, in stored form: a JSON object.
     pub fn message_text(&self) -> Option<String> {
         Some(serde_json::Value::Object(self.message.as_ref()?.to_fields()).to_string())
     }
@@ -53,14 +53,14 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
-    /// How many bytes of external content it has.
+    /// Total bytes of its external content.
     pub fn bytes(&self) -> usize {
         [&self.body, &self.message].into_iter().flatten().map(String::len).sum()
     }
 }
 
-/// A page ends before the bodies of its events exceed this size in total, but not before the first: account events of
-/// some providers are megabytes.
+/// A page ends before the bodies of its events exceed this size in total, but has at least one event. Account
+/// events of some providers have megabytes.
 pub const EVENT_PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// A page of events: the newest first.

@@ -1,13 +1,13 @@
-//! Locks whose holders leave nothing half changed: a panic of one holder does not stop the others.
+//! Locks for data that is consistent even after a panic: other threads can still take the lock.
 
 use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
 
-/// Locks a mutex, also after a holder panicked.
+/// Locks a mutex, even if an earlier holder panicked.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     unpoisoned(mutex.lock())
 }
 
-/// What a lock, or a wait for a condition, returns, also after a holder panicked.
+/// The value of a lock, or of a wait for a condition, even if an earlier holder panicked.
 pub fn unpoisoned<T>(result: LockResult<T>) -> T {
     result.unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,7 +15,7 @@ pub const TEXT_CHARACTERS_MAX: usize = 4096;
 pub struct MessageId(String);
 
 impl MessageId {
-    /// Checks the length, and that no NUL is inside (PostgreSQL cannot hold one).
+    /// Checks the length, and that there is no NUL, which PostgreSQL cannot store.
     pub fn parse(raw: &str) -> Result<Self, Invalid> {
         if raw.is_empty() {
             return Err(Invalid::TooShort { least: 1 });
@@ -58,7 +58,7 @@ pub struct NewMessage {
 }
 
 impl NewMessage {
-    /// The time for comparing two copies: none if the sender gave none, and `ts` is the time of receipt of this copy.
+    /// The time for comparing two copies. None if the sender gave no time; `ts` is then this copy's receipt time.
     pub fn compared_ts(&self) -> Option<Timestamp> {
         let given = self.details.as_ref().is_none_or(|details| details.provider_ts.is_some());
         given.then_some(self.ts)
@@ -92,14 +92,14 @@ impl NewMessage {
 
 /// Checks the length of a text at the original source.
 pub fn check_text(text: &str) -> Result<(), Invalid> {
-    // Bytes are never fewer than characters, so most texts need no counting.
+    // A text has at least as many bytes as characters, so most texts need no count.
     if text.len() > TEXT_CHARACTERS_MAX && text.chars().count() > TEXT_CHARACTERS_MAX {
         return Err(Invalid::TooLong { most: TEXT_CHARACTERS_MAX, unit: "characters" });
     }
     Ok(())
 }
 
-/// A stored message, as in the table. Rows of other programs may violate the rules above; they are returned unchanged.
+/// A stored message, as in the table. Rows of other programs may violate the rules above and stay unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Message {
     /// Unique key.
@@ -118,7 +118,7 @@ pub struct Message {
 const JSON_FRAME_BYTES: usize = 64;
 
 impl Message {
-    /// About how many bytes it has as JSON: exact, except for the frame.
+    /// The approximate size as JSON, in bytes: exact, except for the frame.
     pub fn json_bytes(&self) -> usize {
         let values = [Some(&self.id), Some(&self.from), Some(&self.to), Some(&self.ts), self.text.as_ref()];
         JSON_FRAME_BYTES + values.into_iter().flatten().map(|value| json_bytes(value)).sum::<usize>()
@@ -138,7 +138,7 @@ fn json_bytes(text: &str) -> usize {
 /// A stored message with all its provider data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FullMessage {
-    /// The six columns, except the last.
+    /// The first five columns.
     pub message: Message,
     /// When it was accepted.
     pub created_at: String,

@@ -1,9 +1,9 @@
-//! What the store did with a message, a status or an event.
+//! The result of storing a message, a status or an event.
 
 use super::details::names;
 
 names! {
-    /// What the store did with one element of a request.
+    /// The result of storing one element of a request.
     Outcome {
         /// It was stored.
         Created = "created",

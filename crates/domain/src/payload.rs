@@ -19,7 +19,7 @@ pub struct Payload {
     pub redacted: bool,
 }
 
-/// What is known of a stored body: a plain value, which proves nothing.
+/// The data of a stored body. It is a plain value and proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadRow {
     /// Its number.
@@ -36,8 +36,8 @@ pub struct PayloadRow {
     pub received_at: String,
 }
 
-/// A body that was read back from the store, so its signature was verified when it came. Only from such a body can a
-/// `VerifiedBody` be made again without a signature.
+/// A body that was read back from the store; its signature was verified on receipt. A `VerifiedBody` can be
+/// created without a signature only from such a body.
 ///
 /// ```
 /// fn number(stored: &domain::payload::StoredPayload) -> i64 {
@@ -45,7 +45,7 @@ pub struct PayloadRow {
 /// }
 /// ```
 ///
-/// Nobody can put other bytes into one:
+/// No code can put other bytes into it:
 ///
 /// ```compile_fail,E0594
 /// fn forge(stored: &mut domain::payload::StoredPayload) {
@@ -53,8 +53,8 @@ pub struct PayloadRow {
 /// }
 /// ```
 ///
-/// Nor can one be made of a row but by `read_from_store`, which only the store and the fuzz bodies may name (a test
-/// reads the sources for that):
+/// Only `read_from_store` creates one from a row. Only the store and the fuzz bodies may call it (a test
+/// checks the source code for that):
 ///
 /// ```compile_fail,E0423
 /// use domain::payload::{PayloadRow, StoredPayload};
@@ -67,12 +67,12 @@ pub struct PayloadRow {
 pub struct StoredPayload(PayloadRow);
 
 impl StoredPayload {
-    /// Of a row that was just read. Only the store and the fuzz bodies may call it.
+    /// Creates it from a row that was just read. Only the store and the fuzz bodies may call it.
     pub fn read_from_store(row: PayloadRow) -> Self {
         Self(row)
     }
 
-    /// Its parts; the proof is gone.
+    /// Its parts. They prove nothing.
     pub fn into_row(self) -> PayloadRow {
         self.0
     }

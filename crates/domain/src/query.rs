@@ -11,7 +11,7 @@ pub const LIMIT_DEFAULT: u32 = 50;
 /// Maximum bytes of UTF-8 in a search.
 pub const SEARCH_BYTES_MAX: usize = 1024;
 
-/// Which messages; parts combine with AND, and an absent part excludes nothing.
+/// Selects messages. The parts combine with AND; an absent part excludes nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Exactly this sender.
@@ -22,7 +22,7 @@ pub struct Filter {
     pub search: Option<Needle>,
     /// Exactly this recipient.
     pub to: Option<String>,
-    /// Before this time, compared as text: with `since` of one request as `until` of another, nothing is listed twice.
+    /// Before this time, compared as text. If one request's `until` is another's `since`, they share no message.
     pub until: Option<Timestamp>,
     /// Received by the source of this name. Messages without details belong to the original source.
     pub source: Option<String>,
@@ -76,7 +76,7 @@ pub enum Position {
 pub enum Start {
     /// After skipping this many.
     Offset(u64),
-    /// Directly after a position: costs the same everywhere, and lists nothing twice while others are stored.
+    /// Directly after a position. The cost is the same everywhere, and writes in between cause no repetition.
     Behind(Position),
 }
 
@@ -91,7 +91,7 @@ pub struct PageRequest {
     pub limit: u32,
     /// The start.
     pub start: Start,
-    /// Whether a lower bound of the total is enough if the exact one takes long.
+    /// Whether a lower bound of the total is enough if the exact total takes long.
     pub bounded_total: bool,
     /// The memory budget from which the page takes its share while it is read.
     pub room: Room,
@@ -104,11 +104,11 @@ pub const PAGE_BYTES_MAX: usize = 64 << 20;
 #[derive(Clone, Default)]
 pub struct Room(Option<Arc<TakeRoom>>);
 
-/// Takes this many more bytes; false if not enough are left.
+/// Takes this many more bytes; returns false if fewer are left.
 type TakeRoom = dyn Fn(usize) -> bool + Send + Sync;
 
 impl Room {
-    /// A budget that is taken by a function, which returns whether enough was left.
+    /// A budget that a function manages: it returns whether enough was left.
     pub fn new(take: impl Fn(usize) -> bool + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(take)))
     }
@@ -131,7 +131,7 @@ pub struct Page {
     pub messages: Vec<Message>,
     /// How many bytes they have as JSON.
     pub bytes: usize,
-    /// Whether they exceed the maximum of a page, or the budget. The page is then incomplete, and must not be returned.
+    /// Whether they exceed the maximum of a page, or the budget. The page is then incomplete: do not return it.
     pub is_too_large: bool,
     /// All messages that match the filter, wherever the page begins.
     pub total: u64,
@@ -143,13 +143,13 @@ pub struct Page {
 }
 
 impl Page {
-    /// Adds a message, after which the next page would begin, and takes its share of the budget.
+    /// Adds a message and takes its share of the budget. The next page would begin at `next`.
     pub fn push(&mut self, message: Message, next: Position, room: &Room) {
         let bytes = message.json_bytes();
         self.bytes += bytes;
         self.is_too_large |= self.bytes > PAGE_BYTES_MAX || !room.take(bytes);
         if self.is_too_large {
-            // It is not shown, so it holds no memory until its reading ends.
+            // The page will not be returned, so its memory is freed at once.
             self.messages = Vec::new();
         } else {
             self.messages.push(message);

@@ -8,7 +8,7 @@ const GUESSABLE_BYTES: usize = 8;
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes the exact bytes: no trimming, any length except zero. An empty secret is invalid: everybody knows it.
+    /// Takes the exact bytes, without trimming, of any length except zero. An empty secret is known to everybody.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Option<Self> {
         let bytes = bytes.into();
         (!bytes.is_empty()).then_some(Self(bytes))
@@ -38,7 +38,7 @@ impl Secret {
         }
     }
 
-    /// The bytes, for the one place that computes with them.
+    /// The bytes, for the computation of signatures only.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! The delivery of a sent message: status records, and the state that they add up to.
+//! The delivery of a sent message: status records, and the resulting state.
 
 use serde_json::{Map, Value};
 
@@ -6,7 +6,7 @@ use super::details::names;
 use super::{Address, MessageId, Timestamp};
 
 names! {
-    /// The delivery state of a sent message, least first. A state is never followed by a lesser one.
+    /// The delivery state of a sent message, in ascending order. A lesser state never follows a greater one.
     State {
         /// The provider has accepted it.
         Queued = "queued",
@@ -32,8 +32,8 @@ pub struct StatusUpdate {
     pub provider_id: String,
     /// The source that received the report.
     pub source: String,
-    /// The recipient, in the same form as `from` and `to`: a group's message has a state for each. None if the
-    /// provider does not report it.
+    /// The recipient, in the same form as `from` and `to`; a group's message has one state per recipient. None if
+    /// the provider does not report it.
     pub recipient: Option<Address>,
     /// The state.
     pub state: State,
@@ -86,7 +86,7 @@ pub struct MessageStatus {
 }
 
 impl MessageStatus {
-    /// Of the records of a message, in any order; none where there are none.
+    /// The delivery according to the records of a message, in any order; none if there are no records.
     pub fn of(message: &str, mut records: Vec<StatusRecord>) -> Option<Self> {
         records.sort_by(|a, b| (&a.at, a.state, &a.recipient).cmp(&(&b.at, b.state, &b.recipient)));
         let state = records.iter().map(|record| record.state).max()?;

@@ -34,11 +34,11 @@ impl Timestamp {
         Ok(Self(bytes))
     }
 
-    /// The first whole second that is not before a time in RFC 3339 form: with `Z` or an offset, with or
-    /// without a fraction. The blank that a URL makes of an unescaped `+` is a `+`; the colon of an offset is optional.
+    /// The first whole second that is not before a time in RFC 3339 form: with `Z` or an offset, with or without
+    /// a fraction. A blank is read as `+`: a URL decodes an unescaped `+` as a blank. An offset needs no colon.
     ///
-    /// Stored times are whole seconds, so the next second is right for both ends of a range. Beyond the
-    /// years 1 to 9999 the nearest end counts.
+    /// Stored times are whole seconds, so the next second is correct for both ends of a range. A time outside the
+    /// years 1 to 9999 becomes the nearest valid time.
     pub fn at_or_after(raw: &str) -> Result<Self, Invalid> {
         const FORM: Invalid =
             Invalid::Rule("timestamp must be a date and time with Z or an offset, such as 2025-01-15T10:00:00Z");
@@ -118,7 +118,7 @@ impl Moment {
         text.parse().ok().map(Self)
     }
 
-    /// A known moment, in microseconds since 1970, for tests. Beyond the years -9999 to 9999 the nearest end counts.
+    /// A known moment, in microseconds since 1970, for tests. It is limited to the years -9999 to 9999.
     pub fn from_microseconds(microseconds: i64) -> Self {
         let end = if microseconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
         Self(jiff::Timestamp::from_microsecond(microseconds).unwrap_or(end))
@@ -145,7 +145,7 @@ impl Moment {
         format!("{:.6}", self.0)
     }
 
-    /// `Sun, 06 Nov 1994 08:49:37 GMT`, the form of HTTP. It has no years before 0, so 1970 is the minimum.
+    /// `Sun, 06 Nov 1994 08:49:37 GMT`, the form of HTTP. It supports no years before 0, so 1970 is the minimum.
     pub fn to_http_date(self) -> String {
         let moment = self.0.max(jiff::Timestamp::UNIX_EPOCH);
         let printer = jiff::fmt::rfc2822::DateTimePrinter::new();

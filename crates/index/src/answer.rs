@@ -9,37 +9,37 @@ use super::search::{Candidates, Question};
 use super::segment::Texts;
 use domain::Needle;
 
-/// Texts that are checked between two checks of the clock.
+/// Texts that are checked between two readings of the clock.
 const LOOKS_TOGETHER: usize = 256;
 /// Arrivals that are checked together.
 const ARRIVALS_TOGETHER: usize = 4 << 10;
 
-/// The input of a read: segments, and the matching messages that no segment holds, in order.
+/// The input of a read: segments, and in order the matching messages that are not in a segment.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     /// The segments; no message is in two of them.
     pub members: &'a [LiveSegment],
-    /// The rest.
+    /// The tail rows.
     pub loose: &'a [TailRow],
 }
 
 /// The start of a page.
 #[derive(Debug, Clone, Copy)]
 pub enum From<'a> {
-    /// After this many.
+    /// After this many messages.
     Offset(u64),
     /// After this place.
     Place(&'a [u8]),
     /// In the order of arrival, after this row.
     Row(i64),
-    /// In the order of arrival, after this many.
+    /// In the order of arrival, after this many messages.
     Arrivals(u64),
 }
 
 /// A message of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit {
-    /// It.
+    /// The message.
     pub message: TailRow,
     /// The hash of its row when it was indexed; none for a tail row.
     pub hash: Option<u32>,
@@ -52,17 +52,17 @@ pub struct Part {
     pub messages: Vec<Hit>,
     /// The total.
     pub total: u64,
-    /// Whether there may be more.
+    /// Whether there may be more than `total`.
     pub total_is_bound: bool,
 }
 
-/// How many candidates to check when texts have to be checked.
+/// The budget for checking candidates when texts have to be checked.
 pub struct Budget<'a> {
     /// The search term.
     pub needle: Option<&'a Needle>,
-    /// Whether counting has taken long enough; never, if the total must be exact.
+    /// Whether counting has taken long enough. Always false if the total must be exact.
     pub is_enough: &'a dyn Fn() -> bool,
-    /// An error at the deadline.
+    /// Returns an error at the deadline.
     pub go_on: &'a dyn Fn() -> io::Result<()>,
 }
 
@@ -138,7 +138,7 @@ struct Listing<'a> {
     view: &'a View<'a>,
     /// The candidates of each segment.
     found: Vec<Candidates<'a>>,
-    /// The most messages that it gets.
+    /// The maximum number of its messages.
     count: usize,
     looks: &'a Budget<'a>,
     part: Part,
@@ -180,7 +180,7 @@ impl Listing<'_> {
         Ok(())
     }
 
-    /// Adds messages behind `row` in the order of arrival, without the first `skip` of them.
+    /// Adds messages after `row` in the order of arrival, without the first `skip` of them.
     fn add_arrivals(&mut self, mut row: i64, mut skip: u64) -> io::Result<()> {
         let View { members, loose } = *self.view;
         let mut texts: Vec<_> = members.iter().map(|member| member.segment.texts()).collect();
@@ -219,7 +219,7 @@ impl Listing<'_> {
     }
 }
 
-/// Checks candidates until all are checked or it is enough. Returns those that match, and whether all were checked.
+/// Checks candidates until all are checked or the time is up. Returns the matches, and whether it saw all.
 fn look(member: &LiveSegment, candidates: &Candidates<'_>, looks: &Budget<'_>) -> io::Result<(Vec<u32>, bool)> {
     let mut certain = Vec::new();
     let mut texts = member.segment.texts();

@@ -18,7 +18,7 @@ pub struct Row {
     pub place: Vec<u8>,
     /// The sender, from `key::single`.
     pub sender: Vec<u8>,
-    /// The recipient, likewise.
+    /// The recipient, from `key::single`.
     pub recipient: Vec<u8>,
     /// The text.
     pub text: Option<String>,

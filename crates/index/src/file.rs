@@ -1,5 +1,5 @@
-//! Files and folders that the service's user alone may read, since they hold messages, and the files of segments among
-//! them.
+//! Files and folders that only the service's user may read, because they contain messages. The files of
+//! segments are among them.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, BufWriter, Write};
@@ -13,22 +13,22 @@ const WRITE_BUFFER_BYTES: usize = 256 << 10;
 /// Bytes between two syncs of a file that is being written.
 const SYNC_BYTES: usize = 4 << 20;
 
-/// The mode of files that hold messages: readable by the service's user alone.
+/// The mode of files with messages: only the service's user may read them.
 pub const OWNER_ONLY: u32 = 0o600;
-/// The same of folders.
+/// The mode of folders with messages.
 const OWNER_ONLY_FOLDER: u32 = 0o700;
 
-/// Makes a file, or empties it. A new one is readable by its owner alone, as it holds messages.
+/// Creates a file, or empties it. Only its owner may read a new file, because it contains messages.
 pub fn new_file(path: &Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(true).mode(OWNER_ONLY).open(path)
 }
 
-/// Creates a folder if it is missing, and its parents, for its owner alone.
+/// Creates a folder if it is missing, and its parents. Only the owner may use it.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(OWNER_ONLY_FOLDER).create(path)
 }
 
-/// A file of a segment that is to be written.
+/// A segment file to be written.
 #[derive(Debug)]
 pub struct NewFile {
     path: PathBuf,
@@ -37,12 +37,12 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// At a path that is free.
+    /// A file at an unused path.
     pub fn new(path: PathBuf, number: u64) -> Self {
         Self { path, number }
     }
 
-    /// Writes it and makes it durable.
+    /// Writes the file and makes it durable.
     pub fn write(&self, write: impl FnOnce(NewFileWriter) -> io::Result<NewFileWriter>) -> io::Result<Source> {
         let file = File::options().read(true).write(true).create_new(true).mode(OWNER_ONLY).open(&self.path)?;
         let written = write(BufWriter::with_capacity(WRITE_BUFFER_BYTES, Steady { file, unsynced: 0 }))?;
@@ -55,9 +55,9 @@ impl NewFile {
 /// The writer of a new file.
 pub type NewFileWriter = BufWriter<Steady>;
 
-/// A file that is synced as it grows. Hundreds of megabytes synced at once would delay all other syncs for seconds,
-/// those of
-/// the database's log among them.
+/// A file that is synced as it grows. Syncing hundreds of megabytes at once would delay all other syncs
+/// for seconds,
+/// including those of the database's log.
 #[derive(Debug)]
 pub struct Steady {
     file: File,

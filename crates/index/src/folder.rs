@@ -1,6 +1,6 @@
-//! The index on disk: a folder next to the database with a file per segment, and a manifest that names the valid ones.
-//! A crash leaves the manifest before or after a change, and unnamed files, which are removed. A checksum covers
-//! every byte: of the manifest in its last line, of the files part by part. A read detects a damaged one.
+//! The index on disk: a folder next to the database with a file per segment, and a manifest that names the
+//! valid ones. A crash leaves the manifest before or after a change; unnamed files are removed. A checksum
+//! covers every byte: in the manifest's last line, and after each part of a file. A read detects damage.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
@@ -17,10 +17,10 @@ use super::source::{Source, damaged};
 use super::state::State;
 
 const MANIFEST: &str = "manifest.json";
-/// What the names of the files of segments and senders end with.
+/// The suffix of files of segments and senders.
 const SUFFIX: &str = ".part";
 
-/// The folder, held by one process at a time.
+/// The folder, locked by one process at a time.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -51,7 +51,7 @@ impl Folder {
         entries.any(|path| path.ends_with(MANIFEST) || path.extension().is_some_and(|ending| ending == &SUFFIX[1..]))
     }
 
-    /// Creates the folder if it is missing, and locks it; none if another process has it.
+    /// Creates the folder if it is missing, and locks it; none if another process has locked it.
     pub fn take(path: PathBuf) -> io::Result<Option<Self>> {
         make_folder(&path)?;
         let lock = new_file(&path.join("lock"))?;
@@ -160,10 +160,10 @@ impl Folder {
         NewFile::new(file_path(&self.path, number), number)
     }
 
-    /// A reserved file will not be named.
+    /// Releases a reserved number: no manifest will name its file.
     pub fn release(&mut self, number: u64) {
         if self.unnamed.remove(&number) {
-            // If it cannot be removed now, the next sweep tries again.
+            // If the file cannot be removed now, the next sweep tries again.
             let _ = fs::remove_file(file_path(&self.path, number));
         }
     }

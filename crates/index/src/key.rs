@@ -21,7 +21,7 @@ const NUMBER: u8 = 2;
 const TEXT: u8 = 3;
 const BLOB: u8 = 4;
 
-/// Appends a value. Following bytes do not disturb the order: the end of a text sorts before any further byte of it.
+/// Appends a value. Bytes that follow do not change the order: the end of a text sorts before other bytes.
 pub fn put(value: Value<'_>, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.push(NULL),

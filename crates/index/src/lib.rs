@@ -34,12 +34,12 @@ use state::State;
 #[derive(Debug, Default)]
 pub struct Index {
     current: Mutex<Option<Arc<State>>>,
-    /// Held while a new state is made from the current one.
+    /// Locked while a new state is created from the current one.
     change: Mutex<()>,
-    /// Held while waiting for that: a thread that has just finished comes after those that wait.
+    /// Locked while waiting for `change`: a thread that has just finished goes behind the waiting threads.
     turn: Mutex<()>,
     distrusted: AtomicBool,
-    /// Rows that differ from their indexed values, as far as they were logged.
+    /// Rows that differ from their indexed values and were logged.
     reported: Mutex<HashSet<i64>>,
 }
 
@@ -52,7 +52,7 @@ impl Index {
         lock(&self.current).clone()
     }
 
-    /// Prevents others from publishing, until dropped.
+    /// Prevents other threads from publishing, until dropped.
     pub fn change(&self) -> MutexGuard<'_, ()> {
         let _turn = lock(&self.turn);
         lock(&self.change)
@@ -61,7 +61,7 @@ impl Index {
     /// Replaces the current state.
     pub fn publish(&self, state: Option<State>) {
         let before = std::mem::replace(&mut *lock(&self.current), state.map(Arc::new));
-        // What only it held is given back here, outside the lock.
+        // Memory that only the old state used is freed here, outside the lock.
         drop(before);
     }
 

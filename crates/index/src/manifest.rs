@@ -1,5 +1,5 @@
-//! The manifest: a file that names the files of an index and says what they cover. Its last line is a checksum of the
-//! others.
+//! The manifest: a file that names the files of an index and their coverage. Its last line is a checksum of
+//! the other lines.
 
 use std::io;
 
@@ -18,15 +18,15 @@ const VERSION: u32 = 3;
 pub struct Sample {
     /// Its row.
     pub row: i64,
-    /// Of its values.
+    /// The hash of its values.
     pub hash: u32,
 }
 
-/// What the manifest says: the fields of `State`, with files instead of what is in them.
+/// The content of the manifest: the fields of `State`, with files instead of their contents.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Manifest {
     version: u32,
-    /// Version of the folding: another one gives other grams.
+    /// Unicode version of the case folding: another version gives other grams.
     unicode: (u64, u64, u64),
     pub epoch: String,
     pub tie: String,
@@ -53,13 +53,13 @@ struct Versioned {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Listed {
     pub file: u64,
-    /// Like that of the senders.
+    /// A checksum like that of the senders.
     pub checksum: u32,
     pub dead: Vec<u32>,
 }
 
 impl Manifest {
-    /// Of a state whose segments are all in files. `senders` is the file with the counts, and its checksum.
+    /// The manifest of a state whose segments are all in files. `senders` has the counts' file and its checksum.
     pub fn new(state: &State, (senders, senders_checksum): (u64, u32), samples: Vec<Sample>) -> Self {
         let segments = state.files.iter().zip(&state.members);
         Self {
@@ -85,7 +85,7 @@ impl Manifest {
         Ok(with_checksum(serde_json::to_vec(self)?))
     }
 
-    /// Reads what `encode` made. Bytes without a second line are of the first version, which had no checksum.
+    /// Parses the output of `encode`. Bytes without a second line have the first version, without a checksum.
     pub fn decode(bytes: &[u8]) -> io::Result<Self> {
         let other_version = || io::Error::new(io::ErrorKind::Unsupported, "the manifest has another version");
         let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::segment::{ListReader, Section, Segment, SegmentWriter};
 use super::table::Table;
 
-/// A segment, and its deleted ranks, ascending.
+/// A segment, and its deleted ranks in ascending order.
 #[derive(Debug, Clone)]
 pub struct LiveSegment {
     /// The segment.
@@ -21,16 +21,16 @@ impl LiveSegment {
         Self { segment: Arc::new(segment), dead: Arc::default() }
     }
 
-    /// How many messages count.
+    /// The number of messages that are not deleted.
     pub fn live(&self) -> u64 {
         u64::from(self.segment.count()) - self.dead.len() as u64
     }
 }
 
-/// Not a rank: the message is deleted.
+/// Marks a message as deleted, instead of a rank.
 const NO_RANK: u32 = u32::MAX;
 
-/// Writes one segment with all messages of `members` that count.
+/// Writes one segment with all messages of `members` that are not deleted.
 pub fn merge<W: Write>(members: &[LiveSegment], to: W) -> io::Result<W> {
     let mut writer = SegmentWriter::new(to);
     let ranks = merge_messages(members, &mut writer)?;
@@ -50,7 +50,7 @@ fn merge_messages<W: Write>(members: &[LiveSegment], writer: &mut SegmentWriter<
     let mut texts: Vec<_> = members.iter().map(|member| member.segment.texts()).collect();
     let mut dead: Vec<_> = members.iter().map(|member| member.dead.iter().peekable()).collect();
     while let Some((least, limit)) = least_two(&heads) {
-        // Times seldom interleave much: go on with the same member until another one is due.
+        // Times rarely interleave much: the same member continues until another one is next.
         let limit = limit.map(|other| heads[other].key.clone());
         loop {
             let head = &mut heads[least];
@@ -90,7 +90,7 @@ fn merge_lists<W: Write>(
             head.advance()?;
         }
         if !merged.is_sorted() {
-            // Few ascending runs: what this sort is quick at.
+            // The list consists of few ascending runs, which this sort handles quickly.
             merged.sort();
         }
         if !merged.is_empty() {
@@ -142,7 +142,7 @@ impl<'a> Head<'a> {
         Ok(())
     }
 
-    /// Advances by one; returns whether there was one.
+    /// Advances by one key; returns whether there was one.
     fn advance(&mut self) -> io::Result<bool> {
         self.place += 1;
         self.load()?;

@@ -29,7 +29,7 @@ pub fn pack(ranks: &[u32], out: &mut Vec<u8>) {
 
 /// Unpacks `count` numbers and appends them to `ranks`.
 pub fn unpack(mut bytes: &[u8], count: usize, ranks: &mut Vec<u32>) -> io::Result<()> {
-    // A number takes at least one bit's worth of a block or a byte, so a damaged count is found before memory is taken.
+    // A number takes at least one bit of a block or one byte, so a damaged count is detected before allocation.
     if count / BitPacker4x::BLOCK_LEN > bytes.len() {
         return Err(damaged("a list is shorter than its length field"));
     }

@@ -5,7 +5,7 @@ use std::io;
 use super::segment::{Rows, Segment};
 use super::table::Table;
 
-/// A tail row: a message that no segment holds with its present values.
+/// A tail row: a message whose present values are in no segment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TailRow {
     /// Its place in the order, from `key::place`.
@@ -17,14 +17,14 @@ pub struct TailRow {
 /// Some ranks of a segment, ascending.
 #[derive(Debug, Clone)]
 pub enum Ranks<'a> {
-    /// From the first up to the last (exclusive), without the deleted ones.
+    /// A range (end exclusive), without the deleted ranks.
     Range(u32, u32, &'a [u32]),
-    /// These.
+    /// These ranks.
     List(Vec<u32>),
 }
 
 impl Ranks<'_> {
-    /// All of them.
+    /// All ranks.
     pub fn list(&self) -> Vec<u32> {
         match self {
             Self::Range(first, last, dead) => {
@@ -43,13 +43,13 @@ impl Ranks<'_> {
         }
     }
 
-    /// The rank at a position among them.
+    /// The rank at a position in the list.
     pub fn at(&self, place: usize) -> u32 {
         match self {
             Self::Range(first, _, dead) => {
                 let dead = &dead[dead.partition_point(|rank| rank < first)..];
                 let mut passed = 0;
-                // How many are alive before each dead one grows with the dead one.
+                // The number of live ranks before a deleted rank grows with the deleted rank.
                 let mut size = dead.len();
                 while size > 0 {
                     let half = size / 2;
@@ -67,7 +67,7 @@ impl Ranks<'_> {
         }
     }
 
-    /// How many of them are below a rank.
+    /// How many of the ranks are below `rank`.
     fn before(&self, rank: u32) -> usize {
         match self {
             Self::Range(first, last, dead) => {
@@ -89,10 +89,10 @@ pub enum Run<'a> {
         entries: Table<'a>,
         /// The segment's row numbers.
         rows: Rows<'a>,
-        /// Which messages of it.
+        /// The ranks of its messages.
         ranks: Ranks<'a>,
     },
-    /// Of tail rows.
+    /// Tail rows.
     TailRow(&'a [TailRow]),
 }
 
@@ -142,7 +142,7 @@ impl<'a> Run<'a> {
 /// A message of several runs.
 #[derive(Debug)]
 pub struct Found {
-    /// It.
+    /// The message.
     pub message: TailRow,
     /// The hash of its row when it was indexed; none for a tail row.
     pub hash: Option<u32>,
@@ -160,11 +160,11 @@ pub struct Runs<'a> {
     ends: Vec<usize>,
 }
 
-/// Below this size of the windows the rest is scanned.
+/// Below this window size the rest is scanned.
 const WINDOW: usize = 4;
 
 impl<'a> Runs<'a> {
-    /// From the front.
+    /// Starts at the front.
     pub fn new(runs: Vec<Run<'a>>) -> Self {
         let ends: Vec<usize> = runs.iter().map(Run::len).collect();
         Self { at: vec![0; runs.len()], ends, runs }
@@ -177,7 +177,7 @@ impl<'a> Runs<'a> {
 
     /// Moves to the first message after a place.
     pub fn seek(&mut self, place: &[u8]) -> io::Result<()> {
-        // Nothing that is in the order has another place at its beginning.
+        // No place in the order is a prefix of another place.
         let behind = [place, &[0]].concat();
         for (run, at) in self.runs.iter_mut().zip(&mut self.at) {
             *at = run.lower_bound(&behind)?;

@@ -14,15 +14,15 @@ use domain::Filter;
 pub struct Question {
     /// The sender, from `key::single`.
     from: Option<Vec<u8>>,
-    /// The recipient, likewise.
+    /// The recipient, from `key::single`.
     to: Option<Vec<u8>>,
     /// The minimum place.
     since: Option<Vec<u8>>,
     /// The upper bound of places (exclusive).
     until: Option<Vec<u8>>,
-    /// The text to be contained.
+    /// The text that a message must contain.
     term: Option<Lookup>,
-    /// At most this many texts are checked in each segment: no list is read to avoid more checks.
+    /// At most this many texts are checked in each segment. No list is read to avoid more checks.
     looks_max: u64,
 }
 
@@ -39,13 +39,13 @@ pub struct Candidates<'a> {
 const LOOK_COST: u64 = 600;
 /// Texts of a segment that are checked for a page whose total may be a bound.
 const LOOKS_FOR_BOUND: u64 = 512;
-/// The same after the time for counting: a page of terms that are not rarer is still found soon.
+/// The same limit after the counting time. A page of terms that are not rarer is still found soon.
 const LOOKS_IN_A_HURRY: u64 = 16;
-/// When a list becomes a bitmap while lists are joined: if it has more than one in this many.
+/// Lists become bitmaps when they are joined, if they have more than one rank in this many.
 const DENSE: u64 = 32;
 
 impl Question {
-    /// From a filter, with a total that may be `bounded` or must be exact.
+    /// From a filter. The total must be exact unless `bounded`.
     pub fn new(filter: &Filter, bounded: bool) -> Self {
         let text = |text: &str| key::single(key::Value::Text(text.as_bytes()));
         Self {
@@ -58,7 +58,7 @@ impl Question {
         }
     }
 
-    /// Searches a segment. In a hurry it reads only short lists.
+    /// Searches a segment. With `in_a_hurry` it reads only short lists.
     pub fn ask<'a>(&self, member: &'a LiveSegment, in_a_hurry: bool) -> io::Result<Candidates<'a>> {
         let looks_max = if in_a_hurry { LOOKS_IN_A_HURRY } else { self.looks_max };
         let segment = &*member.segment;
@@ -123,7 +123,7 @@ impl Search<'_> {
         *length < messages.saturating_mul(LOOK_COST)
     }
 
-    /// Intersects with the list.
+    /// Intersects the ranks with the list.
     fn narrow(&mut self, list: &Unread) -> io::Result<()> {
         let mut ranks = Vec::new();
         self.segment.read_list(list, &mut self.reader, &mut ranks)?;
@@ -131,7 +131,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Keeps what may contain a term. Returns whether more than that may be left; none where nothing is.
+    /// Keeps the ranks that may contain a term. Returns whether non-matches may remain; none if no text matches.
     fn narrow_by_term(&mut self, term: Option<&Lookup>, in_range: u64, looks_max: u64) -> io::Result<Option<bool>> {
         let may_be =
             |search: &Self| search.found.as_ref().map_or(in_range, |found| (found.len() as u64).min(looks_max));
@@ -234,12 +234,12 @@ impl Search<'_> {
     }
 }
 
-/// Keeps of `found` what is in `other`. Both ascend; where `found` is much shorter, `other` is not walked but searched.
+/// Keeps the values of `found` that are in `other`. Both ascend. A much longer `other` is searched.
 pub fn intersect<T: Ord>(found: &mut Vec<T>, other: &[T]) {
     let mut rest = other;
     if found.len().saturating_mul(16) < other.len() {
         found.retain(|rank| {
-            // In steps that double: the next one is seldom far.
+            // Steps double in size: the next value is rarely far away.
             let mut step = 1;
             while step < rest.len() && rest[step] < *rank {
                 step *= 2;

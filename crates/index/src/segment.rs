@@ -1,6 +1,6 @@
 //! A segment: some messages in listing order, the messages of each sender and of each gram,
 //! and their folded texts, to check terms that are longer than a gram.
-//! Written once, never changed. A message's position in the order is its *rank*; lists are lists of ranks.
+//! A segment is written once and never changed. A message's position is its *rank*; lists are lists of ranks.
 
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
@@ -15,7 +15,7 @@ const FORM: Form = *b"pr-seg\0\x04";
 const ROWS_IN_PART: usize = 1024;
 /// Bytes of a row number and the following hash.
 const ROW_BYTES: usize = 8 + 4;
-/// Bytes of lists that are read at a time where all are read.
+/// Bytes of lists that are read at a time if all are read.
 const READ_AHEAD_BYTES: usize = 64 << 10;
 /// Texts in a part: few, because checking one reads all of them.
 const TEXTS_IN_PART: usize = 32;
@@ -25,7 +25,7 @@ const TEXTS_IN_PART: usize = 32;
 pub enum Section {
     /// By sender, a key from `key::single`.
     Senders,
-    /// By recipient, likewise.
+    /// By recipient, a key from `key::single`.
     Recipients,
     /// By gram, a key from `grams::key`.
     Grams,
@@ -226,7 +226,7 @@ impl Segment {
         }
         let start = ranks.len();
         unpack(reader.read(&self.source, offset, length as usize)?, count as usize, ranks)?;
-        // Lists ascend, so the last tells for all.
+        // The list ascends, so checking the last rank is enough.
         match ranks[start..].last() {
             Some(last) if *last >= self.count() => Err(damaged("a list points beyond its segment")),
             _ => Ok(()),
@@ -290,7 +290,7 @@ impl Segment {
     }
 }
 
-/// Reads the row numbers of ranks; neighbouring ranks are free.
+/// Reads the row numbers of ranks. Neighbouring ranks cost nothing extra.
 #[derive(Debug)]
 pub struct Rows<'a> {
     segment: &'a Segment,
@@ -321,7 +321,7 @@ impl Rows<'_> {
     }
 }
 
-/// Reads the folded texts of ranks; neighbouring ranks are cheap.
+/// Reads the folded texts of ranks. Neighbouring ranks are cheap.
 #[derive(Debug)]
 pub struct Texts<'a> {
     segment: &'a Segment,

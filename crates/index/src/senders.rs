@@ -30,7 +30,7 @@ pub struct CountTable {
 }
 
 impl CountTable {
-    /// Of an empty inbox.
+    /// The table of an empty inbox.
     pub fn empty() -> Self {
         Self { source: Source::Memory(Vec::new()), fences: Fences::default(), top: Vec::new(), checksum: 0 }
     }
@@ -89,7 +89,7 @@ pub struct Senders {
 }
 
 impl Senders {
-    /// Those of a table.
+    /// The counts of a table.
     pub fn new(table: CountTable) -> Self {
         let top = table.top.iter().take(TOP_OF_ALL).cloned().collect();
         Self { distinct: table.fences.keys(), table: Arc::new(table), changed: HashMap::new(), top }
@@ -150,7 +150,7 @@ impl Senders {
         Ok(is_certain.then_some((distinct, top)))
     }
 
-    /// No sender outside the kept list is more frequent than this; none if the list has all.
+    /// No sender outside the kept list is more frequent than this. None if the list has all senders.
     fn least_at_hand(&self) -> Option<Count> {
         let of_table = (self.table.top.len() as u64) < self.table.fences.keys();
         let least_of_table = of_table.then(|| self.table.top.last().cloned()).flatten();
@@ -158,12 +158,12 @@ impl Senders {
         least_of_table.into_iter().chain(least_of_all).min()
     }
 
-    /// How many senders have changed since the table was written.
+    /// The number of senders that have changed since the table was written.
     pub fn changed(&self) -> usize {
         self.changed.len()
     }
 
-    /// Writes a table of the counts now.
+    /// Writes a table of the current counts.
     pub fn write<W: Write>(&self, to: W) -> io::Result<W> {
         let (mut writer, mut sink) = (TableWriter::new(1), Sink::new(to));
         let mut changed: Vec<_> = self.changed.iter().collect();
@@ -206,7 +206,7 @@ impl Senders {
     }
 }
 
-/// The first `count` of them, in order.
+/// The first `count` counts, in order.
 fn greatest(counts: impl IntoIterator<Item = Count>, count: usize) -> Vec<Count> {
     let mut all: Vec<Count> = counts.into_iter().collect();
     if all.len() > count {

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 pub enum Source {
     /// A small segment.
     Memory(Vec<u8>),
-    /// A file, read at offsets; the system's page cache holds the parts in use.
+    /// A file, read at offsets. The system's page cache contains the parts in use.
     File(File),
 }
 

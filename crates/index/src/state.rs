@@ -12,7 +12,7 @@ use super::source::Source;
 
 /// A segment in memory is merged with the previous one while that is less than this many times as large.
 const GROWTH: u64 = 4;
-/// This many segments in files of about one size are merged into one, or more if more exist.
+/// This many segments in files of about one size are merged into one. If more exist, all of them are merged.
 const TIER: usize = 8;
 const TIER_MAX: usize = 4 * TIER;
 /// Segments below this size are in one tier.
@@ -20,7 +20,7 @@ const TIER_LEAST: u64 = 65_536;
 /// A segment is rewritten when more than one in this many of its messages are deleted.
 const DEAD_SHARE: u64 = 8;
 
-/// Limits that tests choose smaller.
+/// Limits that tests set lower.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Maximum messages of a merged segment, so that merging needs little memory and ends soon.
@@ -28,23 +28,23 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What the service uses.
+    /// The limits of the service.
     pub const PRODUCTION: Self = Self { segment_messages_max: 6_000_000 };
 }
 
 /// An index that covers every message with a row up to `row` and every change record up to `note`, at one moment.
-/// Immutable once it is published: all its readers see the same.
+/// It is immutable after publication: all its readers see the same state.
 #[derive(Debug, Clone)]
 pub struct State {
     /// The epoch of the database.
     pub epoch: String,
-    /// A name that the database got after it had everything that this state covers.
+    /// A name that the database got once it contained everything that this state covers.
     pub tie: String,
     /// The database's schema version.
     pub schema_version: i64,
     /// The database file, identified by the system.
     pub database: (u64, u64),
-    /// The log file, likewise.
+    /// The log file, identified by the system.
     pub log: (u64, u64),
     /// The greatest row that it covers.
     pub row: i64,
@@ -56,11 +56,11 @@ pub struct State {
     pub files: Vec<u64>,
     /// The counts of the senders.
     pub senders: Senders,
-    /// The sum of the digests of all messages that count.
+    /// The sum of the digests of all messages that are not deleted.
     pub digest: u64,
 }
 
-/// What a state belongs to.
+/// The database to which a state belongs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Home {
     /// See `State`.
@@ -77,7 +77,7 @@ pub struct Home {
 
 /// The digest of a message with this row, order and sender. It is stored in files, so it must not change.
 pub fn digest(row: i64, place: &[u8], sender: &[u8]) -> u64 {
-    // FNV-1a, whose last bytes hardly reach the upper bits of the sum, and then the finalizer of SplitMix64.
+    // FNV-1a, then the finalizer of SplitMix64: the last bytes of FNV-1a hardly reach the upper bits of the sum.
     let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = row.to_le_bytes().iter().chain(place).chain(sender).fold(0xcbf2_9ce4_8422_2325, add);
     let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -100,7 +100,7 @@ pub struct Tombstone {
 pub type Dead = HashMap<usize, Vec<u32>>;
 
 impl State {
-    /// Covers nothing.
+    /// A state that covers nothing.
     pub fn empty(home: Home, note: i64) -> Self {
         let Home { epoch, tie, schema_version, database, log } = home;
         Self {
@@ -118,7 +118,7 @@ impl State {
         }
     }
 
-    /// How many messages count.
+    /// The number of messages that are not deleted.
     pub fn live(&self) -> u64 {
         self.members.iter().map(LiveSegment::live).sum()
     }
@@ -201,7 +201,7 @@ impl State {
         }
         if from + 1 < self.members.len() {
             let members = &self.members[from..];
-            // About what they take together: a vector that grows copies everything each time.
+            // The capacity is about the total size, because a growing vector copies everything each time.
             let bytes = members.iter().map(|member| member.segment.bytes()).sum::<io::Result<u64>>()?;
             let merged = in_memory(merge(members, Vec::with_capacity(bytes as usize))?)?;
             self.members.truncate(from);

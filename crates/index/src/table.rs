@@ -14,7 +14,7 @@ pub struct TableWriter {
     values: usize,
     block: Vec<u8>,
     keys_in_block: usize,
-    /// Where the current block's first key differs from the last key before it.
+    /// The current block's first key, up to its difference from the key before it.
     separator: Vec<u8>,
     last: Vec<u8>,
     fences: Fences,
@@ -98,7 +98,7 @@ impl Fences {
         self.places.push((offset, length));
     }
 
-    /// How many keys the table has.
+    /// The number of keys of the table.
     pub fn keys(&self) -> u64 {
         self.keys
     }
@@ -163,7 +163,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Keys in it.
+    /// The number of keys in the block.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
@@ -180,7 +180,7 @@ impl Block {
         &self.values[at * each..(at + 1) * each]
     }
 
-    /// Makes this the block `number` of a table, unless it is already.
+    /// Loads block `number` of a table, unless it is already loaded.
     fn load(&mut self, fences: &Fences, source: &Source, number: usize) -> io::Result<()> {
         if self.number == Some(number) {
             return Ok(());
@@ -231,7 +231,7 @@ impl<'a> Table<'a> {
         Self { fences, source, block: Block::default() }
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub(crate) fn len(&self) -> u64 {
         self.fences.keys
     }

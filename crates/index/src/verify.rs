@@ -9,7 +9,7 @@ use super::merge::LiveSegment;
 use super::segment::{ListReader, Section};
 use domain::fold::fold_into;
 
-/// Differing rows that are named.
+/// Maximum number of differing rows that are named.
 const NAMED_MAX: usize = 10;
 
 /// The result of a comparison.
@@ -72,7 +72,7 @@ pub fn compare<E: From<io::Error>>(
             alive.for_each(|rank| found.add(section, key, *rank));
         }
     }
-    // A message that differs has no part in what is expected, so the lists differ by it; that is told already.
+    // A differing message is not in the expected lists, so the lists differ too. That is already reported.
     compared.lists_agree = compared.differing > 0 || found == expected;
     Ok(compared)
 }

@@ -84,8 +84,8 @@ fn verifies_ed25519(public_key: &[u8], message: &[u8], signature: &[u8]) -> Opti
     Some(key.verify_strict(message, &signature).is_ok())
 }
 
-/// Whether two secrets are the same. Digests are compared, so the time reveals neither the difference nor how long they
-/// are.
+/// Whether two secrets are equal. It compares digests, so the time reveals neither the position of a
+/// difference nor the length.
 pub fn same_secret(one: &[u8], other: &[u8]) -> bool {
     Sha256::digest(one).ct_eq(&Sha256::digest(other)).into()
 }
@@ -134,7 +134,7 @@ mod tests {
         assert!(!Algorithm::Ed25519.verifies(&key[1..], &[b"\xaf\x82"], &signature));
         let private = decode_hex(b"c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7").unwrap();
         assert_eq!(Algorithm::Ed25519.sign(&private, &[b"\xaf", b"\x82"]), Some(signature));
-        // The neutral element as key: with R = key and S = 0 a lenient verifier believes every message.
+        // With the neutral element as key, R = key and S = 0, a lenient verifier accepts every message.
         let neutral = [[1].as_slice(), &[0; 31]].concat();
         let forged = [neutral.as_slice(), &[0; 32]].concat();
         assert!(!Algorithm::Ed25519.verifies(&neutral, &[b"anything"], &forged));

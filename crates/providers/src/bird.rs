@@ -41,7 +41,7 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
                 Some(status) => parsed.intake.statuses.push(status),
                 None => parsed.intake.events.push(element::unreadable(source, "an unknown status", part, now)),
             }
-            // What was sent is the other side of the conversation. It is told once, however many states follow.
+            // A sent message is the other side of the conversation. It becomes one event, however many states follow.
             let has_content = ["body", "template"].into_iter().any(|name| part[name].is_object());
             if let Some(own) = own.filter(|_| has_content) {
                 parsed.intake.events.push(element::event_with_message(source, kind, own, part, now));
@@ -57,7 +57,7 @@ fn account<'a>(source: &'a Source, part: &'a Value) -> &'a str {
     text(part, "channelId").unwrap_or(source.account())
 }
 
-/// A contact or a connector. The name of its identifier gives the kind of its id, else the platform does.
+/// A contact or a connector. The name of its identifier, else the platform, determines the kind of its id.
 fn address(kind: &str, party: &Value) -> Option<Address> {
     let raw = scalar(party, "identifierValue")?;
     let platform = kind.split('.').next().unwrap_or_default();
@@ -71,7 +71,7 @@ fn address(kind: &str, party: &Value) -> Option<Address> {
     })
 }
 
-/// A sender or receiver: a contact, a connector of ours, or several contacts.
+/// A sender or receiver: a contact, one of our connectors, or several contacts.
 fn party(holder: &Value) -> &Value {
     let first = list(holder, "contacts").first();
     [holder.get("contact"), first, holder.get("connector")].into_iter().flatten().next().unwrap_or(&Value::Null)
@@ -104,7 +104,7 @@ fn message(source: &Source, kind: &str, part: &Value, now: Moment) -> Option<New
     Some(element::message(details, content, now))
 }
 
-/// Members of a message that have their own fields, or are only structure. The rest is kept as it is.
+/// Members of a message that have their own fields, or are only structure. Other members are kept unchanged.
 const READ: &[&str] = &[
     "id",
     "channelId",
@@ -119,8 +119,8 @@ const READ: &[&str] = &[
     "replyTo",
 ];
 
-/// The text of a body. Its files are in `image.images` or `file.files`, in some bodies one level higher; other data
-/// stays in `extra`.
+/// The text of a body. Its files are in `image.images` or `file.files`, in some bodies one level higher.
+/// Other data stays in `extra`.
 fn read_body(body: &Value, provider_kind: &str, details: &mut Details) -> Option<String> {
     let own = &body[provider_kind];
     for holder in [own, body] {

@@ -1,4 +1,4 @@
-//! Elements from a body: keys that are unique in the inbox, times, and events for everything else.
+//! Elements from a body: unique keys in the inbox, times, and events for all other records.
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -11,12 +11,12 @@ use domain::event::UNREADABLE;
 use domain::message::MESSAGE_ID_BYTES_MAX;
 use domain::{Address, Details, Event, Intake, Kind, MessageId, Moment, NewMessage, Timestamp};
 
-/// Maximum elements of one body that are stored one by one. Meta, with the largest batches, sends at most 1,000; beyond
-/// this only the raw body is kept, so that a body of tiny parts does not fill the memory.
+/// Maximum elements of one body that are stored one by one. Meta has the largest batches, of at most 1,000.
+/// Beyond this limit only the raw body is kept, so that a body of tiny parts does not fill the memory.
 pub const ELEMENTS_MAX: usize = 10_000;
 
-/// The key of a provider's message: `<kind>:<account>:<id>`. The account is the provider's own, so that the messages of
-/// two bots never collide, and renaming a source doubles nothing. An id that is too long is replaced by its digest.
+/// The key of a provider's message: `<kind>:<account>:<id>`. The account is the provider's own, so messages
+/// of two bots never collide, and a renamed source causes no duplicates. A digest replaces a too long id.
 pub fn message_key(kind: &str, account: &str, id: &str) -> MessageId {
     let key = format!("{kind}:{account}:{id}").replace('\0', "\u{fffd}");
     let key = if key.len() > MESSAGE_ID_BYTES_MAX { format!("{kind}:sha256:{}", digest(key.as_bytes())) } else { key };
@@ -48,7 +48,7 @@ pub fn details(source: &Source, account: &str, provider_id: &str, kind: Kind, pr
 
 /// The other parts of a message.
 pub struct Content<'a> {
-    /// The id in the key: the provider's, or with a suffix.
+    /// The id in the key: the provider's id, possibly with a suffix.
     pub key_id: &'a str,
     /// The sender.
     pub from: Address,
@@ -65,7 +65,7 @@ pub fn message(mut details: Details, content: Content<'_>, now: Moment) -> NewMe
     let ts = content.time.and_then(timestamp);
     match (&ts, content.time.filter(|time| !time.is_null())) {
         (Some(_), given) => details.provider_ts = given.and_then(as_scalar),
-        // Not comparable, so not a time; but not forgotten either.
+        // The time is unusable for comparison, but it is kept in the details.
         (None, Some(given)) => drop(details.extra.insert("unusable_ts".to_owned(), as_given(given))),
         (None, None) => {}
     }
@@ -124,8 +124,8 @@ pub fn timestamp(value: &Value) -> Option<Timestamp> {
     }
 }
 
-/// A record that is neither a message nor a status. Copies are identified by `id` if the provider gives one, else by
-/// their content.
+/// A record that is neither a message nor a status. Copies are identified by `id` if the provider sends one,
+/// else by their content.
 pub fn event(source: &Source, kind: &str, id: Option<&str>, body: &Value, now: Moment) -> Event {
     let text = body.to_string();
     let id = id.map_or_else(|| digest(text.as_bytes()), str::to_owned);
@@ -154,8 +154,8 @@ pub fn occurrence_event(
     event(source, kind, Some(&format!("{id}@{occurred}")), body, now)
 }
 
-/// A record about a message that does not belong in the inbox: sent by ourselves, edited, deleted. It has the members
-/// of a message. A copy has the same content for the same message; two edits of one message differ.
+/// A record about a message that does not belong in the inbox: sent by the account, edited, or deleted. It
+/// has the members of a message. Copies have equal content for one message; two edits of one message differ.
 pub fn event_with_message(source: &Source, kind: &str, message: NewMessage, body: &Value, now: Moment) -> Event {
     let said = serde_json::json!([message.text, message.compared_ts().map(|ts| ts.as_str().to_owned())]);
     let key = format!("{}#{kind}:{}", message.id.as_str(), &digest(said.to_string().as_bytes())[..16]);
@@ -166,17 +166,17 @@ pub fn event_with_message(source: &Source, kind: &str, message: NewMessage, body
     }
 }
 
-/// A message of our own. Several kinds of events may report the same one, which is one event.
+/// A message that the account itself sent. Several kinds of events may report it; they count as one event.
 pub fn own_message(source: &Source, kind: &str, message: NewMessage, body: &Value, now: Moment) -> Event {
     Event { kind: kind.to_owned(), ..event_with_message(source, "own", message, body, now) }
 }
 
-/// A part of a body that should be a message or a status, and is not. The other parts are stored all the same.
+/// A part of a body that should be a message or a status but is not. The other parts are still stored.
 pub fn unreadable(source: &Source, why: &str, part: &Value, now: Moment) -> Event {
     event(source, UNREADABLE, None, &serde_json::json!({ "why": why, "part": part }), now)
 }
 
-/// The body as JSON; or else the result for a parser to return.
+/// The body as JSON, or the result that the parser must return instead.
 pub fn read_json(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Value, Box<Parsed>> {
     read(body.as_bytes()).map_err(|why| {
         let events = vec![unreadable_body(source, body.as_bytes(), &why, now)];

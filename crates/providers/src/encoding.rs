@@ -1,4 +1,4 @@
-//! Strict decoding of signatures: one spelling of each, so that nothing can be appended, re-cased or padded.
+//! Strict decoding of signatures. Each has one spelling, so nothing can be appended, re-cased or padded.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -71,7 +71,7 @@ pub fn encode_base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Why a body is not JSON, with the byte order mark at its beginning, if any, which editors do not show.
+/// The reason why a body is not JSON. It mentions a leading byte order mark, which editors do not show.
 pub fn with_byte_order_mark(body: &[u8], why: String) -> String {
     let mark = match body {
         [0xef, 0xbb, 0xbf, ..] => "a byte order mark (EF BB BF)",
@@ -93,7 +93,7 @@ mod tests {
             assert_eq!(Encoding::Hex.decode(bad.as_bytes(), 2), None, "{bad}");
         }
         assert_eq!(Encoding::Base64.decode(b"AP8=", 2), Some(vec![0, 255]));
-        // Without padding, with trailing bits set, in the URL alphabet, with junk inside, of another length.
+        // No padding, trailing bits set, the URL alphabet, invalid characters inside, another length.
         for bad in ["AP8", "AP9=", "AP8==", "AP-_", "A P8=", "AP8=\n", "AP8A", "", "="] {
             assert_eq!(Encoding::Base64.decode(bad.as_bytes(), 2), None, "{bad}");
         }

@@ -31,12 +31,12 @@ pub const SCHEME: Scheme = Scheme {
     verify,
     parse: Parse::Json(parse),
     sign: Some(sign),
-    // The instance's own token stands in every body; kept, it would open the bridge to whoever reads the inbox.
+    // Every body contains the instance's own token. If stored, it would give readers of the inbox access.
     secret_members: &["apikey"],
     ..Scheme::BASE
 };
 
-/// The static header that the source names, or else `Authorization: Bearer` with the bridge's token.
+/// Accepts the static header that the source names, or else `Authorization: Bearer` with the bridge's token.
 fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, BadSignature> {
     if let Some(header) = &source.options.header {
         let value = single(request.headers, header)?;
@@ -128,7 +128,7 @@ impl<'a> Told<'a> {
         if !matches!(event, "messages.upsert" | "send.message" | "messages.edited" | "messages.delete") {
             return None;
         }
-        // The key of a deleted message may be all that there is.
+        // The key of a deleted message may be the only data.
         let key = if part["key"].is_object() { &part["key"] } else { part };
         let chat = text(key, "remoteJid").unwrap_or_default();
         let who = match (event, key["fromMe"] == true) {
@@ -156,7 +156,7 @@ impl<'a> Told<'a> {
         let (from, to) = self.people(chat, &mut details);
         details.group = jid::is_group(chat).then(|| chat.to_owned());
         details.reply_to = owned(&self.part["contextInfo"], "stanzaId");
-        // `date_time` of the envelope is local time that claims to be UTC.
+        // `date_time` of the envelope is local time, marked as UTC.
         let (key_id, time) = match self.event {
             "messages.edited" => {
                 let time = self.part.get("timestampMs");
@@ -192,7 +192,7 @@ impl<'a> Told<'a> {
         }
     }
 
-    /// Sender and recipient. The number of an opaque id is in one field or another, or missing.
+    /// Sender and recipient. The number of an opaque id is in one of several fields, or missing.
     fn people(&self, chat: &str, details: &mut Details) -> (Address, Address) {
         let own = text(self.envelope, "sender").map(jid::address).or_else(|| self.source.options.to.clone());
         let own = own.unwrap_or_else(|| Address::tagged("evolution", &account(self.source, self.envelope)));
@@ -215,8 +215,8 @@ impl<'a> Told<'a> {
     }
 }
 
-/// The editor wrote the key of an edit, so `fromMe` is always true in it, and the chat is the other side's:
-/// this account, if somebody else was the editor.
+/// The editor wrote the key of an edit, so `fromMe` is always true in it. Its chat is the other side of the
+/// editor: this account, if another person is the editor.
 fn who_edited(envelope: &Value, chat: &str) -> Who {
     let account = text(envelope, "sender").map(jid::address);
     let is_ours = account.is_some_and(|account| account == jid::address(chat));
@@ -260,7 +260,7 @@ fn kind(provider_kind: &str) -> Kind {
         "orderMessage" | "productMessage" => Kind::Order,
         "editedMessage" => Kind::Edit,
         "protocolMessage" => Kind::System,
-        // The bridge could not read it.
+        // The bridge could not read the message.
         "secretEncryptedMessage" => Kind::Unsupported,
         _ => Kind::Unknown,
     }
@@ -268,7 +268,7 @@ fn kind(provider_kind: &str) -> Kind {
 
 fn read_content(message: &Value, details: &mut Details) -> Option<String> {
     let own = &message[details.provider_kind.as_str()];
-    // What the bridge itself made of a voice message.
+    // The bridge's own transcript of a voice message.
     if let Some(speech) = text(message, "speechToText") {
         details.extra.insert("speech_to_text".to_owned(), speech.into());
     }

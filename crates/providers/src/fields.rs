@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use super::header::form;
 
-/// Whether a body is a form. A form begins with a name, JSON with a bracket; the content type may be lost on the way.
+/// Whether a body is a form. A form begins with a name, JSON with a bracket. The content type may be missing.
 pub fn is_form(body: &[u8]) -> bool {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
     matches!(body.first(), Some(first) if first.is_ascii_alphabetic()) && body.contains(&b'=')
 }
 
-/// Parameters by name, each with all its different values. An empty one counts as absent.
+/// Parameters by name, each with all its distinct values. An empty parameter counts as absent.
 pub struct Fields(BTreeMap<String, Vec<String>>);
 
 impl Fields {
@@ -28,14 +28,14 @@ impl Fields {
         Self(fields)
     }
 
-    /// The first of these names with different values. If names and values are concatenated before signing, a recorded
-    /// request can be split differently, so parameters that identify message, parties or content must have one
-    /// value only. Providers repeat other names too, which is harmless.
+    /// The first of these names that has different values. If names and values are concatenated before signing,
+    /// a recorded request can be split differently, so parameters that identify message, parties or content must
+    /// have only one value. Providers repeat other names too, which is harmless.
     pub fn contradictory<'a>(&self, names: &[&'a str]) -> Option<&'a str> {
         names.iter().copied().find(|name| self.all(name).len() > 1)
     }
 
-    /// The value, or the first of several; none if that is empty.
+    /// The value, or the first of several; none if it is empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.given(name).filter(|value| !value.is_empty())
     }
@@ -60,7 +60,7 @@ impl Fields {
         self.0.iter().map(|(name, values)| (name.clone(), one_or_all(values))).collect()
     }
 
-    /// The non-empty ones for which `is_kept` holds, as members of an object. JSON in a text is parsed.
+    /// The non-empty parameters for which `is_kept` is true, as members of an object. JSON in a text is parsed.
     pub fn to_extra(&self, is_kept: impl Fn(&str) -> bool) -> impl Iterator<Item = (String, Value)> {
         let kept = self.0.iter().filter(move |(name, values)| is_kept(name) && values.iter().any(|v| !v.is_empty()));
         kept.map(|(name, values)| {

@@ -81,9 +81,9 @@ const GENERIC_MAPPING: Mapping = Mapping {
     ..NOTHING_MAPPED
 };
 
-/// A body that nobody signed, as if it had been stored: parsers are fed with what no provider would sign. It stays
-/// within the
-/// parsers and their tests.
+/// A body without a signature, in the form of a stored body.
+/// Fuzz targets use it to pass content to the parsers that no provider would sign.
+/// Only the parsers and their tests may call it.
 pub(super) fn reopened(source: &Source, body: &[u8], headers: Vec<(String, String)>) -> VerifiedBody {
     source.reopen(StoredPayload::read_from_store(PayloadRow {
         number: 0,
@@ -101,7 +101,7 @@ pub fn pick(data: &[u8]) -> Option<(&'static Scheme, &[u8])> {
     Some((&SCHEMES[usize::from(*first) % SCHEMES.len()], rest))
 }
 
-/// Whatever the body is, parsing ends without a panic, and the result satisfies the invariants of the types.
+/// Parsing never panics, whatever the body is, and its result satisfies the invariants of the types.
 pub fn parse(kind: &str, body: &[u8]) {
     let source = source(Scheme::find(kind).expect("a provider of the table"));
     if kind == original::SCHEME.kind {
@@ -134,8 +134,8 @@ pub fn parse(kind: &str, body: &[u8]) {
     }
 }
 
-/// The first byte chooses: a correctly signed request that is then altered (by the next four bytes) is refused, or an
-/// invented signature (the first line) is refused unless it is the right one. The rest is the body.
+/// The first byte selects a check. A correctly signed request, altered by the next four bytes, is refused. An
+/// invented signature (the first line) is refused unless it is correct. The rest is the body.
 pub fn verify(kind: &str, data: &[u8]) {
     let Some((choice, rest)) = data.split_first() else { return };
     let source = source(Scheme::find(kind).expect("a provider of the table"));
@@ -205,7 +205,7 @@ impl<'a> Signed<'a> {
         by_token || self.source.rule().is_some_and(|rule| rule.time.is_some())
     }
 
-    /// A form is signed by its parameters, in any encoding and order.
+    /// Whether `body` has the same parameters. A form is signed by its parameters, in any encoding and order.
     fn says_the_same(&self, body: &[u8]) -> bool {
         let is_form = self.headers[CONTENT_TYPE] == FORM;
         body == self.body || is_form && sorted_form(body) == sorted_form(self.body)
@@ -257,7 +257,7 @@ fn alter(signed: &Signed<'_>, how: &[u8]) {
                 255 => drop(headers.append(name, value.clone())),
                 _ => {
                     let Ok(changed) = HeaderValue::from_bytes(&changed(value.as_bytes(), at, mask)) else { return };
-                    // The scheme of an Authorization is the same in any case, and signs nothing.
+                    // The scheme name in `Authorization` is case-insensitive and not signed.
                     if changed.as_bytes().eq_ignore_ascii_case(value.as_bytes()) && at % value.len() < 7 {
                         return;
                     }
@@ -282,7 +282,7 @@ fn alter(signed: &Signed<'_>, how: &[u8]) {
     }
 }
 
-/// With flipped bits, or an additional byte.
+/// The bytes with flipped bits, or with an additional byte.
 fn changed(bytes: &[u8], at: usize, mask: u8) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let length = bytes.len();
@@ -303,7 +303,7 @@ fn make_up(signed: &Signed<'_>, value: &[u8]) {
             let (right, value) = (signed.headers[name].as_bytes(), value.as_bytes());
             let kind = signed.source.scheme.kind;
             let holds_right = memchr::memmem::find(value, signature_in(right)).is_some();
-            // A list may hold other signatures beside the right one.
+            // A list may contain other signatures next to the correct one.
             let is_list =
                 matches!(kind, "standard" | "plivo") || signed.source.rule().is_some_and(|rule| rule.list.is_some());
             let is_right =

@@ -46,7 +46,7 @@ pub fn parse_mapped(source: &Source, mapping: &Mapping, body: &VerifiedBody, now
     parsed
 }
 
-/// A form's parameters as members of one object; of a repeated one the last counts.
+/// A form's parameters as members of one object. The last value of a repeated parameter counts.
 fn form_as_object(body: &[u8]) -> Value {
     form(body).into_iter().map(|(name, value)| (name.into_owned(), Value::from(value.into_owned()))).collect()
 }
@@ -79,7 +79,7 @@ fn read_part(source: &Source, mapping: &Mapping, whole: &Value, part: &Value, no
     details.reply_to = scalar(&mapping.reply_to);
     details.profile_name = scalar(&mapping.profile_name);
     details.group = scalar(&mapping.group);
-    // What has parts where one value was expected is kept whole.
+    // A structured value is kept whole where a single value was expected.
     let places = [
         ("to", &mapping.to),
         ("text", &mapping.text),

@@ -7,8 +7,8 @@ use http::HeaderMap;
 use super::signature::BadSignature;
 use domain::Moment;
 
-/// The one value of a header. None is `MissingHeader`, several are `DuplicateHeader`, because it would be ambiguous
-/// which one counts.
+/// The one value of a header. An absent header is `MissingHeader`. A repeated one is `DuplicateHeader`:
+/// it is ambiguous which value counts.
 pub fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a [u8], BadSignature> {
     let mut values = headers.get_all(name).iter();
     let value = values.next().ok_or(BadSignature::MissingHeader)?;
@@ -61,7 +61,7 @@ pub fn check_time(text: &[u8], unit: TimeUnit, tolerance_seconds: u32, now: Mome
         return Err(BadSignature::MalformedTimestamp);
     }
     let number = text.iter().fold(0i64, |number, digit| number * 10 + i64::from(digit - b'0'));
-    // The clock's fraction of a second is left out, so that exactly the tolerance passes both ways.
+    // The clock's fraction of a second is ignored, so that exactly the tolerance passes in both directions.
     let age_seconds = match unit {
         TimeUnit::Seconds => now.unix_seconds() - number,
         TimeUnit::Milliseconds => now.unix_seconds() - number.div_euclid(1000),
@@ -78,8 +78,8 @@ pub fn form(body: &[u8]) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
     form_urlencoded::parse(body).collect()
 }
 
-/// A form as URL-signing schemes sign it: sorted by name, bytewise, each name followed by its value, unseparated.
-/// Each different value of a repeated name counts once, in order.
+/// A form as URL-signing schemes sign it: sorted by name, bytewise, each name followed by its value without a
+/// separator. Each distinct value of a repeated name counts once, in order.
 pub fn sorted_form(body: &[u8]) -> String {
     let mut parameters = form(body);
     parameters.sort();

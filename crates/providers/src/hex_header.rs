@@ -6,8 +6,8 @@ use super::header::single;
 use super::key::{Key, first_fitting};
 use super::signature::BadSignature;
 
-/// Checks that exactly one header `name` has the hexadecimal signature of `body` by one of `keys`; returns which. The
-/// same as a `Rule` would find, without its generality: the original source uses this, and it allocates nothing.
+/// Checks that exactly one header `name` has the hexadecimal signature of `body` by one of `keys`; returns
+/// its index. A `Rule` would give the same result; the original source uses this, which allocates nothing.
 pub fn verify_hex_header(headers: &HeaderMap, name: &str, body: &[u8], keys: &[Key]) -> Result<usize, BadSignature> {
     let value = single(headers, name)?;
     let signature = decode_hex(value).ok_or(BadSignature::Malformed)?;

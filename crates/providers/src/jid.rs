@@ -12,10 +12,10 @@ use domain::{Address, MessageId};
 /// The meaning of the part after the `@`: a person's number, an opaque id that often hides one, a group, a channel.
 pub fn address(jid: &str) -> Address {
     let (user, server) = jid.split_once('@').unwrap_or((jid, ""));
-    // A device of the person may be appended.
+    // A device number may follow.
     let person = user.split([':', '.']).next().unwrap_or(user);
     match server {
-        // WhatsApp itself writes from this one.
+        // WhatsApp itself sends from this number.
         "c.us" | "s.whatsapp.net" if person == "0" => Address::tagged("jid", jid),
         "c.us" | "s.whatsapp.net" | "hosted" | "" => {
             Address::international(person).unwrap_or_else(|| Address::tagged("jid", jid))
@@ -37,8 +37,8 @@ pub fn is_opaque(jid: &str) -> bool {
     jid.ends_with("@lid") || jid.ends_with("@hosted.lid")
 }
 
-/// The number in a message's key for an opaque id: the name of its member depends on the version of the bridge, and it
-/// may be missing. In a group it is the participant's number.
+/// The number in a message's key for an opaque id. The member's name depends on the bridge's version, and the
+/// member may be missing. In a group it is the participant's number.
 pub fn number_beside(key: &Value, is_group: bool) -> Option<&str> {
     let names: &[&str] = match is_group {
         true => &["participantAlt", "participantPn", "senderPn"],
@@ -57,8 +57,8 @@ pub fn is_broadcast(jid: &str) -> bool {
     jid.ends_with("@broadcast")
 }
 
-/// The account of a bridge with several accounts: the bridge's name for it, after the account of the settings, if set.
-/// Two bridges may use the same name.
+/// The account of a bridge with several accounts: the bridge's name for it, after the account of the
+/// settings, if set. Two bridges may use the same name.
 pub fn session_account<'a>(source: &'a Source, session: Option<&'a str>) -> Cow<'a, str> {
     match (source.options.account.as_deref(), session) {
         (Some(account), Some(session)) => format!("{account}/{session}").into(),

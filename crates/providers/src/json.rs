@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::encoding;
 
-/// The bytes as a JSON value. NUL characters, halves of surrogate pairs and broken UTF-8 become U+FFFD first; then only
-/// bytes that are not JSON at all are an error.
+/// The bytes as a JSON value. NUL characters, lone surrogates and invalid UTF-8 become U+FFFD first. After
+/// that, only bytes that are not JSON at all are an error.
 pub fn read(bytes: &[u8]) -> Result<Value, String> {
     let text = match String::from_utf8_lossy(bytes) {
         Cow::Borrowed(_) => mend_escapes(bytes),
@@ -21,7 +21,7 @@ pub fn read(bytes: &[u8]) -> Result<Value, String> {
         Ok(value) => return Ok(value),
         Err(error) => error.to_string(),
     };
-    // One part that is nested too deeply must not cost its neighbours.
+    // One part that is nested too deeply must not affect the other parts.
     let known = without_depths(text).and_then(|text| serde_json::from_slice(&text).ok());
     known.ok_or_else(|| encoding::with_byte_order_mark(bytes, error))
 }
@@ -29,8 +29,8 @@ pub fn read(bytes: &[u8]) -> Result<Value, String> {
 /// Digits that every whole number of 64 bits may have.
 const DIGITS_SAFE: usize = 18;
 
-/// Puts whole numbers of more than 64 bits into quotes, because a parser would not keep all their digits: two ids that
-/// differ in the last one would be equal. Numbers and texts are read alike wherever a text is expected.
+/// Puts whole numbers of more than 64 bits into quotes, because a parser would lose digits: two ids that
+/// differ in the last digit would be equal. Code that expects a text accepts numbers and texts alike.
 fn quote_long_numbers(text: &[u8]) -> Cow<'_, [u8]> {
     let (mut out, mut copied) = (Vec::new(), 0);
     let (mut at, mut in_text) = (0, false);
@@ -42,7 +42,7 @@ fn quote_long_numbers(text: &[u8]) -> Cow<'_, [u8]> {
                 let is_of_number = |byte: &&u8| matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E' | b'0'..=b'9');
                 let number = &text[at..at + text[at..].iter().take_while(is_of_number).count()];
                 let digits = number.strip_prefix(b"-").unwrap_or(number);
-                // Anything but a number as JSON has it stays what it is, which is an error.
+                // Anything that is not a valid JSON number stays unchanged, which is an error.
                 let is_whole = digits.iter().all(u8::is_ascii_digit) && digits.first() != Some(&b'0');
                 if is_whole && digits.len() > DIGITS_SAFE && !fits(number) {
                     out.extend_from_slice(&text[copied..at]);
@@ -70,7 +70,7 @@ fn fits(number: &[u8]) -> bool {
 /// Maximum nesting that is read, below the parser's limit (128): stored parts are put into other objects later.
 const DEPTH_MAX: usize = 100;
 
-/// The same with `null` for parts that are nested too deeply; none if there are none.
+/// The same text with `null` for parts that are nested too deeply; none if there are no such parts.
 fn without_depths(text: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut depth, mut cut) = (Vec::with_capacity(text.len()), 0usize, false);
     let (mut in_text, mut escaped) = (false, false);
@@ -99,13 +99,13 @@ fn without_depths(text: &[u8]) -> Option<Vec<u8>> {
     cut.then_some(out)
 }
 
-/// Replaces the escapes of NUL and of lone surrogates by that of U+FFFD, which is as long.
+/// Replaces the escapes of NUL and of lone surrogates by the escape of U+FFFD, which has the same length.
 fn mend_escapes(text: &[u8]) -> Cow<'_, [u8]> {
     let mut mended = Cow::Borrowed(text);
     let mut from = 0;
     while let Some(found) = memmem::find(&text[from..], b"\\u") {
         let at = from + found;
-        // An even number of backslashes before it: the escape is one; else the backslash is itself escaped.
+        // After an even number of backslashes this is an escape; otherwise the backslash itself is escaped.
         let backslashes = text[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
         from = at + 2;
         if backslashes % 2 == 1 {
@@ -122,7 +122,7 @@ fn mend_escapes(text: &[u8]) -> Cow<'_, [u8]> {
     mended
 }
 
-/// The number that the escape at this place writes, if there is one.
+/// The code unit that the escape at this position encodes, if there is an escape.
 fn code_unit(text: &[u8], at: usize) -> Option<u16> {
     let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
     if !digits.iter().all(u8::is_ascii_hexdigit) {

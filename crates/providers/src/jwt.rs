@@ -11,7 +11,7 @@ use super::key::first_fitting;
 use super::signature::BadSignature;
 use domain::Moment;
 
-/// Most bytes of a token.
+/// Maximum bytes of a token.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
 
 /// The claims of a token, and the key that verified it.
@@ -30,8 +30,8 @@ impl Token {
     }
 }
 
-/// Verifies a token's signature and times. `allowed` are the permitted values of `alg`: the token's own choice is never
-/// enough, and `none` is never among them.
+/// Verifies a token's signature and times. `allowed` has the permitted values of `alg`, never `none`. The
+/// token's own `alg` is not trusted.
 pub fn verify(token: &[u8], allowed: &[&str], keys: &[Key], now: Moment) -> Result<Token, BadSignature> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(BadSignature::Malformed);
@@ -44,7 +44,7 @@ pub fn verify(token: &[u8], allowed: &[&str], keys: &[Key], now: Moment) -> Resu
     let header = object(head)?;
     let name = header.get("alg").and_then(Value::as_str).ok_or(BadSignature::Malformed)?;
     let algorithm = named(name).filter(|_| allowed.contains(&name)).ok_or(BadSignature::WrongAlgorithm)?;
-    // An extension that must be understood is not (RFC 7515, §4.1.11).
+    // A critical extension must be understood, and this verifier supports none (RFC 7515, §4.1.11).
     if header.contains_key("crit") {
         return Err(BadSignature::Malformed);
     }
@@ -72,7 +72,7 @@ fn object(part: &[u8]) -> Result<Map<String, Value>, BadSignature> {
     serde_json::from_slice(&bytes).map_err(|_| BadSignature::Malformed)
 }
 
-/// `exp`, `nbf` and `iat`, with some leeway for clocks. A token with neither `exp` nor `iat` would never expire.
+/// Checks `exp`, `nbf` and `iat`, with leeway for clocks. A token without `exp` and `iat` would never expire.
 fn check_times(claims: &Map<String, Value>, now: Moment) -> Result<(), BadSignature> {
     let (now, leeway) = (now.unix_seconds(), i64::from(TOLERANCE_SECONDS));
     let claim = |name: &str| match claims.get(name) {
@@ -93,7 +93,7 @@ fn check_times(claims: &Map<String, Value>, now: Moment) -> Result<(), BadSignat
     if ahead(begins) || ahead(issued) { Err(BadSignature::FutureTimestamp) } else { Ok(()) }
 }
 
-/// `Bearer` and a token without its signature, completed by each key.
+/// `Bearer` and a token without its signature, completed with the signature by each key.
 pub fn completions(bearer: &str, keys: &[Key]) -> Vec<String> {
     let content = bearer.split_once(' ').map(|(_, token)| token.trim_end_matches('.')).unwrap_or_default();
     let header = content.split('.').next().and_then(|head| object(head.as_bytes()).ok());

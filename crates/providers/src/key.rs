@@ -20,7 +20,7 @@ pub enum SecretForm {
     Standard,
     /// Base64 of an Ed25519 public key.
     PublicKey,
-    /// `whsk_` (it may be missing) and base64 of an Ed25519 private key. Only for tests: it signs as the provider does.
+    /// `whsk_` (optional) and base64 of an Ed25519 private key. Only for tests: it signs as the provider does.
     PrivateKey,
 }
 
@@ -46,7 +46,7 @@ impl SecretForm {
         match (role, bytes.len()) {
             (Role::Public, 32) | (Role::Private, 32) | (Role::Shared, _) => {}
             (Role::Public, _) => return Err("is not a public key of 32 bytes"),
-            // Some tools write the public key behind the private one.
+            // Some tools append the public key to the private key.
             (Role::Private, 64) => bytes.truncate(32),
             (Role::Private, _) => return Err("is not a private key of 32 bytes"),
         }
@@ -58,11 +58,11 @@ impl SecretForm {
 /// The operations that a key supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Both sides have it, and both can sign.
+    /// Both sides have the secret, and both can sign.
     Shared,
-    /// It verifies and cannot sign.
+    /// The key can verify, but not sign.
     Public,
-    /// It signs for the public key.
+    /// The key signs for the public key.
     Private,
 }
 
@@ -112,7 +112,7 @@ impl Key {
         (self.uses.count.load(Relaxed), self.uses.last_seconds.load(Relaxed))
     }
 
-    /// Continues the count of an equal key of an earlier configuration.
+    /// Continues the counts of equal keys of an earlier configuration.
     pub fn continue_counting(&mut self, earlier: &[Key]) {
         if let Some(same) = earlier.iter().find(|key| key.label == self.label && key.secret == self.secret) {
             self.uses = Arc::clone(&same.uses);

@@ -35,7 +35,7 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
         }
     }
     if parsed.intake.is_empty() {
-        // The button "Verify" of the console sends an empty list.
+        // The console's button "Verify" sends an empty list.
         parsed.intake.events.push(element::event(source, "verification", None, envelope, now));
     }
     parsed
@@ -71,7 +71,7 @@ fn message(source: &Source, envelope: &Value, event: &Value, now: Moment) -> Opt
     Some(element::message(details, content(source, envelope, event, &id, said), now))
 }
 
-/// A person unsent a message.
+/// A person unsent (deleted) a message.
 fn unsent(source: &Source, envelope: &Value, event: &Value, now: Moment) -> Option<NewMessage> {
     let id = scalar(&event["unsend"], "messageId").filter(|_| text(event, "type") == Some("unsend"))?;
     let mut details = details(source, envelope, event, &id, Kind::Revoke, "unsend");
@@ -79,7 +79,7 @@ fn unsent(source: &Source, envelope: &Value, event: &Value, now: Moment) -> Opti
     Some(element::message(details, content(source, envelope, event, &id, None), now))
 }
 
-/// A secret serves one channel, and one channel is one bot.
+/// One secret belongs to one channel, and one channel is one bot.
 fn account<'a>(source: &'a Source, envelope: &'a Value) -> &'a str {
     text(envelope, "destination").unwrap_or(source.account())
 }
@@ -95,7 +95,7 @@ fn details(source: &Source, envelope: &Value, event: &Value, id: &str, kind: Kin
 }
 
 fn content<'a>(source: &Source, envelope: &Value, event: &'a Value, id: &'a str, said: Option<String>) -> Content<'a> {
-    // Who has not agreed to it is not named in groups: then only the group is known.
+    // LINE does not identify group members who have not consented: then only the group is known.
     let sender = text(&event["source"], "userId").or(chat(event));
     Content {
         key_id: id,

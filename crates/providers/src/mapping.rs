@@ -1,4 +1,4 @@
-//! Where the fields of a message are in a body, as the configuration says.
+//! The positions of a message's fields in a body, from the configuration.
 
 use super::rule::Text;
 
@@ -29,7 +29,7 @@ pub struct Mapping {
     pub account: Option<Text>,
     /// The message to which it replies.
     pub reply_to: Option<Text>,
-    /// What the sender calls itself.
+    /// The display name of the sender.
     pub profile_name: Option<Text>,
     /// The group.
     pub group: Option<Text>,

@@ -35,7 +35,7 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
     let right = claim("iss") == Some("MessageBird")
         && token.claims.contains_key("exp")
         && token.digests("url_hash", url.as_bytes())
-        // The claim may be absent only where there is no body.
+        // The claim may be absent only if there is no body.
         && match claim("payload_hash") {
             Some(_) => token.digests("payload_hash", request.body),
             None => request.body.is_empty(),
@@ -101,7 +101,7 @@ fn message(source: &Source, envelope: &Value, now: Moment) -> Option<NewMessage>
     details.profile_name = owned(contact, "displayName");
     details.extra = others(part, READ);
     let said = read_content(&part["content"], &mut details);
-    // Older bodies name the addresses of a message nowhere but in the contact.
+    // Older bodies contain the addresses of a message only in the contact.
     let is_sent = text(part, "direction") == Some("sent");
     let person = || match scalar(contact, "msisdn") {
         Some(number) => Some(Address::read(&number)),
@@ -119,7 +119,7 @@ fn message(source: &Source, envelope: &Value, now: Moment) -> Option<NewMessage>
     Some(element::message(details, content, now))
 }
 
-/// Members of a message that have their own fields, or are only structure. The rest is kept as it is.
+/// Members of a message that have their own fields, or are only structure. Other members are kept unchanged.
 const READ: &[&str] = &[
     "id",
     "channelId",
@@ -144,7 +144,7 @@ fn kind(provider_kind: &str) -> Kind {
     }
 }
 
-/// The text of a content. A file becomes one of `media`; everything that is neither a text nor a file stays in `extra`.
+/// The text of a content. A file becomes one of `media`. Other data stays in `extra`.
 fn read_content(content: &Value, details: &mut Details) -> Option<String> {
     let mut said = content.get("text").and_then(Value::as_str).map(str::to_owned);
     for (name, own) in others(content, &["text"]) {

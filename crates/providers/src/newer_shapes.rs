@@ -1,4 +1,4 @@
-//! Newer bodies of providers, part by part: the samples' snapshots show the inbox, this table also the events.
+//! Tests of newer bodies, part by part. Snapshots of samples show only the inbox; this table also the events.
 
 use serde_json::{Value, json};
 

@@ -36,7 +36,7 @@ fn verify(source: &Source, request: &Request<'_>, _: Moment) -> Result<usize, Ba
 
 fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
     let mut message = parse_message(body.as_bytes(), now)?;
-    // The original source stores ids as they were sent; every other one keeps its own apart.
+    // Only the original source stores ids as they were sent; other sources make them unique by account.
     if source.name != SCHEME.kind {
         message.id = message_key(SCHEME.kind, source.account(), message.id.as_str());
     }
@@ -69,7 +69,7 @@ fn parse_message(body: &[u8], now: Moment) -> Result<NewMessage, InvalidBody> {
             Ok(NewMessage { id, from, to, ts, text, accepted_at: now, details: None, former_id: None })
         }
         (id, from, to, ts, text) => {
-            // Only a refusal pays for a second reading, which keeps the refused values for the answer.
+            // Only a refusal needs a second parse, which keeps the refused values for the response.
             let whole = as_value(body);
             let known_id = id.as_ref().ok().cloned();
             let errors = [
@@ -265,7 +265,7 @@ impl<'de> Deserialize<'de> for Key<'de> {
     }
 }
 
-/// Passes any bytes to the parser, like a fuzz target: it must neither panic nor accept what strict parsing refuses.
+/// Passes any bytes to the parser, as a fuzz target does. It must neither panic nor accept invalid content.
 pub fn fuzz_parse(body: &[u8]) {
     match parse_message(body, Moment::from_microseconds(0)) {
         Ok(message) => {

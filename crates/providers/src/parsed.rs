@@ -1,15 +1,15 @@
-//! What a body says, once it is read.
+//! The result of parsing a body.
 
 use domain::{FieldError, Intake, MessageId};
 
-/// What a body says: what goes into the inbox, and what the provider wants to hear.
+/// The result of parsing a body: the content for the inbox, and the response that the provider expects.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Parsed {
-    /// What is to be stored.
+    /// The content to store.
     pub intake: Intake,
     /// The response that the provider expects instead of the usual one.
     pub challenge: Option<Challenge>,
-    /// Whether the body has more parts than are stored one by one.
+    /// Whether the body has more parts than can be stored one by one.
     pub is_cut: bool,
 }
 

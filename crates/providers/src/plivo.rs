@@ -18,7 +18,7 @@ use domain::{Address, Kind, Media, Moment, NewMessage, State, StatusUpdate};
 pub const SCHEME: Scheme = Scheme {
     kind: "plivo",
     title: "Plivo Messaging",
-    // Plivo reads the answer as XML too, and would carry out what it says.
+    // Plivo also parses the response as XML and would execute it.
     answer: AnswerStyle::EmptyTwiml,
     expects: Some("x-plivo-signature-ma-v3 (or -v3): <HMAC-SHA256 of {url}{sorted_form}.{nonce}, in base64>"),
     needs_url: true,
@@ -29,8 +29,8 @@ pub const SCHEME: Scheme = Scheme {
     ..Scheme::BASE
 };
 
-/// The main account signs under the first name, the account that owns the number under the second. Both are sent with
-/// every request, and on some incoming messages only the first one verifies.
+/// The first header has the main account's signature, the second that of the account that owns the number.
+/// Every request has both. On some incoming messages only the first one verifies.
 const SIGNATURE_HEADERS: [&str; 2] = ["x-plivo-signature-ma-v3", "x-plivo-signature-v3"];
 const NONCE_HEADER: &str = "x-plivo-signature-v3-nonce";
 /// Maximum files of one message. Plivo sends at most ten, and counts from 0 or from 1.
@@ -130,14 +130,14 @@ fn message(source: &Source, fields: &Fields, now: Moment) -> Option<NewMessage> 
     if fields.get("Status").is_some() {
         return None;
     }
-    // SMS say it in `Text`, MMS and WhatsApp in `Body`.
+    // SMS have the text in `Text`, MMS and WhatsApp in `Body`.
     let said = ["Text", "Body"].iter().find_map(|name| fields.given(name));
     let urls = (0..=MEDIA_MAX).flat_map(|at| fields.all(&format!("Media{at}"))).filter(|url| !url.is_empty());
     let file = |url: &String| Media { url: Some(url.clone()), mime_type: fields.owned("MimeType"), ..Media::default() };
     let media: Vec<Media> = urls.map(file).collect();
     let kind = match (media.first().map(|first| first.mime_type.as_deref()), fields.get("ContentType")) {
         (Some(Some(mime_type)), _) => kind_of_media(mime_type),
-        // What sort of file it is, an MMS does not say.
+        // An MMS does not report the type of its file.
         (Some(None), _) => Kind::Document,
         (None, Some("button")) => Kind::Button,
         (None, Some("interactive" | "list")) => Kind::Interactive,

@@ -35,7 +35,7 @@ pub fn redact(bytes: &[u8], names: &[&str]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Whether the string literal, quotes included, is one of the names. An undecodable one is compared unchanged.
+/// Whether the string literal, with quotes, is one of the names. Undecodable literals are compared unchanged.
 fn is_one_of(literal: &[u8], names: &[&str]) -> bool {
     match serde_json::from_slice::<String>(literal) {
         Ok(name) => names.iter().any(|known| name.eq_ignore_ascii_case(known)),

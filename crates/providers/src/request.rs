@@ -16,7 +16,7 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The URL that the provider was given, with the query as received.
+    /// The URL that was configured at the provider, with the query as received.
     pub fn url(&self) -> Option<String> {
         self.base_url.map(|base| format!("{}{}", base.trim_end_matches('/'), self.target))
     }

@@ -47,14 +47,14 @@ pub struct Rule {
     pub id_header: Option<Text>,
 }
 
-/// What a header's value is compared with.
+/// The proof to which a header's value is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
-    /// The secret itself. Does not cover the body, so anyone who has seen a request can send others.
+    /// The secret itself. It does not cover the body, so anyone who has seen a request can send other requests.
     Secret,
     /// A JSON Web Token by HS256.
     Token {
-        /// The claim with the body's SHA-256, in hexadecimal. Without it a token does not cover the body either.
+        /// The claim with the body's SHA-256, in hexadecimal. A token without it does not cover the body either.
         body_claim: Option<Text>,
     },
     /// A signature of the template.
@@ -73,7 +73,7 @@ pub enum Proof {
 pub struct List {
     /// The separator of two items.
     pub separator: char,
-    /// The separator of an item's label and value, and the label that counts. Items with others are ignored.
+    /// The separator of an item's label and value, and the label that counts. Other items are ignored.
     pub label: Option<(char, Text)>,
     /// Further labels that count.
     pub more_labels: Vec<Text>,
@@ -93,7 +93,7 @@ pub struct Time {
     pub place: TimePlace,
     /// Its unit.
     pub unit: TimeUnit,
-    /// Maximum difference to our clock.
+    /// Maximum difference from our clock.
     pub tolerance_seconds: u32,
 }
 
@@ -117,7 +117,7 @@ pub enum Part {
     Timestamp,
     /// The delivery's id, as it was received.
     Id,
-    /// The URL that the provider has, with the query as received.
+    /// The URL that was configured at the provider, with the query as received.
     Url,
     /// The body's form parameters, sorted.
     SortedForm,
@@ -246,7 +246,7 @@ impl Rule {
             signatures.iter().fold(false, |fits, signature| algorithm.verifies(secret, &parts, signature) | fits)
         };
         let key = first_fitting(keys, fits)?;
-        // Last, so that a wrong signature is told as such whatever its time: the clock is no help against those.
+        // The time window is checked last, so that a wrong signature is reported as such even if its time is wrong.
         if let (Some(Time { unit, tolerance_seconds, .. }), Some(time)) = (&self.time, time) {
             check_time(time, *unit, *tolerance_seconds, now)?;
         }
@@ -262,21 +262,21 @@ impl Rule {
                 let list = self.list.as_ref().ok_or(BadSignature::Malformed)?;
                 let mut found = items(list, value).filter(|(own, _)| *own == label.as_bytes()).map(|(_, value)| value);
                 let first = found.next().ok_or(BadSignature::MalformedTimestamp)?;
-                // Two times: one could be signed and the other be checked.
+                // With two times, one could be signed and the other one checked.
                 if found.next().is_some() {
                     return Err(BadSignature::MalformedTimestamp);
                 }
                 first
             }
         };
-        // The form is checked before it is signed over, the window after.
+        // The form of the time is checked before the signature, the window after it.
         match check_time(received, time.unit, u32::MAX, Moment::from_microseconds(0)) {
             Err(BadSignature::MalformedTimestamp) => Err(BadSignature::MalformedTimestamp),
             _ => Ok(Some(received)),
         }
     }
 
-    /// The decoded signatures of the header. Malformed ones cannot match; if all are malformed, that is the reason.
+    /// The decoded signatures of the header. Malformed ones cannot match. It is an error if all are malformed.
     fn signatures(&self, value: &[u8], algorithm: Algorithm, encoding: Encoding) -> Result<Vec<Vec<u8>>, BadSignature> {
         let decode = |text: &[u8]| {
             let bare = match text.strip_prefix(self.prefix.as_bytes()) {

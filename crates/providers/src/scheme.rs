@@ -1,4 +1,4 @@
-//! A protocol as data, and a source that speaks it. Each names the other: a protocol's functions take the source.
+//! A protocol as data, and a source that uses it. They refer to each other: its functions take the source.
 
 use http::HeaderMap;
 use serde_json::Value;
@@ -31,7 +31,7 @@ pub struct Scheme {
     pub rule: Option<Rule>,
     /// The proof of a request in words, if it is more than a rule.
     pub expects: Option<&'static str>,
-    /// Whether the URL is part of what is signed.
+    /// Whether the signature covers the URL.
     pub needs_url: bool,
     /// A warning for the operator, if the protocol is weaker than a signature of the body.
     pub caution: Option<&'static str>,
@@ -41,11 +41,11 @@ pub struct Scheme {
     pub takes_suffix: bool,
     /// Headers that the parser needs.
     pub kept_headers: &'static [&'static str],
-    /// Verifies the body by the headers, or returns the reason of a failure; returns the key that matched.
+    /// Verifies the body by the headers. Returns the key that matched, or the reason of a failure.
     pub(super) verify: Verify,
     /// Parses the messages of a body.
     pub(super) parse: Parse,
-    /// Handles a GET with which the provider checks that the source is ours.
+    /// Handles a GET with which the provider checks the ownership of the source.
     pub(super) handshake: Option<Handshake>,
     /// Signs a request as the provider would, for tests.
     pub(super) sign: Option<Sign>,
@@ -53,7 +53,7 @@ pub struct Scheme {
     pub(super) secret_members: &'static [&'static str],
 }
 
-/// Proves a request, and returns which key did.
+/// Verifies a request; returns the index of the matching key.
 pub(super) type Verify = fn(&Source, &Request<'_>, Moment) -> Result<usize, BadSignature>;
 
 /// How a body is parsed.
@@ -65,7 +65,7 @@ pub(super) enum Parse {
     Json(fn(&Source, &Value, Moment) -> Parsed),
 }
 
-/// Reads the query of a GET.
+/// Handles the query of a GET.
 pub(super) type Handshake = fn(&Source, &str) -> Result<Challenge, BadHandshake>;
 /// Signs a request as the provider would.
 pub(super) type Sign = fn(&Source, &Request<'_>, &str, Moment) -> Option<HeaderMap>;
@@ -107,7 +107,7 @@ pub enum AnswerStyle {
     /// An empty XML document (Twilio's TwiML, Plivo's XML). Anything else would be sent to the user, or be an
     /// error at the provider.
     EmptyTwiml,
-    /// Nothing: the provider could execute a body as a command.
+    /// No body: the provider could execute it as a command.
     Empty,
 }
 
@@ -118,7 +118,7 @@ pub struct Source {
     pub name: String,
     /// Its protocol.
     pub scheme: &'static Scheme,
-    /// A signature with any of these is valid; at least one.
+    /// The keys: a signature by any of them is valid. There is at least one.
     pub keys: Vec<Key>,
     /// The other settings of the source.
     pub options: Options,
@@ -131,7 +131,7 @@ pub struct Options {
     pub account: Option<String>,
     /// The recipient, if the provider does not send one.
     pub to: Option<Address>,
-    /// Any of these may be the token of the handshake.
+    /// Each of these is a valid token of the handshake.
     pub verify_tokens: Vec<Key>,
     /// Scheme, host and port under which the provider reaches us; overrides the value for all sources.
     pub base_url: Option<String>,

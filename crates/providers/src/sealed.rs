@@ -1,6 +1,6 @@
-//! Proofs that are secrets themselves, or as good as one for a while: sealed, so that a refused request can be kept and
-//! verified later, without revealing the proof to a reader. A seal is an HMAC under a key of the keeper. It can only be
-//! compared with the proofs that our own secrets produce.
+//! Sealed proofs. Some proofs are secrets, or as good as one for a while. A seal lets us keep a refused
+//! request and verify it later without revealing the proof. It is an HMAC with the keeper's key. It can only
+//! be compared with the proofs that our own secrets produce.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -15,11 +15,11 @@ use super::{Source, jwt};
 /// Bytes of the sealing key.
 pub const KEY_BYTES: usize = 32;
 
-/// A proof as received. It must only be written as a seal.
+/// A proof as received. It may only be written as a seal.
 pub struct Presented {
     header: HeaderName,
     value: Vec<u8>,
-    /// Its public part: of a token everything except its signature.
+    /// Its public part: for a token, everything except its signature.
     shown: String,
 }
 
@@ -69,7 +69,7 @@ impl Source {
         Some(Presented { header: HeaderName::try_from(header).ok()?, value, shown })
     }
 
-    /// The sealed header, if one of this source's secrets produces the same seal. All of them are tried.
+    /// The sealed header, if one of this source's secrets produces the same seal. All secrets are tried.
     pub fn unseal(&self, sealed: &Sealed, key: &[u8; KEY_BYTES]) -> Option<(HeaderName, HeaderValue)> {
         let header = self.sealed_header().filter(|header| *header == sealed.header)?;
         let expected = decode_hex(sealed.seal.as_bytes())?;

@@ -42,7 +42,7 @@ pub enum BadSignature {
     UnknownUrl,
 }
 
-/// Why a handshake was refused. It does not reveal the token, and the client knows what it sent.
+/// Why a handshake was refused. The error does not reveal the token, and the client knows what it sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BadHandshake {
     /// The error in the mode.

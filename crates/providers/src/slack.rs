@@ -18,7 +18,7 @@ const TEMPLATE: &[Part] = &[Part::Text(super::text("v0:")), Part::Timestamp, Par
 pub const SCHEME: Scheme = Scheme {
     kind: "slack",
     title: "Slack (events, slash commands, interactivity)",
-    // A body in the answer to a slash command or a form would be shown to the user, or be an error.
+    // Slack would show the body of this response to the user, or report an error.
     answer: AnswerStyle::Empty,
     rule: Some(Rule::with_time(
         ("x-slack-signature", "v0="),
@@ -83,7 +83,7 @@ fn parse_envelope(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     let kind = kind(envelope);
     match Told::of(envelope).and_then(|told| Some((told.message(source, now)?, told))) {
         Some((message, told)) if told.belongs_into_inbox() => parsed.intake.messages.push(message),
-        // One message may come as a message and as a mention.
+        // One message may arrive as a message and as a mention.
         Some((message, told)) if told.what == What::Said => {
             parsed.intake.events.push(element::own_message(source, kind, message, envelope, now));
         }
@@ -131,7 +131,7 @@ impl<'a> Told<'a> {
         let subtype = text(event, "subtype");
         let (what, part, channel) = match (text(event, "type")?, subtype) {
             ("message", Some("message_changed")) => match text(&event["message"], "subtype") {
-                // A message that others have answered leaves a stone when it is deleted.
+                // Slack replaces a deleted message that has replies by a tombstone.
                 Some("tombstone") => (What::Deleted, &event["previous_message"], &event["channel"]),
                 _ => (What::Changed, &event["message"], &event["channel"]),
             },
@@ -149,7 +149,7 @@ impl<'a> Told<'a> {
         let by_person = text(self.part, "user").is_some() && !is_of_bot(self.part) && !is_of_bot(self.event);
         match self.what {
             What::Said => by_person,
-            // Previews of links and the like change a message too.
+            // Link previews and similar additions also change a message.
             What::Changed => {
                 let before = &self.event["previous_message"];
                 by_person && self.part["edited"].is_object() && before.get("text") != self.part.get("text")
@@ -165,7 +165,7 @@ impl<'a> Told<'a> {
             What::Deleted => text(self.event, "deleted_ts").or_else(|| text(part, "ts")),
             What::Reacted => text(&self.event["item"], "ts"),
         }?;
-        // A message has no id of its own: channel and time are what Slack itself finds it by.
+        // A message has no id of its own: Slack itself identifies it by channel and time.
         let id = format!("{channel}:{ts}");
         let mut details = self.details(source, &id);
         details.reply_to =
@@ -199,7 +199,7 @@ impl<'a> Told<'a> {
         match self.what {
             What::Said | What::Changed => self.part.get("text").and_then(Value::as_str).map(decoded),
             What::Deleted => None,
-            // An empty text takes a reaction back.
+            // An empty text removes a reaction.
             What::Reacted if text(self.event, "type") == Some("reaction_removed") => Some(String::new()),
             What::Reacted => text(self.part, "reaction").map(|name| format!(":{name}:")),
         }
@@ -226,7 +226,7 @@ impl<'a> Told<'a> {
         let shared = list(part, "attachments");
         let extras = [
             reference.map(|name| (name, Value::from(id))),
-            // What was shared or quoted stands here, and not in the text.
+            // Shared or quoted content is here, and not in the text.
             (!shared.is_empty() && self.what != What::Deleted).then(|| ("attachments", part["attachments"].clone())),
         ];
         details.extra.extend(extras.into_iter().flatten().map(|(name, value)| (name.to_owned(), value)));
@@ -238,7 +238,7 @@ fn recipient(source: &Source, channel: &str) -> Address {
     source.options.to.clone().unwrap_or_else(|| Address::tagged("slack", channel))
 }
 
-/// Slack escapes these three characters of a text, and no others.
+/// Slack escapes only these three characters of a text.
 fn decoded(text: &str) -> String {
     const CODES: [(&str, char); 3] = [("&amp;", '&'), ("&lt;", '<'), ("&gt;", '>')];
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);

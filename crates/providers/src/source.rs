@@ -1,4 +1,4 @@
-//! What a source does with a request: it verifies the raw bytes, and reads what it verified.
+//! The work of a source: it verifies the raw bytes of a request, and parses the verified body.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -28,8 +28,8 @@ impl Source {
         Ok(VerifiedBody::new(body, kept.collect()))
     }
 
-    /// Parses the messages of a verified body. `now` is the time of acceptance. Only a source of the original kind
-    /// refuses content; at the others, unknown content becomes an event, and the raw bytes stay.
+    /// Parses the messages of a verified body. `now` is the time of acceptance. Only sources of the original kind
+    /// refuse content. At other sources, unknown content becomes an event, and the raw bytes are kept.
     pub fn parse(&self, body: &VerifiedBody, now: Moment) -> Result<Parsed, InvalidBody> {
         let mut parsed = match self.scheme.parse {
             Parse::Bytes(parse) => parse(self, body, now)?,
@@ -65,8 +65,8 @@ impl Source {
         }
     }
 
-    /// The bytes of a body without the secrets that this provider writes into it; none if there are none. Stored bodies
-    /// and parts of them are always redacted in this way.
+    /// The bytes of a body without the secrets that this provider includes; none if there are no secrets. Stored
+    /// bodies and parts of them are always redacted in this way.
     pub fn redact(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         redact::redact(bytes, self.scheme.secret_members)
     }
@@ -79,7 +79,7 @@ impl Source {
         }
     }
 
-    /// Whether raw bodies of this source are kept. Those of the original source contain nothing that the table lacks.
+    /// Whether raw bodies of this source are kept. Those of the original source add nothing to the table.
     pub fn keeps_payload(&self) -> bool {
         self.scheme.kind != original::SCHEME.kind
     }
@@ -90,18 +90,18 @@ impl Source {
         Intake { events, payload: Some(self.payload(body)), ..Intake::default() }.into()
     }
 
-    /// A body that was verified when it came, and was stored since.
+    /// Restores a verified body from a stored one: its signature was verified on receipt.
     pub fn reopen(&self, stored: StoredPayload) -> VerifiedBody {
         let PayloadRow { bytes, headers, .. } = stored.into_row();
         VerifiedBody::new(bytes.into(), headers)
     }
 
-    /// Handles a GET with which the provider checks that the source is ours; none if it never sends one.
+    /// Handles a GET with which the provider checks the ownership of the source; none if it never sends one.
     pub fn handshake(&self, query: &str) -> Option<Result<Challenge, BadHandshake>> {
         self.scheme.handshake.map(|handshake| handshake(self, query))
     }
 
-    /// The headers with which the provider would prove this request. None if only the provider can.
+    /// The headers with which the provider would prove this request. None if only the provider can create them.
     pub fn sign(&self, request: &Request<'_>, id: &str, now: Moment) -> Option<HeaderMap> {
         let request = Request { base_url: self.options.base_url.as_deref().or(request.base_url), ..*request };
         self.scheme.sign?(self, &request, id, now)

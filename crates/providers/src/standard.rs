@@ -53,8 +53,8 @@ const fn rule(
     }
 }
 
-/// One complete family of headers: an id of one with a signature of the other must not verify. The algorithm follows
-/// from the kind of key, never from the request.
+/// One complete family of headers: an id of one family with a signature of the other must not verify. The
+/// algorithm follows from the kind of key, never from the request.
 fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, BadSignature> {
     let families =
         [("webhook-id", "webhook-timestamp", "webhook-signature"), ("svix-id", "svix-timestamp", "svix-signature")];
@@ -63,7 +63,7 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
         None => {
             let present = |(_, _, signature): &&(_, _, &str)| request.headers.contains_key(*signature);
             let (id, timestamp, signature) = *families.iter().find(present).ok_or(BadSignature::MissingHeader)?;
-            // The delivery's id is read again later: there must be no other one that nobody signed.
+            // The parser reads the delivery's id later, so there must be no second id that is not signed.
             let foreign = id == "svix-id" && request.headers.contains_key("webhook-id");
             if foreign && request.headers.contains_key(id) {
                 return Err(BadSignature::DuplicateHeader);
@@ -86,7 +86,7 @@ fn verify(source: &Source, request: &Request<'_>, now: Moment) -> Result<usize, 
     };
     match (among(by_secret, false), among(by_public_key, true)) {
         (Ok(key), _) | (_, Ok(key)) => Ok(key),
-        // The source has keys of one kind as a rule: its reason is the one that helps.
+        // A source usually has keys of one kind: the error of that kind is the helpful one.
         (Err(BadSignature::WrongSecret), Err(why)) | (Err(why), Err(_)) => Err(why),
     }
 }
@@ -129,7 +129,7 @@ fn parse(source: &Source, body: &VerifiedBody, now: Moment) -> Result<Parsed, In
     Ok(parsed)
 }
 
-/// Members of a message that have their own fields. The other members are kept as they are.
+/// Members of a message that have their own fields. Other members are kept unchanged.
 const READ: &[&str] = &["message_id", "from", "to", "text", "ts", "timestamp", "reply_to"];
 
 /// A message, if `data` (or the whole body) has the fields of the original contract.
@@ -147,7 +147,7 @@ fn message(source: &Source, value: &Value, delivery: Option<&str>, now: Moment) 
     if std::ptr::eq(data, value) {
         details.extra.remove("type");
     }
-    // What has parts where one value was expected is kept whole.
+    // A structured value is kept whole where a single value was expected.
     for name in ["text", "reply_to"] {
         if let Some(value) = data.get(name).filter(|value| value.is_array() || value.is_object()) {
             details.extra.insert(name.to_owned(), value.clone());

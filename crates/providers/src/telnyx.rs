@@ -45,7 +45,7 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
                     }
                 }
             }
-            // What was sent is the other side of the conversation. It is told once, with the first of its states.
+            // A sent message is the other side of the conversation. It becomes one event, with its first state.
             if let Some(own) = message(source, payload, now).filter(|_| kind == "message.sent") {
                 parsed.intake.events.push(element::event_with_message(source, kind, own, payload, now));
             }
@@ -58,7 +58,7 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     parsed
 }
 
-/// The recipients of a message. The others of a group are in `cc`, with a state of their own if the message is ours.
+/// The recipients of a message. The others of a group are in `cc`; in our messages, each has its own state.
 fn recipients(payload: &Value) -> impl Iterator<Item = &Value> {
     let others = list(payload, "cc").iter().filter(|other| other.get("status").is_some());
     list(payload, "to").iter().chain(others)
@@ -108,7 +108,7 @@ fn media(own: &Value) -> Media {
     }
 }
 
-/// The content of an RCS message: a text, a reply to a suggestion, a file or a location. The rest is kept as it is.
+/// The content of an RCS message: a text, a reply to a suggestion, a file or a location. Other data is kept.
 fn read_rcs(body: &Value, details: &mut Details) -> Option<String> {
     let is_plain = body["text"].is_string();
     details.extra.extend(others(body, if is_plain { &["text"] } else { &[] }));
@@ -149,7 +149,7 @@ fn keep_parties(payload: &Value, details: &mut Details) {
     details.extra.extend(agent.map(|agent| ("agent_name".to_owned(), agent.into())));
 }
 
-/// The non-empty members of these names.
+/// The non-empty members with these names.
 fn told(payload: &Value, names: &[&str]) -> Map<String, Value> {
     others(payload, &[]).into_iter().filter(|(name, _)| names.contains(&name.as_str())).collect()
 }

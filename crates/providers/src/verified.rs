@@ -1,4 +1,4 @@
-//! The proof that somebody who has a secret of the source sent these bytes.
+//! The proof that a holder of a secret of the source sent these bytes.
 
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ use bytes::Bytes;
 /// }
 /// ```
 ///
-/// One is made by `Source::verify`, or by `Source::reopen` of a body that the store has; nobody else makes one:
+/// Only `Source::verify`, and `Source::reopen` for a stored body, create one:
 ///
 /// ```
 /// use domain::payload::StoredPayload;
@@ -60,17 +60,17 @@ pub struct VerifiedBody {
 }
 
 impl VerifiedBody {
-    /// Of bytes whose proof was right. Only `Source` calls this.
+    /// Wraps bytes whose proof was verified. Only `Source` calls this.
     pub(super) fn new(bytes: Bytes, headers: Vec<(String, String)>) -> Self {
         Self { bytes, headers }
     }
 
-    /// The bytes, to be kept.
+    /// The bytes, for storage.
     pub(super) fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// All headers that the reading depends on.
+    /// All headers that the parser needs.
     pub(super) fn headers(&self) -> &[(String, String)] {
         &self.headers
     }

@@ -18,7 +18,7 @@ pub const SCHEME: Scheme = Scheme {
     kind: "vonage",
     title: "Vonage Messages API",
     expects: Some("authorization: Bearer <JWT of HS256 with the body's SHA-256 in payload_hash>"),
-    // Vonage sometimes sends a request unsigned, and signs the next try after a failure of ours.
+    // Vonage sometimes sends an unsigned request, and signs the retry after our error.
     by_bearer: true,
     refusal_status: 503,
     verify,
@@ -58,8 +58,8 @@ fn parse(source: &Source, value: &Value, now: Moment) -> Parsed {
     parsed
 }
 
-/// The channel decides what ids are: at Messenger they are ids of a page and of its users, at Viber ours is the id of a
-/// service; at WhatsApp a user without a number has only a BSUID. Version 0.1 names the channel with each id.
+/// The channel determines the ids. On Messenger they are ids of a page and its users; on Viber our id is
+/// that of a service; a WhatsApp user without a number has a BSUID. Version 0.1 names the channel per id.
 fn address(value: &Value, name: &str) -> Option<Address> {
     let party = &value[name];
     let raw = scalar(value, name).or_else(|| scalar(party, "number")).or_else(|| scalar(party, "id"))?;
@@ -76,13 +76,13 @@ fn address(value: &Value, name: &str) -> Option<Address> {
     })
 }
 
-/// Members of a message that have their own fields. The rest is kept as it is.
+/// Members of a message that have their own fields. Other members are kept unchanged.
 const READ: &[&str] =
     &["message_uuid", "from", "to", "timestamp", "text", "message_type", "message", "direction", "profile", "_self"];
 
 fn message(source: &Source, value: &Value, now: Moment) -> Option<NewMessage> {
     let id = scalar(value, "message_uuid")?;
-    // In version 0.1 what was said lies deeper.
+    // In version 0.1 the content is nested deeper.
     let content = if value["message"]["content"].is_object() { &value["message"]["content"] } else { value };
     let provider_kind = text(value, "message_type").or_else(|| text(content, "type"))?;
     let kind = match provider_kind {
@@ -111,7 +111,7 @@ fn message(source: &Source, value: &Value, now: Moment) -> Option<NewMessage> {
     Some(element::message(details, content, now))
 }
 
-/// The text of a message, by its kind. A file becomes one of `media`; other data of the kind stay in `extra`.
+/// The text of a message, by its kind. A file becomes one of `media`. Other data stays in `extra`.
 fn read_content(content: &Value, provider_kind: &str, details: &mut Details) -> Option<String> {
     let own = &content[provider_kind];
     if !own.is_null() && provider_kind != "text" {
@@ -128,7 +128,7 @@ fn read_content(content: &Value, provider_kind: &str, details: &mut Details) -> 
     }
     let said = content.get("text").and_then(Value::as_str).map(str::to_owned);
     let names: &[&str] = match details.kind {
-        // Without an emoji the reaction was taken back.
+        // Without an emoji, the reaction was removed.
         Kind::Reaction => return Some(owned(own, "emoji").unwrap_or_default()),
         Kind::Location | Kind::Contacts => &[],
         _ => &["caption", "title", "text", "body"],

@@ -42,7 +42,7 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
         _ => None,
     };
     let told = part.map(|payload| Told { source, envelope, payload, event });
-    // What the account itself sent is no incoming message; the events of one incoming message have one key.
+    // A message that the account itself sent is not incoming. Events of one incoming message share a key.
     let own = told.as_ref().is_some_and(Told::is_own) || payload["fromMe"] == true;
     let kind = if own { format!("{event}.own") } else { event.to_owned() };
     let status = if event == "message.ack" { status(source, envelope, now) } else { None };
@@ -63,14 +63,14 @@ fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
     parsed
 }
 
-/// The session is the account: every session is a separate number. Several servers may use the same name (`default`);
-/// the account of the settings separates them.
+/// The session is the account: every session is a separate number. Several servers may use the same name
+/// (`default`); the account of the settings separates them.
 fn account<'a>(source: &'a Source, envelope: &'a Value) -> Cow<'a, str> {
     jid::session_account(source, text(envelope, "session"))
 }
 
-/// WhatsApp's id within `<fromMe>_<chat>_<id>[_<participant>]`. A message may arrive twice, with the chat's number
-/// and with its opaque id; this part is the same in both.
+/// WhatsApp's id within `<fromMe>_<chat>_<id>[_<participant>]`. A message may arrive twice, with the chat's
+/// number and with its opaque id. This part is the same in both.
 fn whatsapp_id(id: &str) -> &str {
     let mut parts = id.split('_');
     match (parts.next(), parts.next(), parts.next()) {
@@ -131,12 +131,12 @@ impl<'a> Told<'a> {
         Some(message)
     }
 
-    /// Sender and recipient, and the opaque id that has a number.
+    /// The sender, the recipient, and the opaque id that belongs to a number.
     fn people(&self, chat: &str) -> (Address, Address, Option<String>) {
         let (own, is_group) = (account_address(self.source, self.envelope, self.payload), jid::is_group(chat));
         let other = if self.is_own() { chat } else { text(self.payload, "participant").unwrap_or(chat) };
         let data = &self.payload["_data"];
-        // NOWEB names the number in the key, GOWS in `Info`; WEBJS does not know it.
+        // NOWEB has the number in the key, GOWS in `Info`. WEBJS does not report it.
         let info = if self.is_own() { "RecipientAlt" } else { "SenderAlt" };
         let beside = || {
             let of_info = text(&data["Info"], info).filter(|jid| jid::is_number(jid));
@@ -177,7 +177,7 @@ impl<'a> Told<'a> {
     }
 }
 
-/// There is no type: the kind follows from the members.
+/// There is no type: the members determine the kind.
 fn kind(payload: &Value) -> Kind {
     match payload {
         _ if payload["location"].is_object() => Kind::Location,

@@ -54,8 +54,8 @@ pub fn push_json(out: &mut String, value: &str) {
     out.push('"');
 }
 
-/// The same text for a terminal: lines and tabs stay, other invisible characters are escaped. JSON stays the same JSON
-/// afterwards.
+/// The same text for a terminal: lines and tabs stay, other invisible characters are escaped. Escaped JSON is
+/// still equal JSON.
 pub fn for_terminal(text: &str) -> Cow<'_, str> {
     let stays = |character: char| matches!(character, '\n' | '\t') || !is_hidden(character);
     if text.chars().all(stays) {

@@ -1,4 +1,4 @@
-//! What every part needs of the process that it runs in: log lines, and what the kernel knows and takes back.
+//! Process services that every part needs: log lines, the kernel's process data, and returning memory.
 
 pub mod escape;
 pub mod log;

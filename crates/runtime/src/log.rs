@@ -16,11 +16,11 @@ use domain::Moment;
 
 /// Maximum bytes of lines waiting for stdout.
 pub const BUFFER_BYTES_MAX: usize = 4 << 20;
-/// How long lines are collected before they are written together; saves a system call and a wake-up per line.
+/// How long lines are collected for one write. This saves a system call and a wake-up per line.
 const LINGER: Duration = Duration::from_millis(10);
-/// From this size on the writer does not wait.
+/// At this size the writer no longer waits.
 const LINGER_BYTES_MAX: usize = 64 << 10;
-/// Maximum bytes of a written value: the longest message id, also for other client values.
+/// Maximum bytes of a written value: the length of the longest message id. It also limits other values.
 const VALUE_BYTES_MAX: usize = 1_024;
 /// The same for messages and errors, which combine several values.
 const SENTENCE_BYTES_MAX: usize = 4 * VALUE_BYTES_MAX;
@@ -58,7 +58,7 @@ static SINK: OnceLock<Sink> = OnceLock::new();
 struct Sink {
     least: LogLevel,
     buffer: Mutex<Buffer>,
-    /// Signals something to write, much to write, or the stop.
+    /// Signals lines to write, many bytes to write, or the stop.
     filled: Condvar,
     /// Signals that everything is written.
     drained: Condvar,
@@ -85,7 +85,7 @@ impl Sink {
 /// The thread that writes the lines.
 pub struct LogWriter(JoinHandle<()>);
 
-/// Starts writing lines of `least` and above. Before this, and in commands that never call it, lines are dropped.
+/// Starts writing lines of `least` and above. Without this call, as in some commands, lines are dropped.
 pub fn start(least: LogLevel) -> LogWriter {
     let sink = SINK.get_or_init(|| Sink {
         least,
@@ -99,7 +99,7 @@ pub fn start(least: LogLevel) -> LogWriter {
 }
 
 impl LogWriter {
-    /// Writes the buffered lines and ends the thread; stops waiting after `patience` if stdout blocks.
+    /// Writes the buffered lines and ends the thread. If stdout blocks, it stops waiting after `patience`.
     pub fn stop(self, patience: Duration) {
         let Some(sink) = SINK.get() else { return };
         let deadline = Instant::now() + patience;
@@ -154,12 +154,12 @@ pub fn dropped_lines() -> u64 {
     SINK.get().map_or(0, |sink| sink.dropped.load(Ordering::Relaxed))
 }
 
-/// A line with `message`. Add fields, then `emit`. Below the least level nothing is written, and adding is free.
+/// A line with `message`. Add fields, then `emit`. Below the least level it writes nothing and costs nothing.
 pub fn line(level: LogLevel, message: &str) -> Line {
     line_at(level, Moment::now(), message)
 }
 
-/// As `line`, at a time that the caller has read already.
+/// The same as `line`, at a time that the caller has already read.
 pub fn line_at(level: LogLevel, now: Moment, message: &str) -> Line {
     let wanted = SINK.get().is_some_and(|sink| level >= sink.least);
     let mut line = Line(wanted.then(|| String::with_capacity(384)));
@@ -199,8 +199,8 @@ pub fn error(message: &str) -> Line {
     line(LogLevel::Error, message)
 }
 
-/// A line under construction. Field names are ours and need no escaping; values come from outside: long ones are cut,
-/// and all are escaped.
+/// A line under construction. Field names are ours and need no escaping. Values come from outside: long
+/// values are cut, and all are escaped.
 #[must_use = "a line is written by `emit`"]
 pub struct Line(Option<String>);
 
@@ -271,14 +271,14 @@ impl Line {
     }
 }
 
-/// Without formatting: every request writes ten of these, and formatting costs three times as much.
+/// It does not use formatting: every request writes ten names, and formatting costs three times as much.
 fn push_name(out: &mut String, name: &str) {
     out.push_str(",\"");
     out.push_str(name);
     out.push_str("\":");
 }
 
-/// Writes panics as JSON lines on stderr and counts them; the default hook would print plain text and a trace.
+/// Writes panics as JSON lines on stderr and counts them. The default hook would print text and a trace.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("panic");

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// The unit of CPU time: the kernel shows user space a hundred per second on every architecture we build for.
+/// The unit of CPU time. User space sees a hundred per second on every architecture that we build for.
 pub const TICKS_PER_SECOND: f64 = 100.0;
 
 /// User and system time so far.
@@ -12,9 +12,9 @@ pub fn cpu_seconds() -> Option<f64> {
     cpu_seconds_of(&fs::read_to_string("/proc/self/stat").ok()?)
 }
 
-/// The same of the text of any process's `stat`.
+/// The same, from the text of any process's `stat`.
 pub fn cpu_seconds_of(stat: &str) -> Option<f64> {
-    // The second field is the name in parentheses and may hold spaces; what follows it may not.
+    // The second field is the name in parentheses and may contain spaces. Later fields contain none.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let user: f64 = fields.next()?.parse().ok()?;
     let system: f64 = fields.next()?.parse().ok()?;
@@ -30,7 +30,7 @@ pub fn resident_bytes() -> Option<u64> {
 
 /// Open file descriptors.
 pub fn open_fds() -> Option<u64> {
-    // Looking opens one more.
+    // Reading the folder opens one more descriptor.
     Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as u64)
 }
 
@@ -48,10 +48,10 @@ pub fn raise_open_file_limit() -> Option<u64> {
     Some(if raised { hard } else { soft })
 }
 
-/// Returns freed memory of this thread to the system. Code that sometimes needs tens of megabytes calls it afterwards:
-/// the allocator would keep them for the thread.
+/// Returns freed memory of this thread to the system. Code that sometimes needs tens of megabytes calls it
+/// afterwards, because the allocator would keep the memory for the thread.
 pub fn give_back_memory() {
-    // A fuzzer's allocator watches over memory; ours, once it is linked, would take its place.
+    // A fuzzer's allocator monitors memory. Linking our allocator would replace it.
     #[cfg(not(fuzzing))]
     // SAFETY: the function takes no pointer, may be called by any thread at any time, and frees only what is free
     // already.

@@ -29,7 +29,7 @@ impl StopSignal {
     }
 }
 
-/// Waits for them, from its creation on: they no longer end the program by themselves.
+/// Receives stop signals from its creation on. These signals then no longer end the program by themselves.
 #[derive(Debug)]
 pub struct StopSignals {
     interrupt: Signal,
@@ -37,12 +37,12 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Within a runtime.
+    /// Must be called within a runtime.
     pub fn install() -> std::io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> StopSignal {
         tokio::select! {
             _ = self.interrupt.recv() => StopSignal::Interrupt,

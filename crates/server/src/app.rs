@@ -21,7 +21,7 @@ use store::{Observer, Store};
 /// Why and how the service stops.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
-    /// For the log.
+    /// The reason, for the log.
     pub reason: &'static str,
     /// Whether balancers get the configured time to choose other servers. A person at a terminal does not wait.
     pub drains: bool,
@@ -32,7 +32,7 @@ pub struct Stop {
 pub struct App {
     state: Arc<AppState>,
     listener: TcpListener,
-    /// For reading, if that has a separate address.
+    /// The listener for reading, if reading has a separate address.
     reading: Option<TcpListener>,
 }
 
@@ -129,14 +129,14 @@ impl App {
     }
 }
 
-/// Replaces sources and tokens while the service runs. Outlives it without keeping it open.
+/// Replaces sources and tokens while the service runs. It can outlive the service but does not keep it open.
 #[derive(Debug)]
 pub struct Reloader(Weak<AppState>);
 
 impl Reloader {
-    /// Takes over the sources, with their secrets and options, and who may read; or else, if the settings cannot be
-    /// used,
-    /// nothing of them.
+    /// Applies the sources, with their secrets and options, and the access rules.
+    /// If the settings cannot be used,
+    /// nothing changes.
     pub fn reload(&self, read: Result<Config, ConfigError>) {
         let Some(state) = self.0.upgrade() else { return };
         let Config { sources, access, cautions: settings, .. } = match read {
@@ -189,8 +189,8 @@ fn warn_of_open_reading() {
     .emit();
 }
 
-/// File descriptors that the process needs beside its connections: the database, its log and its readers, the runtime,
-/// and a reserve, so that full connections never keep the database from being opened again.
+/// File descriptors that the process needs besides its connections: the database, its log and its readers,
+/// the runtime, and a reserve, so that full connections never prevent the database from being opened again.
 const FILES_RESERVED: u64 = 64;
 
 /// Raises the limit of open files, and returns how many connections it allows.

@@ -1,4 +1,4 @@
-//! Where messages are kept, and the limits of the store.
+//! The location of the database, and the limits of the store.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,11 +22,11 @@ pub struct StoreConfig {
     pub readers: usize,
     /// Pages in the write-ahead log before a checkpoint.
     pub checkpoint_pages: u32,
-    /// Pages in the write-ahead log beyond which nothing is written while a reader prevents moving them.
+    /// Maximum pages in the write-ahead log; above it writes stop while a reader prevents a checkpoint.
     pub log_pages_max: u32,
 }
 
-/// Where messages are kept.
+/// The database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Database {
     /// An SQLite file on this machine.
@@ -39,7 +39,7 @@ pub enum Database {
 }
 
 impl std::fmt::Display for Database {
-    /// Its address, without user and password.
+    /// The address without user and password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Sqlite { path } => write!(f, "{}", path.display()),

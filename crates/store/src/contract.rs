@@ -1,5 +1,5 @@
-//! The contract of every store, for both engines: one suite, written against `Store` alone, and a model that it must
-//! agree with after any history. A new behaviour starts as a case here.
+//! The contract of every store, for both engines: one test suite that uses only `Store`, and
+//! a model with the same results after any history. A new behaviour starts as a case here.
 
 mod details;
 mod foreign;
@@ -249,7 +249,7 @@ fn messages_without_details_are_texts_of_the_original_source(engine: Engine) {
     });
 }
 
-/// Polls all futures to their end, all of them whenever one makes progress.
+/// Polls all futures to completion; all of them are polled whenever one makes progress.
 async fn futures_join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {

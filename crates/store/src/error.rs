@@ -1,4 +1,4 @@
-//! Why the store did not do what a caller asked.
+//! Errors of the store.
 
 use thiserror::Error;
 

@@ -1,4 +1,4 @@
-//! The content of a request except its messages, prepared for any engine: statuses, events, and the packed body.
+//! The content of a request except its messages, for any engine: statuses, events, and the packed body.
 
 use std::io::{Read, Write};
 
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use domain::payload::{PayloadRow, StoredPayload};
 use domain::{Event, Intake, Moment, NewMessage, Payload, StatusUpdate};
 
-/// A body up to this size is compressed at once; a larger one on a separate thread, so that it delays no request.
+/// A body up to this size is compressed inline; a larger one on another thread, to delay no request.
 const PACKED_AT_ONCE_BYTES: usize = 32 << 10;
 
 /// All content except messages. Absent for requests with messages only, such as all of the original source.
@@ -30,7 +30,7 @@ pub struct Extras {
 /// A raw body in its stored form.
 #[derive(Debug, Clone)]
 pub struct PackedPayload {
-    /// Identifies deliveries: the same one is kept once.
+    /// Identifies deliveries: equal digests are stored once.
     pub digest: [u8; 32],
     /// The source.
     pub source: String,
@@ -56,7 +56,7 @@ pub async fn split(intake: Intake) -> (Vec<NewMessage>, Option<Box<Extras>>) {
     let payload = match payload {
         None => None,
         Some(payload) if payload.bytes.len() <= PACKED_AT_ONCE_BYTES => Some(pack(payload)),
-        // The thread cannot fail but by a panic; then the body is lost, and the request with it, which is told by a
+        // The thread can only fail by a panic; then the body and the whole request are lost, and the response is a
         // 500.
         Some(payload) => Some(tokio::task::spawn_blocking(|| pack(payload)).await.expect("compression does not panic")),
     };
@@ -106,7 +106,7 @@ impl PackedRow {
     /// The columns, in this order.
     pub const COLUMNS: &str = "payload_id, source, provider, headers, encoding, bytes, body, received_at, digest";
 
-    /// The body as it came; or what is wrong, where the row is not what was stored.
+    /// The original body, or the problem if the row is damaged.
     pub fn open(self) -> Result<StoredPayload, String> {
         let Self { number, source, provider, headers, encoding, bytes, body, received_at, digest: stored } = self;
         let bytes = usize::try_from(bytes).ok().and_then(|bytes| unpack(&encoding, body, bytes));
@@ -123,7 +123,7 @@ fn unpack(encoding: &str, body: Vec<u8>, bytes: usize) -> Option<Vec<u8>> {
         "identity" => body,
         "deflate" => {
             let mut unpacked = Vec::with_capacity(bytes);
-            // One byte more than there should be, so that a longer one is noticed and never fills the memory.
+            // Reads one byte more than expected: so a longer body is detected, and it never fills the memory.
             DeflateDecoder::new(body.as_slice()).take(bytes as u64 + 1).read_to_end(&mut unpacked).ok()?;
             unpacked
         }

@@ -1,4 +1,4 @@
-//! Whether the store works, as far as is known, and where its threads share that.
+//! The health of the store, as far as known, and the state that its threads share.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -34,7 +34,7 @@ impl SharedHealth {
         Health::ALL[usize::from(self.0.load(Ordering::Relaxed))]
     }
 
-    /// Returns the state before.
+    /// Sets the health; returns the previous one.
     pub fn set(&self, health: Health) -> Health {
         Health::ALL[usize::from(self.0.swap(health as u8, Ordering::Relaxed))]
     }

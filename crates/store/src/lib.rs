@@ -1,5 +1,5 @@
-//! Where messages are kept. A `Receipt` can only be built here, after the commit, so nothing is acknowledged before it
-//! is safe on disk. `DESIGN.md` beside this file explains the protocol between requests, queue and writer.
+//! Stores messages. Only this crate can build a `Receipt`, after the commit. Nothing is acknowledged before
+//! it is safe on disk. `DESIGN.md` next to this file explains the protocol of requests, queue and writer.
 
 mod config;
 #[cfg(test)]
@@ -60,7 +60,7 @@ pub enum Store {
     Postgres(PostgresStore),
 }
 
-/// Does the same with the store of either engine.
+/// Runs the same expression with the store of either engine.
 macro_rules! on_engine {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
@@ -71,13 +71,13 @@ macro_rules! on_engine {
 }
 
 impl Store {
-    /// Opens or makes the database and starts the store's threads. Blocks, for as long as an upgrade takes. Must be
+    /// Opens or creates the database and starts the store's threads. Blocks, for the time of an upgrade. Must be
     /// called within a Tokio runtime, which delivers the receipts.
     pub fn open(config: &StoreConfig, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
         Self::open_limited(config, observer, postgres::Limits::PRODUCTION)
     }
 
-    /// The same with other limits of the background work and of searches: tests choose small ones.
+    /// The same with other limits of the background work and of searches: tests use small ones.
     pub fn open_limited(
         config: &StoreConfig,
         observer: Arc<dyn Observer>,
@@ -91,7 +91,7 @@ impl Store {
         }
     }
 
-    /// What an acknowledged message survives, in words for the operator.
+    /// The durability of an acknowledged message, in words for the operator.
     pub fn durability(&self) -> &str {
         match self {
             Self::Sqlite(_) => "WAL, synchronous=FULL: a 200 survives power loss",
@@ -99,7 +99,7 @@ impl Store {
         }
     }
 
-    /// Whether a message would be accepted now: for refusing early, before any work on it.
+    /// Whether a message would be accepted now: for an early refusal, before any work on it.
     pub fn has_room(&self) -> Result<(), StoreError> {
         on_engine!(self, store => store.has_room())
     }

@@ -1,13 +1,13 @@
-//! What is found under an id.
+//! The result of a look-up by id.
 
 /// The result of a look-up by a key, or by a provider's id, which several messages may share.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lookup<T> {
-    /// This.
+    /// One result.
     Found(T),
-    /// Nothing.
+    /// No result.
     Absent,
-    /// Several, with these keys; at most ten.
+    /// Several results, with these keys; at most ten.
     Ambiguous(Vec<String>),
 }
 

@@ -1,10 +1,10 @@
-//! What a store reports while it works: counts and durations as they happen, and sizes when somebody asks. Whoever
-//! opens a store
-//! hands in the `Observer`; the store knows nothing of observer.
+//! The interface for reports of a store: counts and durations as they
+//! happen, and sizes on request. The owner of a store passes the
+//! `Observer` in; the store does not depend on its implementation.
 
 use std::time::Duration;
 
-/// Receives what a store reports. Called by the threads that do the work, so a method must return at once.
+/// Receives the reports of a store. The working threads call it, so a method must return at once.
 pub trait Observer: Send + Sync + std::fmt::Debug {
     /// A batch was committed: how many messages, the time from its first statement, and the time of the COMMIT alone.
     fn batch_committed(&self, messages: usize, whole: Duration, commit: Duration);
@@ -56,7 +56,7 @@ impl DamageKind {
     }
 }
 
-/// Sizes and states of a store at the moment of a question.
+/// Sizes and states of a store at the time of a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Gauges {
     /// Whether `/health/ready` would return 200.
@@ -73,17 +73,17 @@ pub struct Gauges {
     pub index_segments: usize,
     /// Bytes of the index's files.
     pub index_bytes: u64,
-    /// On PostgreSQL: rows that are not in the counters yet.
+    /// On PostgreSQL: rows that the counters do not contain yet.
     pub uncounted: u64,
-    /// On PostgreSQL: what commits wait for.
+    /// On PostgreSQL: the durability of commits.
     pub commits: Option<Commits>,
 }
 
-/// What a commit waits for on PostgreSQL.
+/// The durability of a commit on PostgreSQL.
 #[derive(Debug, Clone, Copy)]
 pub struct Commits {
-    /// The server's own disk.
+    /// It waits for the server's own disk.
     pub survive_crash: bool,
-    /// A standby too.
+    /// It also waits for a standby.
     pub survive_promotion: bool,
 }

@@ -1,4 +1,4 @@
-//! Orphans of messages that were deleted from the table, in numbers. Each engine finds them in its own way.
+//! The numbers of orphans of messages that were deleted from the table. Each engine has its own queries.
 
 /// Rows of ours whose message no longer exists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -30,8 +30,8 @@ impl Job {
     }
 }
 
-/// Jobs in the order of arrival. The limit counts messages and other elements; the job that reaches it is accepted
-/// whole, so that large ones are not refused repeatedly while small ones pass.
+/// Jobs in the order of arrival. The limit counts messages and other elements. The job that reaches
+/// it is accepted whole, so that large jobs are not refused repeatedly while small ones pass.
 pub(super) struct Backlog {
     jobs: VecDeque<Job>,
     elements: usize,
@@ -107,7 +107,7 @@ pub(super) async fn append(
 pub(super) async fn deliver(mut answered: mpsc::UnboundedReceiver<Answers>) {
     while let Some(batch) = answered.recv().await {
         for (reply, result) in batch {
-            // Whoever went away in the meantime will ask again and get a duplicate.
+            // A client that disconnected meanwhile will retry and get a duplicate.
             let _ = reply.send(result);
         }
     }

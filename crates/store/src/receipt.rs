@@ -10,7 +10,7 @@ use domain::Outcome;
 /// }
 /// ```
 ///
-/// Only the store makes one:
+/// Only the store can build one:
 ///
 /// ```compile_fail,E0451
 /// fn forge() -> store::Receipt {

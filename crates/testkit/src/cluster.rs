@@ -1,4 +1,4 @@
-//! A PostgreSQL cluster of the tests' own, thrown away afterwards.
+//! A temporary PostgreSQL cluster for tests.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -6,24 +6,24 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Whom PostgreSQL runs as where the tests run as root, whom it refuses.
+/// The user id for PostgreSQL if the tests run as root, because PostgreSQL refuses root.
 const UNPRIVILEGED: u32 = 65_534;
-/// Settings of a cluster that is thrown away: nothing in the tests survives the machine, so nothing needs to be synced.
+/// Settings of a temporary cluster: no data must survive a crash of the machine, so nothing is synced.
 const SETTINGS: &str = "-c fsync=off -c listen_addresses= -c max_connections=400 -c log_min_messages=warning";
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A server, or one that was given by `TEST_POSTGRES_URL`.
+/// A server: a new one, or the one in `TEST_POSTGRES_URL`.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Where the server keeps everything; none where it is not ours.
+    /// The server's folder; none if the server is not ours.
     folder: Option<PathBuf>,
     url: String,
-    /// Stops the server and removes the folder once the pipe to it closes, however this process ends.
+    /// Stops the server and removes the folder when the pipe to it closes, however this process ends.
     keeper: Option<Child>,
 }
 
-/// Where the server's programs are: in the folder that `TEST_POSTGRES_BIN` names, or where they are installed.
+/// The folder of the server's programs: `TEST_POSTGRES_BIN`, or the installed one.
 pub fn programs() -> Option<PathBuf> {
     let Some(named) = named() else { return installed() };
     assert!(named.join("initdb").exists(), "TEST_POSTGRES_BIN names a folder without initdb: {}", named.display());
@@ -34,13 +34,13 @@ fn named() -> Option<PathBuf> {
     std::env::var_os("TEST_POSTGRES_BIN").map(PathBuf::from)
 }
 
-/// One of these programs. Some builds bring the server alone; its clients are then those that are installed.
+/// The path of a program. Some builds contain only the server; then the installed clients are used.
 fn program(name: &str) -> PathBuf {
     let folders = programs().into_iter().chain(installed());
     folders.map(|folder| folder.join(name)).find(|path| path.exists()).unwrap_or_else(|| name.into())
 }
 
-/// Where Debian keeps the server's programs, the newest version first; else where `PATH` finds them.
+/// The newest version of the server in Debian's folder; otherwise the one in `PATH`.
 fn installed() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<_> = versions.map(|entry| entry.path()).collect();
@@ -52,7 +52,7 @@ fn installed() -> Option<PathBuf> {
     debian.chain(std::env::split_paths(&path)).find(has_all)
 }
 
-/// The cluster that tests share, each with a database of its own. None, with a word why, where there is no PostgreSQL.
+/// The cluster that tests share, with one database each. None, with the reason printed, if unavailable.
 pub fn shared() -> Option<&'static Cluster> {
     static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| match std::env::var("TEST_POSTGRES_URL") {
@@ -68,7 +68,7 @@ pub fn shared() -> Option<&'static Cluster> {
 }
 
 impl Cluster {
-    /// A fresh cluster with more settings, such as `-c name=value`. None where there is no PostgreSQL.
+    /// A fresh cluster with more settings, such as `-c name=value`. None if PostgreSQL is missing.
     pub fn start(settings: &str) -> Option<Self> {
         programs()?;
         let cluster = Self::empty();
@@ -79,7 +79,7 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// A folder for a cluster that is still to be made, such as a standby.
+    /// A folder for a cluster that is created later, such as a standby.
     pub fn empty() -> Self {
         let name = format!("postroom-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
@@ -96,7 +96,7 @@ impl Cluster {
     fn keeper(&self) -> Child {
         let folder = self.folder().to_str().expect("a plain path").to_owned();
         let programs = programs().expect("PostgreSQL is installed");
-        // An interrupt at the terminal reaches this shell too, which must outlive it.
+        // A terminal interrupt also reaches this shell, which must continue.
         let script =
             "trap '' INT TERM HUP; cat > /dev/null; \"$1/pg_ctl\" -D \"$0/data\" -m immediate -w stop; rm -rf \"$0\"";
         let mut command = self.unprivileged("sh");
@@ -104,20 +104,20 @@ impl Cluster {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell runs")
     }
 
-    /// A standby of the server at that host (or in that folder) and port, made and not yet started.
+    /// A standby of the server at that host (or in that folder) and port, created but not started.
     pub fn standby_of(host: &str, port: u16) -> Self {
         let standby = Self::empty();
         let (number, to) = (port.to_string(), standby.data().display().to_string());
         let from = ["-h", host, "-p", &number, "-U", "postroom", "-D", &to, "-X", "stream", "-c", "fast"];
         standby.run("pg_basebackup", &from);
-        // What `-R` writes suits servers as new as that program, which may be newer than this one.
+        // The settings that `-R` writes are for the version of that program, which may be newer than the server.
         let settings = format!("primary_conninfo = 'host={host} port={port} user=postroom'\n");
         std::fs::write(standby.data().join("postgresql.auto.conf"), settings).expect("a file can be written");
         standby.run("touch", &[standby.data().join("standby.signal").to_str().expect("a plain path")]);
         standby
     }
 
-    /// Starts the server and waits until it answers.
+    /// Starts the server and waits until it responds.
     pub fn launch(&self, settings: &str) {
         let (folder, data) = (self.folder(), self.data());
         let log = folder.join("log");
@@ -126,19 +126,19 @@ impl Cluster {
         self.run("pg_ctl", &["-D", data, "-l", log, "-w", "-o", &options, "start"]);
     }
 
-    /// Stops the server: `fast` as an operator does, `immediate` as a crash does.
+    /// Stops the server: `fast` like an operator, `immediate` like a crash.
     pub fn halt(&self, mode: &str) {
         let data = self.data();
         self.run("pg_ctl", &["-D", data.to_str().expect("a plain path"), "-m", mode, "-w", "stop"]);
     }
 
-    /// Makes a primary of a standby.
+    /// Promotes a standby to primary.
     pub fn promote(&self) {
         let data = self.data();
         self.run("pg_ctl", &["-D", data.to_str().expect("a plain path"), "-w", "promote"]);
     }
 
-    /// The process that all of the server's others come from.
+    /// The id of the server's main process.
     pub fn pid(&self) -> u32 {
         let text = std::fs::read_to_string(self.data().join("postmaster.pid")).expect("the server runs");
         text.lines().next().and_then(|line| line.parse().ok()).expect("its first line is the process")
@@ -154,7 +154,7 @@ impl Cluster {
         self.folder().join("data")
     }
 
-    /// A fresh database; answers its URL.
+    /// Creates a database; returns its URL.
     pub fn database(&self) -> String {
         self.database_with("ENCODING 'UTF8'")
     }
@@ -178,11 +178,11 @@ impl Cluster {
         &self.url
     }
 
-    /// Runs one of the server's programs to its end.
+    /// Runs one of the server's programs and waits for its end.
     pub fn run(&self, program: &str, arguments: &[&str]) {
         let program = self::program(program);
         let mut command = self.unprivileged(program.to_str().expect("a plain path"));
-        // Into a file: a server that outlives the command would hold a pipe open.
+        // The output goes to a file: a server that outlives the command would keep a pipe open.
         let path = self.folder().join("run.log");
         let log = std::fs::File::create(&path).expect("a file can be made");
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -192,7 +192,7 @@ impl Cluster {
         assert!(status.success(), "{program:?} {arguments:?}: {status} {:?}", said());
     }
 
-    /// A program as the user whom the server runs as.
+    /// A program, run as the server's user.
     pub fn unprivileged(&self, program: &str) -> Command {
         if !is_root() {
             return Command::new(program);
@@ -207,7 +207,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Some(keeper) = &mut self.keeper {
-            // The pipe closes, and the keeper does its work.
+            // This closes the pipe, so the keeper stops the server.
             drop(keeper.stdin.take());
             let _ = keeper.wait();
         }
@@ -221,19 +221,19 @@ pub fn as_user(url: &str, user: &str) -> String {
     format!("{scheme}://{user}@{place}")
 }
 
-/// Runs SQL by the server's own client; answers what it printed, without decoration.
+/// Runs SQL with psql; returns its output without decoration.
 pub fn sql(url: &str, statement: &str) -> String {
     try_sql(url, statement).unwrap_or_else(|error| panic!("{statement}: {error}"))
 }
 
-/// As `sql`, where it may fail.
+/// Like `sql`, but may fail.
 pub fn try_sql(url: &str, statement: &str) -> Result<String, String> {
     let output = psql(url).args(["-c", statement]).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// The server's own client, which prints without decoration.
+/// The command for psql, with undecorated output.
 pub fn psql(url: &str) -> Command {
     let mut command = Command::new(program("psql"));
     command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", url]);

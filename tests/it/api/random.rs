@@ -1,11 +1,11 @@
-//! Requests at random, good and bad, the same ones every time.
+//! Random requests, valid and invalid, the same ones in each run.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 
-/// Any JSON value of little depth.
+/// Any JSON value of small depth.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -23,7 +23,7 @@ fn object(fields: Vec<(String, Value)>) -> Value {
     fields.into_iter().collect::<serde_json::Map<_, _>>().into()
 }
 
-/// A body: mostly an object whose fields are good more often than not.
+/// A body: mostly an object, most of whose fields are valid.
 pub fn any_body() -> impl Strategy<Value = Vec<u8>> {
     let field = |good: BoxedStrategy<String>, odd: BoxedStrategy<String>| {
         prop_oneof![

@@ -1,4 +1,4 @@
-//! A stop: whoever was at the counter is served, nobody new comes in, and the program ends by itself.
+//! A stop: requests in progress are completed, new connections are refused, and the program ends by itself.
 
 use std::net::TcpStream;
 
@@ -11,14 +11,14 @@ fn wait_for_stop(server: &Server) {
     server.wait_for_line(|line| line["message"].as_str().is_some_and(|text| text.starts_with("stopping")));
 }
 
-/// A file is complete without its log.
+/// Asserts that a file is complete without its log.
 fn assert_is_closed(stored: &Stored) {
     if let Stored::File(path) = stored {
         assert!(!database::log_exists(path));
     }
 }
 
-/// A POST of which the server has read the head: it has asked for the body.
+/// A POST whose head the server has read: it has requested the body.
 fn begun_post(server: &Server, id: &str) -> (Raw, Vec<u8>) {
     let bytes = body(&message(id));
     let lines = ["Expect: 100-continue", &format!("Content-Length: {}", bytes.len())];
@@ -32,7 +32,7 @@ fn a_request_under_way_at_a_stop_is_answered_and_stored() {
     let server = Server::start();
     let (mut raw, bytes) = begun_post(&server, "under way");
     wait_for_stop(&server);
-    // Nobody new comes in meanwhile.
+    // No new connection is accepted meanwhile.
     crate::harness::wait_until("no connection is taken", || TcpStream::connect(server.address).is_err().then_some(()));
     raw.send(&bytes);
     let answers = raw.read_to_close();
@@ -48,7 +48,7 @@ fn a_request_under_way_at_a_stop_is_answered_and_stored() {
 fn a_message_that_waits_for_the_writer_at_a_stop_is_answered_and_stored() {
     let server = Setup::new().patient().start();
     let other = server.stored().lock();
-    // The second one's head was read after the whole of the first, on the one thread that serves all connections.
+    // The server read the second head after the whole first request, on the single thread of all connections.
     let mut first = Raw::sending(&server, &good_post("waiting"));
     let (second, _) = begun_post(&server, "never finished");
     drop(second);
@@ -112,7 +112,7 @@ fn after_sigterm_messages_are_still_taken_for_as_long_as_was_set() {
     let mut open = server.client();
     assert_eq!(open.get("/health/ready").status, 200);
     wait_for_stop(&server);
-    // Who has a connection and who makes a new one: not ready, and served.
+    // Open and new connections: readiness is red, and both are served.
     for client in [&mut open, &mut server.client()] {
         let reply = client.get("/health/ready");
         assert_eq!((reply.status, reply.text().as_str()), (503, r#"{"status":"not ready","reason":"shutting down"}"#));
@@ -150,7 +150,7 @@ fn a_stop_goes_on_by_itself_when_the_time_is_over() {
 
 #[test]
 fn a_person_who_interrupts_does_not_wait() {
-    // With the time of an hour, only a stop that does not take it ends.
+    // With a drain time of an hour, the test ends only if the stop skips it.
     let server = Setup::new().env("POSTROOM_SERVER_DRAIN_SECONDS", 3_600).start();
     server.store(&message("before"));
     server.signal("INT");

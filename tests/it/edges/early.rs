@@ -1,5 +1,5 @@
-//! Responses that are decided before the request body was read: the connection goes on, or the response says that it
-//! ends.
+//! Responses that are sent before the request body is read: the connection continues, or the response
+//! announces its end.
 
 use std::io::Write;
 
@@ -7,12 +7,12 @@ use super::{Raw, assert_healthy_with, post_with, statuses};
 use crate::harness::server::Setup;
 use crate::harness::{Client, Reply, Server};
 
-/// What is sent where nobody wants a body; it looks like a head that must not be read as one.
+/// An unwanted body; it looks like a head that must not be parsed as one.
 const UNWANTED: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
-/// More than the server may read of one request after it was refused, socket buffers of both sides included.
+/// The maximum that the server may read of a refused request, including the socket buffers of both sides.
 const SWALLOWED_BYTES_MAX: usize = 64 << 20;
 
-/// A server with tokens, a source with a handshake, and limits that single requests meet.
+/// A server with tokens, a source with a handshake, and limits that single requests reach.
 fn guarded() -> Setup {
     Setup::new()
         .env("API_TOKEN", "readers")
@@ -22,7 +22,7 @@ fn guarded() -> Setup {
         .env("MAX_BODY_BYTES", 4)
 }
 
-/// Request line and headers, and the status of the response, which comes before the body is read.
+/// Request line and headers, and the status of the response, which is sent before the body is read.
 fn early() -> Vec<(&'static str, &'static [&'static str], u16)> {
     let preflight = &["Origin: https://app.example.com", "Access-Control-Request-Method: GET"];
     let token = &["Authorization: Bearer readers"];
@@ -46,9 +46,9 @@ fn early() -> Vec<(&'static str, &'static [&'static str], u16)> {
     ]
 }
 
-/// A request whose body comes only after the server has seen the head: it serves all connections on one thread, and
-/// another
-/// client that asked later has its response.
+/// A request whose body is sent only after the server has
+/// read the head: it serves all connections on one thread,
+/// and another client with a later request has its response.
 fn send_in_two(server: &Server, head: &str, body: &[u8]) -> Client {
     let mut client = server.client();
     client.send_raw(head.as_bytes()).expect("the server takes it");
@@ -61,7 +61,7 @@ fn closes(reply: &Reply) -> bool {
     reply.header("connection") == Some("close")
 }
 
-/// The next request has its response on the same connection, or the one before has said that there is none.
+/// The next request gets a response on the same connection, or the previous response announced its end.
 fn assert_goes_on_or_said_so(client: &mut Client, reply: &Reply, what: &str) {
     if closes(reply) {
         assert!(client.is_closed_by_server(), "{what}: it said so");
@@ -119,7 +119,7 @@ fn a_large_body_that_nobody_reads_ends_the_connection_and_the_response_says_so()
 
 #[test]
 fn a_body_that_never_comes_delays_a_response_a_little_and_the_response_says_that_the_connection_ends() {
-    // Nothing but the time for such bodies ends this wait.
+    // Only the timeout for such bodies ends this wait.
     let server =
         Setup::new().env("POSTROOM_SERVER_BODY_SECONDS", 600).env("POSTROOM_SERVER_REQUEST_SECONDS", 600).start();
     for sent in ["", "GET"] {

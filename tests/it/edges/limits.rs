@@ -1,4 +1,4 @@
-//! Too much of anything has a defined answer, and checks come in a defined order.
+//! Every exceeded limit has a defined response, and checks have a defined order.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::{Raw, assert_healthy_with, chunked, good_post, post_with, statuses};
 use crate::harness::server::Setup;
 use crate::harness::{Server, body, message, sign};
 
-/// A good message whose body has exactly so many bytes.
+/// A valid message whose body has exactly this length.
 fn body_of(bytes: usize) -> Vec<u8> {
     let mut padded = message("exact");
     padded["padding"] = "".into();
@@ -39,7 +39,7 @@ fn a_client_that_goes_on_sending_still_reads_its_413() {
     let heads = [["Content-Length: 8388608"], ["Transfer-Encoding: chunked"]];
     for lines in heads {
         let mut raw = Raw::sending(&server, &post_with(&lines, b"", b""));
-        // 8 MiB in chunks of 64 KiB (to the length they are just bytes), far beyond what the sockets buffer.
+        // 8 MiB in chunks of 64 KiB (with a length they are plain bytes), far more than the sockets buffer.
         let chunk = [b"10000\r\n".as_slice(), &[b'x'; 65_536], b"\r\n"].concat();
         for _ in 0..128 {
             if raw.0.write_all(&chunk).is_err() {
@@ -103,7 +103,7 @@ fn connections_beyond_the_most_wait_while_all_others_are_served_and_are_served_l
     let other = server.stored().lock();
     let mut held: Vec<_> = (0..3).map(|at| Raw::sending(&server, &good_post(&format!("m{at}")))).collect();
     let mut waiting = Raw::sending(&server, b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n");
-    // Nothing comes while all places are taken; a slow machine can only make this easier.
+    // No response arrives while all places are taken; a slow machine only makes this easier.
     waiting.0.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout can be set");
     assert!(waiting.0.read(&mut [0]).is_err(), "there was no place for it");
     other.release();

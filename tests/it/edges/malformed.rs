@@ -1,10 +1,10 @@
-//! What is not HTTP as it should be: one answer, then the connection is closed, and nothing is stored.
+//! Invalid HTTP: one response, then the connection is closed, and nothing is stored.
 
 use super::{Raw, assert_healthy_with, chunked, good_post, post_with, statuses};
 use crate::harness::server::Setup;
 use crate::harness::{Server, body, message};
 
-/// Heads and bodies that a proxy before us might understand otherwise than we do, or that nobody should.
+/// Heads and bodies that a proxy might parse differently from us, or that are invalid.
 fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     let body = body(&message("smuggled"));
     let length = format!("Content-Length: {}", body.len());
@@ -58,14 +58,14 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
 fn what_is_not_http_is_400_once_and_the_connection_ends() {
     let server = Server::start();
     for (what, bytes) in malformed() {
-        // A whole request behind it must never be read as one.
+        // A complete request after it must never be parsed as a request.
         let answers = Raw::sending(&server, &[bytes, good_post("behind")].concat()).read_to_close();
         assert_eq!(statuses(&answers), [400], "{what}: {answers}");
     }
     assert_healthy_with(&server, 0);
 }
 
-/// Good requests with bodies of every kind, which look like heads where that is possible.
+/// Valid requests with bodies of every kind, which look like heads if that is possible.
 fn fronts() -> Vec<(&'static str, Vec<u8>)> {
     let mut message = message("front");
     message["ignored"] = "\r\n\r\nGET / HTTP/1.1\r\n".into();
@@ -89,7 +89,7 @@ fn fronts() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// A server that does not wait long for what a lenient reader would still expect.
+/// A server with a short timeout for data that a lenient parser would still expect.
 fn impatient() -> Server {
     let waits = ["HEADER", "BODY", "IDLE"].map(|what| format!("POSTROOM_SERVER_{what}_SECONDS"));
     waits.iter().fold(Setup::new(), |setup, name| setup.env(name, 1)).start()
@@ -136,7 +136,7 @@ fn a_chunked_body_that_ends_differently_for_different_readers_hides_nothing() {
         let front = post_with(&["Transfer-Encoding: chunked"], &bytes, &[data, end.as_bytes()].concat());
         for (what, behind) in malformed() {
             let answers = Raw::sending(&server, &[front.as_slice(), &behind].concat()).read_to_close();
-            // However the end was understood: the last head is refused, or was never reached.
+            // For any parsing of the end: the last head is refused, or never reached.
             let statuses = statuses(&answers);
             let limit = if statuses.last() == Some(&400) { 3 } else { 1 };
             if statuses.len() > limit {
@@ -221,7 +221,7 @@ fn a_chunked_message_is_stored_like_any_other() {
         let mut raw = Raw::sending(&server, &post_with(&lines, &bytes, &chunked(&bytes)));
         assert_eq!(statuses(&raw.read_until("}")), [200]);
     }
-    // With extensions, trailers and in single bytes.
+    // With chunk extensions, trailers, and one byte per chunk.
     let dressed: Vec<u8> = bytes.iter().flat_map(|byte| [b"1;a=b\r\n", &[*byte][..], b"\r\n"].concat()).collect();
     let dressed = [dressed, b"0\r\nX-Trailer: a\r\n\r\n".to_vec()].concat();
     let mut raw = Raw::sending(&server, &post_with(&["Transfer-Encoding: chunked"], &bytes, &dressed));

@@ -1,4 +1,4 @@
-//! HEAD and OPTIONS: what proxies, balancers and registrations of senders ask with.
+//! HEAD and OPTIONS, which proxies, balancers and registrations of senders use.
 
 use super::{Raw, post_with, statuses};
 use crate::harness::server::Setup;
@@ -30,7 +30,7 @@ fn with_meta(setup: Setup) -> Setup {
     setup.env("WHATSAPP_APP_SECRET", "app secret").env("WHATSAPP_VERIFY_TOKEN", "verify")
 }
 
-/// The response to HEAD on a connection that goes on: whatever came behind it would be taken for the next response.
+/// The response to HEAD on a persistent connection: any bytes after it would be taken for the next response.
 fn head(server: &Server, target: &str, headers: &[(&str, &str)]) -> Reply {
     let mut client = server.client();
     client.send("HEAD", target, headers, b"").expect("it is sent");
@@ -43,13 +43,13 @@ fn head(server: &Server, target: &str, headers: &[(&str, &str)]) -> Reply {
 fn head_is_answered_as_get_without_a_body() {
     let server = Server::start();
     server.store(&message("m1"));
-    // What differs from one response to the next by itself.
+    // Headers that differ between any two responses.
     let own = ["x-request-id", "date"];
     for target in READ_PATHS {
         let (get, head) = (server.get(target), head(&server, target, &[]));
         assert_eq!(head.status, get.status, "{target}");
         let fields = |reply: &Reply| -> Vec<(String, String)> {
-            // The numbers of /metrics grow from one request to the next, and its length with them.
+            // The numbers of /metrics grow from one request to the next, and so does its length.
             let left_out = |name: &str| own.contains(&name) || (*target == "/metrics" && name == "content-length");
             reply.headers.iter().filter(|(name, _)| !left_out(name)).cloned().collect()
         };
@@ -119,7 +119,7 @@ fn options_says_what_a_path_takes_and_so_does_405() {
     for unknown in ["/nothing", "/webhook/nope", "/health"] {
         assert_eq!(ask("OPTIONS", unknown).status, 404, "{unknown}");
     }
-    // Apache's balancer asks for no path at all.
+    // Apache's balancer sends no path.
     assert_eq!(ask("OPTIONS", "*").status, 204);
     assert_eq!(ask("GET", "*").status, 404);
 }

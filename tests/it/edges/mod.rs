@@ -1,6 +1,6 @@
-//! The edge to the network, with raw sockets: what is no HTTP, what is too much, too slow or too many, and what a stop
-//! does to
-//! requests under way.
+//! The edge to the network, with raw sockets:
+//! invalid HTTP, exceeded limits, slow clients,
+//! many connections, and a stop during requests.
 
 mod drain;
 mod early;
@@ -18,7 +18,7 @@ use std::net::TcpStream;
 use crate::harness::server::{PATIENCE, Server};
 use crate::harness::{body, message, sign};
 
-/// A connection that sends and receives bytes as they are.
+/// A raw connection.
 struct Raw(TcpStream);
 
 impl Raw {
@@ -29,7 +29,7 @@ impl Raw {
         Self(stream)
     }
 
-    /// A connection that has sent this. The server may close before it has read everything.
+    /// A connection that has sent these bytes. The server may close before it has read all of them.
     fn sending(server: &Server, bytes: &[u8]) -> Self {
         let mut raw = Self::connect(server);
         let _ = raw.0.write_all(bytes);
@@ -40,19 +40,19 @@ impl Raw {
         self.0.write_all(bytes).expect("the server takes it");
     }
 
-    /// Everything that comes until the server closes.
+    /// Reads until the server closes.
     fn read_to_close(&mut self) -> String {
         let mut all = Vec::new();
         match self.0.read_to_end(&mut all) {
             Ok(_) => {}
-            // What came before a reset has been read.
+            // The bytes before a reset were read.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
             Err(error) => panic!("the server does not close: {error}; {:?}", String::from_utf8_lossy(&all)),
         }
         String::from_utf8(all).expect("answers are text")
     }
 
-    /// What comes, up to and with `end`.
+    /// Reads up to and including `end`.
     fn read_until(&mut self, end: &str) -> String {
         let mut all = Vec::new();
         let mut byte = [0];
@@ -66,19 +66,19 @@ impl Raw {
     }
 }
 
-/// The statuses of all answers in what came.
+/// The statuses of all responses in these bytes.
 fn statuses(answers: &str) -> Vec<u16> {
     let lines = answers.split("HTTP/1.").skip(1);
     lines.map(|line| line.get(2..5).and_then(|status| status.parse().ok()).expect("a status")).collect()
 }
 
-/// A good request, as bytes.
+/// A valid request, as bytes.
 fn good_post(id: &str) -> Vec<u8> {
     let body = body(&message(id));
     post_with(&[&format!("Content-Length: {}", body.len())], &body, &body)
 }
 
-/// A POST with these header lines beside `Host` and the signature of `signed`, and with `sent` behind its head.
+/// A POST with these header lines in addition to `Host`, a signature of `signed`, and `sent` after its head.
 fn post_with(lines: &[&str], signed: &[u8], sent: &[u8]) -> Vec<u8> {
     let mut request = format!("POST /webhook HTTP/1.1\r\nHost: test\r\nX-Signature: {}\r\n", sign(signed)).into_bytes();
     lines.iter().for_each(|line| request.extend_from_slice(format!("{line}\r\n").as_bytes()));
@@ -95,7 +95,7 @@ fn chunked(body: &[u8]) -> Vec<u8> {
     all
 }
 
-/// Nothing was stored beyond this many, and a client in good health is served.
+/// Exactly this many messages are stored, and a well-behaved client is served.
 fn assert_healthy_with(server: &Server, messages: i64) {
     assert_eq!(server.get("/health/ready").status, 200);
     assert_eq!(server.get("/stats").json()["total_messages"], messages);

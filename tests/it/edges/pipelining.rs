@@ -1,4 +1,4 @@
-//! Several requests on one connection: answered in order, each by its own head, whatever pieces they come in.
+//! Several requests on one connection: responses in order, each for its own head, for any split into packets.
 
 use super::{Raw, assert_healthy_with, good_post, statuses};
 use crate::harness::{Client, Server, body, message, sign};
@@ -27,7 +27,7 @@ fn requests_sent_without_waiting_are_answered_in_order() {
     client.send_raw(&all).expect("it is sent");
     for number in 1..=50 {
         let page = client.receive().expect("an answer").json();
-        // What was posted before is in it already.
+        // The messages posted before are already listed.
         assert_eq!((&page["limit"], &page["total"]), (&number.into(), &(number - 1).into()));
         assert_eq!(client.receive().expect("an answer").text(), r#"{"status":"ok"}"#);
     }
@@ -66,7 +66,7 @@ fn a_body_that_nobody_wanted_is_not_taken_for_a_head() {
             let rest = if at_once { b"" } else { &unwanted[..] };
             let next = b"GET /health/live HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
             let _ = std::io::Write::write_all(&mut raw.0, &[rest, next].concat());
-            // The connection may be closed instead of reading what nobody wants.
+            // The connection may be closed instead of reading the unwanted body.
             let answers = raw.read_to_close();
             assert!([vec![], vec![200]].contains(&statuses(&answers)), "{target}: {answers}");
         }
@@ -103,7 +103,7 @@ fn a_client_that_asks_first_is_told_to_continue() {
     assert_eq!(statuses(&raw.read_until("\r\n\r\n")), [100]);
     raw.send(&bytes);
     assert_eq!(statuses(&raw.read_until("}")), [200]);
-    // Whoever is refused anyway is told so, without sending the body.
+    // A client that is refused anyway gets its response without sending the body.
     for (lines, expected) in [
         (["Expect: 100-continue", "Content-Length: 99999999"].as_slice(), 413),
         (&["Expect: 100-continue", "Content-Length: 5", "Content-Encoding: gzip"], 415),

@@ -1,4 +1,4 @@
-//! More connections than there may be: those that rest or dawdle give way, those that are served do not.
+//! More connections than the limit: idle and slow ones are closed, active ones are not.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use crate::harness::{Client, Server, body, message, wait_until};
 
 const PLACES: usize = 8;
 
-/// A server with few places and so much patience that no limit in time makes room.
+/// A server with a low connection limit, and timeouts so long that none of them frees a place.
 fn few_places() -> Server {
     let waits = ["HEADER", "BODY", "IDLE", "REQUEST"].map(|what| format!("POSTROOM_SERVER_{what}_SECONDS"));
     let setup = Setup::new().patient().env("POSTROOM_SERVER_CONNECTIONS_MAX", PLACES);
@@ -25,7 +25,7 @@ fn assert_probes_are_answered(server: &Server) {
 #[test]
 fn health_is_answered_however_many_connections_rest() {
     let server = few_places();
-    // Ten times as many as there are places, all of them kept open.
+    // Ten times as many as the limit, all kept open.
     let crowd: Vec<Client> = (0..10 * PLACES)
         .map(|_| {
             let mut client = server.client();
@@ -61,7 +61,7 @@ fn health_is_answered_however_many_bodies_do_not_come() {
         assert_probes_are_answered(&server);
         drop(crowd);
     }
-    // Bodies of requests that are refused anyway, and the rest of such that were refused.
+    // Bodies of requests that are refused anyway, and the rest of refused ones.
     for request in [
         "POST /nothing HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n",
         "DELETE / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\n",
@@ -139,7 +139,7 @@ fn clients_that_take_turns_on_too_few_places_lose_nothing() {
                     let reply = client.request("POST", "/webhook", &[("X-Signature", &signature)], &bytes);
                     let reply = match reply {
                         Ok(reply) => reply,
-                        // It rested while the machine was busy elsewhere, as a connection may that is closed at rest.
+                        // It was idle while the machine was busy, so the server may have closed it.
                         Err(_) => {
                             client = Client::connect(address);
                             client

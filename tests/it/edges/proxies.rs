@@ -1,6 +1,6 @@
-//! Strangers beside signed senders behind the proxies that operators have, and clients of other languages that keep
-//! their
-//! connections: what a stranger sends costs nobody else a response.
+//! Unauthorized clients behind the proxies that operators use, together with
+//! signed senders; and clients in other languages with persistent connections.
+//! An unauthorized request never costs another client a response.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,14 +17,14 @@ const SENDERS: usize = 4;
 const STRANGERS: usize = 3;
 const MESSAGES_EACH: usize = 60;
 
-/// Posts bodies that nobody wants until told to stop; each in two pieces, as clients send them that stream.
+/// Posts unwanted bodies until `stop`; each in two parts, like clients that stream.
 fn be_a_stranger(front: SocketAddr, stop: &AtomicBool, refused: &AtomicUsize) {
     let mut client = Client::connect(front);
     for number in 0.. {
         if stop.load(Ordering::SeqCst) {
             break;
         }
-        // Small ones, and such as end the connection.
+        // Small bodies, and bodies that end the connection.
         let body = vec![b'x'; if number % 4 == 3 { 40_000 } else { 400 }];
         let target = ["/webhook/nope", "/webhook/nope/", "/webhook"][number % 3];
         let method = if target == "/webhook" { "PUT" } else { "POST" };
@@ -39,13 +39,13 @@ fn be_a_stranger(front: SocketAddr, stop: &AtomicBool, refused: &AtomicUsize) {
                     client = Client::connect(front);
                 }
             }
-            // What a proxy makes of a response before the body is its own affair, as long as it hurts nobody else.
+            // A proxy may change a response that is sent before the body, as long as no other client is affected.
             Err(_) => client = Client::connect(front),
         }
     }
 }
 
-/// Every signed message is answered 200 at the first try, whatever strangers do meanwhile.
+/// Every signed message gets 200 at the first attempt, despite the unauthorized requests.
 fn strangers_cost_senders_nothing(kind: Kind) {
     let server = Server::start();
     let Some(front) = Front::start(kind, server.address) else { return };
@@ -102,7 +102,7 @@ fn strangers_behind_haproxy_cost_senders_nothing() {
     strangers_cost_senders_nothing(Kind::HaProxy);
 }
 
-/// Runs a client of another language, which refuses to send anything twice.
+/// Runs a client in another language, which never repeats a request.
 fn run_client(mut command: Command, port: u16) {
     const ROUNDS: usize = 50;
     let bytes = String::from_utf8(body(&message("again and again"))).expect("it is text");
@@ -144,7 +144,7 @@ fn the_check_that_haproxy_makes_by_default_finds_the_server_healthy() {
     let server = Setup::new().start();
     let Some(front) = Front::start(Kind::HaProxyDefaultCheck, server.address) else { return };
     let state = || {
-        // Its page has no length.
+        // The statistics page has no length.
         let mut stream = TcpStream::connect(front.address).expect("it listens");
         stream.write_all(b"GET /haproxy;csv HTTP/1.0\r\n\r\n").expect("it is sent");
         let mut table = String::new();

@@ -1,4 +1,4 @@
-//! Clients that take their time, alone and by the thousand. Nobody else waits for them.
+//! Slow clients, single ones and thousands of them. No other client waits for them.
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{Raw, assert_healthy_with, good_post, post_with, statuses};
 use crate::harness::server::{Setup, on_postgres};
 use crate::harness::{Server, body, message, wait_until};
 
-/// A server with the shortest patience for everything.
+/// A server with the shortest timeouts.
 fn impatient() -> Server {
     let waits = ["HEADER", "BODY", "IDLE"].map(|what| format!("POSTROOM_SERVER_{what}_SECONDS"));
     waits.iter().fold(Setup::new(), |setup, name| setup.env(name, 1)).start()
@@ -27,7 +27,7 @@ fn a_head_that_does_not_end_in_time_closes_the_connection() {
 fn a_head_that_comes_drop_by_drop_has_no_more_time_than_another() {
     let server = impatient();
     let mut raw = Raw::sending(&server, b"GET / HTTP/1.1\r\nHost: test\r\nX-Slow: ");
-    // Each drop within the patience, all of them together far beyond it.
+    // Each byte arrives within the timeout, but all of them take far longer.
     wait_until("it is closed", || {
         std::thread::sleep(Duration::from_millis(50));
         raw.0.write_all(b"a").is_err().then_some(())
@@ -68,7 +68,7 @@ fn a_client_that_never_reads_its_answers_is_let_go_and_holds_nobody_up() {
     let mut client = server.client();
     let mut answered = 0;
     wait_until("it is let go", || {
-        // The others are served all the while.
+        // Other clients are served meanwhile.
         assert_eq!(client.get("/health/live").status, 200);
         answered += 1;
         match deaf.0.write_all(&asking) {
@@ -90,7 +90,7 @@ fn large_pages_that_nobody_takes_fill_no_memory_and_hold_up_no_message() {
         large["text"] = text.clone().into();
         assert_eq!(client.post(&body(&large)).status, 200);
     }
-    // With little room on the client's side.
+    // With a small receive buffer of the client.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let connect = || {
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
@@ -102,8 +102,8 @@ fn large_pages_that_nobody_takes_fill_no_memory_and_hold_up_no_message() {
         .map(|_| {
             let mut stream = connect();
             stream.write_all(b"GET /messages?limit=100 HTTP/1.1\r\nHost: test\r\n\r\n").expect("it fits");
-            // One after the other, so that no answers are being made at once; each takes the beginning of its own and
-            // no more.
+            // Sequentially, so that only one response is created at a time;
+            // each connection receives the beginning of its own response.
             stream.set_nonblocking(false).expect("it can wait");
             stream.read_exact(&mut [0]).expect("an answer begins");
             stream
@@ -121,9 +121,9 @@ fn large_pages_that_nobody_takes_fill_no_memory_and_hold_up_no_message() {
 
 #[test]
 fn a_crowd_that_reads_the_largest_pages_at_once_shares_the_room_for_answers() {
-    // A page that meets its deadline on a slow machine says nothing about room.
+    // A page that reaches its deadline on a slow machine proves nothing about memory.
     let server = Setup::new().env("POSTROOM_STORE_QUERY_SECONDS", 60).start();
-    // As a provider's messages may be: 40 MB on a page.
+    // A provider's messages may be this large: 40 MB per page.
     let text = if on_postgres() { "repeat('0', 400000)" } else { "hex(zeroblob(200000))" };
     server.stored().execute(&format!(
         "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
@@ -142,13 +142,13 @@ fn a_crowd_that_reads_the_largest_pages_at_once_shares_the_room_for_answers() {
     assert!(peak < 250, "{peak} MiB, where answers may have 64");
     let whole = wait_until("there is room again", || Some(page()).filter(|reply| reply.status == 200));
     assert_eq!(whole.json()["data"].as_array().map(Vec::len), Some(100));
-    // One page that alone has more than there is.
+    // A single page that is larger than the memory limit.
     server.stored().execute("UPDATE messages SET text = text || text");
     wait_until("the page is too large", || (page().status == 503).then_some(()));
     assert_eq!(server.get("/messages?limit=50").status, 200, "fewer fit");
 }
 
-/// Memory of its own in RAM, in MiB. Asked of the system, since a question to the server would be one more connection.
+/// The program's own memory in RAM, in MiB. Read from the system, as a request needs one more connection.
 fn resident(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("it has memory");
@@ -169,7 +169,7 @@ fn when_a_crowd_has_gone_its_memory_is_given_back() {
     let before = resident(&server);
     let head = format!("GET /messages HTTP/1.1\r\nHost: test\r\nX-Long: {}\r\n\r\n", "x".repeat(12_000));
     let crowd: Vec<Raw> = (0..CROWD).map(|_| Raw::sending(&server, head.as_bytes())).collect();
-    // On PostgreSQL some of so many pages at once may meet their deadline, which is an answer as well.
+    // On PostgreSQL some of these concurrent pages may reach their deadline, which also is a response.
     let answered = |status| server.metric(&format!(r#"http_requests_total{{path="/messages",status="{status}"}}"#));
     let all = || [200, 503].into_iter().filter_map(answered).sum::<f64>();
     wait_until("all are answered", || (all() >= CROWD as f64).then_some(()));

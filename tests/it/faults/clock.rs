@@ -1,4 +1,4 @@
-//! Somebody sets the clock while the service runs.
+//! The system clock is changed while the service runs.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use crate::harness::{Reply, Server, Setup};
 
 const HOUR: i64 = 3_600;
 
-/// Sets the clock of the server so many seconds ahead of the machine's, at once and for every reader.
+/// Sets the server's clock this many seconds ahead of the machine's, at once and for every reader.
 fn set(folder: &Path, seconds: i64) {
     let draft = folder.join("clock.new");
     std::fs::write(&draft, seconds.to_string()).expect("the file can be written");
     std::fs::rename(draft, folder.join("clock")).expect("the file can be replaced");
 }
 
-/// The time in an answer's `Date`, in seconds since 1970.
+/// The time in a response's `Date`, in seconds since 1970.
 fn date(reply: &Reply) -> i64 {
     let text = reply.header("date").expect("every answer has a Date");
     assert!(text.len() == 29 && text.ends_with(" GMT"), "{text}");

@@ -1,5 +1,5 @@
-//! No space is left, and then there is some again: 507 meanwhile, reading goes on, nothing is lost, nobody has to
-//! restart.
+//! The disk is full for a while: 507 meanwhile, reads continue, nothing is lost, and no restart is
+//! needed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,13 +17,13 @@ fn wait_until_ready(server: &Server) {
     wait_until("it is ready, by itself", || (server.get("/health/ready").status == 200).then_some(()));
 }
 
-/// What a message without space is answered.
+/// The response to a message without disk space.
 fn assert_is_507(reply: &Reply) {
     assert_eq!((reply.status, reply.text().as_str()), (507, r#"{"detail":"Insufficient Storage"}"#));
     assert!(reply.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{:?}", reply.headers);
 }
 
-/// While there is no space: not ready and why, but alive, and everything that is stored can be read.
+/// While there is no space: not ready, with the reason, but alive, and all stored messages can be read.
 fn assert_full_but_reading(server: &Server) {
     let ready = server.get("/health/ready");
     assert_eq!((ready.status, ready.text().as_str()), (503, r#"{"status":"not ready","reason":"disk full"}"#));
@@ -82,7 +82,7 @@ fn a_copy_of_a_stored_message_does_not_make_a_full_disk_look_ready() {
     server.store(&message_of("stored."));
     raise(&full);
     assert_is_507(&post_id(&mut server.client(), "new.").expect("an answer"));
-    // A copy needs no space, so its 200 is true, but it proves nothing about the disk.
+    // A duplicate needs no space, so its 200 is correct, but it proves nothing about the disk.
     server.store(&message_of("stored."));
     assert_full_but_reading(&server);
 }
@@ -91,13 +91,13 @@ fn a_copy_of_a_stored_message_does_not_make_a_full_disk_look_ready() {
 fn a_limit_on_the_size_of_files_is_a_full_disk_and_kills_nobody() {
     let mut random = Random::announced("file-size limit");
     let setup = Setup::new();
-    // 1 MiB in the blocks of 512 bytes that POSIX gives `ulimit -f` (some shells count in twice that).
+    // 1 MiB in the blocks of 512 bytes that POSIX defines for `ulimit -f` (some shells count in twice that).
     let mut command = setup.command_of("sh");
     command.args(["-c", "ulimit -S -f 2048; exec \"$0\"", env!("CARGO_BIN_EXE_postroom")]);
     let server = setup.start_command(command);
     let load = Load::start(server.address, CONNECTIONS, "limit", &mut random);
-    // A log that was just moved into the file has room again, until the file is at its limit too: full is what stays
-    // so.
+    // A log that was just moved into the file has room again, until
+    // the file reaches its limit too: full means that it stays so.
     let is_full = || server.get("/health/ready").status == 503;
     wait_until("it says that the disk is full", || (0..20).all(|_| is_full()).then_some(()));
     assert_full_but_reading(&server);
@@ -105,7 +105,7 @@ fn a_limit_on_the_size_of_files_is_a_full_disk_and_kills_nobody() {
     assert!(sent.refused.contains_key(&507), "{:?}", sent.refused);
     assert!(sent.refused.keys().all(|status| *status == 507), "{:?}", sent.refused);
 
-    // Everything acknowledged can be read while it is full, and after the limit is raised the same process goes on.
+    // Acknowledged messages are readable while it is full; with a higher limit, the same process continues.
     database::assert_holds(&database::open(&server.database()), &sent);
     let raised = Command::new("prlimit").args(["--pid", &server.pid().to_string(), "--fsize=unlimited"]).status();
     if raised.is_ok_and(|status| status.success()) {
@@ -123,7 +123,7 @@ fn a_limit_on_the_size_of_files_is_a_full_disk_and_kills_nobody() {
     }
 }
 
-/// A file system of its own, small, unmounted at the end.
+/// A small file system of its own, unmounted at the end.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -193,8 +193,8 @@ fn a_database_that_was_there_is_read_from_a_disk_that_is_full_at_the_start() {
         sent.tried.insert(id.to_owned());
         sent.acked.insert(id.to_owned());
     }
-    // What the log holds has to be moved at the next start, which there is no space for; after a clean stop there is
-    // none.
+    // The next start has to move the log's content, and there is no space for it; after a clean stop there is
+    // no log.
     let folder = server.kill();
     for cleanly in [false, true] {
         let server = Setup::in_folder(Arc::clone(&folder));
@@ -202,7 +202,7 @@ fn a_database_that_was_there_is_read_from_a_disk_that_is_full_at_the_start() {
         let server = Shimmed::new(server).file("SHIM_FULL", "full").start();
         assert_is_507(&post_id(&mut server.client(), "none.").expect("an answer"));
         if !cleanly {
-            // Nobody knows whether what is stored is safe on disk before it could be moved.
+            // Before the log is moved, it is unknown whether the stored messages are safe on disk.
             assert_is_507(&post_id(&mut server.client(), "one.").expect("an answer"));
         }
         assert_full_but_reading(&server);
@@ -230,7 +230,7 @@ fn a_real_file_system_that_is_full_at_the_start_is_read_from() {
     assert!(server.stop().0.success());
     let filler = folder.path().join("filler");
     assert!(std::fs::write(&filler, vec![0; 4 << 20]).is_err(), "there is no more space");
-    // Not even for a log, and for what is made beside it.
+    // Not even for a log and its index.
     let server = Setup::in_folder(Arc::clone(&folder)).start();
     assert_is_507(&post_id(&mut server.client(), "none.").expect("an answer"));
     assert_full_but_reading(&server);

@@ -1,6 +1,6 @@
-//! The N-th write, truncate or sync of the database fails, for every N: nothing acknowledged is lost, nothing is
-//! doubled, and
-//! the program recovers by itself.
+//! The N-th write, truncate or sync of the database
+//! fails, for every N: no acknowledged message is lost
+//! or duplicated, and the program recovers by itself.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::harness::{database, wait_until};
 
 const LAST: u64 = 300;
 
-/// A spread that is dense where a start and the first commits are; all of them in the long run.
+/// Values that are dense for a start and the first commits; all values in the long run.
 fn spread() -> Vec<u64> {
     if long_run() { (1..=LAST).collect() } else { (1..12).chain((12..=LAST).step_by(10)).collect() }
 }
@@ -31,7 +31,7 @@ fn whichever_write_or_sync_fails_no_acknowledged_message_is_lost() {
 }
 
 fn fail_once(nth: u64, random: &mut Random) -> (usize, usize) {
-    // The smallest log, so that checkpoints are among the failures.
+    // The smallest log, so that checkpoints are also hit by failures.
     let setup = Setup::new().env("POSTROOM_STORE_CHECKPOINT_PAGES", 16);
     let folder = setup.path().to_owned();
     let mut shimmed =
@@ -47,7 +47,7 @@ fn fail_once(nth: u64, random: &mut Random) -> (usize, usize) {
     let sent = load.finish();
     assert!(sent.refused.keys().all(|status| *status == 503), "N = {nth}: {:?}", sent.refused);
     wait_until("it is ready again, by itself", || (server.get("/health/ready").status == 200).then_some(()));
-    // Whoever was refused tries again, and what was stored all the same is not stored twice.
+    // Refused requests are retried; a message that was stored despite the error is not stored twice.
     for id in sent.tried.difference(&sent.acked) {
         server.store(&message_of(id));
     }
@@ -69,7 +69,7 @@ fn whichever_write_or_sync_of_a_start_fails_the_next_start_serves_everything() {
     let server = Setup::new().start();
     server.store(&message_of("before"));
     let folder = server.kill();
-    // The killed program's log is read, moved and cut by the next start; each of these may fail.
+    // The next start reads, moves and truncates the log of the killed program; each step may fail.
     let mut refusals = 0;
     for nth in 1..=8 {
         let shimmed = Shimmed::new(Setup::in_folder(Arc::clone(&folder))).value("SHIM_FAIL_NTH", nth);

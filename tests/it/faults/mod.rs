@@ -1,6 +1,6 @@
-//! What the system does to a program: disks that fail, fill up and lose power. A small library between the program and
-//! the
-//! system (`shim.c`) makes it happen at a chosen moment.
+//! Faults of the system: disks that fail, fill up and
+//! lose power. A small library between the program and
+//! the system (`shim.c`) injects them at a chosen moment.
 
 mod clock;
 mod disk_full;

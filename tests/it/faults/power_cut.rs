@@ -1,6 +1,6 @@
-//! The power goes at any moment. The shim records every write and sync of a run; the files are then put together as a
-//! disk
-//! would have them after a cut, and must hold every message whose 200 had been read before it.
+//! Power cuts at any moment. The shim records every write and sync of
+//! a run. The files are then rebuilt as a disk would have them after a
+//! cut, and must hold every message whose 200 had been read before it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::harness::random::{Random, long_run};
 use crate::harness::server::Setup;
 use crate::harness::{database, wait_until};
 
-/// Runs a server under load and answers what the shim wrote down.
+/// Runs a server under load and returns the record of the shim.
 fn recorded_run(random: &mut Random, failing_syncs: bool, acks: usize) -> Vec<Event> {
     let setup = Setup::new().env("POSTROOM_STORE_CHECKPOINT_PAGES", 64);
     let (record, armed): (PathBuf, _) = (setup.path().join("record"), setup.path().join("armed"));
@@ -30,7 +30,7 @@ fn recorded_run(random: &mut Random, failing_syncs: bool, acks: usize) -> Vec<Ev
     raise(&armed);
     let load = Load::telling(server.address, 8, "cut", random, marker(&record));
     load.wait_for_acks(acks);
-    // A power cut asks nobody to stop.
+    // A power cut allows no clean stop.
     let folder = server.kill();
     load.finish();
     let events = read(&record);
@@ -38,7 +38,7 @@ fn recorded_run(random: &mut Random, failing_syncs: bool, acks: usize) -> Vec<Ev
     events
 }
 
-/// Cuts the power at `cuts` moments, and answers how many acknowledged messages were lost, over all of them.
+/// Cuts the power at `cuts` moments, and returns the total number of lost acknowledged messages.
 fn cut_and_count_losses(events: &[Event], cuts: usize, log_syncs_ignored: bool, random: &mut Random) -> usize {
     let mut moments: Vec<usize> = (0..cuts).map(|_| random.below(events.len() as u64 + 1) as usize).collect();
     moments.sort_unstable();
@@ -54,7 +54,7 @@ fn cut_and_count_losses(events: &[Event], cuts: usize, log_syncs_ignored: bool, 
         seen = moment;
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         disk.cut(folder.path(), random);
-        // The disk that lies may leave a file that is broken; that counts as a loss of everything.
+        // A disk that ignores syncs may leave a broken file; that counts as a loss of everything.
         let stored = if log_syncs_ignored { try_ids(&folder) } else { checked_ids(&folder, number, acked.is_empty()) };
         lost += acked.difference(&stored).count();
     }
@@ -67,7 +67,7 @@ fn try_ids(folder: &TempDir) -> BTreeSet<String> {
     statement.query_map([], |row| row.get(0)).map_or_else(|_| BTreeSet::new(), |rows| rows.flatten().collect())
 }
 
-/// Opens what a cut left, by plain SQLite or (some of them) by a start of the real program, and answers the ids in it.
+/// Opens the files after a cut, with plain SQLite or (some of them) the real program. Returns their ids.
 fn checked_ids(folder: &Arc<TempDir>, number: usize, may_be_new: bool) -> BTreeSet<String> {
     let path = folder.path().join("app.db");
     if number % 12 == 5 {
@@ -99,8 +99,8 @@ fn every_message_acknowledged_before_a_power_cut_is_there_after_it() {
     let events = recorded_run(&mut random, false, 1_500);
     let cuts = if long_run() { 500 } else { 60 };
     assert_eq!(cut_and_count_losses(&events, cuts, false, &mut random), 0);
-    // The control: on a disk that ignores the syncs of the log, the same cuts must lose something, or they prove
-    // nothing.
+    // The control: if a disk ignores the syncs of the log, the same cuts must lose messages; otherwise they
+    // prove nothing.
     let lost = cut_and_count_losses(&events, cuts, true, &mut random);
     println!("{cuts} cuts in {} events; the control lost {lost} messages", events.len());
     assert!(lost > 0, "the control lost nothing");
@@ -117,7 +117,7 @@ fn a_power_cut_after_failed_syncs_loses_no_acknowledged_message_either() {
     assert_eq!(cut_and_count_losses(&events, cuts, false, &mut random), 0);
 }
 
-/// Reads from another process's point of view, and so stops checkpoints halfway.
+/// Holds an older snapshot like another process, so that checkpoints stop halfway.
 fn hold_an_older_state(path: &Path) -> Connection {
     let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("it opens");
     reader.busy_timeout(Duration::from_secs(20)).expect("it can wait");
@@ -137,7 +137,7 @@ fn a_power_cut_after_a_checkpoint_whose_sync_failed_loses_no_acknowledged_messag
     for _ in 0..if long_run() { 60 } else { 12 } {
         let reader = hold_an_older_state(&server.database());
         let enough = load.acks() + 100 + random.below(200) as usize;
-        // After a failure nothing goes on while somebody else has the file open.
+        // After a failure nothing continues while another process has the file open.
         let may_go_on = || load.acks() >= enough || server.get("/health/ready").status != 200;
         wait_until("enough was stored, or a sync failed", || may_go_on().then_some(()));
         drop(reader);
@@ -198,7 +198,7 @@ fn a_copy_of_a_message_that_a_killed_program_wrote_but_never_synced_is_acknowled
         let sent = load.finish();
         assert!(sent.tried.len() > sent.acked.len(), "round {round}: somebody waited for the sync");
 
-        // Everyone tries again. What the next start finds written it may call a copy, but then it must be on disk.
+        // All requests are retried. A written message may be answered as a duplicate, but then it must be on disk.
         let server = Shimmed::new(Setup::in_folder(folder)).file("SHIM_RECORD", "record").start();
         let (mut client, tell) = (server.client(), marker(&record));
         for id in &sent.tried {
@@ -212,7 +212,7 @@ fn a_copy_of_a_message_that_a_killed_program_wrote_but_never_synced_is_acknowled
     }
 }
 
-/// The id that begins here; ids of the load end in a full stop.
+/// The id that begins here; ids of the load end with a full stop.
 fn id_at(bytes: &[u8]) -> Option<String> {
     let end = memchr::memchr(b'.', bytes.get(..40)?)?;
     String::from_utf8(bytes[..=end].to_vec()).ok()

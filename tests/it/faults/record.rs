@@ -1,4 +1,4 @@
-//! What the shim wrote down, and what would be left of it if the power went at some moment.
+//! The record of the shim, and the files after a power cut at some moment.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::harness::random::Random;
 
 const HEAD_BYTES: usize = 16;
-/// The unit that a disk writes whole.
+/// The unit that a disk writes atomically.
 const SECTOR_BYTES: usize = 512;
 
 /// The files, by their numbers.
@@ -41,7 +41,7 @@ pub enum Event {
     Acked(String),
 }
 
-/// Appends a marker to the record, at the moment that an answer has been read.
+/// Returns a function that appends a marker to the record when a response has been read.
 pub fn marker(record: &Path) -> Arc<dyn Fn(&str) + Send + Sync> {
     let file = OpenOptions::new().append(true).create(true).open(record).expect("the record can be opened");
     Arc::new(move |id: &str| {
@@ -49,7 +49,7 @@ pub fn marker(record: &Path) -> Arc<dyn Fn(&str) + Send + Sync> {
         event.extend_from_slice(&(id.len() as u32).to_ne_bytes());
         event.extend_from_slice(&[0; 8]);
         event.extend_from_slice(id.as_bytes());
-        // One write to a file that is open for appending: it lands whole, between the events of the shim.
+        // A single write in append mode: it is stored whole, between the events of the shim.
         (&file).write_all(&event).expect("the marker is written");
     })
 }
@@ -57,7 +57,7 @@ pub fn marker(record: &Path) -> Arc<dyn Fn(&str) + Send + Sync> {
 pub fn read(record: &Path) -> Vec<Event> {
     let all = std::fs::read(record).expect("the record can be read");
     let (mut rest, mut events) = (all.as_slice(), Vec::new());
-    // A program that was killed may have left half an event at the end.
+    // A killed program may have left a partial event at the end.
     while let Some((head, after)) = rest.split_at_checked(HEAD_BYTES) {
         let length = u32::from_ne_bytes(head[4..8].try_into().expect("four bytes")) as usize;
         let offset = u64::from_ne_bytes(head[8..16].try_into().expect("eight bytes")) as usize;
@@ -77,7 +77,7 @@ pub fn read(record: &Path) -> Vec<Event> {
     events
 }
 
-/// A file as a disk has it: what is safe, and what may or may not have got there.
+/// A file on a disk: its durable content, and the writes that may or may not have reached the disk.
 #[derive(Default, Clone)]
 struct OnDisk<'a> {
     safe: Vec<u8>,
@@ -85,14 +85,14 @@ struct OnDisk<'a> {
 }
 
 impl OnDisk<'_> {
-    /// Everything written is safe now.
+    /// Everything written is durable now.
     fn sync(&mut self) {
         for event in self.unsafe_yet.drain(..) {
             apply(&mut self.safe, event, |_| true);
         }
     }
 
-    /// Chance decides, write by write and sector by sector, what got to the disk and what never will.
+    /// Decides randomly, for each write and sector, whether it reached the disk or never will.
     fn settle(&mut self, random: &mut Random) {
         for event in self.unsafe_yet.drain(..) {
             match random.below(4) {
@@ -123,10 +123,10 @@ fn apply(image: &mut Vec<u8>, event: &Event, mut arrived: impl FnMut(usize) -> b
     }
 }
 
-/// Walks through a record once, and can be asked at any event what a power cut would leave.
+/// Replays a record once, and can write the files after a power cut at any event.
 pub struct Disk<'a> {
     files: BTreeMap<u8, OnDisk<'a>>,
-    /// A disk that lies: syncs of the log do nothing.
+    /// The disk ignores syncs of the log.
     log_syncs_ignored: bool,
 }
 
@@ -142,14 +142,14 @@ impl<'a> Disk<'a> {
             }
             Event::Synced { file: LOG } if self.log_syncs_ignored => {}
             Event::Synced { file } => self.files.entry(*file).or_default().sync(),
-            // The kernel calls the pages clean after this: no later sync brings them to the disk.
+            // After this the kernel marks the pages clean: no later sync writes them to the disk.
             Event::SyncFailed { file } => self.files.entry(*file).or_default().settle(random),
             Event::Removed { file } => drop(self.files.remove(file)),
             Event::Acked(_) => {}
         }
     }
 
-    /// Writes the files as they would be found after a cut at this moment.
+    /// Writes the files as they would be after a cut at this moment.
     pub fn cut(&self, folder: &Path, random: &mut Random) {
         for (file, mut on_disk) in self.files.clone() {
             on_disk.settle(random);

@@ -1,4 +1,4 @@
-//! The library of `shim.c`, built once per test run, and the program started with it.
+//! The library of `shim.c`, built once per test run, and programs that load it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::harness::server::{Server, Setup};
 
-/// A server with the shim loaded, and the files by which it is told what to do.
+/// A server with the shim loaded, and the files that control it.
 pub struct Shimmed {
     setup: Setup,
     environment: Vec<(&'static str, PathBuf)>,
@@ -44,9 +44,9 @@ impl Shimmed {
         self.setup.start_command(command)
     }
 
-    /// Starts it without waiting, for starts that may fail. Answers the exit code if it ended by itself within the time
-    /// that
-    /// a start takes, else stops it by SIGTERM.
+    /// Starts it without waiting, for starts that may fail.
+    /// Returns the exit code if it ended by itself within the
+    /// time that a start takes; otherwise stops it by SIGTERM.
     pub fn try_start(&self) -> Option<i32> {
         let mut command = self.command();
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
@@ -62,12 +62,12 @@ impl Shimmed {
     }
 }
 
-/// Makes an empty file: the shim is told by its presence.
+/// Creates an empty file, whose presence is a signal to the shim.
 pub fn raise(path: &Path) {
     File::create(path).expect("a file can be made");
 }
 
-/// The path of the library. A C compiler is at hand: SQLite is built with it.
+/// The path of the library. A C compiler is available: the build of SQLite needs it.
 fn library() -> &'static Path {
     static BUILT: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = BUILT.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! A blocking HTTP/1.1 client that hides nothing: requests are bytes, and an answer is what came back.
+//! A blocking HTTP/1.1 client that hides nothing: requests are bytes, and a response is returned unchanged.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub status: u16,
-    /// Names in lower case, in the order that they came.
+    /// Names in lower case, in the order of the response.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
@@ -21,7 +21,7 @@ impl Reply {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Where the link to the next page leads, in an answer to this target.
+    /// The target of the link to the next page, in a response to this target.
     pub fn next_page(&self, target: &str) -> Option<String> {
         let link = self.header("link")?.strip_prefix('<')?.strip_suffix(">; rel=\"next\"")?;
         Some(resolve(target, link))
@@ -36,7 +36,7 @@ impl Reply {
     }
 }
 
-/// Where a reference in the document at `base` leads, as far as our documents need it of RFC 3986, §5.2.
+/// The target of a reference in the document at `base`, by the part of RFC 3986, §5.2, that we need.
 pub fn resolve(base: &str, reference: &str) -> String {
     if reference.starts_with('/') {
         return reference.to_owned();
@@ -55,7 +55,7 @@ pub fn resolve(base: &str, reference: &str) -> String {
     query.map_or(path.clone(), |query| format!("{path}?{query}"))
 }
 
-/// One keep-alive connection.
+/// One persistent connection.
 pub struct Client {
     stream: BufReader<TcpStream>,
 }
@@ -68,17 +68,17 @@ impl Client {
     pub fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        // Far above any answer's time: a test that meets it hangs, and says so instead.
+        // Far longer than any response takes: a test that reaches it would hang, and fails instead.
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Sends a request with `Host` and, where there is a body or the method wants one, `Content-Length`.
+    /// Sends a request with `Host` and, if there is a body or the method requires it, `Content-Length`.
     pub fn send(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<()> {
         let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n").into_bytes();
         for (name, value) in headers {
@@ -92,7 +92,7 @@ impl Client {
         self.send_raw(&bytes)
     }
 
-    /// Reads one answer (to anything but HEAD). `Err` if the connection ends before it is whole.
+    /// Reads one response (to any method except HEAD). `Err` if the connection ends before it is complete.
     pub fn receive(&mut self) -> std::io::Result<Reply> {
         let mut line = String::new();
         let broken = |what: &str| std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what.to_owned());
@@ -118,7 +118,7 @@ impl Client {
         Ok(reply)
     }
 
-    /// Reads an answer to HEAD, whose `Content-Length` tells of a body that does not come.
+    /// Reads a response to HEAD, whose `Content-Length` describes a body that is not sent.
     pub fn receive_head(&mut self) -> std::io::Result<Reply> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -133,7 +133,7 @@ impl Client {
         Ok(Reply { status, headers, body: Vec::new() })
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads its response.
     pub fn request(
         &mut self,
         method: &str,
@@ -164,7 +164,7 @@ impl Client {
         }
     }
 
-    /// Tells the server that nothing more will come.
+    /// Signals the end of the requests to the server.
     pub fn finish_sending(&self) {
         let _ = self.stream.get_ref().shutdown(std::net::Shutdown::Write);
     }

@@ -1,11 +1,11 @@
-//! Looking at a database file from outside, as any other program could.
+//! Reads a database file from outside, like any other program.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rusqlite::Connection;
 
-/// The table as the original service makes it.
+/// The table as the original service creates it.
 pub const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
 
@@ -16,7 +16,7 @@ pub fn open(path: &Path) -> Connection {
     connection
 }
 
-/// Every id in the table, read off the rows and not off an index.
+/// All ids in the table, read from the rows and not from an index.
 pub fn ids(connection: &Connection) -> BTreeSet<String> {
     let mut statement = connection.prepare("SELECT message_id FROM messages NOT INDEXED").expect("the table is there");
     let rows = statement.query_map([], |row| row.get::<_, String>(0)).expect("it can be read");
@@ -26,7 +26,7 @@ pub fn ids(connection: &Connection) -> BTreeSet<String> {
     ids
 }
 
-/// The file is whole by SQLite's own check.
+/// Asserts that SQLite's own check finds no damage.
 pub fn assert_sound(connection: &Connection) {
     let integrity: String =
         connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it can be read");
@@ -36,7 +36,7 @@ pub fn assert_sound(connection: &Connection) {
 /// Messages, senders, and messages by sender.
 pub type Summaries = (i64, i64, BTreeMap<String, i64>);
 
-/// As the table has them.
+/// Counted from the table.
 pub fn recount(connection: &Connection) -> Summaries {
     // Without an index, which might be wrong in the same way.
     let sql = "SELECT from_msisdn, count(*) FROM messages NOT INDEXED GROUP BY from_msisdn";
@@ -45,18 +45,18 @@ pub fn recount(connection: &Connection) -> Summaries {
     summed(rows.map(|row| row.expect("a sender and a number")))
 }
 
-/// The summaries of messages by sender.
+/// The summaries of a number of messages per sender.
 pub fn summed(counts: impl Iterator<Item = (String, i64)>) -> Summaries {
     let by_sender: BTreeMap<String, i64> = counts.collect();
     (by_sender.values().sum(), by_sender.len() as i64, by_sender)
 }
 
-/// Everything acknowledged is stored, and nothing is stored that was not sent.
+/// Asserts that every acknowledged message is stored, and nothing that was not sent.
 pub fn assert_holds(connection: &Connection, sent: &super::load::Sent) {
     sent.assert_are_all_of(&ids(connection));
 }
 
-/// Whether the write-ahead log lies beside the file.
+/// Whether the write-ahead log exists next to the file.
 pub fn log_exists(path: &Path) -> bool {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");

@@ -1,4 +1,4 @@
-//! A real proxy in front of the program, with the configuration that is shipped or documented for it.
+//! A real proxy in front of the program, with the shipped or documented configuration for it.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -14,7 +14,7 @@ pub enum Kind {
     Caddy,
     Nginx,
     HaProxy,
-    /// With the check that it makes where only `option httpchk` is said, and its own page of statistics.
+    /// With the check that HAProxy makes for `option httpchk` alone, and its own statistics page.
     HaProxyDefaultCheck,
 }
 
@@ -34,7 +34,7 @@ impl Kind {
         }
     }
 
-    /// What the project gives to operators, with the addresses of this test and without TLS.
+    /// The project's configuration for operators, with the addresses of this test and without TLS.
     fn configuration(self, listen: SocketAddr, upstream: SocketAddr, folder: &Path) -> String {
         let upstream = upstream.to_string();
         match self {
@@ -77,7 +77,7 @@ fn shipped(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The upstream and the second server of the shipped file, in one process that needs nothing of the system.
+/// The upstream and the second server of the shipped file, in one process without system privileges.
 fn nginx(listen: SocketAddr, upstream: &str, folder: &Path) -> String {
     let shipped = shipped("deploy/nginx/postroom.conf");
     let (upstreams, servers) = shipped.split_once("\nserver {").expect("servers");
@@ -97,7 +97,7 @@ fn nginx(listen: SocketAddr, upstream: &str, folder: &Path) -> String {
 }
 
 impl Front {
-    /// The proxy before a server; none, with a line that says why, where it is not installed.
+    /// Starts the proxy in front of a server; none, with the reason printed, if it is not installed.
     pub fn start(kind: Kind, upstream: SocketAddr) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let listen = |file: &str| {
@@ -123,20 +123,20 @@ impl Front {
         Some(front)
     }
 
-    /// What the proxy said.
+    /// The output of the proxy.
     pub fn log(&self) -> String {
         let read = |name: &str| std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
         read("log") + &read("error.log")
     }
 }
 
-/// Whether a program is there to be run.
+/// Whether a program is installed.
 pub fn is_installed(program: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
 }
 
-/// Whether a program of another language's runtime can be run, by asking for its version; says so where it cannot.
+/// Whether the runtime of another language works, checked by its version; prints a line if not.
 pub fn has_runtime(program: &str, argument: &str) -> bool {
     let asked = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let is_there = asked.is_ok_and(|status| status.success());
@@ -146,7 +146,7 @@ pub fn has_runtime(program: &str, argument: &str) -> bool {
     is_there
 }
 
-/// An address that was free a moment ago.
+/// An address that was free just now.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }

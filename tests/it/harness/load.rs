@@ -1,4 +1,4 @@
-//! Load from many connections at once, which remembers what was acknowledged.
+//! Load from many concurrent connections, with a record of the acknowledged messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use super::random::Random;
 use super::{Client, Reply, body, sign, wait_until};
 
-/// What was sent, and what became of it.
+/// The sent messages and their results.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// Every id for which a request was begun.
+    /// All ids whose request was begun.
     pub tried: BTreeSet<String>,
-    /// Every id that was answered 200.
+    /// All ids with the response 200.
     pub acked: BTreeSet<String>,
-    /// Every other answer, by status.
+    /// The number of all other responses, by status.
     pub refused: BTreeMap<u16, usize>,
 }
 
@@ -30,7 +30,7 @@ impl Sent {
         other.refused.into_iter().for_each(|(status, times)| *self.refused.entry(status).or_default() += times);
     }
 
-    /// Everything acknowledged is stored, and nothing is stored that was not sent.
+    /// Asserts that every acknowledged message is stored, and nothing that was not sent.
     pub fn assert_are_all_of(&self, stored: &BTreeSet<String>) {
         let lost: Vec<_> = self.acked.difference(stored).collect();
         assert!(lost.is_empty(), "{} acknowledged messages are lost: {lost:?}", lost.len());
@@ -39,7 +39,7 @@ impl Sent {
     }
 }
 
-/// Threads that post until they are told to finish, or until nobody answers any more.
+/// Threads that post until they are stopped, or until the server does not respond any more.
 pub struct Load {
     finish: Arc<AtomicBool>,
     acks: Arc<AtomicUsize>,
@@ -49,7 +49,7 @@ pub struct Load {
 type OnAck = dyn Fn(&str) + Send + Sync;
 
 impl Load {
-    /// Posts ids that begin with `name`, each connection its own; about one in ten is a copy of one before.
+    /// Posts ids that begin with `name`, on several connections; about one in ten is a copy of an earlier one.
     pub fn start(address: SocketAddr, connections: usize, name: &str, random: &mut Random) -> Self {
         Self::telling(address, connections, name, random, Arc::new(|_: &str| {}))
     }
@@ -81,7 +81,7 @@ impl Load {
         wait_until("enough messages are acknowledged", || (self.acks() >= at_least).then_some(()));
     }
 
-    /// Ends the load after the requests that are under way.
+    /// Ends the load after the requests in progress.
     pub fn finish(self) -> Sent {
         self.finish.store(true, Ordering::SeqCst);
         let mut all = Sent::default();
@@ -90,7 +90,7 @@ impl Load {
     }
 }
 
-/// A message that follows from its id, so that a copy is a true copy.
+/// A message that is derived from its id, so that a copy is identical.
 pub fn message_of(id: &str) -> Value {
     let sum = id.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     json!({
@@ -129,7 +129,7 @@ fn post_until(
             Some(connection) => connection,
             None => match Client::try_connect(address) {
                 Ok(fresh) => client.insert(fresh),
-                // Nobody listens any more: the load has done its work.
+                // The server has ended: the load is complete.
                 Err(_) => break,
             },
         };
@@ -142,7 +142,7 @@ fn post_until(
             Ok(reply) => {
                 assert!(reply.header("retry-after").is_some(), "whoever is refused is told when to come again");
                 *sent.refused.entry(reply.status).or_default() += 1;
-                // As a polite client would, much shortened.
+                // Like a well-behaved client, with a much shorter wait.
                 std::thread::sleep(Duration::from_millis(2));
             }
             Err(_) => client = None,

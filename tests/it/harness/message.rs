@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::SECRET;
 
-/// The signature of a body by the secret of every test server.
+/// The signature of a body with the secret of every test server.
 pub fn sign(body: &[u8]) -> String {
     SigningKey::new(&Secret::new(SECRET).expect("not empty")).sign(body)
 }
 
-/// A good message with this id.
+/// A valid message with this id.
 pub fn message(id: &str) -> Value {
     json!({
         "message_id": id,
@@ -22,7 +22,7 @@ pub fn message(id: &str) -> Value {
     })
 }
 
-/// A message's bytes, as they are posted.
+/// The bytes of a message, as they are posted.
 pub fn body(message: &Value) -> Vec<u8> {
     serde_json::to_vec(message).expect("a value is JSON")
 }

@@ -1,5 +1,5 @@
-//! How the tests start the program, speak to it and look at what it left: refactors of the program leave the tests
-//! alone.
+//! Starts the program, sends requests to it and reads what it
+//! stored. Refactorings of the program do not affect the tests.
 
 pub mod client;
 pub use testkit::cluster;

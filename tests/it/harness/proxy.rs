@@ -8,25 +8,25 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// How long a slow server takes for an answer.
+/// The delay of each response of a slow server.
 const SLOWNESS: Duration = Duration::from_millis(100);
 
-/// What the proxy does with bytes.
+/// How the proxy treats bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Hands them on.
+    /// Forwards them.
     Pass,
-    /// Hands an insertion on to the server, waits for its answer, and cuts the connection instead of handing that on.
+    /// Forwards an insertion to the server, but cuts the connection instead of forwarding the response.
     CutAnswers,
-    /// The same with a commit of what a provider told, which comes in a round trip of its own.
+    /// The same for a commit of provider data, which has its own round trip.
     CutCommits,
-    /// Hands nothing on and keeps connections open.
+    /// Forwards nothing and keeps connections open.
     Stall,
     /// The same for connections that are open already; new ones work.
     StallOld,
-    /// Ends new connections at once, and old ones with their next bytes.
+    /// Ends new connections at once, and old ones at their next bytes.
     Refuse,
-    /// Hands each answer on after a while, as a server does that has too much to do.
+    /// Forwards each response after a delay, like an overloaded server.
     Slow,
 }
 
@@ -41,12 +41,12 @@ struct Shared {
     changed: Condvar,
     cuts: AtomicUsize,
     connections: AtomicUsize,
-    /// Of how many connections so many are old.
+    /// The number of connections that count as old.
     old: AtomicUsize,
 }
 
 impl Proxy {
-    /// Hands connections on to the server whose socket lies in `folder`.
+    /// Forwards connections to the server whose socket is in `folder`.
     pub fn start(folder: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -78,12 +78,12 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// Connections made so far.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Connections cut so far.
+    /// The number of cut connections so far.
     pub fn cuts(&self) -> usize {
         self.shared.cuts.load(Ordering::SeqCst)
     }
@@ -97,7 +97,7 @@ struct Way {
 }
 
 impl Way {
-    /// Waits while everything stands still, and answers what to do.
+    /// Waits while the proxy stalls; returns the mode.
     fn mode(&self) -> Mode {
         let mut mode = self.shared.mode.lock().unwrap();
         let is_old = || self.number < self.shared.old.load(Ordering::SeqCst);
@@ -108,7 +108,7 @@ impl Way {
     }
 }
 
-/// Carries bytes both ways until one side ends.
+/// Forwards bytes in both directions until one side ends.
 fn carry(client: TcpStream, socket: PathBuf, way: &Way) {
     if way.mode() == Mode::Refuse {
         return;
@@ -144,7 +144,7 @@ fn carry(client: TcpStream, socket: PathBuf, way: &Way) {
         if mode == Mode::Slow {
             std::thread::sleep(SLOWNESS);
         }
-        // The server answers after the commit, so that has happened.
+        // The server responds after the commit, so the commit has happened.
         let is_told = mode != Mode::CutCommits || holds(&bytes[..count], b"COMMIT\0");
         if is_told && wrote.swap(false, Ordering::SeqCst) {
             way.shared.cuts.fetch_add(1, Ordering::SeqCst);

@@ -1,13 +1,13 @@
-//! Chance that can be repeated: a test tells its seed, and takes one from `POSTROOM_TEST_SEED`.
+//! Reproducible randomness: a test prints its seed, and takes one from `POSTROOM_TEST_SEED`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A small generator (splitmix64). Good enough to pick moments, and the same everywhere.
+/// A small generator (splitmix64). Good enough to choose moments, and deterministic.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// A seed from the environment or the clock; printed, so that a failure can be repeated.
+    /// A seed from the environment or the clock; printed, so that a failure can be reproduced.
     pub fn announced(test: &str) -> Self {
         let given = std::env::var("POSTROOM_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// Whether the long form of the crash and fault tests was asked for.
+/// Whether the long form of the crash and fault tests is requested.
 pub fn long_run() -> bool {
     std::env::var_os("POSTROOM_TEST_LONG").is_some_and(|value| value == "1")
 }

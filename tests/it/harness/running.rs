@@ -4,7 +4,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitSta
 
 use super::wait_until;
 
-/// A program, running. Killed when dropped, so that a test that fails leaves nothing behind.
+/// A running program. Killed when dropped, so that a failed test leaves no process.
 pub struct Running(Child);
 
 impl Running {
@@ -12,12 +12,12 @@ impl Running {
         Self(command.stdin(Stdio::null()).spawn().expect("the program starts"))
     }
 
-    /// The same, and it listens until its input ends.
+    /// The same, with a piped standard input.
     pub fn listening(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::piped()).spawn().expect("the program starts"))
     }
 
-    /// What it listens to.
+    /// Its standard input.
     pub fn stdin(&mut self) -> &mut ChildStdin {
         self.0.stdin.as_mut().expect("it listens")
     }
@@ -26,24 +26,24 @@ impl Running {
         drop(self.0.stdin.take());
     }
 
-    /// What it writes to stdout, if that is piped and was not taken before.
+    /// Its stdout, if that is piped and was not taken before.
     pub fn stdout(&mut self) -> ChildStdout {
         self.0.stdout.take().expect("piped")
     }
 
-    /// What it writes to stderr, if that is piped and was not taken before.
+    /// Its stderr, if that is piped and was not taken before.
     pub fn stderr(&mut self) -> ChildStderr {
         self.0.stderr.take().expect("piped")
     }
 
-    /// Asks it to stop by SIGTERM and waits for its end.
+    /// Stops it by SIGTERM and waits for its end.
     pub fn stop(&mut self) -> ExitStatus {
         let status = Command::new("kill").arg(self.0.id().to_string()).status();
         assert!(status.expect("kill runs").success());
         self.wait()
     }
 
-    /// Kills it as `kill -9` does.
+    /// Kills it like `kill -9`.
     pub fn kill(&mut self) {
         let _ = self.0.kill();
     }

@@ -1,4 +1,4 @@
-//! A running program of a test's own.
+//! A running program for one test.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -15,9 +15,9 @@ use tempfile::TempDir;
 
 use super::{Client, Reply, SECRET, Stored, body, cluster, sign};
 
-/// How long a test waits for anything before it gives up. Generous: machines are slow at times, and only a broken
-/// program
-/// ever takes this long.
+/// Maximum time that a test waits for anything.
+/// Generous, because machines are slow at times,
+/// and only a broken program takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` yields a value.
@@ -32,17 +32,17 @@ pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// How a server is to be started.
+/// The configuration of a server before its start.
 pub struct Setup {
     folder: Arc<TempDir>,
     environment: BTreeMap<String, String>,
     arguments: Vec<String>,
 }
 
-/// The program, running. Killed when dropped.
+/// The running program. Killed when dropped.
 pub struct Server {
     child: Child,
-    /// Where it listens, on the loopback address.
+    /// Its address, on the loopback interface.
     pub address: SocketAddr,
     folder: Arc<TempDir>,
     /// Its `DATABASE_URL`.
@@ -53,13 +53,13 @@ pub struct Server {
 }
 
 impl Setup {
-    /// A folder of its own, the tests' secret, a free port, and a database named `app.db`; or one on PostgreSQL, where
-    /// `POSTROOM_TEST_STORE` says so.
+    /// A temporary folder, the tests' secret, a free port, and a database named
+    /// `app.db`; or a database on PostgreSQL if `POSTROOM_TEST_STORE` requests it.
     pub fn new() -> Self {
         Self::in_folder(Arc::new(tempfile::tempdir().expect("a temporary folder")))
     }
 
-    /// The same in a folder that exists already, such as that of a server before.
+    /// The same in an existing folder, such as that of an earlier server.
     pub fn in_folder(folder: Arc<TempDir>) -> Self {
         let environment = [
             ("WEBHOOK_SECRET", SECRET.to_owned()),
@@ -77,13 +77,13 @@ impl Setup {
         self
     }
 
-    /// Writes wait for another program's lock as long as a test waits for anything.
+    /// Makes writes wait for another program's lock as long as a test waits for anything.
     pub fn patient(self) -> Self {
         let seconds = PATIENCE.as_secs();
         self.env("POSTROOM_STORE_LOCK_SECONDS", seconds).env("POSTROOM_POSTGRES_WRITE_SECONDS", seconds)
     }
 
-    /// Takes an environment variable away.
+    /// Removes an environment variable.
     pub fn without(mut self, name: &str) -> Self {
         self.environment.remove(name);
         self
@@ -95,7 +95,7 @@ impl Setup {
         self
     }
 
-    /// The folder that the program runs in.
+    /// The working directory of the program.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -104,14 +104,14 @@ impl Setup {
         self.folder.path().join("app.db")
     }
 
-    /// What the program makes of this environment.
+    /// The configuration that the program derives from this environment.
     pub fn config(&self) -> Config {
         let environment = self.environment.iter().map(|(name, value)| (name.clone(), value.into())).collect();
         let inputs = Inputs::new(BTreeMap::new(), environment, None).expect("the environment can be read");
         Config::load(&inputs).expect("the settings can be used")
     }
 
-    /// The command, with nothing of the test's own environment but what finds programs.
+    /// The command, with nothing of the test's own environment except the search path of programs.
     pub fn command(&self) -> Command {
         self.command_of(env!("CARGO_BIN_EXE_postroom"))
     }
@@ -126,7 +126,7 @@ impl Setup {
         command
     }
 
-    /// Runs it to its end, for starts that are refused. Answers its status, stdout and stderr.
+    /// Runs it to its end, for starts that are refused. Returns its status, stdout and stderr.
     pub fn run(&self) -> (ExitStatus, String, String) {
         let mut command = self.command();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -148,13 +148,13 @@ impl Setup {
         (output.status, stdout, stderr)
     }
 
-    /// Starts it and waits until it serves.
+    /// Starts it and waits until it serves requests.
     pub fn start(self) -> Server {
         let command = self.command();
         self.start_command(command)
     }
 
-    /// Starts `command` (which must run our program) and waits until it serves.
+    /// Starts `command` (which must run our program) and waits until it serves requests.
     pub fn start_command(self, mut command: Command) -> Server {
         let mut child = command
             .stdin(Stdio::null())
@@ -195,12 +195,12 @@ impl Setup {
     }
 }
 
-/// The database of a folder: a file in it, or one of its own in the cluster that tests share.
+/// The database of a folder: a file in it, or a database in the shared cluster.
 fn database_url(folder: &TempDir) -> String {
     if !on_postgres() {
         return format!("sqlite:///{}", folder.path().join("app.db").display());
     }
-    // Whoever is started in the same folder again finds the same database.
+    // Another start in the same folder uses the same database.
     let noted = folder.path().join(".database-url");
     std::fs::read_to_string(&noted).unwrap_or_else(|_| {
         let url = cluster::shared().expect("PostgreSQL is installed").database();
@@ -209,9 +209,9 @@ fn database_url(folder: &TempDir) -> String {
     })
 }
 
-/// Whether the servers of the tests keep their messages in files. A test of what only a file has, or only PostgreSQL
-/// has not,
-/// ends where they do not, and says why.
+/// Whether the test servers store their messages in
+/// files. A test of a property that only files have
+/// ends early otherwise, and prints the reason.
 pub fn on_a_file(why: &str) -> bool {
     if on_postgres() {
         println!("left out on PostgreSQL: {why}");
@@ -219,7 +219,7 @@ pub fn on_a_file(why: &str) -> bool {
     !on_postgres()
 }
 
-/// Whether every server of the tests is to be on PostgreSQL.
+/// Whether all test servers use PostgreSQL.
 pub fn on_postgres() -> bool {
     std::env::var("POSTROOM_TEST_STORE").is_ok_and(|store| store == "postgres")
 }
@@ -234,30 +234,30 @@ impl Server {
         Client::connect(self.address)
     }
 
-    /// GETs a target on a connection of its own.
+    /// GETs a target on a new connection.
     pub fn get(&self, target: &str) -> Reply {
         self.client().request("GET", target, &[], b"").expect("an answer")
     }
 
-    /// Posts a signed body on a connection of its own.
+    /// Posts a signed body on a new connection.
     pub fn post(&self, body: &[u8]) -> Reply {
         self.client().request("POST", "/webhook", &[("X-Signature", &sign(body))], body).expect("an answer")
     }
 
-    /// Posts a signed message and expects it to be stored.
+    /// Posts a signed message and expects that it is stored.
     pub fn store(&self, message: &Value) {
         let reply = self.post(&body(message));
         assert_eq!((reply.status, reply.text().as_str()), (200, r#"{"status":"ok"}"#), "{message}");
     }
 
-    /// The most memory that the program has held so far.
+    /// The peak memory of the program so far.
     pub fn memory_peak_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel counts it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
-    /// The folder that it runs in, to be kept for the next one.
+    /// Its folder, to be kept for the next server.
     pub fn folder(&self) -> Arc<TempDir> {
         Arc::clone(&self.folder)
     }
@@ -266,26 +266,26 @@ impl Server {
         self.folder.path().join("app.db")
     }
 
-    /// The database file, opened as another program would.
+    /// The database file, opened like by another program.
     pub fn sql(&self) -> rusqlite::Connection {
-        // A test that looks into a file which nobody serves would pass, and prove nothing.
+        // A test that reads a file which no server uses would pass, and prove nothing.
         assert!(self.database().exists(), "there is no file: this test is for `on_a_file`, or for `stored`");
         let connection = rusqlite::Connection::open(self.database()).expect("the file opens");
         connection.busy_timeout(PATIENCE).expect("a patience can be set");
         connection
     }
 
-    /// What it stored, as other programs see it.
+    /// The stored data, as other programs see it.
     pub fn stored(&self) -> Stored {
         Stored::at(&self.url)
     }
 
-    /// How many messages the database holds.
+    /// The number of messages in the database.
     pub fn rows(&self) -> i64 {
         self.count("messages")
     }
 
-    /// How many rows a table holds.
+    /// The number of rows in a table.
     pub fn count(&self, table: &str) -> i64 {
         self.stored().number(&format!("SELECT count(*) FROM {table}"))
     }
@@ -300,12 +300,12 @@ impl Server {
         lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     }
 
-    /// The log lines so far, as they were written.
+    /// The unparsed log lines so far.
     pub fn raw_lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
 
-    /// Waits for a log line for which `wanted` holds.
+    /// Waits for a log line that `wanted` accepts.
     pub fn wait_for_line(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         wait_until("the log has the line", || self.lines().into_iter().find(|line| wanted(line)))
     }
@@ -317,19 +317,19 @@ impl Server {
         line.parse().ok()
     }
 
-    /// Sends a signal by number.
+    /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
         signal(self.pid(), name);
     }
 
-    /// Kills it as a power failure of the process would: no cleaning up.
+    /// Kills it without any cleaning up.
     pub fn kill(mut self) -> Arc<TempDir> {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
         self.folder()
     }
 
-    /// Asks it to stop by SIGTERM and waits. Answers its status, its log lines and its stderr.
+    /// Stops it by SIGTERM and waits. Returns its status, its log lines and its stderr.
     pub fn stop(self) -> (ExitStatus, Vec<Value>, String) {
         self.signal("TERM");
         self.wait()

@@ -1,8 +1,8 @@
-//! What a user can see, kept in a file of the repository, so that a change of it shows up in review.
+//! Snapshots of the visible output in files of the repository, so that a review shows each change.
 
 use std::path::Path;
 
-/// Compares `actual` with the file at `path` of the repository. With `UPDATE_SNAPSHOTS=1` the file is written instead.
+/// Compares `actual` with the file at `path` of the repository. With `UPDATE_SNAPSHOTS=1` writes the file.
 pub fn assert_snapshot(path: &str, actual: &str) {
     let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(path);
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {

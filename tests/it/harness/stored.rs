@@ -1,4 +1,4 @@
-//! What servers stored, looked at from outside as any other program could, whichever the store.
+//! The stored data of servers, read from outside like by any other program, for either store.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +11,7 @@ use super::database::{self, Summaries};
 use super::load::Sent;
 use super::{Running, Server, Setup, cluster, wait_until};
 
-/// Where the messages are.
+/// The location of the messages.
 #[derive(Debug, Clone)]
 pub enum Stored {
     File(PathBuf),
@@ -19,14 +19,14 @@ pub enum Stored {
     Postgres(String),
 }
 
-/// Another program at work, which nobody can write beside. It lets go when this is dropped.
+/// A lock of another program that prevents all writes. Released when this is dropped.
 pub enum Lock {
     File(rusqlite::Connection),
     Postgres(Running),
 }
 
 impl Stored {
-    /// What a `DATABASE_URL` names.
+    /// The database of a `DATABASE_URL`.
     pub fn at(url: &str) -> Self {
         match url.strip_prefix("sqlite:///") {
             Some(path) => Self::File(path.into()),
@@ -34,7 +34,7 @@ impl Stored {
         }
     }
 
-    /// Each row of a query as a line, its values with `|` in between and nothing for NULL.
+    /// Each row of a query as a line, its values separated by `|` and NULL as an empty value.
     pub fn rows(&self, query: &str) -> Vec<String> {
         let path = match self {
             Self::File(path) => path,
@@ -55,7 +55,7 @@ impl Stored {
         self.rows(query).concat().parse().expect("a number")
     }
 
-    /// Has another program run these statements.
+    /// Runs these statements as another program.
     pub fn execute(&self, statements: &str) {
         match self {
             Self::File(path) => database::open(path).execute_batch(statements).expect("the statements run"),
@@ -63,7 +63,7 @@ impl Stored {
         }
     }
 
-    /// Has another program hold what every write needs.
+    /// Locks everything that a write needs, as another program.
     pub fn lock(&self) -> Lock {
         match self {
             Self::File(path) => {
@@ -83,7 +83,7 @@ impl Stored {
         }
     }
 
-    /// Every id, read off the rows.
+    /// All ids, read from the rows.
     pub fn ids(&self) -> BTreeSet<String> {
         match self {
             Self::File(path) => database::ids(&database::open(path)),
@@ -108,14 +108,14 @@ impl Stored {
         database::recount(&database::open(path))
     }
 
-    /// Everything acknowledged is stored, and nothing is stored that was not sent.
+    /// Asserts that every acknowledged message is stored, and nothing that was not sent.
     pub fn assert_holds(&self, sent: &Sent) {
         sent.assert_are_all_of(&self.ids());
     }
 
-    /// It is whole: by SQLite's own check where it is a file, and by `postroom check --data`, which compares everything
-    /// derived
-    /// with a recount.
+    /// Asserts that it has no damage: by SQLite's own
+    /// check for a file, and by `postroom check --data`,
+    /// which compares all derived data with a recount.
     pub fn assert_sound(&self) {
         if let Self::File(path) = self {
             database::assert_sound(&database::open(path));
@@ -128,7 +128,7 @@ impl Stored {
         assert!(status.success() && stdout.contains(said), "{stdout}{stderr}");
     }
 
-    /// `/stats` tells what a recount finds.
+    /// Asserts that `/stats` has the results of a recount.
     pub fn assert_counted_by(&self, server: &Server) {
         let (messages, senders, by_sender) = self.recount();
         let stats = server.get("/stats").json();
@@ -138,7 +138,7 @@ impl Stored {
         }
     }
 
-    /// Waits until nobody works for servers that were killed: what they had sent is there, or will never be.
+    /// Waits for the database's work for killed servers: their last writes are then stored, or never will be.
     pub fn wait_for_the_dead(&self) {
         let Self::Postgres(url) = self else { return };
         let others =
@@ -149,7 +149,7 @@ impl Stored {
 }
 
 impl Lock {
-    /// Lets go, and waits until that has happened.
+    /// Releases the lock, and waits until it is released.
     pub fn release(self) {
         match self {
             Self::File(other) => other.execute_batch("ROLLBACK").expect("it ends"),

@@ -1,4 +1,4 @@
-//! A provider, as seen from its side: it signs what it posts, by the same settings that the program was started with.
+//! A simulated provider: it signs its requests with the same settings that the program was started with.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,14 +14,14 @@ use super::{Reply, Server, Setup};
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
 
-/// A source and what its provider would send there.
+/// A source, and the requests of its provider.
 pub struct TestSource {
     pub source: Source,
     pub path: String,
     media_type: &'static str,
 }
 
-/// The present, as providers that sign a time write it.
+/// The current time, in the format of providers that sign a time.
 pub fn now() -> Moment {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     Moment::from_microseconds(since.as_micros() as i64)
@@ -41,7 +41,7 @@ impl TestSource {
         Self { path: format!("/webhook/{name}"), source, media_type }
     }
 
-    /// The headers that prove this body. An id that ends as a file's name does says what the body is.
+    /// The headers that authenticate this body. A file extension in the id determines the content type.
     pub fn headers(&self, body: &[u8], id: &str, now: Moment) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let media_type = match id.rsplit_once('.') {
@@ -55,7 +55,7 @@ impl TestSource {
         self.source.sign(&request, id, now).expect("the test can sign for this provider")
     }
 
-    /// The path; for JSON of Twilio's with the digest of the body, without which nothing vouches for it.
+    /// The path; for JSON of Twilio with the digest of the body, because only that authenticates it.
     fn target(&self, body: &[u8], headers: &HeaderMap) -> String {
         match self.source.scheme.kind == "twilio" && headers[CONTENT_TYPE] == JSON {
             true => format!("{}?bodySHA256={}", self.path, encode_hex(&Sha256::digest(body))),
@@ -63,7 +63,7 @@ impl TestSource {
         }
     }
 
-    /// Posts a body with its proof.
+    /// Posts a body with its authentication headers.
     pub fn post(&self, server: &Server, body: &[u8], id: &str) -> Reply {
         self.post_with(server, body, &self.headers(body, id, now()))
     }

@@ -1,11 +1,11 @@
-//! The drill: a primary with a standby, three replicas, 64 connections, plain messages and deliveries of providers,
-//! copies that reach
-//! two replicas at the same instant. Replicas
-//! are killed, the primary crashes and comes back, its way to the standby breaks down, it dies for good, and the
-//! standby
-//! takes over. With a synchronous standby nothing acknowledged may be missing. With an asynchronous one something must
-//! be, or the
-//! drill would prove nothing.
+//! A failover drill: a primary with a standby, three replicas,
+//! 64 connections, plain messages and deliveries of providers,
+//! and copies that two replicas receive at the same instant.
+//! Replicas are killed, the primary crashes and restarts, its
+//! connection to the standby fails, the primary fails for good,
+//! and the standby is promoted. With a synchronous standby no
+//! acknowledged message may be missing. With an asynchronous
+//! one some must be; otherwise the drill would prove nothing.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -28,19 +28,19 @@ use crate::sources::{envelope, text_message};
 const CONNECTIONS: usize = 64;
 const REPLICAS: usize = 3;
 
-/// A message of Twilio's own account.
+/// The id of a message of Twilio's own account.
 const TWILIO_ACCOUNT: &str = "AC00000000000000000000000000000000";
 
-/// Everything that a request can bring, a line each: a message; its details, with the raw body that they came in; a
+/// All stored elements of a request, one line each: a message; its details, with their raw body; a
 /// state.
 const STORED: &str = "SELECT message_id FROM messages
     UNION ALL SELECT d.message_id || ' as ' || d.provider_id || ' at ' || p.source
         FROM postroom_details d JOIN postroom_payloads p USING (payload_id)
     UNION ALL SELECT message_id || ' is ' || state FROM postroom_statuses";
 
-/// What came of it.
+/// The result of a drill.
 struct Report {
-    /// Messages; and all of them with their details and states.
+    /// The number of messages, and of all messages with their details and states.
     messages: usize,
     acked: usize,
     lost: usize,
@@ -63,7 +63,7 @@ fn the_same_with_an_asynchronous_standby_loses_some() {
     assert!(report.lost > 0, "a drill that cannot fail proves nothing");
 }
 
-/// A standby whose way to the primary leads through a proxy.
+/// A standby whose connection to the primary leads through a proxy.
 fn standby_through(proxy: &Proxy) -> Cluster {
     let standby = Cluster::standby_of("127.0.0.1", proxy.address.port());
     standby.launch("-c synchronous_standby_names= -c wal_retrieve_retry_interval=100ms");
@@ -100,7 +100,7 @@ fn drill(kind: &str) -> Option<Report> {
     for round in 0..if long_run() { 12 } else { 2 } {
         load.wait_for_more(300);
         let at = random.below(REPLICAS as u64) as usize;
-        // In its place another one, at another address, as an orchestrator would do.
+        // A new replica at another address replaces it, as with an orchestrator.
         std::mem::replace(&mut replicas[at], start()).kill();
         load.addresses.lock().unwrap()[at] = replicas[at].address;
         kills += 1;
@@ -112,8 +112,8 @@ fn drill(kind: &str) -> Option<Report> {
     }
     load.wait_for_more(300);
     wait_for_standby(&primary);
-    // The standby hears nothing any more. Without it a synchronous primary acknowledges nothing; the other kind goes
-    // on.
+    // The standby receives nothing any more. A synchronous primary then acknowledges nothing; an asynchronous one
+    // continues.
     proxy.set(Mode::Stall);
     if kind == "synchronous" {
         wait_until("writes are refused", || (replicas[0].get("/health/ready").status == 503).then_some(()));
@@ -161,7 +161,7 @@ fn is_message(line: &str) -> bool {
     !line.contains(' ')
 }
 
-/// A request, and what of it is to be stored, in the lines of `STORED`.
+/// A request, and its expected rows, in the lines of `STORED`.
 struct Posted {
     path: String,
     headers: Vec<(String, String)>,
@@ -169,7 +169,7 @@ struct Posted {
     brings: Vec<String>,
 }
 
-/// The sources that a part of the load goes through.
+/// The sources that receive a part of the load.
 struct Sources {
     whatsapp: TestSource,
     twilio: TestSource,
@@ -181,8 +181,8 @@ impl Sources {
         Self { whatsapp: TestSource::of(&setup, "whatsapp"), twilio: TestSource::of(&setup, "twilio") }
     }
 
-    /// A request with an id: a plain message, a batch of Meta's with a state of a message that was sent, or a form of
-    /// Twilio's.
+    /// A request with an id: a plain message, a batch of Meta with a state of a sent message, or a form of
+    /// Twilio.
     fn request(&self, id: &str, random: &mut Random) -> Posted {
         match random.below(4) {
             0 => {
@@ -226,7 +226,7 @@ fn posted(source: &TestSource, body: Vec<u8>, brings: Vec<String>) -> Posted {
     Posted { path: source.path.clone(), headers: headers.collect(), body, brings }
 }
 
-/// What was sent, by all connections.
+/// The requests of all connections.
 #[derive(Default)]
 struct Sent {
     tried: BTreeSet<String>,
@@ -235,7 +235,7 @@ struct Sent {
     longest_pause: Duration,
 }
 
-/// Connections that post to replicas wherever those are now.
+/// Connections that post to the current addresses of the replicas.
 struct Load {
     finish: Arc<AtomicBool>,
     acks: Arc<AtomicUsize>,
@@ -279,8 +279,8 @@ impl Load {
     }
 }
 
-/// Posts until told to finish, each request again and again until it is acknowledged; one in ten to two replicas at the
-/// same instant.
+/// Posts until it is stopped, and repeats each request until it is
+/// acknowledged; sends one in ten to two replicas at the same instant.
 fn post_until(
     at: usize,
     sources: &Sources,
@@ -332,7 +332,7 @@ fn post_until(
         }
         if !is_acked {
             open = Some(request);
-            // As a polite client would, much shortened.
+            // Like a well-behaved client, with a much shorter wait.
             std::thread::sleep(Duration::from_millis(10));
         }
     }

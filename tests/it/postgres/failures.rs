@@ -1,6 +1,6 @@
-//! The database fails in every way that it can: answers are 503 or 507 while that lasts, readiness turns red and comes
-//! back by
-//! itself, and nothing acknowledged is missing.
+//! All failures of the database: responses are 503 or
+//! 507 meanwhile, readiness turns red and recovers by
+//! itself, and no acknowledged message is missing.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -16,7 +16,7 @@ use crate::harness::{Server, Setup, TestSource, body, cluster, message, wait_unt
 use crate::overload::{assert_comes_back, assert_refuses_and_stays_small, start_load, with_small_queue};
 use crate::sources::{envelope, text_message};
 
-/// The status of a post of that id.
+/// The status of posting that id.
 fn post(server: &Server, id: &str) -> u16 {
     let reply = server.post(&body(&message(id)));
     let waits = matches!(reply.status, 503 | 507);
@@ -80,7 +80,7 @@ fn a_stretch_that_takes_longer_than_the_operator_allows_is_counted_in_shorter_on
     let Some(cluster) = cluster::shared() else { return };
     let url = cluster.database();
     let server = on(&url).start();
-    // As if the time for a statement were over after so many rows.
+    // Simulates a statement timeout after this many rows.
     let limit = "CREATE FUNCTION too_long() RETURNS trigger LANGUAGE plpgsql AS $$
              BEGIN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; END $$;
          CREATE TRIGGER ours BEFORE UPDATE ON postroom_state FOR EACH ROW
@@ -97,7 +97,7 @@ fn a_stretch_that_takes_longer_than_the_operator_allows_is_counted_in_shorter_on
     assert!(server.lines().iter().all(|line| line["level"] != "ERROR"), "{:?}", server.lines());
 }
 
-/// The way to a database by a proxy.
+/// The URL of a database through a proxy.
 fn through(url: &str, proxy: &Proxy) -> String {
     let name = url.split(['/', '?']).nth(3).expect("a URL names a database").to_owned();
     format!("postgres://postroom@{}/{name}", proxy.address)
@@ -122,7 +122,7 @@ fn a_connection_that_is_cut_after_the_commit_costs_no_answer_and_the_outcome_is_
         wait_until("the answer is cut off", || (proxy.cuts() >= round).then_some(()));
         proxy.set(Mode::Pass);
         let status = sender.join().expect("the sender does not panic");
-        // A second cut may have hit the second try; then nothing was acknowledged, and the row is there all the same.
+        // A second cut may have hit the second attempt; then nothing was acknowledged, although the row exists.
         assert!(matches!(status, 200 | 503), "{status}");
         if status == 200 {
             assert_eq!(filed(&server, "duplicate"), 0.0, "our own row is no duplicate");
@@ -135,7 +135,7 @@ fn a_connection_that_is_cut_after_the_commit_costs_no_answer_and_the_outcome_is_
     assert_eq!(filed(&server, "created"), 21.0);
 }
 
-/// Settings by which no wait for the database ends.
+/// Settings under which no wait for the database ends by a timeout.
 fn very_patient(setup: Setup) -> Setup {
     let settings =
         ["POSTROOM_POSTGRES_WRITE_SECONDS", "POSTROOM_POSTGRES_CONNECT_SECONDS", "POSTROOM_STORE_QUERY_SECONDS"];
@@ -173,7 +173,7 @@ fn connections_that_fall_silent_are_given_up_for_new_ones() {
     let uncounted = || server.metric("postroom_postgres_uncounted");
     wait_until("it is counted", || (uncounted() == Some(0.0)).then_some(()));
     proxy.set(Mode::StallOld);
-    // No limit of time ends this but that the server does not answer who asks how it is.
+    // No timeout ends this wait, only the missing response of the server to a health check.
     assert_eq!(post(&server, "m2"), 200);
     assert_eq!(server.get("/messages").json()["total"], 2);
     wait_for_readiness(&server, 200);
@@ -193,7 +193,7 @@ fn nobody_waits_for_a_server_that_is_known_to_be_silent() {
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
         wait_until("it is being written", || (sql(&direct, waits) == "1").then_some(()));
         proxy.set(Mode::Stall);
-        // No limit of time ends this but that the server does not answer who asks how it is.
+        // No timeout ends this wait, only the missing response of the server to a health check.
         assert_eq!(first.join().expect("it does not panic"), 503, "what became of it is not known");
         for at in 0..100 {
             assert_eq!(post(&server, &format!("other{at}")), 503);
@@ -257,7 +257,7 @@ fn a_full_disk_is_507_and_comes_back() {
     let url = cluster.database();
     let server = on(&url).start();
     server.store(&message("m1"));
-    // A stand-in that needs no mount: the server says exactly this when it cannot extend a file.
+    // A simulation that needs no mount: the server reports exactly this error when it cannot extend a file.
     let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$;
         CREATE TRIGGER full_disk BEFORE INSERT ON messages FOR EACH STATEMENT EXECUTE FUNCTION full_disk();
@@ -368,8 +368,8 @@ fn too_few_connections_for_all_tasks_are_not_readiness() {
     let server = on(&as_user(&url, &format!("{role}:hunter22"))).start();
     server.store(&message("m1"));
     let own = format!("pg_stat_activity WHERE usename = '{role}' AND datname = '{name}'");
-    // Two write, two read, two count and index, and one looks: whatever these are enough for, one of the first four or
-    // the last goes without.
+    // Two connections write, two read, two count and index, and one monitors. With
+    // each of these limits, one of the first four or the last gets no connection.
     for limit in [1, 3, 4] {
         sql(&url, &format!("ALTER ROLE {role} CONNECTION LIMIT {limit}"));
         sql(&url, &format!("SELECT count(pg_terminate_backend(pid)) FROM {own}"));
@@ -414,7 +414,7 @@ fn whatever_refuses_every_message_or_read_turns_readiness_red_and_back() {
     let of_statuses =
         "(text[], text[], text[], text[], text[], text[], text[], text[], text[], bytea[], bigint, text[], text[])";
     let of_events = "(text[], text[], text[], text[], text[], text[], text[], bytea[], bigint)";
-    // Nobody sends or reads anything meanwhile: it shows before it costs somebody an answer.
+    // No request is sent meanwhile: the failure is detected before it affects a request.
     let before = [
         revoke("INSERT ON messages"),
         revoke("SELECT ON messages"),
@@ -454,7 +454,7 @@ fn whatever_refuses_every_message_or_read_turns_readiness_red_and_back() {
         sql(&url, &healing);
         wait_until(&healing, || (server.get("/health/ready").status == 200).then_some(()));
     }
-    // Here only a message shows it.
+    // Only a message shows the failure here.
     let shown = [
         (
             "ALTER TABLE messages ADD COLUMN theirs TEXT NOT NULL DEFAULT 'x'; ALTER TABLE messages ALTER COLUMN theirs DROP DEFAULT",
@@ -500,7 +500,7 @@ fn without_the_standby_that_commits_wait_for_nothing_is_acknowledged() {
     wait_for_status(&server, "m2", 503);
     let stored = || super::ids(&url).contains("m2");
     wait_until("the row is there, though no standby has it", || stored().then_some(()));
-    // A copy must not be acknowledged on the strength of a row that a promotion would lose.
+    // A copy must not be acknowledged because of a row that a promotion would lose.
     assert_eq!(post(&server, "m2"), 503);
     wait_for_readiness(&server, 503);
     sql(&url, "ALTER SYSTEM RESET synchronous_standby_names");
@@ -550,7 +550,7 @@ fn a_given_up_wait_for_a_standby_is_heard_whatever_the_server_hides() {
     });
 }
 
-/// Has another program keep everybody from writing messages. Called, the answer ends that program, and so its
+/// Makes another program block all writes of messages. Calling the result ends that program, and with it its
 /// transaction.
 fn locker(url: &str) -> impl FnOnce() {
     let mut program = cluster::psql(url).stdin(Stdio::piped()).spawn().expect("psql runs");
@@ -566,7 +566,7 @@ fn locker(url: &str) -> impl FnOnce() {
     }
 }
 
-/// Does something at the end, also of a test that fails.
+/// Runs a function at the end, also if the test fails.
 struct Finally<F: Fn()>(F);
 
 impl<F: Fn()> Drop for Finally<F> {
@@ -583,7 +583,7 @@ fn a_start_does_not_wait_for_a_standby_that_is_away() {
     sql(&url, "SELECT pg_reload_conf()");
     let server = on(&url).env("POSTROOM_POSTGRES_WRITE_SECONDS", 1).start();
     assert_eq!(post(&server, "m1"), 503);
-    // At once, and for as long as it is away.
+    // Immediately, and as long as the standby is absent.
     assert!((0..5).all(|_| server.get("/health/ready").status == 503), "a message was refused");
     let asked = "SELECT count(*) FROM pg_stat_activity
          WHERE state = 'active' AND query LIKE '%INTO postroom_probe%' AND pid <> pg_backend_pid()";

@@ -1,4 +1,4 @@
-//! Any number of replicas on one PostgreSQL database: the same answers and the same promises as on a file of one's own.
+//! Many replicas on one PostgreSQL database: the same responses and guarantees as with a local file.
 
 mod drill;
 mod failures;
@@ -15,12 +15,12 @@ mod upgrade;
 use super::harness::cluster::Cluster;
 use super::harness::{Server, Setup, Stored, wait_until};
 
-/// How a replica on that database is started.
+/// The setup of a replica on that database.
 fn on(url: &str) -> Setup {
     Setup::new().env("DATABASE_URL", url)
 }
 
-/// A cluster of a test's own, for tests that break it.
+/// A cluster for one test that breaks it.
 fn own_cluster() -> Option<Cluster> {
     let cluster = Cluster::start("");
     if cluster.is_none() {
@@ -33,18 +33,18 @@ fn wait_for_readiness(server: &Server, status: u16) {
     wait_until("readiness changes", || (server.get("/health/ready").status == status).then_some(()));
 }
 
-/// Messages that this replica filed with that outcome.
+/// The number of messages that this replica stored with that outcome.
 fn filed(server: &Server, outcome: &str) -> f64 {
     let sample = format!("postroom_messages_total{{source=\"postroom\",outcome=\"{outcome}\"}}");
     server.metric(&sample).expect("the metric is there")
 }
 
-/// Every id in the table.
+/// All ids in the table.
 fn ids(url: &str) -> std::collections::BTreeSet<String> {
     Stored::at(url).ids()
 }
 
-/// Everything acknowledged is stored, nothing is stored that was not sent, and everything derived is that of a recount.
+/// Asserts that every acknowledged message is stored, nothing else, and that derived data is correct.
 fn assert_holds(url: &str, sent: &super::harness::load::Sent) {
     let stored = Stored::at(url);
     stored.assert_holds(sent);

@@ -1,4 +1,4 @@
-//! `postroom copy`: from a file to a server and back, interrupted, repeated, beside a source that goes on receiving.
+//! `postroom copy`: from a file to a server and back, interrupted, repeated, and from a source in service.
 
 use super::on;
 use super::sources::status_envelope;
@@ -9,7 +9,7 @@ use crate::harness::{Running, Server, Setup, TestSource, body, cluster, wait_unt
 use crate::sources::samples::samples;
 use crate::sources::{envelope, text_message};
 
-/// Copies and answers the exit code and the report.
+/// Copies, and returns the exit code and the report.
 fn copy(from: &str, to: &str, more: &[&str]) -> (Option<i32>, serde_json::Value) {
     let setup =
         more.iter().fold(Setup::new().without("DATABASE_URL").arg("copy"), |setup, argument| setup.arg(argument));
@@ -21,7 +21,7 @@ fn url_of(server: &Server) -> String {
     format!("sqlite:///{}", server.database().display())
 }
 
-/// Everything that a client can ask, so that two inboxes can be compared.
+/// The responses to all queries of a client, for comparing two inboxes.
 fn answers(server: &Server) -> Vec<String> {
     let targets = [
         "/stats",
@@ -33,7 +33,7 @@ fn answers(server: &Server) -> Vec<String> {
     targets.map(|target| server.get(target).text()).into()
 }
 
-/// Everything that a client can ask about what providers told.
+/// The responses to all queries about provider data.
 fn told(server: &Server) -> Vec<String> {
     let mut targets: Vec<_> =
         ["/events?limit=100", "/stats?by=status", "/messages?source=whatsapp&limit=100", "/messages?kind=image"]
@@ -92,7 +92,7 @@ fn what_providers_told_goes_there_and_back() {
     let again = on(&back).start();
     assert_eq!(told(&again), expected);
     assert_eq!(answers(&again), answers(&file));
-    // What comes later goes on from there.
+    // The next copy continues from that position.
     source.post(&again, &status_envelope("out", "read"), "1");
     assert_eq!(again.get("/stats?by=status").text(), file.get("/stats?by=status").text());
     source.post(&file, &status_envelope("late", "sent"), "1");
@@ -113,7 +113,7 @@ fn a_conflict_that_was_copied_there_and_back_is_recorded_once() {
         assert_eq!(source.post(server, &envelope(&[text_message(id, text)]), "1").status, 200);
     };
     let file = all_sources(Setup::new()).start();
-    // An id as PostgreSQL cannot hold it without escapes.
+    // An id that PostgreSQL can only store with escapes.
     for id in ["a", "b\u{ffff}0"] {
         post(&file, id, "first");
         post(&file, id, "second");
@@ -141,7 +141,7 @@ fn a_conflict_that_was_copied_there_and_back_is_recorded_once() {
     });
     let back = all_sources(on(&back)).start();
     assert_eq!(recorded(&back), Some(2), "and back");
-    // What is recorded on PostgreSQL is known on a file.
+    // A conflict recorded on PostgreSQL is recognized in a file.
     post(&there, "a", "third");
     assert_eq!(copy(&database, &url_of(&back), &[]).0, Some(0));
     post(&back, "a", "third");

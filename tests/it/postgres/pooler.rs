@@ -1,4 +1,4 @@
-//! Through PgBouncer in transaction mode, with fewer connections to the server than replicas ask for.
+//! Tests through PgBouncer in transaction mode, with fewer server connections than the replicas request.
 
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -32,7 +32,7 @@ fn program() -> Option<PathBuf> {
     found
 }
 
-/// Starts one in front of the cluster, on a socket in the same folder.
+/// Starts a PgBouncer in front of the cluster, on a socket in the same folder.
 fn start(program: &std::path::Path, cluster: &Cluster) -> Pooler {
     let folder = cluster.folder().display();
     let settings = format!(

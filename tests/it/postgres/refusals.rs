@@ -1,4 +1,4 @@
-//! What cannot be used is told in one line that says what to do, never hangs, and shows no password.
+//! Unusable databases and settings are reported in one line with advice, without a hang or a password.
 
 use std::net::TcpListener;
 
@@ -6,7 +6,7 @@ use super::{on, own_cluster, wait_for_readiness};
 use crate::harness::cluster::{self, Cluster, as_user, sql};
 use crate::harness::{Server, body, message};
 
-/// Starts it, expects a refusal, and answers its line.
+/// Starts the program, expects a refusal, and returns its line.
 fn refusal(url: &str) -> String {
     let setup = on(url).env("POSTROOM_POSTGRES_CONNECT_SECONDS", 1);
     let (status, _, stderr) = setup.run();
@@ -30,7 +30,7 @@ fn a_server_that_is_not_there_or_not_postgresql() {
         &format!("postgres://ada:hunter2@/x?host={}", folder.path().display()),
         "error connecting to server",
     );
-    // Takes connections and says nothing.
+    // Accepts connections and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
     assert_refused(&format!("postgres://ada:hunter2@{address}/x"), "no connection within 1 s");
@@ -46,7 +46,7 @@ fn a_server_that_is_not_there_or_not_postgresql() {
 fn a_wrong_password_and_the_ways_to_give_the_right_one() {
     let Some(cluster) = own_cluster() else { return };
     let url = cluster.database();
-    // As servers do by themselves from version 14 on.
+    // The default of servers since version 14.
     sql(
         &url,
         "SET password_encryption = 'scram-sha-256'; CREATE ROLE ada LOGIN PASSWORD 'hunter22'; GRANT CREATE ON SCHEMA public TO ada",
@@ -144,7 +144,7 @@ fn databases_that_cannot_be_used() {
     assert!(!status.success() && stdout.contains("newer than this program knows"), "{stdout}");
 }
 
-/// A database where the server's own words are found after those of a schema that these statements fill.
+/// A database that finds the functions of a schema, filled by these statements, before those of the server.
 fn pretending(cluster: &Cluster, statements: &str) -> String {
     let url = cluster.database();
     sql(&url, &format!("CREATE SCHEMA pretended; SET search_path = pretended, pg_catalog; {statements}"));
@@ -152,7 +152,7 @@ fn pretending(cluster: &Cluster, statements: &str) -> String {
     format!("{url}{separator}options=-csearch_path%3Dpretended,pg_catalog,public")
 }
 
-/// Its `version()` says this, and it has no settings.
+/// A database with this `version()`, and without settings.
 fn another_engine(cluster: &Cluster, version: &str) -> String {
     let statements = format!(
         "CREATE FUNCTION version() RETURNS text LANGUAGE sql AS $$ SELECT '{version}' $$;
@@ -232,7 +232,7 @@ fn tables_that_citus_manages_are_refused() {
     assert_checked(&url, "Citus manages the table messages");
 }
 
-/// `check` fails and says so.
+/// Asserts that `check` fails with this reason.
 fn assert_checked(url: &str, why: &str) {
     let (status, stdout, stderr) = on(url).arg("check").run();
     assert!(status.code() == Some(1) && (stdout.contains(why) || stderr.contains(why)), "{stdout}{stderr}");
@@ -299,7 +299,7 @@ fn a_right_that_is_missing_is_named() {
     }
     let server = on(&as_role).start();
     server.store(&message("m2"));
-    // One that goes while the service runs: it is not ready until it is back.
+    // A privilege that is revoked while the service runs: it is not ready until the privilege returns.
     sql(&url, &format!("REVOKE INSERT ON messages FROM {role}"));
     assert_eq!(server.post(&body(&message("m3"))).status, 503);
     let looked = |server: &Server| server.get("/health/ready").status;
@@ -344,7 +344,7 @@ fn a_standby_is_told_by_check_and_refused_by_serve() {
     assert!(stdout.contains("not a promotion: no synchronous standby"), "{stdout}");
     let (status, stdout, _) = on(&url).env("POSTROOM_REQUIRE_SYNC_STANDBY", "true").arg("check").run();
     assert!(!status.success() && stdout.contains("POSTROOM_REQUIRE_SYNC_STANDBY requires one"), "{stdout}");
-    // The first of two that takes writes is found.
+    // The first of two hosts that accepts writes is used.
     let both = format!(
         "postgres://postroom@/{name}?host={},{}&target_session_attrs=read-write",
         standby.folder().display(),

@@ -1,4 +1,4 @@
-//! Several replicas at once. That each may die at any moment is shown by `crash.rs`.
+//! Several replicas at once. `crash.rs` shows that each may be killed at any moment.
 
 use super::{filed, on};
 use crate::harness::load::message_of;
@@ -73,12 +73,12 @@ fn another_program_may_insert_and_a_rebuild_changes_no_answer() {
     let (status, stdout, stderr) = on(&url).arg("reindex").run();
     assert!(status.success() && stdout.contains("41 messages"), "{stdout}{stderr}");
     assert_eq!(answers(), before);
-    // Whatever replica is at it, it comes to an end.
+    // One of the replicas completes the work.
     wait_until("everything is counted", || (server.metric("postroom_postgres_uncounted")? == 0.0).then_some(()));
     assert_eq!(answers(), before);
     let (status, stdout, _) = on(&url).arg("check").arg("--data").run();
     assert!(status.success(), "{stdout}");
-    // Our triggers are not asked, and nothing shows it afterwards; a replica that runs would count anew.
+    // Our triggers do not fire, and nothing shows the change later; a running replica would recount.
     server.kill();
     let unasked = |statement: &str| {
         format!("BEGIN; ALTER TABLE messages DISABLE TRIGGER ALL; {statement}; SELECT postroom_watch(); COMMIT")
@@ -116,12 +116,12 @@ fn a_transaction_of_another_program_has_an_end_before_its_numbers_have() {
         )
     };
     cluster::sql(&url, &insert(1, 3));
-    // As if another program had inserted as many meanwhile.
+    // Simulates as many inserts of another program meanwhile.
     let skip = "SELECT setval('postroom_foreign_rows', nextval('postroom_foreign_rows') + 524280)";
     let refused = format!("BEGIN; {}; {skip}; {}; COMMIT", insert(4, 6), insert(7, 30));
     let why = cluster::try_sql(&url, &refused).expect_err("there are no numbers for these");
     assert!(why.contains("a transaction may insert or change 524288 messages at most"), "{why}");
-    // One after the other it works.
+    // The inserts work one after the other.
     for statement in [&insert(4, 6), skip, &insert(7, 30)] {
         cluster::sql(&url, statement);
     }
@@ -142,7 +142,7 @@ fn what_other_programs_delete_and_change_is_seen_at_once_and_taken_in() {
          FROM generate_series(1, {ROWS}) n"
     );
     cluster::sql(&url, &insert);
-    // A role that may do nothing but this. It has a table of its own in the way, which must not matter.
+    // A role with only this privilege. It owns a table of the same name, which must have no effect.
     let role = format!("cleaner_{}", std::process::id());
     cluster::sql(&url, &format!("CREATE ROLE {role} LOGIN; GRANT SELECT, UPDATE, DELETE ON messages TO {role}"));
     let theirs = |statement: &str| {
@@ -202,7 +202,7 @@ fn a_backlog_is_counted_once_by_two_replicas_of_which_one_is_killed_and_answers_
         let is_counted = counted() == ROWS;
         assert_eq!(total(""), Some(ROWS));
         assert_eq!(total("&from=%2B7"), Some(ROWS / 600));
-        // Four a minute: a week later row 40,320 is the first.
+        // Four per minute: a week later, row 40,320 is the first one.
         assert_eq!(total("&since=2025-01-08T00:00:00Z"), Some(ROWS - 40_319));
         is_counted.then_some(())
     });
@@ -219,7 +219,7 @@ fn long_texts_are_indexed_a_few_at_a_time() {
     let insert = "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at) \
                   SELECT 'm' || n, '+5', '+6', '2025-01-15T09:30:00Z', repeat('0', 16384), 'x' FROM generate_series(1, 1000) n";
     cluster::sql(&url, insert);
-    // A megabyte and one text at a time. The rest is less than that, and fewer rows than are waited for otherwise.
+    // One megabyte and one text per segment. The rest is smaller, and has too few rows for indexing.
     let indexed = || cluster::sql(&url, "SELECT texts, (SELECT count(*) FROM postroom_stretches) FROM postroom_search");
     wait_until("most are indexed", || (indexed() == "975|15").then_some(()));
     assert_eq!(server.get("/messages?limit=1&q=00000").json()["total"], 1_000);

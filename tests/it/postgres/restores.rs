@@ -1,5 +1,5 @@
-//! Rows that come by restores, replication and other programs, with numbers of arrival of their own or none: totals,
-//! searches and whoever follows arrivals see every one of them, and a log line says what happened.
+//! Rows from restores, replication and other programs, with their own numbers of arrival or without
+//! any: totals, searches and followers of arrivals see all of them, and a log line reports the event.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -9,14 +9,14 @@ use crate::harness::cluster::{self, Cluster, psql, sql};
 use crate::harness::load::message_of;
 use crate::harness::{Server, Stored, message, wait_until};
 
-/// Uses up so many transaction numbers.
+/// Consumes this many transaction numbers.
 fn burn(url: &str, transactions: u32) {
     let burn =
         format!("DO $$ BEGIN FOR i IN 1..{transactions} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$");
     sql(url, &burn);
 }
 
-/// Whoever follows arrivals by cursor.
+/// A client that follows arrivals by cursor.
 struct Follower {
     target: String,
     seen: BTreeSet<String>,
@@ -27,7 +27,7 @@ impl Follower {
         Self { target: "/messages?order=arrival&limit=100".to_owned(), seen: BTreeSet::new() }
     }
 
-    /// Follows as far as there is something; how many messages it has seen.
+    /// Follows to the current end. Returns the number of messages seen so far.
     fn follow(&mut self, server: &Server) -> usize {
         loop {
             let reply = server.get(&self.target);
@@ -44,10 +44,10 @@ impl Follower {
     }
 }
 
-/// How many texts a search for "hello" finds.
+/// The number of texts that a search for "hello" finds.
 const TEXTS: &str = "SELECT count(*) FROM messages WHERE text ILIKE '%hello%'";
 
-/// Totals, the search and the statistics say what the table has, and the follower comes to see all of it.
+/// Asserts that totals, search and statistics match the table, and that the follower sees all of it.
 fn assert_seen(server: &Server, url: &str, follower: &mut Follower) {
     let all = ids(url).len();
     assert_eq!(server.get("/messages").json()["total"], all);
@@ -69,7 +69,7 @@ fn told(server: &Server, what: &str) {
     server.wait_for_line(|line| line["message"].as_str().is_some_and(|message| message.contains(what)));
 }
 
-/// Makes another cluster in the place of this one, with what was dumped.
+/// Replaces the cluster by another one with the dumped content.
 fn replace(cluster: &Cluster, url: &str, options: &[&str]) {
     let dump = cluster.folder().join("dump.sql");
     let file = std::fs::File::create(&dump).unwrap();
@@ -113,12 +113,12 @@ fn a_dump_restored_into_a_new_cluster_under_a_running_replica() {
     assert_eq!(server.get("/messages").json()["total"], 160);
     told(&server, "the data comes from another cluster");
     Stored::at(&url).assert_sound();
-    // It is another one for a replica that starts, too, which has nothing more to do.
+    // A replica that starts also finds another cluster, but has no more work.
     let (_, lines, _) = on(&url).start().stop();
     assert!(lines.iter().all(|line| !line["message"].to_string().contains("another cluster")), "{lines:?}");
 }
 
-/// A row with these values of `message_id` and `arrival`, or more of them.
+/// A row with these values of `message_id` and `arrival`, or several.
 fn insert(id: &str, arrival: &str, rows: u32) -> String {
     format!(
         "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at, arrival)
@@ -145,7 +145,7 @@ fn rows_with_numbers_of_their_own_are_counted_found_and_followed() {
         insert("none", "NULL", 3),
         insert("high", "4e18::bigint + n", 3),
         insert("ahead", "9e15::bigint + n", 3),
-        // As a restore and replication do it: triggers of the ordinary sort do not fire.
+        // Like a restore or replication: ordinary triggers do not fire.
         format!("{replica}; {}; {}", insert("restored", "n", 20), insert("nameless", "NULL", 2)),
         format!("{replica}; DELETE FROM messages WHERE message_id IN ('m3', 'low3', 'restored2')"),
         format!(
@@ -157,7 +157,7 @@ fn rows_with_numbers_of_their_own_are_counted_found_and_followed() {
         format!("{replica}; TRUNCATE messages; {}", insert("anew", "n", 5)),
     ];
     for history in histories {
-        // Emptied tables may be in the way of who indexes.
+        // A lock of the indexing may conflict with emptying the tables.
         wait_until("it is done", || cluster::try_sql(&url, &history).ok());
         assert_seen(&server, &url, &mut follower);
         Stored::at(&url).assert_sound();
@@ -182,7 +182,7 @@ fn what_came_while_triggers_were_off_is_counted_by_the_service_itself() {
     let counted = |server: &Server, total: usize| server.get("/messages").json()["total"] == total && texts(server);
     let mut follower = Follower::new();
     assert_seen(&server, &url, &mut follower);
-    // As `pg_restore --data-only --disable-triggers` does it.
+    // Like `pg_restore --data-only --disable-triggers`.
     let (off, on_again) = ("ALTER TABLE messages DISABLE TRIGGER ALL", "ALTER TABLE messages ENABLE TRIGGER ALL");
     sql(
         &url,
@@ -197,7 +197,7 @@ fn what_came_while_triggers_were_off_is_counted_by_the_service_itself() {
         "a trigger of postroom on messages was missing or disabled; it was recreated, and all is counted again",
     );
     wait_until("all is sound", || on(&url).arg("check").arg("--data").run().0.success().then_some(()));
-    // A trace that was covered, or rows that a former build did not count: the next start, and any new connection.
+    // Hidden changes, or rows that an earlier build did not count: the next start, and any new connection.
     let hidden = |id| format!("BEGIN; {off}; {}; SELECT postroom_watch(); COMMIT", insert(id, "n + 100", 5));
     let (status, _, _) = server.stop();
     assert!(status.success());
@@ -274,7 +274,7 @@ fn numbers_that_went_back_under_a_replica_are_raised() {
     server.store(&message("m1"));
     let mut follower = Follower::new();
     assert_eq!(follower.follow(&server), 1);
-    // As a snapshot of the disk that is put back: the same cluster and timeline, and fewer transactions.
+    // Like a restored disk snapshot: the same cluster and timeline, but fewer transactions.
     let data = cluster.data();
     let kept = cluster.folder().join("kept");
     cluster.halt("fast");
@@ -285,7 +285,7 @@ fn numbers_that_went_back_under_a_replica_are_raised() {
     burn(&url, 20_000);
     server.store(&message("lost"));
     wait_until("it is followed", || (follower.follow(&server) == 2).then_some(()));
-    // So that the replica has seen how far numbers went.
+    // So the replica has seen the current numbers.
     wait_until("it is counted", || (server.metric("postroom_postgres_uncounted")? == 0.0).then_some(()));
     let rounds = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
     let now: u64 = sql(&url, rounds).parse().unwrap();

@@ -1,4 +1,4 @@
-//! One history on both engines: every answer is the same, byte for byte.
+//! One history on both engines: every response is the same, byte for byte.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -9,13 +9,13 @@ use crate::api::random::{any_body, any_query, runner};
 use crate::harness::random::long_run;
 use crate::harness::{Client, Reply, Server, body, cluster, sign, wait_until};
 
-/// What a client sees of an answer, but for what differs between any two answers.
+/// The visible part of a response, without the parts that differ between any two responses.
 fn seen(reply: &Reply) -> (u16, String, Vec<(String, String)>) {
     let varies = |name: &str| matches!(name, "x-request-id" | "date");
     (reply.status, reply.text(), reply.headers.iter().filter(|(name, _)| !varies(name)).cloned().collect())
 }
 
-/// Both engines, asked the same.
+/// Both engines, which get the same requests.
 struct Both(Client, Client);
 
 impl Both {
@@ -33,7 +33,7 @@ fn a_random_history_is_answered_alike() {
     compare(&cluster.database(), if long_run() { 3_000 } else { 400 });
 }
 
-/// Settings of an operator's, for a role or a database, that other programs may need and that answers do not depend on.
+/// Settings of an operator for a role or a database. Other programs may need them; responses do not change.
 const SETTINGS: [&str; 22] = [
     "search_path = theirs, public",
     "timezone = 'Asia/Kolkata'",
@@ -69,7 +69,7 @@ fn settings_of_an_operator_change_no_answer() {
     compare(&url, if long_run() { 1_000 } else { 100 });
 }
 
-/// One history on a file and on that database.
+/// Runs one history on a file and on that database.
 fn compare(url: &str, steps: u32) {
     let (one, other) = (Server::start(), on(url).start());
     let mut both = Both(one.client(), other.client());
@@ -140,7 +140,7 @@ fn walk(both: &mut Both, query: &str) {
     }
 }
 
-/// Ids in the order of arrival; where they stand is each store's own business, their order is not.
+/// Asserts that the ids have the same order of arrival; their cursors differ between the engines.
 fn arrivals_are_the_same(one: &Server, other: &Server) {
     let ids = |server: &Server| {
         let mut client = server.client();
@@ -157,7 +157,7 @@ fn arrivals_are_the_same(one: &Server, other: &Server) {
         }
     };
     let expected = ids(one);
-    // What other transactions hold back for a moment comes.
+    // Messages that other transactions delay will arrive.
     wait_until("all have arrived", || (ids(other).len() == expected.len()).then_some(()));
     assert_eq!(ids(other), expected);
 }

@@ -1,5 +1,5 @@
-//! The sources of providers on PostgreSQL: the same answers as on a file, from any replica, and all of a request or
-//! nothing.
+//! The sources of providers on PostgreSQL: the same responses as on a file,
+//! from any replica, and each request is stored completely or not at all.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn source(name: &str) -> TestSource {
     TestSource::of(&all_sources(Setup::new()), name)
 }
 
-/// An envelope of Meta's that says how far a message came.
+/// An envelope of Meta with the state of a message.
 pub fn status_envelope(id: &str, state: &str) -> Vec<u8> {
     let part = json!([{"id": id, "status": state, "timestamp": "1736935200", "recipient_id": "1650"}]);
     let value = json!({"metadata": {"phone_number_id": "7"}, "statuses": part});
@@ -31,7 +31,7 @@ fn encoded(id: &str) -> String {
     id.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// Replaces what differs between any two servers: when a request came.
+/// Replaces the values that differ between any two servers: the times of requests.
 fn without_clock(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -55,9 +55,9 @@ fn without_clock(value: &mut Value) {
     }
 }
 
-/// Messages whose time is that of the request stand in another order where a second ended between two servers: what is
-/// left of
-/// a whole listing is what it holds, and of a part how much. The same of the states of a message, which are never
+/// The order of messages with the time of their request may differ between two
+/// servers, if a second ended in between. Of a whole listing only the content is
+/// compared, of a partial one the length. States of a message are sorted too.
 /// listed in part.
 fn without_order(value: &mut Value) {
     if let Some(statuses) = value.get_mut("statuses").and_then(Value::as_array_mut)
@@ -77,11 +77,11 @@ fn without_order(value: &mut Value) {
     }
 }
 
-/// What a server answers to that question.
+/// The response of a server to a request.
 fn seen(server: &Server, target: &str) -> (u16, String) {
     let reply = server.get(target);
     let told = reply.text();
-    // Without a clock in it, the text itself is compared.
+    // Without times in it, the text itself is compared.
     match serde_json::from_str::<Value>(&told) {
         Ok(mut value) if ["_at\":", "ts\":", "\"at\":"].iter().any(|field| told.contains(field)) => {
             without_clock(&mut value);
@@ -122,7 +122,7 @@ fn every_sample_of_every_provider_is_answered_alike() {
         }
         let (one, other) = (all_sources(Setup::new()).start(), sources_on(&cluster.database()).start());
         let source = source(provider);
-        // Everything twice, as a provider does that missed an answer.
+        // Everything is sent twice, like a provider that missed a response.
         for (name, body) in samples(provider).iter().chain(&samples(provider)) {
             let headers = source.headers(body, name, now());
             let replies = [&one, &other].map(|server| {
@@ -136,7 +136,7 @@ fn every_sample_of_every_provider_is_answered_alike() {
     }
 }
 
-/// Every question is answered the same by both.
+/// Asserts that both give the same responses to all requests.
 fn assert_alike(one: &Server, other: &Server, name: &str) {
     let ask = |target: &str| assert_eq!(seen(one, target), seen(other, target), "{name}: {target}");
     for target in [
@@ -280,7 +280,7 @@ fn a_connection_that_is_cut_in_the_middle_costs_no_answer_and_doubles_nothing() 
         samples.map(|sample| server.metric(&format!("postroom_{sample}")).expect("the metric is there"))
     };
     for round in 1..=20 {
-        // In the middle, when nothing is there, and behind the commit, when all of it is.
+        // In the middle, when nothing is stored, and after the commit, when everything is.
         let mode = if round % 2 == 0 { Mode::CutAnswers } else { Mode::CutCommits };
         let (cuts, before) = (proxy.cuts(), created());
         proxy.set(mode);
@@ -295,7 +295,7 @@ fn a_connection_that_is_cut_in_the_middle_costs_no_answer_and_doubles_nothing() 
             wait_for_readiness(server, 200);
             match status {
                 503 => assert_eq!(source.post(server, body, "1").status, 200, "asked again"),
-                // What the first try committed is ours, and no duplicate.
+                // Rows that the first attempt committed are ours, and not duplicates.
                 _ => assert_eq!(created(), before.map(|count| count + 1.0), "{mode:?}"),
             }
         });

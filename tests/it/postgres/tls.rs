@@ -1,4 +1,4 @@
-//! TLS to a real server, with an authority of the test's own.
+//! TLS to a real server, with a test authority.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::{on, own_cluster};
 use crate::harness::cluster::{Cluster, sql};
 use crate::harness::{message, wait_until};
 
-/// Runs OpenSSL as the server's user, in the cluster's folder; whether it is installed.
+/// Runs OpenSSL as the server's user, in the cluster's folder. Returns whether it is installed.
 fn openssl(cluster: &Cluster, arguments: &str) -> bool {
     let folder = cluster.folder();
     let mut command = cluster.unprivileged("openssl");
@@ -17,7 +17,7 @@ fn openssl(cluster: &Cluster, arguments: &str) -> bool {
     true
 }
 
-/// An authority, and a certificate by it for one address.
+/// Creates an authority, and a certificate signed by it for one address.
 fn make_certificates(cluster: &Cluster) -> bool {
     let path = |name: &str| cluster.folder().join(name);
     let authority = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -addext \
@@ -40,7 +40,7 @@ fn make_certificates(cluster: &Cluster) -> bool {
     )
 }
 
-/// Starts the cluster anew with TLS by that certificate and key, and these rules. Answers its port.
+/// Restarts the cluster with TLS, this certificate and key, and these rules. Returns its port.
 fn serve_with(cluster: &Cluster, name: &str, rules: &str) -> u16 {
     let folder = cluster.folder().display().to_string();
     std::fs::write(cluster.data().join("pg_hba.conf"), format!("local all all trust\n{rules}\n")).unwrap();
@@ -53,7 +53,7 @@ fn serve_with(cluster: &Cluster, name: &str, rules: &str) -> u16 {
     port
 }
 
-/// Whether a replica comes to serve there, over TLS or not, and so does the server's own client.
+/// Asserts that a replica serves there, with or without TLS, and that the server's own client connects.
 fn assert_serves(cluster: &Cluster, url: &str, encrypted: bool) {
     let own = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     assert_eq!(sql(url, own), if encrypted { "t" } else { "f" }, "psql at {url}");
@@ -62,7 +62,7 @@ fn assert_serves(cluster: &Cluster, url: &str, encrypted: bool) {
     let all =
         "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'postroom'";
     let port = url.split(':').nth(3).and_then(|rest| rest.split('/').next()).expect("a port");
-    // Connections of the replica before may not have ended yet.
+    // Connections of the previous replica may still be open.
     let wanted = if encrypted { "t" } else { "f" };
     let own = format!("{}&port={port}", cluster.url());
     wait_until(&format!("all connections are so: {url}"), || (sql(&own, all) == wanted).then_some(()));
@@ -74,7 +74,7 @@ fn certificates_of_the_first_version_and_of_their_own_making() {
     if !make_certificates(&cluster) {
         return;
     }
-    // Without extensions, of either sort of key; and one that vouches for itself.
+    // Without extensions, with both types of key; and a self-signed one.
     openssl(&cluster, "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out first.pem");
     openssl(&cluster, "req -new -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -keyout rsa.key -out rsa.csr");
     openssl(&cluster, "x509 -req -in rsa.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out rsa.pem");
@@ -129,7 +129,7 @@ fn certificates_of_the_first_version_and_of_their_own_making() {
                 assert_serves(&cluster, &full, true);
                 assert_refused(&full.replace("127.0.0.1", "localhost"), "not valid for name");
             }
-            // It names no host but in its subject, which is not believed.
+            // It contains host names only in its subject, which is not trusted.
             _ => assert_refused(&full, "X.509 version 1, which names no hosts"),
         }
     }

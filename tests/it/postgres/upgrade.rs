@@ -1,17 +1,17 @@
-//! Replicas of an earlier build beside one of this: both go on storing and finding everything.
+//! Replicas of an earlier build together with this build: both continue to store and find all messages.
 
 use super::on;
 use crate::harness::load::message_of;
 use crate::harness::{Server, cluster, wait_until};
 
-/// How many steps the first build made whose index is another.
+/// The number of migrations of the first build with the former index.
 const FORMER: usize = 2;
 const FORMER_VERSION: &str =
     "CREATE TABLE postroom_schema (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL,
          upgraded_by TEXT, upgraded_until TIMESTAMPTZ);
      INSERT INTO postroom_schema (id, version) VALUES (1, 2);
      INSERT INTO postroom_search (id, unicode) VALUES (1, '16.0.0')";
-/// What the earlier build indexes with, in one transaction: it takes the state, writes texts and moves its watermark.
+/// The indexing of the earlier build, one transaction: it locks the state, writes texts, moves its watermark.
 const FORMER_INDEX: &str = "BEGIN;
      SELECT indexed FROM postroom_search FOR UPDATE SKIP LOCKED;
      INSERT INTO postroom_texts (arrival, folded, grams)
@@ -19,12 +19,12 @@ const FORMER_INDEX: &str = "BEGIN;
      WHERE arrival > (SELECT indexed FROM postroom_search) AND text IS NOT NULL;
      UPDATE postroom_search SET indexed = (SELECT max(arrival) FROM messages);
      COMMIT";
-/// How many messages the earlier build finds: those that it has indexed, and those behind its watermark.
+/// The number of messages that the earlier build finds: the indexed ones, and those after its watermark.
 const FORMER_SEARCH: &str = "SELECT
      (SELECT count(*) FROM postroom_texts WHERE grams @> ARRAY[7] AND position('\\x68656c6c6f'::bytea IN folded) > 0)
      + (SELECT count(*) FROM messages WHERE arrival > (SELECT indexed FROM postroom_search) AND lower(text) LIKE '%hello%')";
 
-/// Rows as any build writes them.
+/// Stores rows like any build.
 fn store(url: &str, name: &str, rows: u32) {
     let insert = format!(
         "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)
@@ -57,7 +57,7 @@ fn an_earlier_build_goes_on_storing_and_searching_beside_this_one() {
     store(&url, "behind both", 10);
     let total = 3_011;
     assert_eq!((former(), found(&server)), (total, total), "each has an index of its own");
-    // All are of this build now.
+    // All replicas are of this build now.
     let (status, stdout, stderr) = on(&url).arg("reindex").run();
     assert!(status.success(), "{stdout}{stderr}");
     assert_eq!(cluster::sql(&url, "SELECT to_regclass('postroom_texts') IS NULL"), "t");
@@ -78,7 +78,7 @@ fn a_fresh_database_has_no_index_of_an_earlier_build() {
     assert_eq!(cluster::sql(&url, "SELECT to_regclass('postroom_texts') IS NULL"), "t");
 }
 
-/// Every step of the schema, in order.
+/// Every migration, in order.
 const STEPS: [&str; 9] = [
     include_str!("../../../crates/store/src/postgres/migrations/0001_inbox.sql"),
     include_str!("../../../crates/store/src/postgres/migrations/0002_details.sql"),
@@ -90,19 +90,19 @@ const STEPS: [&str; 9] = [
     include_str!("../../../crates/store/src/postgres/migrations/0008_content.sql"),
     include_str!("../../../crates/store/src/postgres/migrations/0009_clusters.sql"),
 ];
-/// How many of them the last build that was published makes.
+/// The number of migrations of the last published build.
 const BEFORE: usize = 7;
-/// Makes a database as a build leaves it that knows so many steps.
+/// Creates a database like a build with this many migrations.
 fn make(url: &str, steps: usize) {
     let version = FORMER_VERSION.replace("VALUES (1, 2)", &format!("VALUES (1, {steps})"));
     STEPS[..steps].iter().chain([&version.as_str()]).for_each(|sql| drop(cluster::sql(url, sql)));
 }
 
-/// A status as that build files it.
+/// Stores a status like that build.
 const BRING: &str = "SELECT count(*) FROM postroom_bring_statuses(ARRAY['k:s'], ARRAY['1650'], ARRAY['STATE'],
      ARRAY['2025-01-15T10:00:00Z'], ARRAY[NULL], ARRAY['s'], ARRAY['meta'], ARRAY['2025-01-15T10:00:00Z'], ARRAY[NULL]::bytea[],
      7, ARRAY['queued', 'sent', 'delivered', 'read', 'played', 'failed'])";
-/// An event likewise.
+/// Stores an event like that build.
 const BRING_EVENT: &str =
     "SELECT count(*) FROM postroom_bring_events(ARRAY['KEY'], ARRAY['meta'], ARRAY['whatsapp'], ARRAY['odd'],
      ARRAY[NULL], ARRAY['2025-01-15T10:00:00Z'], ARRAY[NULL]::bytea[], 7)";
@@ -115,7 +115,7 @@ fn statuses_and_events_of_a_build_before_this_one_are_filed_and_read_beside_it()
     let bring = |state: &str| cluster::sql(&url, &BRING.replace("STATE", state));
     let event = |key: &str| cluster::sql(&url, &BRING_EVENT.replace("KEY", key));
     assert_eq!((bring("sent"), event("before")), ("1".to_owned(), "1".to_owned()));
-    // As it is, it can be copied.
+    // The database can be copied without an upgrade.
     let folder = tempfile::tempdir().unwrap();
     let file = format!("sqlite:///{}", folder.path().join("copy.db").display());
     let copy = crate::harness::Setup::new().without("DATABASE_URL").arg("copy").arg("--json");
@@ -135,7 +135,7 @@ fn statuses_and_events_of_a_build_before_this_one_are_filed_and_read_beside_it()
     assert!(status.success(), "{stdout}{stderr}");
 }
 
-/// Everything that the steps make, a line each, but the index that only an earlier build has.
+/// All objects of the migrations, one line each, except the index that only an earlier build has.
 const SCHEMA: &str = "
     SELECT string_agg(line, chr(10) ORDER BY line) FROM (
         SELECT format('column %s.%s %s %s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,

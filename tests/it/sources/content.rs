@@ -1,5 +1,5 @@
-//! What a person looks for is found: whatever type a value has, however an address or a time is written, and what was
-//! said beside it.
+//! Searches find the expected content: for any type of a value, any format of an address or a time, and for
+//! accompanying text.
 
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ fn a_number_is_a_text_with_all_its_digits() {
         post(json!({"id": id, "text": text}));
         assert_eq!(found(server, id)["text"], expected);
     }
-    // What has parts is kept whole.
+    // A value with parts is stored whole.
     post(json!({"id": "p", "text": ["a", {"b": 1}], "answers": {"id": 7}}));
     let parts = found(server, "p");
     assert_eq!(parts["text"], Value::Null);
@@ -229,7 +229,7 @@ fn a_message_whose_status_an_earlier_version_stored_is_counted_once() {
     let counts = server.get("/stats?by=status").json()["messages_per_status"].clone();
     let counted: Vec<_> = counts.as_array().unwrap().iter().filter(|one| one["count"] != 0).collect();
     assert_eq!(counted, [&json!({"status": "read", "count": 1})]);
-    // An address in a message is read as that of a status is.
+    // An address in a message is normalized like that of a status.
     source.post(&server, &envelope(&[text_message("in", "x")]), "2");
     assert_eq!(total(&server, "from=%2B16505551234"), 1);
 }

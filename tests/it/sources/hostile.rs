@@ -1,12 +1,12 @@
-//! Bad input of every sort, again and again: each has its answer and its metric, memory stays flat, nothing stored is
-//! lost.
+//! Repeated bad input of every kind: each has its response and its
+//! metric, memory stays bounded, and no stored message is lost.
 
 use super::{envelope, start, text_message};
 use crate::harness::test_source::now;
 use crate::harness::{Server, wait_until};
 use domain::Moment;
 
-/// What a process may take more after many rounds than after the first ones: caches fill, the allocator keeps some.
+/// Allowed growth of a process after the first rounds: caches fill, and the allocator keeps some memory.
 const GROWTH_BYTES_MAX: f64 = 64.0 * 1024.0 * 1024.0;
 
 fn refused(server: &Server, reason: &str) -> f64 {
@@ -29,7 +29,7 @@ fn bad_input_has_its_answer_and_its_metric_and_fills_no_memory() {
         good[..good.len() / 2].to_vec(),
     ];
     let round = || {
-        // Forged: signed for another body. Stale: signed long ago. Gigantic: beyond what a source takes.
+        // Forged: signed for another body. Stale: signed long ago. Oversized: above the limit of a source.
         assert_eq!(whatsapp.post_with(&server, &other, &whatsapp.headers(&good, "1", now())).status, 401);
         assert_eq!(standard.post_with(&server, b"{}", &standard.headers(b"{}", "1", long_ago)).status, 401);
         let length = ["content-length: 5000000", "content-length: 4194305"];
@@ -39,11 +39,11 @@ fn bad_input_has_its_answer_and_its_metric_and_fills_no_memory() {
             client.send_raw(head.as_bytes()).unwrap();
             assert_eq!(client.receive().unwrap().status, 413);
         }
-        // Truncated: the rest never comes, and the client goes away.
+        // Truncated: the rest is never sent, and the client disconnects.
         let mut client = server.client();
         client.send_raw(b"POST /webhook/whatsapp HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n{").unwrap();
         drop(client);
-        // Mis-encoded and nested without end, under a right signature: kept, and told as unreadable.
+        // Wrongly encoded or nested too deeply, with a valid signature: stored, and reported as unreadable.
         for body in &hostile {
             assert_eq!(whatsapp.post(&server, body, "1").status, 200);
         }

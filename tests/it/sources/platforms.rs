@@ -1,7 +1,7 @@
-//! Newer shapes of WhatsApp, Messenger, Instagram, and of the platforms that carry several channels (Telnyx, Vonage,
-//! MessageBird,
-//! Bird): what a person would look for is found where one looks for it, and what says nothing of a delivery changes no
-//! state.
+//! Newer message types of WhatsApp, Messenger, Instagram, and of
+//! platforms with several channels (Telnyx, Vonage, MessageBird,
+//! Bird): their content is found in the expected fields, and
+//! events that are not about a delivery change no state.
 
 use std::fs;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn ids(server: &Server, source: &str) -> Vec<String> {
     rows.iter().map(|row| row["message_id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// The state of a sent message, and the events of a kind.
+/// The state of a sent message.
 fn state(server: &Server, id: &str) -> Value {
     server.get(&format!("/messages/{}/statuses", escaped(id))).json()["status"].clone()
 }
@@ -316,7 +316,7 @@ fn what_the_business_sent_itself_and_the_past_are_no_messages_of_the_inbox() {
     }
     assert_eq!(server.get("/messages").json()["total"], 0);
     assert_eq!(server.get("/stats").json()["total_messages"], 0);
-    // The other states of a message that was sent do not tell again what it said.
+    // Later states of a sent message do not repeat its content.
     post(&server, &source("bird"), "bird", "outbound-delivered");
     assert_eq!(events(&server, "whatsapp.outbound").len(), 1);
 }

@@ -1,4 +1,4 @@
-//! What changes while the service runs: sources, their secrets, and who may read. All of it, or nothing.
+//! Changes while the service runs: sources, their secrets, and read access. All of a change applies, or none.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ const BERLIN: &str = "[source.berlin]\nprovider = \"whatsapp\"\nsecret_file = \"
 const PARIS: &str = "[source.paris]\nprovider = \"whatsapp\"\nsecret_file = \"paris-secret\"\n";
 const TOKEN: &str = "[api]\ntoken_file = \"token\"\n";
 
-/// A server with these settings, and files for the secrets that they may name.
+/// A server with these settings, and files for their secrets.
 fn start(settings: &str) -> Server {
     let setup = Setup::new();
     for name in ["berlin", "paris"] {
@@ -25,7 +25,7 @@ fn write(folder: &Path, name: &str, text: &str) {
     fs::write(folder.join(name), text).unwrap();
 }
 
-/// Exchanges a file and waits until the service has read it, or has said why it does not take it.
+/// Replaces a file, and waits until the service has loaded it, or has logged why it is refused.
 fn exchange(server: &Server, name: &str, text: &str) -> serde_json::Value {
     let is_told = |line: &serde_json::Value| {
         let message = line["message"].as_str().unwrap_or_default();
@@ -39,7 +39,7 @@ fn exchange(server: &Server, name: &str, text: &str) -> serde_json::Value {
     server.lines().into_iter().rfind(is_told).unwrap()
 }
 
-/// Posts a message to the source of that name, signed with that secret.
+/// Posts a message to the source with that name, signed with that secret.
 fn post(server: &Server, name: &str, secret: &str, id: &str) -> u16 {
     let signer = Setup::new().env("WHATSAPP_APP_SECRET", secret);
     let mut source = TestSource::of(&signer, "whatsapp");
@@ -92,7 +92,7 @@ fn tokens_for_reading_are_exchanged_without_a_restart() {
     exchange(&server, "token", "second");
     assert_eq!((read(&server, "first").status, read(&server, "second").status), (401, 200));
     assert_eq!(server.get("/metrics").status, 401);
-    // Without tokens reading is open again, and that is said aloud.
+    // Without tokens everyone may read again, and this is logged.
     exchange(&server, "postroom.toml", "");
     assert_eq!((server.get("/messages").status, server.get("/metrics").status), (200, 200));
     server.wait_for_line(|line| line["message"].as_str().is_some_and(|text| text.contains("open to everyone")));
@@ -123,7 +123,7 @@ fn tokens_of_every_scope_are_exchanged_without_a_restart() {
 fn settings_that_cannot_be_used_change_nothing_at_all() {
     let server = start(&format!("{TOKEN}{BERLIN}"));
     let folder = server.folder();
-    // Each of these has something good in it too, which must not be taken over.
+    // Each of these also contains a valid change, which must not be applied.
     write(folder.path(), "token", "second");
     write(folder.path(), "berlin-secret", "changed");
     let bad = [

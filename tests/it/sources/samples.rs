@@ -1,4 +1,4 @@
-//! Every sample of `testdata/providers/<name>/` goes through the real program, and what it became is a snapshot.
+//! Sends every sample of `testdata/providers/<name>/` to the program. The result is a snapshot.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +24,7 @@ pub fn samples(provider: &str) -> Vec<(String, Vec<u8>)> {
     paths.into_iter().map(read).collect()
 }
 
-/// What there was before, so that only what a sample added is shown.
+/// The earlier content, so that only the additions of a sample are shown.
 #[derive(Default)]
 struct Seen {
     messages: BTreeSet<String>,
@@ -33,7 +33,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Everything that came since.
+    /// All additions since the last call.
     fn news(&mut self, server: &Server) -> Map<String, Value> {
         let sql = server.sql();
         let mut ids = sql.prepare("SELECT message_id FROM messages ORDER BY rowid").unwrap();
@@ -78,7 +78,7 @@ impl Seen {
     }
 }
 
-/// A message as clients see it, without what differs from run to run.
+/// A message as clients see it, without values that differ between runs.
 fn shown_message(server: &Server, id: &str) -> Value {
     let encoded: String = id.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let mut message = server.get(&format!("/messages/{encoded}")).json();
@@ -109,7 +109,7 @@ fn walk(provider: &str, source: &TestSource, server: &Server) {
     }
     let snapshot = serde_json::to_string_pretty(&told).unwrap() + "\n";
     assert_snapshot(&format!("testdata/providers/{provider}.json"), &snapshot);
-    // Everything once more, as a provider does that missed an answer: the same answers, and nothing new.
+    // Everything is sent again, like a provider that missed a response: the same responses, and nothing new.
     for (name, body) in samples(provider) {
         assert_eq!(source.post(server, &body, &name).status, 200, "{name}");
         let news = seen.news(server);

@@ -1,5 +1,5 @@
-//! Opening sources: by the environment, by the file, with several secrets, and with secrets that change while the
-//! service runs.
+//! Configuring sources: by environment variables, by a file, with
+//! several secrets, and with secrets that change while the service runs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use super::{envelope, text_message};
 use crate::harness::test_source::all_sources;
 use crate::harness::{Server, Setup, TestSource, message, wait_until};
 
-/// A configuration file beside the database, and the setup that names it.
+/// A configuration file next to the database, and the setup with its path.
 pub fn with_file(setup: Setup, text: &str) -> (Setup, PathBuf) {
     let path = setup.path().join("postroom.toml");
     fs::write(&path, text).unwrap();
@@ -16,7 +16,7 @@ pub fn with_file(setup: Setup, text: &str) -> (Setup, PathBuf) {
     (setup, path)
 }
 
-/// Why `check` does not like it.
+/// Why `check` refuses it.
 fn complaint(setup: Setup) -> String {
     let (status, stdout, stderr) = setup.arg("check").run();
     assert_eq!(status.code(), Some(2), "{stdout}{stderr}");
@@ -80,7 +80,7 @@ fn the_file_declares_sources_with_names_of_their_own() {
     let folder = setup.path().to_owned();
     let configuration = setup.path().join("postroom.toml");
     let server = setup.start();
-    // What the provider would send: by the same file, read from the program's folder.
+    // The requests of the provider, from the same file, with paths relative to the program's folder.
     let sources = {
         let environment = [
             ("BERLIN_NEW", "n"),
@@ -253,7 +253,7 @@ fn secrets_in_files_are_exchanged_without_a_restart() {
     server.signal("HUP");
     wait_until("the new secret is read", || (post(&server) == 200).then_some(()));
     server.wait_for_line(|line| line["message"] == "reloaded the settings");
-    // A file that cannot be used changes nothing.
+    // An invalid file changes nothing.
     fs::write(&path, "").unwrap();
     server.signal("HUP");
     let line = server.wait_for_line(|line| {
@@ -264,7 +264,7 @@ fn secrets_in_files_are_exchanged_without_a_restart() {
     assert!(server.stop().0.success(), "a hang-up is no end");
 }
 
-/// What a source of the generic kind says to requests that its own settings sign, and to others.
+/// A server with a generic source, and its provider with the same settings.
 fn generic(text: &str) -> (Server, TestSource) {
     let write =
         |setup: Setup| with_file(setup, &format!("[source.own]\nprovider = 'generic'\nsecret_env = 'S'\n{text}")).0;

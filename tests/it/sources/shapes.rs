@@ -1,12 +1,12 @@
-//! What a person would look for after a provider's newer bodies came: in the list, in the search, in the details, and
-//! in the answer
-//! that the provider gets.
+//! The content of providers' newer bodies:
+//! in the listing, the search, the details,
+//! and the response to the provider.
 
 use super::settings::with_file;
 use super::start;
 use crate::harness::{Server, Setup};
 
-/// The only message that a question finds.
+/// The only message that a query finds.
 fn only(server: &Server, target: &str) -> serde_json::Value {
     let page = server.get(target).json();
     assert_eq!(page["data"].as_array().map(Vec::len), Some(1), "{target}: {page}");

@@ -1,4 +1,4 @@
-//! The tools around the sources: samples for a newcomer, an explanation for a developer, another reading after an
+//! The tools for sources: samples for beginners, explanations for developers, and parsing again after an
 //! upgrade.
 
 use std::fs;
@@ -8,7 +8,7 @@ use super::{envelope, start, text_message};
 use crate::harness::test_source::{PRIVATE_KEY, all_sources, now};
 use crate::harness::{Setup, TestSource, on_a_file, wait_until};
 
-/// Runs a subcommand with all sources configured; files stand in its folder.
+/// Runs a subcommand with all sources configured; `files` are in its folder.
 fn run(files: &[(&str, &[u8])], arguments: &[&str]) -> (bool, String) {
     let mut setup = all_sources(Setup::new());
     for (name, bytes) in files {
@@ -130,7 +130,7 @@ fn what_could_not_be_read_is_read_again_after_an_upgrade() {
     let (server, source) = start();
     let body = envelope(&[text_message("a", "x"), text_message("b", "y")]);
     assert_eq!(source("whatsapp").post(&server, &body, "1").status, 200);
-    // As an older version would have left it: the body is there, but one message was not understood.
+    // Simulates an older version: the body is stored, but one message was not parsed.
     server.stored().execute(
         "DELETE FROM messages WHERE message_id = 'whatsapp:7:b';
          INSERT INTO postroom_events (event_id, event_key, source, provider, kind, body, received_at, payload_id)
@@ -195,7 +195,7 @@ fn refused_requests_are_kept_if_asked_and_stored_once_the_secret_is_right() {
     assert!(verify("app-secret", &[]).contains("1 kept, 1 would verify now"));
     assert!(verify("app-secret", &["--readmit"]).contains("stored"));
     assert_eq!((server.rows(), kept().len()), (1, 0));
-    // What somebody else wrote there is told, and left alone.
+    // A file of another program is reported, and left unchanged.
     let strange = folder.path().join("strange.json");
     let (text, padding) = (r#"{"source":"whatsapp","reason":"","at":0,"target":"/","headers":{},"body":"#, r#""=="}"#);
     fs::write(&strange, [text, padding].concat()).unwrap();
@@ -211,7 +211,7 @@ fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_lat
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("made/when/needed");
     let quarantine = |setup: Setup| setup.env("POSTROOM_QUARANTINE_FOLDER", folder.display());
-    // The right token at a source that is set up with another one; a header that is the secret; a token that is signed.
+    // A valid token for a source with another one; a header that is the secret; a token that is signed.
     let config = "[source.bridge]\nprovider = \"evolution\"\nsecret_env = \"BRIDGE\"\nheader = \"X-Bridge\"\n\
         [source.vonage]\nprovider = \"vonage\"\nsecret_env = \"VONAGE\"\n";
     let with = |setup: Setup, secret: &str| {
@@ -238,7 +238,7 @@ fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_lat
     assert!(told.0.success() && told.1.contains("no request was refused yet"), "{told:?}");
     for (at, (name, body)) in bodies.iter().enumerate() {
         let source = TestSource::of(&right, name);
-        // One is kept in a tenth of a second at most.
+        // Each is kept after at most a tenth of a second.
         wait_until("it is kept", || {
             let status = source.post(&server, body, "1").status;
             assert!([401, 503].contains(&status), "{name}: {status}");
@@ -276,7 +276,7 @@ fn a_refused_request_with_a_secret_in_a_header_is_kept_without_it_and_let_in_lat
     assert_eq!((events("evolution"), events("bridge")), (1, 1));
 }
 
-/// Refused requests in a folder of three files; each is kept before the next is sent.
+/// Refused requests in a folder of three files; each is kept before the next one is sent.
 struct Ring {
     folder: tempfile::TempDir,
 }
@@ -289,7 +289,7 @@ impl Ring {
             .env("EVOLUTION_JWT_KEY", "mistyped-secret")
     }
 
-    /// The kept bodies that are whole, in order.
+    /// The complete bodies in the folder, in order.
     fn bodies(&self) -> Vec<String> {
         let paths = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
         let texts = paths.filter(|path| path.extension().is_some()).filter_map(|path| fs::read_to_string(path).ok());
@@ -308,7 +308,7 @@ impl Ring {
         let sender = Setup::new().env("EVOLUTION_JWT_KEY", "the-right-secret");
         wait_until("it is kept", || {
             assert_eq!(TestSource::of(&sender, "evolution").post(server, body.as_bytes(), "1").status, 401);
-            // The instance has a number of its own; what follows may be redacted.
+            // The instance has its own number; the rest may be redacted.
             let part = &body[..r#"{"event":"connection.update","instance":"i0""#.len()];
             self.bodies().iter().any(|kept| kept.starts_with(part)).then_some(())
         });
@@ -326,7 +326,7 @@ fn a_secret_in_a_refused_body_is_not_kept_however_its_name_is_escaped() {
     }
     let bodies = ring.bodies().concat();
     assert!(!bodies.contains("s3cret") && bodies.matches("[redacted]").count() == 3, "{bodies}");
-    // Where it is verified, neither the event nor the raw body holds it.
+    // After verification, neither the event nor the raw body contains it.
     let (server, source) = start();
     let body = br#"{"event":"connection.update","instance":"i","data":{"state":"open","api\u006bey":"s3cret-instance-token"}}"#;
     assert_eq!(source("evolution").post(&server, body, "1").status, 200);

@@ -1,5 +1,5 @@
-//! Who is believed at the sources of providers: published vectors, forgeries, and everything that looser verifiers let
-//! through.
+//! Authentication at the sources of providers: published vectors,
+//! forgeries, and everything that lenient verifiers accept.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::harness::{Setup, TestSource, sign};
 
 const NOW: i64 = 1_795_168_800;
 
-/// A source that only this environment opens.
+/// A source configured only by these environment variables.
 fn source(environment: &[(&str, &str)]) -> Source {
     let environment = environment.iter().map(|(name, value)| (name.to_string(), value.into())).collect();
     let inputs = Inputs::new(BTreeMap::new(), environment, None).unwrap();
@@ -162,8 +162,8 @@ fn waha_signs_with_sha512() {
     assert_eq!(check_body(&waha, &[("X-Webhook-Hmac", &good[..64]), sha512], body), Err(BadSignature::Malformed));
 }
 
-/// Requests that the providers' own libraries signed, or that their documentation publishes; see `made_with` in the
-/// file.
+/// Requests that the providers' own libraries signed, or that
+/// their documentation contains; see `made_with` in the file.
 #[test]
 fn what_the_official_libraries_sign_is_believed_and_nothing_else() {
     let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("testdata/vectors.json");
@@ -386,7 +386,7 @@ fn forwarded_hosts_are_only_believed_from_a_proxy_that_is_trusted() {
     assert_eq!(ask(fixed, &forwarded), 403, "what the operator says goes before");
 }
 
-/// A source of every kind whose proof vouches for the body, as seen from its provider, and a sample of each.
+/// A source of every kind whose signature covers the body, with its provider, and a sample of each.
 fn signed_samples() -> Vec<(TestSource, Source, Vec<u8>)> {
     let setup = crate::harness::test_source::all_sources(Setup::new());
     let kinds = SCHEMES.iter().map(|scheme| scheme.kind);
@@ -399,7 +399,7 @@ fn signed_samples() -> Vec<(TestSource, Source, Vec<u8>)> {
         .collect()
 }
 
-/// Kinds whose proof holds a time.
+/// Kinds whose authentication contains a time.
 const DATED: [&str; 7] = ["standard", "slack", "stripe", "telnyx", "bird", "vonage", "messagebird"];
 
 proptest! {
@@ -417,18 +417,18 @@ proptest! {
             if in_body {
                 let mut forged = body.clone();
                 forged[at.index(body.len())] ^= 1 << bit;
-                // A form may be written in several ways; what it says is what counts.
+                // A form has several encodings; only its content matters.
                 let is_form = signed[CONTENT_TYPE] == "application/x-www-form-urlencoded";
                 let says_the_same = is_form && form(&forged) == form(&body);
                 prop_assert!(says_the_same || verify(&signed, &forged).is_err(), "{}", source.name);
                 continue;
             }
-            // Signature, id, time, nonce: of every header that proves something.
+            // Signature, id, time, nonce: each header of the authentication.
             for name in signed.keys().filter(|name| *name != CONTENT_TYPE) {
                 let mut value = signed[name].as_bytes().to_vec();
                 let place = at.index(value.len());
                 value[place] ^= 1 << bit;
-                // The word before a token is the same in either case.
+                // The scheme before a token is case-insensitive.
                     let same_word = value[..value.len().min(7)].eq_ignore_ascii_case(b"Bearer ");
                 let Ok(value) = HeaderValue::from_bytes(&value) else { continue };
                 if same_word && place < 7 {
@@ -450,7 +450,7 @@ proptest! {
             let now = Moment::from_microseconds((NOW + away) * 1_000_000);
             let verdict = source.verify(&request, body.clone().into(), now).map(drop);
             let kind = source.scheme.kind;
-            // MessageBird's token ends a minute after it was made, and begins a second before.
+            // MessageBird's token is valid from one second before its creation to one minute after it.
             let most = match (kind, later) {
                 ("messagebird", true) => 360,
                 ("messagebird", false) => 301,

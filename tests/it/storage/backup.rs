@@ -1,4 +1,4 @@
-//! What the documents tell operators to do with the stock `sqlite3` while the service stores messages.
+//! The documented operations with the stock `sqlite3` while the service stores messages.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,7 +9,7 @@ use crate::harness::{Server, Setup, database, message, wait_until};
 
 const CONNECTIONS: usize = 8;
 
-/// The line of a document that holds `words`, with these paths in the place of its own; none where there is no
+/// Runs the line of a document that contains `words`, with these paths instead of its own; none without
 /// `sqlite3`.
 fn run_documented(document: &str, words: &str, paths: &[(&str, &Path)]) -> Option<Output> {
     let text = std::fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(document))
@@ -28,7 +28,7 @@ fn run_documented(document: &str, words: &str, paths: &[(&str, &Path)]) -> Optio
     Some(Command::new("sh").args(["-c", &command]).output().expect("sh runs"))
 }
 
-/// Some tens of megabytes, so that a copy takes many commits' time.
+/// Stores some tens of megabytes, so that a copy takes the time of many commits.
 fn fill(server: &Server) {
     let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000)
         INSERT INTO messages SELECT 'old' || i, '+' || i % 9, '+2', '2025-01-01T00:00:00Z', hex(randomblob(200)), 'x' FROM n";
@@ -61,7 +61,7 @@ fn the_documented_backup_ends_while_messages_come_and_has_all_that_were_acknowle
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&copy).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600, "a backup is for its owner alone");
     drop(connection);
-    // It is a database to be served.
+    // The copy is a database that can be served.
     let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
     std::fs::rename(&copy, folder.path().join("app.db")).unwrap();
     let server = Setup::in_folder(folder).start();

@@ -1,6 +1,6 @@
-//! What a start does to files: it begins empty only where nothing was, says so, keeps what it makes to itself, and
-//! names the file that is
-//! in its way.
+//! The effect of a start on files: it creates an empty database
+//! only if none existed, logs this, restricts the permissions
+//! of its files, and names the file that prevents it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// The start is refused with one line that holds all of these, and no file is made or changed.
+/// Asserts that the start is refused with one line that contains all of these, and that no file changes.
 fn assert_refused(setup: &Setup, code: i32, words: &[&str]) {
     let before = contents(setup.path());
     let (status, _, stderr) = setup.run();
@@ -70,7 +70,7 @@ fn an_index_without_its_file_says_that_there_were_messages() {
     let aside = folder.path().join("aside");
     fs::rename(&path, &aside).unwrap();
     assert_refused(&Setup::in_folder(Arc::clone(&folder)), 1, &["app.db-index", "messages", "put the file back"]);
-    // Who means it removes the index as well.
+    // To start empty on purpose, the operator removes the index too.
     fs::remove_dir_all(beside(&path, "-index")).unwrap();
     let server = Setup::in_folder(folder).start();
     assert_eq!(server.get("/stats").json()["total_messages"], 0);
@@ -108,7 +108,7 @@ fn a_url_that_says_more_than_a_path_makes_no_file_and_opens_one_of_that_very_nam
         let url = format!("sqlite:///{name}");
         let setup = setup.env("DATABASE_URL", &url);
         assert_refused(&setup, 2, &["DATABASE_URL"]);
-        // The original service takes all of it as the name.
+        // The original service takes all of it as the file name.
         let path = setup.path().join(name);
         database::open(&path).execute_batch(database::MESSAGES).unwrap();
         let server = setup.start();
@@ -141,7 +141,7 @@ fn a_database_file_that_is_a_mount_by_itself_is_refused() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("mount") && stderr.contains("folder") && stderr.lines().count() == 1, "{stderr}");
-    // Its folder as a mount is what is meant.
+    // The folder must be the mount.
     let script = r#"mount --bind "$1" "$PWD/data" && exec "$0" check"#;
     fs::create_dir(setup.path().join("data")).unwrap();
     let setup = setup.env("DATABASE_URL", "sqlite:///data/kept.db");
@@ -176,14 +176,14 @@ fn what_holds_messages_is_its_owners_alone() {
     let files: Vec<PathBuf> = fs::read_dir(&index).unwrap().flatten().map(|entry| entry.path()).collect();
     assert!(files.iter().any(|path| path.ends_with("manifest.json")), "{files:?}");
     assert!(files.iter().all(|path| mode(path) == 0o600), "{files:?}");
-    // Who gave more to others before keeps that.
+    // Permissions that an operator extended before stay.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     let server = Setup::in_folder(folder).env("DATABASE_URL", format!("sqlite:///{}", path.display())).start();
     server.store(&message("two"));
     assert_eq!((mode(&path), mode(&beside(&path, "-wal"))), (0o640, 0o640));
 }
 
-/// The program as somebody who owns the folder but not all that is in it.
+/// Runs the program as a user who owns the folder but not all of its files.
 fn run_as_nobody(folder: &Arc<TempDir>) -> String {
     let setup = Setup::in_folder(Arc::clone(folder));
     let mut command = setup.command_of("setpriv");
@@ -212,7 +212,7 @@ fn a_file_that_is_in_the_way_is_named() {
         let name = format!("app.db{ending} ");
         assert!(told.contains(&name) && told.lines().count() == 1, "{name} in {told}");
     }
-    // A folder in which no log can be made.
+    // A folder in which no log can be created.
     let setup = Setup::new();
     let folder = setup.start().folder();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();

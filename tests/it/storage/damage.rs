@@ -1,6 +1,6 @@
-//! Bytes that changed on disk, in each file that is kept: what they damage is never served as if it were whole, it is
-//! told, and the
-//! rest is served on.
+//! Bytes that changed on disk, in each file of the
+//! service: damaged data is never returned as valid, the
+//! damage is reported, and the rest stays available.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -39,7 +39,7 @@ fn damage_total(server: &Server, kind: &str) -> f64 {
     server.metric(&format!("postroom_damage_total{{kind=\"{kind}\"}}")).expect("it is counted")
 }
 
-/// Changes bytes as a disk does that forgets: nothing shows that the file was touched.
+/// Changes bytes like a faulty disk: the file's times stay the same.
 fn rot(path: &Path, from: &[u8], to: &[u8]) {
     change(path, from, to);
     let seal = beside(path, "-index").join("closed.json");
@@ -50,7 +50,7 @@ fn rot(path: &Path, from: &[u8], to: &[u8]) {
     fs::write(seal, sealed.to_string()).unwrap();
 }
 
-/// Changes bytes in the place of others that are in the file once.
+/// Replaces bytes that occur once in the file.
 fn change(path: &Path, from: &[u8], to: &[u8]) {
     let bytes = fs::read(path).expect("it can be read");
     let places: Vec<usize> = memmem::find_iter(&bytes, from).collect();
@@ -73,7 +73,7 @@ fn a_changed_digit_of_the_manifest_neither_hides_a_message_nor_revives_one() {
     assert!(server.stop().0.success());
     let server = Setup::in_folder(Arc::clone(&folder)).start();
     server.sql().execute("DELETE FROM messages WHERE message_id = 'm23'", []).unwrap();
-    // With what comes behind it, the deletion is in the index.
+    // Together with the later messages, the deletion is in the index.
     store(&server, 40..41);
     wait_until_indexed(&server);
     let answers = |server: &Server| {
@@ -103,7 +103,7 @@ fn a_changed_byte_of_a_row_is_503_told_with_both_values_and_never_taken_into_the
     let folder = server.folder();
     assert!(server.stop().0.success());
     let path = folder.path().join("app.db");
-    // A letter in another case is the same to a search.
+    // A letter in another case is equal for a search.
     rot(&path, b"Number 77.", b"NuMber 77.");
     let (is_well, told) = check_data(&folder);
     assert!(!is_well && told.contains("m77") && told.contains("text") && !told.contains("integrity ok"), "{told}");
@@ -137,14 +137,14 @@ fn a_changed_byte_of_a_row_is_503_told_with_both_values_and_never_taken_into_the
         assert!(server.stop().0.success());
         assert!(!check_data(&folder).0, "a restart does not make it right");
     }
-    // Whoever wants to keep what the table has says so.
+    // An operator who wants to keep the table's values runs `reindex`.
     let (status, stdout, stderr) = Setup::in_folder(Arc::clone(&folder)).arg("reindex").run();
     assert!(status.success(), "{stdout}{stderr}");
     assert!(check_data(&folder).0);
     assert_eq!(Setup::in_folder(folder).start().get("/messages/m77").json()["text"], "NuMber 77.");
 }
 
-/// A file, stopped cleanly, with three messages that no other has the addresses of.
+/// A cleanly stopped file, with three messages whose addresses no other message has.
 fn with_three_of_their_own() -> Arc<TempDir> {
     let server = Server::start();
     for (id, from, to) in
@@ -220,10 +220,10 @@ fn a_changed_byte_of_the_log_is_told_counted_and_a_copy_is_kept() {
     fn frame(number: u64) -> u64 {
         32 + (number - 1) * (24 + 4096)
     }
-    /// By the length of the log.
+    /// A position, computed from the length of the log.
     type Place = fn(u64) -> u64;
-    // In a page, a salt, a checksum, the header, its checksum; and in the very last frame, of which the other file
-    // tells.
+    // In a page, a salt, a checksum, the header, its checksum; and in the very last frame, which the `-shm` file
+    // still counts.
     let places: [(&str, Place, bool); 7] = [
         ("a page", |_| frame(60) + 1_000, true),
         ("a salt", |_| frame(60) + 9, false),
@@ -236,7 +236,7 @@ fn a_changed_byte_of_the_log_is_told_counted_and_a_copy_is_kept() {
     for (what, place, with_others) in places {
         let folder = killed_with_a_log();
         if !with_others {
-            // As after a power cut, which the file beside the log does not outlive.
+            // As after a power cut, which the `-shm` file does not survive.
             fs::remove_file(beside(&folder.path().join("app.db"), "-shm")).unwrap();
         }
         let damaged = change_log(&folder, place);
@@ -274,14 +274,14 @@ fn a_log_that_is_whole_or_ends_in_the_middle_of_a_frame_raises_no_alarm() {
             cut(&folder, bytes);
         }
         let first = Setup::in_folder(Arc::clone(&folder)).start();
-        // Another one looks at a log that is written to.
+        // Another process checks a log that is being written.
         store(&first, 0..5);
         let second = Setup::in_folder(Arc::clone(&folder)).start();
         assert!(bytes > 0 || first.rows() == 305);
         assert_eq!((told(&first), told(&second)), (Vec::new(), Vec::new()), "{bytes} bytes are missing");
         assert_eq!(copies(&folder), Vec::<PathBuf>::new());
     }
-    // A whole last transaction with a bad frame may be one that nobody was told of; it may be damaged as well.
+    // A complete last transaction with a bad frame may never have been acknowledged; it may also be damaged.
     let folder = killed_with_a_log();
     fs::remove_file(beside(&folder.path().join("app.db"), "-shm")).unwrap();
     change_log(&folder, |length| length - 100);

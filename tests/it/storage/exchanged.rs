@@ -1,6 +1,6 @@
-//! The rows of the file change without a note: a backup is put back, a file was recovered, a copy lived on elsewhere,
-//! triggers were
-//! off. The index is of other rows then, and answers must come from the table until a new one is built.
+//! The rows of the file change without change records: a backup is restored, a file
+//! was recovered, a copy was used elsewhere, triggers were off. Then the index is
+//! of other rows, and results must come from the table until a new index is built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use crate::harness::{Server, Setup, database, message, wait_until};
 
-/// Messages before anything happens: more than the index samples.
+/// Initial number of messages: more than the index samples.
 const MESSAGES: i64 = 12_000;
 
-/// Adds messages `from` to `to`, as another program would. Their order by time is that of their numbers.
+/// Adds messages `from` to `to`, like another program. Their order by time is that of their numbers.
 fn add(path: &Path, from: i64, to: i64) {
     let rows = format!(
         "WITH RECURSIVE n(i) AS (SELECT {from} UNION ALL SELECT i + 1 FROM n WHERE i < {to})
@@ -25,14 +25,14 @@ fn add(path: &Path, from: i64, to: i64) {
     database::open(path).execute_batch(&rows).expect("rows can be added");
 }
 
-/// Changes rows so that nobody hears of it.
+/// Changes rows without change records.
 fn without_triggers(path: &Path, sql: &str) {
     let connection = database::open(path);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).expect("triggers can be switched off");
     assert!(connection.execute(sql, []).expect(sql) > 0, "{sql}");
 }
 
-/// Rows that lie between those that are sampled.
+/// Rows between the sampled ones.
 const DELETE_SOME: &str = "DELETE FROM messages WHERE (rowid - 1) % 187 = 90 AND rowid < 12000";
 
 fn wait_until_indexed(server: &Server) {
@@ -40,7 +40,7 @@ fn wait_until_indexed(server: &Server) {
     wait_until("it is used", || server.metric("postroom_index_segments").filter(|segments| *segments > 0.0));
 }
 
-/// What is answered is what the table has.
+/// Asserts that the results match the table.
 fn assert_true(server: &Server, when: &str) {
     let connection = database::open(&server.database());
     let (messages, senders, by_sender) = database::recount(&connection);
@@ -55,7 +55,7 @@ fn assert_true(server: &Server, when: &str) {
     database::assert_sound(&connection);
 }
 
-/// At once, and when the index is built anew.
+/// Asserts this at once, and after the index is rebuilt.
 fn assert_stays_true(server: &Server, when: &str) {
     assert_true(server, when);
     wait_until_indexed(server);
@@ -66,7 +66,7 @@ fn tells_of_another_index(line: &Value) -> bool {
     line["message"].as_str().is_some_and(|text| text.starts_with("the index does not match this database"))
 }
 
-/// A service with `MESSAGES` in its index, stopped.
+/// A stopped service with `MESSAGES` in its index.
 fn stopped() -> (Arc<TempDir>, PathBuf) {
     let server = Server::start();
     add(&server.database(), 1, MESSAGES);
@@ -108,8 +108,8 @@ fn a_row_that_was_changed_without_a_note_is_seen_at_the_start() {
 fn a_file_that_was_recovered_is_another_one() {
     for keeps_its_place in [false, true] {
         let (folder, path) = stopped();
-        // Some pages of the table are damaged, between messages that are sampled: what `.recover` finds is the rest,
-        // with rowids, version and names as they were.
+        // Some pages of the table are damaged, between sampled messages: `.recover` finds the rest,
+        // with unchanged rowids, version and names.
         let mut bytes = fs::read(&path).unwrap();
         let marks: Vec<usize> = [b"m003086", b"m007013"].iter().map(|id| place_in(&bytes, *id)).collect();
         for mark in marks {
@@ -143,7 +143,7 @@ fn place_in(bytes: &[u8], id: &[u8]) -> usize {
     bytes.windows(all.len()).position(|window| window == all).expect("the row is there")
 }
 
-/// A whole copy of a database that may be in use.
+/// A complete copy of a database that may be in use.
 fn backup(path: &Path, ending: &str) -> PathBuf {
     let copy = beside(path, ending);
     database::open(path).execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).expect("a copy is made");
@@ -157,12 +157,12 @@ fn a_backup_that_lived_on_elsewhere_is_another_file() {
     add(&path, 1, MESSAGES);
     wait_until_indexed(&server);
     let copy = backup(&path, ".backup");
-    // Both go on: the copy gets more, and other ones, under the same numbers.
+    // Both continue: the copy gets more and different messages with the same row numbers.
     add(&path, MESSAGES + 1, MESSAGES + 50);
     wait_until_indexed(&server);
     let folder = server.folder();
     assert!(server.stop().0.success());
-    // What the index samples is the same.
+    // The rows that the index samples are the same.
     add(&copy, MESSAGES + 1, MESSAGES + 9);
     add(&copy, 50_010, 50_020);
     add(&copy, MESSAGES + 21, MESSAGES + 90);
@@ -183,7 +183,7 @@ fn a_file_restored_in_place_under_a_running_service_is_seen() {
     wait_until_indexed(&server);
     without_triggers(&copy, DELETE_SOME);
     add(&copy, 20_001, 20_090);
-    // All pages are written anew, in one transaction, through the same file and log.
+    // All pages are rewritten in one transaction, through the same file and log.
     let restore = format!(".restore '{}'", copy.display());
     let status = Command::new("sqlite3").args(["-cmd", ".timeout 20000"]).arg(&path).arg(restore).status();
     if !status.is_ok_and(|status| status.success()) {
@@ -206,7 +206,7 @@ fn the_newest_rows_that_went_without_a_note_do_not_come_back_by_their_numbers() 
     server.store(&message("a"));
     wait_until_indexed(&server);
     without_triggers(&path, "DELETE FROM messages WHERE rowid > 11900");
-    // As many as went, at once.
+    // As many as were removed, at once.
     let mut client = server.client();
     for number in 0..110 {
         let body = crate::harness::body(&message(&format!("new {number}")));
@@ -223,7 +223,7 @@ fn the_newest_rows_that_went_without_a_note_do_not_come_back_by_their_numbers() 
 #[test]
 fn an_index_that_is_of_the_file_is_used_again_wherever_both_are() {
     let (folder, path) = stopped();
-    // What others did while it was stopped left notes.
+    // Changes of other programs during the stop left change records.
     database::open(&path).execute("DELETE FROM messages WHERE rowid % 1000 = 7", []).unwrap();
     let other = Arc::new(tempfile::tempdir().unwrap());
     let status = Command::new("cp").arg("-r").arg(folder.path().join(".")).arg(other.path()).status();

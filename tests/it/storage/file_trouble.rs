@@ -1,6 +1,6 @@
-//! The file, or the table in it, goes away under a running server: 503 and not ready, never a false 200, and all is
-//! well again
-//! when it is back.
+//! The file, or its table, disappears under a
+//! running server: 503 and not ready, never a false
+//! 200, and the service recovers when it is back.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// A whole copy of the database in one file, as a backup makes it.
+/// A complete copy of the database in one file, like a backup.
 fn backup(server: &Server) -> PathBuf {
     let path = beside(&server.database(), ".backup");
     let sql = "VACUUM INTO ?1";
@@ -84,7 +84,7 @@ fn a_removed_file_is_noticed_by_the_first_message_too() {
 
 #[test]
 fn a_link_to_the_file_is_followed_to_where_its_log_is() {
-    // The file is in another folder, and not there yet when it is first served.
+    // The file is in another folder, and does not exist at the start.
     let setup = Setup::new();
     let (link, folder) = (setup.database(), setup.path().join("disk"));
     let file = folder.join("kept.db");
@@ -93,7 +93,7 @@ fn a_link_to_the_file_is_followed_to_where_its_log_is() {
     let server = setup.start();
     server.store(&message("one"));
     assert!(beside(&file, "-wal").exists() && !beside(&link, "-wal").exists());
-    // What looks at it beside the service sees what is only in the log so far.
+    // Other programs see the messages that are only in the log so far.
     let run = |arguments: &[&str]| {
         let setup = Setup::in_folder(server.folder());
         let (status, told, why) = arguments.iter().fold(setup, |setup, argument| setup.arg(argument)).run();
@@ -122,7 +122,7 @@ fn a_file_put_in_the_place_of_another_is_served_from_then_on() {
     }
     remove_all(&server.database());
     std::fs::rename(copy, server.database()).expect("it can be moved");
-    // Until the change is noticed a message may be refused, but none may be acknowledged into the old file.
+    // Until the change is detected a message may be refused, but none may be acknowledged into the old file.
     wait_until("messages are taken again", || (server.post(&body(&message("four"))).status == 200).then_some(()));
     wait_until_ready(&server);
     assert_total(&server, 2);
@@ -136,7 +136,7 @@ fn a_file_renamed_over_ours_never_takes_an_acknowledged_message_with_it() {
     let copy = backup(&server);
     server.store(&message("two"));
     assert_eq!(server.get("/messages").json()["total"], 2);
-    // Careless: the log of the old file stays beside the new one, and SQLite cannot tell whose it is.
+    // A careless restore: the log of the old file stays next to the new one, and SQLite cannot detect that.
     std::fs::rename(copy, server.database()).expect("it can be moved");
     if server.post(&body(&message("three"))).status != 200 {
         assert_not_ready(&server);
@@ -194,7 +194,7 @@ fn a_table_dropped_and_made_again_between_two_messages_is_counted_anew() {
     }
     let connection = database::open(&server.database());
     connection.execute_batch(&format!("{DROP}; {};", database::MESSAGES)).expect("it is made anew");
-    // Either nothing, or what is true.
+    // Either an error, or a correct result.
     let reply = server.get("/messages");
     assert!(reply.status == 503 || reply.json()["total"] == 0, "{}", reply.text());
     wait_until("messages are taken again", || (server.post(&body(&message("three"))).status == 200).then_some(()));

@@ -1,4 +1,4 @@
-//! Other programs write to the table while the server runs: everything shows up at once and every number stays exact.
+//! Other programs write to the table while the server runs: changes are visible at once, numbers are exact.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::harness::random::Random;
 use crate::harness::server::{Server, Setup};
 use crate::harness::{Client, body, database, message, sign};
 
-/// One statement of each kind, on ids a to z of a handful of senders. They run in this order.
+/// One statement of each kind, on ids a to z of a few senders. They run in this order.
 const STATEMENTS: [&str; 14] = [
     "INSERT INTO messages VALUES ('a', '+1', '+9', '2025-01-01T00:00:00Z', 'Hello', '2025-01-01T00:00:00Z')",
     "INSERT INTO messages VALUES ('b', '+2', '+9', '2025-01-02T00:00:00Z', NULL, 'x'), ('c', '+2', '+9', '2025-01-03T00:00:00Z', '', 'x')",
@@ -30,7 +30,7 @@ const STATEMENTS: [&str; 14] = [
     "DELETE FROM messages",
 ];
 
-/// What the server says is what a plain count of the table says.
+/// Asserts that the server's results match a plain count of the table.
 fn assert_answers_are_exact(server: &Server, after: &str) {
     let connection = database::open(&server.database());
     let (messages, senders, by_sender) = database::recount(&connection);
@@ -61,7 +61,7 @@ fn runs_every_statement(mut run: impl FnMut(&Path, &str)) {
     for sql in STATEMENTS {
         run(&server.database(), sql);
         assert_answers_are_exact(&server, sql);
-        // Ours come in between, over whatever they left.
+        // Our own messages are stored in between, after any of these changes.
         server.store(&message_of("between."));
         assert_answers_are_exact(&server, sql);
     }
@@ -86,7 +86,7 @@ fn rows_that_the_sqlite3_program_writes_show_up_at_once() {
         return;
     }
     runs_every_statement(|path, sql| {
-        // `.timeout` as any careful script has it: our writer may hold its lock for a moment.
+        // With `.timeout`, like any careful script: our writer may hold its lock for a moment.
         let output =
             Command::new("sqlite3").arg("-cmd").arg(".timeout 5000").arg(path).arg(sql).output().expect("it runs");
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
@@ -154,7 +154,7 @@ fn a_trigger_that_refuses_or_swallows_a_message_refuses_that_one_only() {
         );
         connection.execute_batch(&trigger).expect("it is made");
         let server = setup.start();
-        // Others are in the same batches, and must not share its fate.
+        // Other messages are in the same batches, and must not fail with it.
         let load = Load::start(server.address, 8, name, &mut random);
         for _ in 0..30 {
             let reply = server.post(&body(&message("unwanted")));

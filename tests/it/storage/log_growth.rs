@@ -1,4 +1,4 @@
-//! The write-ahead log under load, and beside a reader that does not let go.
+//! The write-ahead log under load, and with a reader that holds an old snapshot.
 
 use crate::harness::load::{Load, post_id};
 use crate::harness::random::Random;
@@ -26,7 +26,7 @@ fn the_log_begins_again_from_the_front_also_after_a_reader_has_held_it() {
     let usual = log_bytes(&server);
     assert!(usual <= 8 * CHECKPOINT_PAGES * PAGE_BYTES, "{usual} bytes for {CHECKPOINT_PAGES} pages");
 
-    // Whoever holds an older state keeps the log from being written over, and nothing else.
+    // A reader with an older snapshot prevents the log from being overwritten, and nothing else.
     let reader = server.sql();
     reader.execute_batch("BEGIN; SELECT count(*) FROM messages").expect("it reads");
     store(&server, "meanwhile", 300);
@@ -42,7 +42,7 @@ fn the_log_begins_again_from_the_front_also_after_a_reader_has_held_it() {
 #[test]
 fn a_reader_that_does_not_let_go_cannot_grow_the_log_without_limit() {
     const PAGES_MAX: u64 = 256;
-    // More than one batch writes.
+    // Larger than the writes of one batch.
     const SLACK: u64 = 64;
     let setup = Setup::new().env("POSTROOM_STORE_CHECKPOINT_PAGES", CHECKPOINT_PAGES);
     let server = setup.env("POSTROOM_STORE_LOG_PAGES_MAX", PAGES_MAX).start();

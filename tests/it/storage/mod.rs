@@ -1,4 +1,4 @@
-//! The database file as something that others use too: their writes, their locks, and what they do to the file itself.
+//! The database file, shared with other programs: their writes, locks, and changes to the file itself.
 
 mod backup;
 mod beginning;

@@ -1,8 +1,8 @@
-//! What other programs do to rows is noted, for whoever derives something from them outside the file: all rows up to
-//! some
-//! rowid and all notes up to some number are known, and the rows behind it with the notes behind that must tell
-//! everything
-//! that has happened since.
+//! Change records of other programs' changes, for
+//! derived data outside the file. If all rows up to some
+//! rowid and all change records up to some number are
+//! known, the later rows and the later change records
+//! must describe everything that has happened since.
 
 use std::collections::BTreeSet;
 
@@ -12,17 +12,17 @@ use crate::harness::random::{Random, long_run};
 use crate::harness::server::{Server, Setup};
 use crate::harness::{body, database, message, wait_until};
 
-/// A row as an index would know it: rowid, id, time and sender, the last three as SQL literals.
+/// A row as an index contains it: rowid, id, time and sender, the last three as SQL literals.
 type Entry = (i64, String, String, String);
 
 const ENTRIES: &str = "SELECT rowid, quote(message_id), quote(ts), quote(from_msisdn) FROM messages";
 
-/// Everything derived as of some moment.
+/// Derived data at some moment.
 struct Derived {
     epoch: String,
-    /// Rows up to here are in `entries`.
+    /// `entries` has the rows up to this one.
     row: i64,
-    /// Notes up to here are reflected in `entries`.
+    /// `entries` reflects the change records up to this one.
     change: i64,
     entries: BTreeSet<Entry>,
 }
@@ -42,7 +42,7 @@ fn epoch(connection: &Connection) -> String {
 }
 
 impl Derived {
-    /// Knows the rows up to some rowid, as an index that is built in parts does.
+    /// Takes the rows up to some rowid, like an index that is built in parts.
     fn of(connection: &Connection, random: &mut Random) -> Self {
         let _snapshot = connection.unchecked_transaction().expect("a snapshot");
         let greatest = number(connection, "SELECT max(rowid) FROM messages");
@@ -52,7 +52,7 @@ impl Derived {
         Self { epoch: epoch(connection), row, change, entries: known }
     }
 
-    /// Applies what was noted since, and adds what was appended since: this must be the table.
+    /// Applies the later change records, and adds the later rows: the result must be the table.
     fn assert_leads_to_the_table(&self, connection: &Connection, after: &str) {
         let _snapshot = connection.unchecked_transaction().expect("a snapshot");
         assert_eq!(self.epoch, epoch(connection), "no epoch ends without a reason");
@@ -68,7 +68,7 @@ impl Derived {
     }
 }
 
-/// A statement of any kind on a handful of rows.
+/// A statement of any kind on a few rows.
 fn any_statement(random: &mut Random) -> String {
     let any = |random: &mut Random, values: &[&str]| values[random.below(values.len() as u64) as usize].to_owned();
     let id = |random: &mut Random| any(random, &["'a'", "'b'", "'c'", "'d'", "'e'", "'f'", "X'61'", "NULL", "7"]);
@@ -105,10 +105,10 @@ fn any_statement(random: &mut Random) -> String {
     }
 }
 
-/// Some of a history in one transaction, which may end in nothing.
+/// Runs a part of a history in one transaction, which may be rolled back.
 fn run_some(connection: &Connection, random: &mut Random, told: &mut Vec<String>) {
     let mut run = |sql: String| {
-        // What a constraint refuses is as good a case as any.
+        // A statement that a constraint refuses is a valid case, too.
         let result = connection.execute_batch(&sql).map_err(|error| error.to_string());
         told.push(format!("{sql}: {result:?}"));
     };
@@ -201,7 +201,7 @@ fn a_row_at_the_end_of_all_rowids_costs_no_message_and_hides_none() {
     plain.execute_batch("INSERT INTO messages VALUES ('theirs', '+1', '+9', 'x', NULL, 'x')").expect("it is written");
     derived.assert_leads_to_the_table(&plain, "theirs");
     assert_eq!(server.get("/stats").json()["total_messages"], 42);
-    // Building anew ends the epoch, and with it what had to be avoided.
+    // A rebuild ends the epoch, and with it the rowids to be avoided.
     let (status, told, _) = Setup::in_folder(server.folder()).arg("reindex").run();
     assert!(status.success(), "{told}");
     assert_ne!(epoch(&plain), derived.epoch);

@@ -1,4 +1,4 @@
-//! What has to wait, and for how long: another process's lock, a full queue, a slow read.
+//! Waits and their limits: another process's lock, a full queue, a slow read.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::harness::random::Random;
 use crate::harness::server::{Server, Setup};
 use crate::harness::{Client, Reply, body, database, message, sign, wait_until};
 
-/// Another process at work on the file.
+/// A lock of another process on the file.
 fn lock(server: &Server) -> Connection {
     let connection = database::open(&server.database());
     connection.execute_batch("BEGIN IMMEDIATE").expect("the lock is free");
@@ -32,7 +32,7 @@ fn short_locks_of_another_process_are_waited_for() {
             let other = database::open(&server.database());
             while !done.load(Ordering::SeqCst) {
                 other.execute_batch("BEGIN IMMEDIATE").expect("the lock comes free");
-                // Work that takes a moment, and a moment for the others.
+                // A short operation, and a pause for other processes.
                 std::thread::sleep(Duration::from_millis(20));
                 other.execute_batch("COMMIT").expect("it ends");
                 std::thread::sleep(Duration::from_millis(5));
@@ -74,7 +74,7 @@ fn a_full_queue_is_503_at_once_and_those_in_it_are_stored() {
         move || post_id(&mut Client::connect(address), &format!("{number}.")).expect("an answer")
     };
     let threads: Vec<_> = (0..8).map(|number| std::thread::spawn(post(number))).collect();
-    // The writer holds one, one more waits; whoever else comes is told at once, while the lock is still held.
+    // The writer holds one, one more waits; all others are refused at once, while the lock is still held.
     let answered = || threads.iter().filter(|thread| thread.is_finished()).count();
     wait_until("those without a place are answered", || (answered() >= 6).then_some(()));
     let mut client = server.client();
@@ -122,7 +122,7 @@ fn a_heavy_search_is_given_up_while_messages_go_on_being_stored() {
         server.store(&message_of(&format!("{stored}.")));
         stored += 1;
     }
-    // A quick machine may find the answer in time; it is then the right one.
+    // A fast machine may find the result in time; then it is correct.
     let statuses: Vec<u16> = searches.into_iter().map(|search| search.join().expect("an answer")).collect();
     assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
     assert_eq!(database::recount(&database::open(&server.database())).0, 3_000 + stored);

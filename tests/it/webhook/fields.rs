@@ -1,11 +1,11 @@
-//! What is a message: the rules of each field, and the refusals to the byte.
+//! The validation of a message: the rules of each field, and the exact refusals.
 
 use serde_json::{Value, json};
 
 use super::{STORED, said, with};
 use crate::harness::{Reply, Server, body, message};
 
-/// Type, place and words of every error of a 422 answer.
+/// Type, location and text of every error of a 422 response.
 fn errors(reply: &Reply) -> Vec<(String, String, String)> {
     assert_eq!(reply.status, 422, "{}", reply.text());
     let reply = reply.json();
@@ -14,7 +14,7 @@ fn errors(reply: &Reply) -> Vec<(String, String, String)> {
     list.map(|error| (word(&error["type"]), error["loc"].to_string(), word(&error["msg"]))).collect()
 }
 
-/// The type of the only error of a 422 answer, if it stands at `place`.
+/// The type of the only error of a 422 response, if it is at `place`.
 fn only_error(reply: &Reply, place: &str) -> String {
     let errors = errors(reply);
     assert_eq!((errors.len(), errors[0].1.as_str()), (1, place), "{}", reply.text());

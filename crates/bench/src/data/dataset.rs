@@ -1,5 +1,5 @@
-//! The dataset as a file of the original service: one table, six columns, nothing of ours. So the measured service
-//! runs its own one-time upgrade.
+//! The dataset as a file of the original service: one table with six columns, without additions. So the
+//! measured service runs its own one-time upgrade.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 use super::inbox::{Inbox, Message};
 use crate::progress::Progress;
 
-/// Raised when the rows would differ, so that a kept dataset of an earlier version is not used.
+/// Increased when the rows would differ, so that a kept dataset of an earlier version is not used.
 const VERSION: u32 = 1;
 /// Rows that are passed on at once.
 const BATCH_ROWS: u64 = 1_000;
@@ -22,7 +22,7 @@ const BATCHES_AHEAD: usize = 16;
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, to_msisdn TEXT NOT NULL,
   ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
 const INSERT: &str = "INSERT INTO messages VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-/// Nothing here needs to survive a crash: an incomplete file is never renamed to a complete one.
+/// No crash safety is needed here: an incomplete file is never renamed to a complete one.
 const PRAGMAS: &str = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -1048576";
 
 /// The dataset of an inbox, and the time of its creation.

@@ -7,7 +7,7 @@ use super::texts::Vocabulary;
 
 /// Different senders.
 const SENDERS: usize = 50_000;
-/// How fast senders get rarer. With 50,000 of them the first writes one message in twenty.
+/// How fast senders become rarer. With 50,000 senders the first writes one message in twenty.
 const SENDERS_EXPONENT: f64 = 0.9;
 /// 2023-11-01T00:00:00Z, the first day.
 const FIRST_SECOND: i64 = 1_698_796_800;
@@ -137,7 +137,7 @@ fn sender(rank: usize) -> String {
 }
 
 fn write_sender(rank: usize, out: &mut String) {
-    // Coprime with the limit, so that no two senders share a number and neighbours in rank are none in order.
+    // Coprime with the limit: no two senders share a number, and numbers of neighbouring ranks are not in order.
     let scattered = (rank as u64 * 7_919_773) % 1_000_000_000;
     let country = ["+919", "+447", "+155", "+861"][rank % 4];
     write!(out, "{country}{scattered:09}").expect("writing to a String cannot fail");

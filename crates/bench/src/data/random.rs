@@ -8,7 +8,7 @@ impl Random {
     /// The sequence of a stream and a position in it: row 7 does not depend on whether row 6 was created.
     pub fn at(stream: u64, index: u64) -> Self {
         let mut random = Self(stream.wrapping_mul(0xd134_2543_de82_ef95) ^ index.wrapping_mul(0x2545_f491_4f6c_dd1d));
-        // Neighbouring places begin with unlike numbers.
+        // Neighbouring positions begin with different numbers.
         random.0 = random.next();
         random
     }
@@ -26,7 +26,7 @@ impl Random {
         ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
 
-    /// A number from 0 to 1, without 1.
+    /// A number from 0 to 1 (exclusive).
     pub fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }

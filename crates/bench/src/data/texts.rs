@@ -8,11 +8,11 @@ use super::random::Random;
 /// A word with a known number of occurrences.
 #[derive(Debug, Clone, Copy)]
 pub struct Planted {
-    /// What to search for.
+    /// The word to search for.
     pub word: &'static str,
     /// How many messages of `rows` contain it.
     pub count: fn(u64) -> u64,
-    /// So that different words are in different messages.
+    /// Different phases put different words into different messages.
     phase: u64,
 }
 
@@ -54,7 +54,7 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// All of it.
+    /// Creates all parts.
     pub fn new() -> Self {
         let list = |words: &'static str| words.split('|').collect();
         Self {
@@ -69,8 +69,8 @@ impl Vocabulary {
         }
     }
 
-    /// Writes the text of message `index` of `rows`; none for a message without text. The words of `PLANTED` come from
-    /// nowhere else.
+    /// Writes the text of message `index` of `rows`; none for a message without text. No other function writes
+    /// words of `PLANTED`.
     pub fn write(&self, index: u64, rows: u64, random: &mut Random, out: &mut String) -> Option<()> {
         let is_in = |planted: &&Planted| planted.is_in(index, rows);
         if !PLANTED.iter().any(|planted| is_in(&planted)) {
@@ -108,7 +108,7 @@ impl Vocabulary {
         Some(())
     }
 
-    /// A sentence or two, often with a number that no other message contains.
+    /// One or two sentences, often with a number that no other message contains.
     fn english(&self, random: &mut Random, out: &mut String) {
         if random.below(3) == 0 {
             out.push_str(random.pick(&self.openings));

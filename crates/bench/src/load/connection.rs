@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// One connection, used for one request after the other.
+/// One connection, used for one request after another.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,

@@ -32,7 +32,7 @@ pub struct Load {
 pub struct Pace {
     /// Requests per second, evenly spaced; none sends each as soon as its connection is free.
     pub per_second: Option<f64>,
-    /// When to stop before all are sent.
+    /// Maximum time of sending. It may end before all requests are sent.
     pub seconds_max: Option<f64>,
     /// Becomes true when enough was sent.
     pub stop: Arc<AtomicBool>,
@@ -49,15 +49,15 @@ pub struct Answers {
     pub per_second: f64,
     /// From the due time of a request to its response: in an open loop a late request counts from its due time.
     pub p50_ms: f64,
-    /// The same.
+    /// The same, at this quantile.
     pub p99_ms: f64,
-    /// The same.
+    /// The same, at this quantile.
     pub p999_ms: f64,
-    /// The maximum wait, which is the longest stall.
+    /// The maximum, which is the longest stall.
     pub max_ms: f64,
-    /// Of the responses 200 alone.
+    /// Of the responses with 200 only.
     pub p50_ms_of_200: f64,
-    /// The same.
+    /// The same, at this quantile.
     pub p99_ms_of_200: f64,
 }
 
@@ -67,7 +67,7 @@ impl Answers {
         self.statuses.get(&status).copied().unwrap_or_default()
     }
 
-    /// How many had another.
+    /// How many had another status.
     pub fn other_than(&self, status: u16) -> u64 {
         self.answered - self.those_with(status)
     }
@@ -80,11 +80,11 @@ struct Shift {
     end: usize,
     pace: Pace,
     started: Instant,
-    /// In an open loop: how many requests are due and not taken yet.
+    /// In an open loop: the number of requests that are due and not yet taken.
     due: Semaphore,
     next: AtomicUsize,
     latency: Spread,
-    /// Of the responses 200 alone.
+    /// Of the responses with 200 only.
     latency_of_200: Spread,
     slowest_us: AtomicU64,
     statuses: Mutex<BTreeMap<u16, u64>>,
@@ -105,7 +105,7 @@ impl Load {
         Ok(Self { connections })
     }
 
-    /// The same, each used once: a silent new connection is closed sooner than an idle one.
+    /// The same. Each connection is used once, because a silent new one is closed sooner than an idle one.
     pub async fn open_used(address: SocketAddr, count: usize) -> anyhow::Result<Self> {
         let mut load = Self { connections: Vec::with_capacity(count) };
         for _ in 0..count {
@@ -153,7 +153,7 @@ impl Load {
             }
         }
         let seconds = shift.started.elapsed().as_secs_f64();
-        // Nobody is left to wait for what would be due later.
+        // No connection is left to send what would be due later.
         shift.pace.stop.store(true, Relaxed);
         if let Some(pacer) = pacer {
             pacer.join().expect("the pacer does not panic");
@@ -162,7 +162,7 @@ impl Load {
     }
 }
 
-/// Load on a separate thread, while something else is measured.
+/// Load on a separate thread, during another measurement.
 #[derive(Debug)]
 pub struct Background {
     stop: Arc<AtomicBool>,
@@ -241,8 +241,8 @@ impl Shift {
             let next = self.started + Duration::from_secs_f64(unescape_nul as f64 / rate);
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
-        // Whoever still waits finds that there is nothing left. (To close the semaphore would take back what is due
-        // already.)
+        // A waiting connection finds that no request is left. (Closing the semaphore would withdraw requests that are
+        // already due.)
         self.due.add_permits(self.connections);
     }
 

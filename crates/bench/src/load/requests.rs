@@ -11,11 +11,11 @@ use server::config::SigningKey;
 /// The origin of requests.
 #[derive(Debug)]
 pub enum Requests {
-    /// Written and signed in advance, so that the client only has to send them while the clock runs.
+    /// Written and signed in advance, so that the client only has to send them during the measurement.
     Prepared(Prepared),
     /// Written when they are sent, for long load: fresh messages of the inbox, from an index on.
     Endless(Writer, u64),
-    /// The same ones repeatedly.
+    /// The same requests repeatedly.
     Repeated(Vec<Vec<u8>>),
 }
 
@@ -46,7 +46,7 @@ pub struct Desk {
     request: Vec<u8>,
 }
 
-/// Writes and signs.
+/// Writes and signs requests.
 #[derive(Debug, Clone)]
 pub struct Writer {
     /// The inbox.
@@ -85,7 +85,7 @@ impl Writer {
 #[derive(Debug, Clone)]
 pub struct Prepared {
     bytes: Vec<u8>,
-    /// Where each ends.
+    /// The end of each request.
     ends: Vec<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! The machine of the measurements, as far as the system reports it.
+//! The machine of the measurements, as reported by the system.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,15 +9,15 @@ use serde::Serialize;
 
 use server::telemetry::histogram::Spread;
 
-/// How often the disk must sync a page.
+/// Number of syncs of a page to measure the disk.
 const SYNCS: usize = 200;
 /// Filesystems in memory: measurements on them are meaningless for durability.
 const FORGETFUL: [&str; 2] = ["tmpfs", "ramfs"];
 
-/// The machine.
+/// The machine of the measurements.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
-    /// The processor's name.
+    /// The name of the processor.
     pub processor: String,
     /// Processors that this program may use, in total.
     pub processors: usize,
@@ -29,9 +29,9 @@ pub struct Machine {
     pub filesystem: String,
     /// A page appended and synced (`fdatasync`) in the working folder.
     pub fdatasync_p50_ms: f64,
-    /// The same.
+    /// The 99th percentile of the same.
     pub fdatasync_p99_ms: f64,
-    /// The load average of the last minute when the benchmark began.
+    /// The load average of the last minute before the benchmark.
     pub load_before: f64,
 }
 
@@ -63,7 +63,7 @@ impl Machine {
     }
 }
 
-/// The type of a folder's filesystem: that of the longest mount point above it, the last of equals.
+/// The type of a folder's filesystem: that of the longest mount point above it; of equal ones, the last.
 fn filesystem(mounts: &str, folder: &Path) -> String {
     let mounted = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);

@@ -45,7 +45,7 @@ impl Workplace {
         self.start_server_on(&format!("sqlite:///{}", database.display())).await
     }
 
-    /// The same on any database URL. This program's own environment has the settings of a PostgreSQL connection.
+    /// The same on any database URL. The environment of this program has the settings of a PostgreSQL connection.
     pub async fn start_server_on(self: &Arc<Self>, database_url: &str) -> anyhow::Result<Server> {
         let mut command = Command::new(&self.server_program);
         command.arg("serve").env_clear().env("WEBHOOK_SECRET", SECRET).env("DATABASE_URL", database_url);
@@ -56,7 +56,7 @@ impl Workplace {
         Ok(server)
     }
 
-    /// Starts the floor.
+    /// Starts the floor server.
     pub fn start_floor(self: &Arc<Self>) -> anyhow::Result<Server> {
         let mut command = Command::new(&self.floor_program);
         command.args(["bench", "floor"]).env_clear().env("WEBHOOK_SECRET", SECRET);
@@ -129,13 +129,13 @@ impl Server {
         Ok(())
     }
 
-    /// Stops it, and waits: only the database is left.
+    /// Stops it and waits for its end: only the database is left.
     pub fn stop(mut self) -> anyhow::Result<()> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).context("a process id is a positive number")?;
         kill_process(pid, Signal::TERM)?;
         let began = Instant::now();
         let status: ExitStatus = loop {
-            // Held while it is reaped, so that nobody signals a process of another that got its number.
+            // The lock is held while it is reaped, so that nobody signals another process that got its number.
             let mut running = self.workplace.running();
             let child = running.get_mut(&self.pid).context("the server ended")?;
             if let Some(status) = child.try_wait()? {
@@ -178,7 +178,7 @@ fn read_address<R: BufRead>(mut lines: R) -> Option<(SocketAddr, R)> {
     None
 }
 
-/// Discards the log: a full pipe would slow the server down.
+/// Reads and discards the log, because a full pipe would slow the server down.
 fn drain(mut log: impl BufRead) {
     while let Ok(bytes @ [_, ..]) = log.fill_buf() {
         let length = bytes.len();

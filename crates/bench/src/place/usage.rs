@@ -20,7 +20,7 @@ pub struct Usage {
     pub resident_peak_mib: f64,
 }
 
-/// Reads it.
+/// Reads the usage of a process.
 pub fn of(pid: u32) -> anyhow::Result<Usage> {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).context("the server ended");
     let (status, io) = (read("status")?, read("io")?);
@@ -53,7 +53,7 @@ pub fn of_postgres(backend: u32, database: &str) -> Option<f64> {
     Some(cpu_us)
 }
 
-/// A process among others.
+/// A process and its relations.
 struct Family {
     parent: u32,
     /// Its own CPU time and that of ended children.
@@ -63,7 +63,7 @@ struct Family {
 impl Family {
     fn read(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // Behind the name, which may hold anything.
+        // The fields follow the name, which may contain any character.
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let parent = fields.nth(1)?.parse().ok()?;
         let ticks: f64 = fields.skip(9).take(4).filter_map(|field| field.parse::<f64>().ok()).sum();

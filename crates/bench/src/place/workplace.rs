@@ -1,4 +1,4 @@
-//! The benchmark's folder and the servers that it started. Neither outlives it, however it ends.
+//! The benchmark's folder and the servers that it started. Both are removed at its end, for any reason.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -68,7 +68,7 @@ impl Workplace {
     /// Starts a program whose stdout is read here. If it ends early, the second value has its errors.
     pub fn spawn(&self, command: &mut Command) -> anyhow::Result<(u32, std::process::ChildStdout, PathBuf)> {
         let complaints = self.scratch.join("stderr.txt");
-        // Held, so that no program starts while a signal ends them all.
+        // The lock is held so that no program starts while a signal ends them all.
         let mut running = self.running();
         let mut child = command
             .stdin(Stdio::piped())
@@ -88,7 +88,7 @@ impl Workplace {
         self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Kills running programs and removes the folder. No program starts while the result is escape_nul.
+    /// Kills running programs and removes the folder. No program starts while the result is held.
     fn clear(&self) -> MutexGuard<'_, BTreeMap<u32, Child>> {
         let mut running = self.running();
         for child in running.values_mut() {

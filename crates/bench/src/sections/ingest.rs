@@ -17,9 +17,9 @@ use crate::place::Server;
 
 /// The number of connections of the goals; also for cases with one number only.
 pub const CONNECTIONS_OF_GOALS: usize = 64;
-/// Part of the requests that is sent before the clock runs.
+/// Part of the requests that is sent before the measurement begins.
 const WARM_UP_PART: u64 = 10;
-/// One connection waits for the disk with every message: fewer messages are enough.
+/// One connection waits for the disk with every message, so fewer messages are enough.
 const ALONE_PART: u64 = 8;
 /// Maximum time of one measurement.
 const SECONDS_MAX: f64 = 20.0;
@@ -45,7 +45,7 @@ pub enum Case {
 /// A case at a number of connections, all rounds together.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// Which.
+    /// The case.
     pub case: Case,
     /// Keep-alive connections.
     pub connections: usize,
@@ -92,7 +92,7 @@ struct Sample {
     answers: Answers,
 }
 
-/// Measures all; returns a row per case and number of connections. `filled` is a service on the whole dataset.
+/// Measures all cases; returns a row per case and number of connections. `filled` has the whole dataset.
 pub async fn run(bench: &Bench, filled: Option<&Server>) -> anyhow::Result<Vec<Row>> {
     let floor = bench.workplace.start_floor()?;
     let mut rows = Vec::new();
@@ -136,7 +136,7 @@ async fn run_round(
     expect_stored(&server, empty.acknowledged).await?;
     let mut refused = Vec::new();
     if connections == CONNECTIONS_OF_GOALS {
-        // Only what was sent before: a slow disk may have cut the measurement short.
+        // Only requests that were sent before: a slow disk may have cut the measurement short.
         let again = [0..0, warm_up..warm_up + empty.answers.answered as usize];
         refused.push((Case::Duplicates, measure(&server, connections, &requests, &again, 200).await?));
         refused.push((Case::BadSignatures, measure(&server, connections, &bad, &again, 401).await?));
@@ -184,7 +184,7 @@ async fn measure(
     })
 }
 
-/// A service that loses or doubles messages is not measured.
+/// Refuses to measure a service that loses or duplicates messages.
 pub async fn expect_stored(server: &Server, messages: u64) -> anyhow::Result<()> {
     let mut connection = server.connect().await?;
     ensure!(connection.get("/stats").await? == 200, "/stats got no response");

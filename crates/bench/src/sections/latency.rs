@@ -1,5 +1,5 @@
 //! The latency of a message at a steady rate. The load is an open loop: requests are due at fixed times, whatever the
-//! service does, and the wait counts from then. So a stall counts for all requests that were due meanwhile.
+//! service does, and the wait counts from then. So a stall counts for all requests that were due in it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::context::Bench;
 use crate::load::{Answers, Load, Pace};
 use crate::place::Server;
 
-/// Seconds before the clock runs.
+/// Seconds before the measurement begins.
 const WARM_UP_SECONDS: f64 = 0.5;
 
 /// A rate on a database.

@@ -13,11 +13,11 @@ use crate::sections::reads::{PARAMETERS, SEARCHES};
 
 /// Concurrent searches.
 const SEARCHERS: usize = 32;
-/// Different searches, repeated.
+/// Number of different searches, which are repeated.
 const SEARCHES_DIFFERENT: u64 = 500;
 /// Reads of each kind before idle memory is measured.
 const READS_BEFORE: usize = 3;
-/// How long memory may take to settle.
+/// Maximum time for memory to settle.
 const REST: Duration = Duration::from_secs(1);
 
 /// The figures, in MiB of RAM.
@@ -29,7 +29,7 @@ pub struct Memory {
     pub ingest_peak_mib: f64,
     /// The maximum at full ingest with 32 concurrent searches.
     pub searches_peak_mib: f64,
-    /// Afterwards.
+    /// After the load.
     pub after_mib: f64,
     /// Messages per second during the searches.
     pub ingest_per_second: f64,

@@ -9,7 +9,7 @@ use crate::context::Bench;
 use crate::load::{Answers, Load, Pace};
 use runtime::process;
 
-/// Connections of the closed loop that measures the maximum rate: a whole commit waits during another one.
+/// Connections of the closed loop that measures the maximum rate: one commit's messages wait during another.
 const CONNECTIONS_OF_CAPACITY: usize = 2_048;
 /// More than a commit and the queue accept together (1,024 each), fewer than are accepted (4,096).
 const CONNECTIONS: usize = 3_584;
@@ -25,13 +25,13 @@ pub struct Overload {
     pub offered_per_second: f64,
     /// The number of connections.
     pub connections: usize,
-    /// Messages per second that were stored of these.
+    /// Messages per second of these that were stored.
     pub stored_per_second: f64,
     /// Messages that got 503.
     pub refused: u64,
     /// Messages with another response.
     pub unexpected: u64,
-    /// All responses.
+    /// The results of all responses.
     #[serde(flatten)]
     pub answers: Answers,
 }

@@ -1,4 +1,4 @@
-//! Every kind of read, one request after the other with other parameters each time, while messages arrive.
+//! Every kind of read, one request after another with different parameters, while messages arrive.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::load::{Answers, Background, Connection};
 use crate::place::Server;
 use server::telemetry::histogram::Spread;
 
-/// Messages per second that arrive meanwhile, and their connections.
+/// Messages per second that arrive during the reads, and their connections.
 const ARRIVALS: f64 = 1_000.0;
 const ARRIVALS_CONNECTIONS: usize = 16;
-/// Requests of a kind before the clock runs.
+/// Requests of a kind before the measurement begins.
 const WARM_UP: u64 = 3;
 /// One in this many messages is from the busiest sender; a little more, so that the last offset is always valid.
 const BUSIEST_ONE_IN: u64 = 21;
@@ -107,7 +107,7 @@ fn busiest() -> String {
     as_parameter(&busiest_sender())
 }
 
-/// With some capitals, so that two searches need not have the same text.
+/// The word with some capitals, so that two searches need not have the same text.
 fn search(word: &str, random: &mut Random) -> String {
     let mixed: String = word
         .chars()
@@ -125,7 +125,7 @@ fn as_parameter(text: &str) -> String {
 pub struct Row {
     /// The query.
     pub name: &'static str,
-    /// Its goal at ten million messages; none if there is none.
+    /// Its goal at ten million messages, if it has one.
     pub goal_p99_ms: Option<f64>,
     /// The number of requests.
     pub requests: u64,
@@ -148,7 +148,7 @@ pub struct Reads {
     pub rows: u64,
     /// A row per kind.
     pub kinds: Vec<Row>,
-    /// The results of the messages that arrived meanwhile.
+    /// The results of the messages that arrived during the reads.
     pub arrivals: Answers,
 }
 
@@ -182,7 +182,7 @@ async fn ask(bench: &Bench, connection: &mut Connection, kind: &Kind, mut random
             requests += 1;
             unexpected += u64::from(status != 200);
         }
-        // Whatever is so slow that this cuts it short shows it in the number of its requests.
+        // A measurement that this limit cuts short shows it in its number of requests.
         if requests > 0 && began.elapsed() > Duration::from_secs(bench.plan.seconds) {
             break;
         }

@@ -24,7 +24,7 @@ use store::postgres::bench_database::BenchDatabase;
 use store::postgres::config::PostgresConfig;
 use store::{Database, StoreConfig};
 
-/// Part of the requests that is sent before the clock runs.
+/// Part of the requests that is sent before the measurement begins.
 const WARM_UP_PART: u64 = 10;
 /// Maximum time of one measurement.
 const SECONDS_MAX: f64 = 60.0;
@@ -37,7 +37,7 @@ const PGBENCH_THREADS: usize = 2;
 pub enum Case {
     /// pgbench, into a table with only a key.
     PgbenchBare,
-    /// pgbench, into a table with all indices of the service's.
+    /// pgbench, into a table with all indices of the service.
     PgbenchWhole,
     /// The service on an SQLite file.
     Sqlite,
@@ -48,7 +48,7 @@ pub enum Case {
 /// A case, all rounds together.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// Which.
+    /// The case.
     pub case: Case,
     /// Connections to all replicas together, or of pgbench.
     pub connections: usize,
@@ -75,7 +75,7 @@ pub struct Row {
 /// All results on that server.
 #[derive(Debug, Clone, Serialize)]
 pub struct Shared {
-    /// Of the server.
+    /// The version of the server.
     pub version: i32,
     /// Whether pgbench was found.
     pub has_pgbench: bool,
@@ -105,7 +105,7 @@ struct Place<'a> {
     bench_database: BenchDatabase,
 }
 
-/// Measures all.
+/// Measures all cases.
 pub async fn run(bench: &Bench, url: &str) -> anyhow::Result<Shared> {
     ensure!(!url.contains("dbname="), "--database-url must name its database in the path, not with dbname");
     let Database::Postgres(config) = store(url)?.database else { bail!("--database-url must be a PostgreSQL URL") };
@@ -139,7 +139,7 @@ impl Place<'_> {
         let mut shared = Shared { version, has_pgbench, ingest: Vec::new(), bytes_per_message: None, reads: None };
         if plan.has(Section::Ingest) || plan.has(Section::IngestEmpty) {
             for &connections in &plan.connections {
-                // Tried once: a server may not take as many clients as replicas can.
+                // This is tried once, because a server may not accept as many clients as replicas can.
                 let tried = if has_pgbench { Some(self.pgbench(connections, true, 1).await) } else { None };
                 if let Some(Err(error)) = &tried {
                     self.bench.progress.warn(&format!("without pgbench: {error:#}"));
@@ -193,7 +193,7 @@ impl Place<'_> {
         let database = self.bench_database.make().await?;
         let (url, config) = self.on(&database)?;
         if !bare {
-            // It makes the tables.
+            // The service creates the tables.
             self.bench.workplace.start_server_on(&url).await?.stop()?;
         }
         BenchDatabase::make_table(&config, bare).await?;

@@ -31,9 +31,9 @@ pub struct Startup {
     pub first_ready_ms: f64,
     /// The same, until all derived data have caught up.
     pub first_caught_up_ms: f64,
-    /// CPU time for that.
+    /// CPU time of the first start.
     pub first_cpu_seconds: f64,
-    /// On the dataset, after that.
+    /// On the dataset, after the first start.
     pub again_ready_ms: Figure,
 }
 
@@ -45,7 +45,7 @@ pub struct Filled {
     pub database: PathBuf,
 }
 
-/// Starts the service on a copy of the dataset, and measures that if `measured`.
+/// Starts the service on a copy of the dataset, and measures the start if `measured`.
 pub async fn run(bench: &Bench, measured: bool) -> anyhow::Result<(Filled, Option<Startup>)> {
     let Bench { workplace, progress, .. } = bench;
     let dataset = Dataset::prepare(workplace.datasets(), &bench.writer.inbox, progress)?;

@@ -1,4 +1,4 @@
-//! What several commands have in common: where their settings, their database, their source and their URL come from.
+//! Common parts of several commands: the origin of their settings, database, source and URL.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

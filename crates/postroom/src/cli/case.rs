@@ -1,4 +1,4 @@
-//! A captured request, and what is said of it.
+//! A captured request, and the explanation of its verification.
 
 use hyper::HeaderMap;
 

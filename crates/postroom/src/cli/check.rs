@@ -1,4 +1,4 @@
-//! `postroom check`: would the service start, and are its data in order?
+//! `postroom check`: whether the service would start, and whether its data are in order.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ fn hindrances(path: &Path) -> Vec<String> {
             hindrances.push(format!("{} cannot be read and written: {error}", file.display()));
         }
     }
-    // SQLite makes files beside the database; a folder that is absent is made in the nearest one that is there.
+    // SQLite creates files next to the database. A missing folder is created in the nearest existing one.
     let folders = path.ancestors().skip(1).map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
     if let Some(folder) = folders.into_iter().find(|folder| folder.exists()) {
         let may_write = may(folder, Access::WRITE_OK | Access::EXEC_OK);

@@ -59,7 +59,7 @@ impl Target {
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
-    /// Seconds that the service asks to wait, if it does.
+    /// Seconds to wait before a retry, if the service sends them.
     pub retry_after_seconds: Option<u64>,
     /// The whole body.
     pub body: Bytes,
@@ -103,7 +103,7 @@ async fn connect(target: &Target) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     let stream = stream.with_context(|| format!("cannot connect to {}:{}", target.host, target.port))?;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // Ends with the connection; what went wrong there is seen by the request.
+    // The task ends with the connection. The request reports errors of the connection.
     tokio::spawn(async move { drop(connection.await) });
     Ok(sender)
 }

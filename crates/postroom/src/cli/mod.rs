@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand. `serve` writes JSON lines; the others write for people.
+//! The command line: one file per subcommand. `serve` writes JSON lines; the others write text for people.
 
 /// A line on stdout, for people. A failed write is an error; `println!` would panic.
 macro_rules! say {
@@ -165,7 +165,7 @@ struct Unsaid(#[source] std::io::Error);
 /// Success, or one line on stderr that a person can act on.
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
-        // Whoever closed the pipe, as `head` does, has read enough and needs no explanation.
+        // A reader that closed the pipe, as `head` does, needs no error message.
         let wanted = error.downcast_ref::<Unsaid>().is_none_or(|unsaid| unsaid.0.kind() != ErrorKind::BrokenPipe);
         if wanted {
             tell!("postroom: {error:#}");

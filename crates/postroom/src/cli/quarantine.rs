@@ -121,7 +121,7 @@ impl Kept {
         let text = |name: &str| value[name].as_str().map(str::to_owned);
         let mut headers = HeaderMap::new();
         for (name, value) in value["headers"].as_object()? {
-            // Not only ASCII: strangers send what they like.
+            // Values may be other than ASCII: clients send any bytes.
             let value = HeaderValue::from_bytes(value.as_str()?.as_bytes()).ok()?;
             headers.append(HeaderName::try_from(name.as_str()).ok()?, value);
         }

@@ -19,7 +19,7 @@ use store::sqlite::{Rebuilding, keep_damaged_log, rebuild, remove_orphans};
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Removes orphans of deleted messages and rebuilds the key's index, in one transaction each, then the index next to
-/// the file. A running service still reads, returns 503 for writes that wait too long meanwhile, and rebuilds the index
+/// the file. A running service still reads, returns 503 for writes that wait too long, and rebuilds the index
 /// next to the file itself. On PostgreSQL counters and search index are rebuilt in pieces: running replicas continue,
 /// with slower reads. It removes the search data of replicas of an earlier build, so upgrade all of them first.
 pub fn run(flags: BTreeMap<&'static str, String>, arguments: ServeArguments) -> anyhow::Result<ExitCode> {

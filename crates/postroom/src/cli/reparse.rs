@@ -61,7 +61,7 @@ async fn reparse(store: &Store, sources: &[Source], all: bool) -> anyhow::Result
         after = last.number;
         for payload in payloads {
             found.bodies += 1;
-            // A source that is gone may still be read: by its protocol, under its old name.
+            // Bodies of a removed source can still be parsed, by its protocol and under its old name.
             let own =
                 sources.iter().find(|source| source.name == payload.source && source.scheme.kind == payload.provider);
             let stand_in =

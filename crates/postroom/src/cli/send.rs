@@ -156,7 +156,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     courier.progress.bar.finish_and_clear();
     let all_stored = courier.summarize(elapsed, arguments.json)?;
     if let Some(signal) = stopped_by {
-        // The reading thread is left alone: it may wait for its input for ever.
+        // The reading thread is not joined: it may wait for its input forever.
         tell!("stopped by {}; the summary covers the responses so far", signal.name());
         return Ok(ExitCode::from(signal.exit_code()));
     }

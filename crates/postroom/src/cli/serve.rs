@@ -16,7 +16,7 @@ use server::config::{Config, ConfigError, Inputs, LogLevel};
 /// How long the last log lines wait for a slow reader.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Runs until a signal. 0 after a clean stop, 2 for invalid settings, 1 for anything else that prevents a start.
+/// Runs until a signal. Returns 0 after a clean stop, 2 for invalid settings, 1 for other failures to start.
 pub fn run(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) -> ExitCode {
     log::install_panic_hook();
     let read = move || Inputs::gather(flags.clone(), config_file.clone()).and_then(|inputs| Config::load(&inputs));
@@ -25,8 +25,8 @@ pub fn run(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) 
         Err(error) => return refuse_configuration(&error),
     };
     let writer = log::start(config.log_level);
-    // One thread for all connections: the writer and the readers have their own, and answers wake nobody across
-    // threads.
+    // One thread serves all connections. The writer and the readers have their own threads, and responses cause
+    // no wake-up across threads.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse_start(&error.into()),
@@ -40,7 +40,7 @@ pub fn run(flags: BTreeMap<&'static str, String>, config_file: Option<PathBuf>) 
 }
 
 async fn serve(config: Config, read: impl Fn() -> Result<Config, ConfigError>) -> anyhow::Result<()> {
-    // A write beyond the file-size limit shall fail like any other, not kill the process.
+    // A write beyond the file-size limit must fail like any other write, and must not kill the process.
     let _file_size_signal = signal(SignalKind::from_raw(libc_sigxfsz()))?;
     let mut signals = StopSignals::install()?;
     let app = tokio::select! {
@@ -62,9 +62,9 @@ async fn serve(config: Config, read: impl Fn() -> Result<Config, ConfigError>) -
     };
     tokio::select! {
         result = app.run_until(stop) => result,
-        // Only when the runtime can deliver no signals any more; then nothing is left to do here.
+        // This happens only if the runtime can no longer deliver signals. Then nothing is left to do here.
         () = async { reloads.await; std::future::pending().await } => Ok(()),
-        // Whoever asks twice means at once. What was acknowledged is on disk, so nothing needs to be finished.
+        // A second signal requests an immediate stop. Acknowledged data is on disk, so nothing needs to be finished.
         signal = second => {
             log::write_to_stderr(LogLevel::Critical, "stopped at once", &[("reason", signal.name())]);
             std::process::exit(130)

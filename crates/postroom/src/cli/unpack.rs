@@ -26,8 +26,8 @@ pub fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead + Send>> {
     Ok(Box::new(BufReader::with_capacity(64 << 10, unpacked)))
 }
 
-/// All frames of a zstd file, one after the other: the output of `cat a.zst b.zst` and of parallel compressors has
-/// several, and the decoder supports one.
+/// All frames of a zstd file, one after the other. `cat a.zst b.zst` and parallel compressors write several
+/// frames, but the decoder supports one.
 struct Frames<R> {
     source: R,
     decoder: FrameDecoder,

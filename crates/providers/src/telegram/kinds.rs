@@ -1,4 +1,4 @@
-//! The kind of a message of Telegram: it has no type, only a member with the content.
+//! The kind of a Telegram message: it has no type, only a member with the content.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ const KINDS: [(&str, Kind); 24] = [
     ("video_note", Kind::Video),
     ("voice", Kind::Audio),
     ("audio", Kind::Audio),
-    // After `animation`, which comes with a document for older readers.
+    // `animation` comes first: it also has a `document` for older clients.
     ("document", Kind::Document),
     ("sticker", Kind::Sticker),
     ("venue", Kind::Location),
@@ -37,7 +37,7 @@ const KINDS: [(&str, Kind); 24] = [
 /// Members that are files, and become `media`.
 pub const FILES: [&str; 8] = ["animation", "audio", "document", "photo", "sticker", "video", "video_note", "voice"];
 
-/// Members with which Telegram itself reports something.
+/// Members with which Telegram itself reports an event.
 const HAPPENED: [&str; 49] = [
     "boost_added",
     "channel_chat_created",
@@ -142,7 +142,7 @@ pub const CONTEXT: [&str; 23] = [
     "via_bot",
 ];
 
-/// A message has no type: the kind follows from its members.
+/// A message has no type: its members determine the kind.
 pub fn kind(part: &Value) -> (Kind, &str) {
     if let Some((name, kind)) = KINDS.iter().find(|(name, _)| part.get(*name).is_some()) {
         let media = list(&part["paid_media"], "paid_media").iter().filter_map(|item| text(item, "type"));

@@ -17,7 +17,7 @@ pub const SCHEME: Scheme = Scheme {
     kind: "telegram",
     title: "Telegram Bot API",
     variable: Some("TELEGRAM_SECRET_TOKEN"),
-    // A JSON body in the answer would be taken for a call of a bot method.
+    // Telegram would read a JSON body in the response as a call of a bot method.
     answer: AnswerStyle::Empty,
     rule: Some(Rule {
         header: super::text("x-telegram-bot-api-secret-token"),
@@ -95,7 +95,7 @@ fn message(source: &Source, name: &str, part: &Value, is_edit: bool, now: Moment
     details.profile_name = profile_name;
     details.group = (text(&part["chat"], "type") != Some("private")).then(|| chat.clone());
     details.reply_to = scalar(&part["reply_to_message"], "message_id").map(|id| format!("{chat}:{id}"));
-    // An edit has the id of the message that it changes: its time tells the versions apart.
+    // An edit has the id of the message that it changes: its time distinguishes the versions.
     let edited = part.get("edit_date").filter(|_| is_edit);
     let mut key_id = id.clone();
     if is_edit {
@@ -150,7 +150,7 @@ fn reaction(source: &Source, part: &Value, number: Option<&str>, now: Moment) ->
 }
 
 fn read_content(part: &Value, details: &mut Details) {
-    // What else it has, be it of a sort that nobody knew when this was written.
+    // All other members, including kinds that were unknown when this code was written.
     let names: Vec<&str> = own_members(part).filter(|name| !FILES.contains(name)).collect();
     keep(&names, part, details);
     match details.provider_kind.as_str() {
@@ -175,7 +175,7 @@ fn read_context(part: &Value, details: &mut Details) {
     if let Some(user) = text(&part["from"], "username").filter(|_| speaks) {
         details.extra.insert("username".to_owned(), user.into());
     }
-    // Links and people behind words do not stand in the text.
+    // The text does not contain links and people behind words.
     let entities = ["entities", "caption_entities"].iter().flat_map(|name| list(part, name));
     let hidden = entities.filter(|entity| matches!(text(entity, "type"), Some("text_link" | "text_mention")));
     let hidden: Vec<Value> = hidden.cloned().collect();
@@ -191,7 +191,7 @@ fn keep(names: &[&str], part: &Value, details: &mut Details) {
     details.extra.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
 }
 
-/// The text, the caption, or the words of content that has neither.
+/// The text, the caption, or the words of content that has neither of these.
 fn words(part: &Value) -> Option<String> {
     let said = ["text", "caption"].iter().find_map(|name| part.get(*name)?.as_str()).map(str::to_owned);
     let poll = || lines(&part["poll"], "question", "options");

@@ -1,4 +1,4 @@
-//! How Twilio writes who sent a message and to whom it went.
+//! Twilio's spelling of senders and recipients.
 
 use domain::Address;
 

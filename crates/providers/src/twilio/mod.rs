@@ -54,7 +54,7 @@ fn verify(source: &Source, request: &Request<'_>, _: Moment) -> Result<usize, Ba
     let url = request.url().ok_or(BadSignature::UnknownUrl)?;
     let form = match is_form(request.headers) {
         true => sorted_form(request.body),
-        // Of a body that is no form only the URL is signed, and a digest of the body within it.
+        // If the body is not a form, only the URL is signed. The URL contains a digest of the body.
         false => String::new(),
     };
     let urls = with_and_without_port(&url);
@@ -218,7 +218,7 @@ fn is_of_file(name: &str) -> bool {
     number.is_some_and(|number| number.parse().is_ok_and(|number: usize| number < MEDIA_MAX))
 }
 
-/// The file of that number; or several, if its parameter is repeated.
+/// The file with this number, or several files if its parameter is repeated.
 fn files(fields: &Fields, at: usize) -> Vec<Media> {
     let mime_type = fields.owned(&format!("MediaContentType{at}"));
     let file = |url: Option<&String>| Media {

@@ -58,7 +58,7 @@ pub fn conversation_event(source: &Source, fields: &Fields, now: Moment) -> Opti
     let word =
         fields.get("EventType").filter(|word| word.starts_with("on") && fields.get("MessageStatus").is_none())?;
     let mut part = fields.to_value();
-    // A list, written as text.
+    // A list, encoded as text.
     if let Some(media) = fields.get("Media").and_then(|media| read(media.as_bytes()).ok()) {
         part["Media"] = media;
     }
@@ -68,7 +68,7 @@ pub fn conversation_event(source: &Source, fields: &Fields, now: Moment) -> Opti
         "onMessageRemoved" => conversation_message(source, &part, word, Kind::Revoke, now),
         _ => None,
     };
-    // Another try is numbered.
+    // `RetryCount` differs between retries.
     let said: Value =
         members(&part).filter(|(name, _)| *name != "RetryCount").map(|(n, v)| (n.clone(), v.clone())).collect();
     Some(match message {

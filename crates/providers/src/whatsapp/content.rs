@@ -10,14 +10,14 @@ pub fn kind(provider_kind: &str) -> Kind {
     match provider_kind {
         "contact" => Kind::Contacts,
         "voice" => Kind::Audio,
-        // Of a file of the past, what it was comes later, or never.
+        // The type of a file in the history arrives later, or never.
         "unknown" | "media_placeholder" => Kind::Unsupported,
         "request_welcome" => Kind::System,
         other => Kind::named(other).unwrap_or(Kind::Unknown),
     }
 }
 
-/// Members of a message that have their own fields; `type` names the one with the content. The rest is kept.
+/// Members of a message that have their own fields; `type` names the one with the content. Others are kept.
 const READ: &[&str] =
     &["id", "from", "to", "to_user_id", "timestamp", "type", "from_user_id", "group_id", "context", "history_context"];
 
@@ -54,7 +54,7 @@ pub fn read(part: &Value, provider_kind: &str, details: &mut Details) -> Option<
             if let Some(to) = text(own, "message_id") {
                 details.extra.insert("reaction_to".to_owned(), to.into());
             }
-            // Without an emoji, or with an empty one, the reaction was taken back.
+            // Without an emoji, or with an empty one, the reaction was removed.
             Some(owned(own, "emoji").unwrap_or_default())
         }
         Kind::Order => {

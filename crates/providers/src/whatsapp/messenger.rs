@@ -18,7 +18,7 @@ pub fn read(reader: &mut Reader<'_>, object: &str, envelope: &Value) {
         for item in list(entry, "messaging") {
             page.read(reader, item);
         }
-        // Another app answers, and this one listens.
+        // Another app responds, and this app only listens.
         let page = Page { is_standby: true, ..page };
         for item in list(entry, "standby") {
             page.read(reader, item);
@@ -192,7 +192,7 @@ impl Page {
         self.build(reader, item, &id, details, Some(said.unwrap_or_default()))
     }
 
-    /// An id for records without one: person and time.
+    /// An id for records without one, from person and time.
     fn made_up_id(&self, what: &str, item: &Value) -> Option<String> {
         Some(format!("{what}:{}:{}", scalar(&item["sender"], "id")?, scalar(item, "timestamp")?))
     }

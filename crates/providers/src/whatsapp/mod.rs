@@ -60,7 +60,7 @@ pub fn handshake(source: &Source, query: &str) -> Result<Challenge, BadHandshake
     Ok(Challenge(challenge.to_owned()))
 }
 
-/// The error for another token.
+/// The error for a token that does not match.
 const WRONG_TOKEN: &str = "is not the verify token of this source";
 
 /// Parses an envelope, also of relays that pass it on.
@@ -75,7 +75,7 @@ pub fn parse(source: &Source, envelope: &Value, now: Moment) -> Parsed {
                 }
             }
         }
-        // 360dialog's events for partners, and what its older interface sends, have no envelope.
+        // 360dialog's events for partners, and the bodies of its older interface, have no envelope.
         _ if envelope["data"].is_object() => {
             let (data, event) = (&envelope["data"], &envelope["event"]);
             read_change(&mut reader, data, &json!({ "field": event, "value": data }));
@@ -99,7 +99,7 @@ fn read_change(reader: &mut Reader<'_>, entry: &Value, change: &Value) {
     let line = Line::new(reader.source, entry, value, reader.now);
     match field {
         "messages" => read_messages(reader, &line, value),
-        // Another app answers, and this one listens: what customers write there is said to the business all the same.
+        // Another app responds, and this app only listens. Customers' messages still go to the business.
         "standby" => {
             read_messages(reader, &line, &value["standby"]);
             business_app::read_echoes(reader, &line, field, &value["standby"]);
@@ -110,7 +110,7 @@ fn read_change(reader: &mut Reader<'_>, entry: &Value, change: &Value) {
         _ => {}
     }
     if reader.count == before && reader.has_room() {
-        // Account events have no number and no id of their own: the whole change says which it is.
+        // Account events have no number and no id of their own: the whole change identifies them.
         reader.event(field, &json!({ "entry": entry["id"], "time": entry["time"], "change": change }));
     }
 }

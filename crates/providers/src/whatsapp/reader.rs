@@ -1,5 +1,5 @@
-//! What the parts of Meta's envelope have in common: the body as it is read, the number that a part is about, and
-//! people.
+//! Common code for the parts of Meta's envelope: the body during parsing, the number that a part is about,
+//! and people.
 
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ impl Reader<'_> {
         self.parsed.intake.events.push(element::event(self.source, kind, None, part, self.now));
     }
 
-    /// A record that may repeat with the same content: for another number, or at another time, it is a new one.
+    /// A record that may repeat with the same content. Another number or another time makes it a new record.
     pub fn occurrence(&mut self, line: &Line<'_>, kind: &str, part: &Value) {
         let occurred = format!("{}:{}", line.number, line.time);
         let event = element::occurrence_event(self.source, kind, None, &occurred, part, self.now);
@@ -89,7 +89,7 @@ impl<'a> Line<'a> {
         self.message(part, sender(part), self.address(), &[])
     }
 
-    /// A message between these two; `told` has the context.
+    /// A message between these two addresses; `told` has the context.
     pub fn message(&self, part: &Value, from: Address, to: Address, told: &[(&str, Value)]) -> Option<NewMessage> {
         let id = scalar(part, "id")?;
         let provider_kind = text(part, "type").unwrap_or("unknown");
@@ -107,7 +107,7 @@ impl<'a> Line<'a> {
         Some(element::message(details, content, self.now))
     }
 
-    /// The contacts are separate from the messages, in any order; their ids assign them.
+    /// The contacts are separate from the messages, in any order. Ids connect them.
     pub fn contact(&self, part: &Value) -> Option<&'a Value> {
         let same = |contact: &Value, name: &str, own: &str| {
             text(contact, name).is_some_and(|id| text(part, own).is_some_and(|from| from == id))

@@ -9,8 +9,8 @@ use crate::element::message_key;
 use crate::json::{list, others, scalar, text};
 use domain::{Address, Moment, State, StatusUpdate};
 
-/// Parses one element of `statuses`. Those of payments are among those of messages and often have a message's id, but a
-/// failed payment says nothing about the delivery of a message: they are events.
+/// Parses one element of `statuses`. Payment statuses are in the same list and often have a message's id, but
+/// a failed payment says nothing about the delivery of a message: they become events.
 pub fn read(reader: &mut Reader<'_>, number: &str, part: &Value) {
     match text(part, "type") {
         Some("payment") => return reader.event("payment", part),
@@ -50,7 +50,7 @@ fn status(source: &Source, number: &str, part: &Value, now: Moment) -> Option<St
     })
 }
 
-/// A participant of a group if one is named, else the person; else the group as a whole.
+/// A participant of a group if one is named, else the person, else the whole group.
 fn recipient(part: &Value) -> Option<Address> {
     let named = |name: &str| text(part, name);
     let of_group = named("recipient_type") == Some("group");

@@ -1,4 +1,4 @@
-//! Who may do what: tokens, each of a scope, in clear or as digests.
+//! Access rights: tokens with a scope each, in clear or as digests.
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -11,7 +11,7 @@ use providers::encoding::decode_hex;
 /// Access to reads, with the rules for browsers and rates.
 #[derive(Debug, Clone)]
 pub struct AccessConfig {
-    /// The tokens and what each may do.
+    /// The tokens and their scopes.
     pub tokens: Tokens,
     /// Whether `/metrics` needs no token.
     pub metrics_public: bool,
@@ -23,14 +23,14 @@ pub struct AccessConfig {
     pub posts_per_second: u32,
 }
 
-/// What the owner of a token may do. A higher scope includes the lower ones.
+/// The rights of a token's owner. A higher scope includes the lower ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// Read what is stored.
+    /// Read stored data.
     Read,
     /// Make the service act.
     Operate,
-    /// Erase what is stored.
+    /// Delete stored data.
     Admin,
 }
 
@@ -56,7 +56,7 @@ impl Scope {
         }
     }
 
-    /// Itself and the higher ones.
+    /// This scope and the higher ones.
     pub fn sufficient(self) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |scope| *scope >= self)
     }
@@ -93,7 +93,7 @@ impl Tokens {
         Self(tokens.iter().filter_map(parsed).collect())
     }
 
-    /// Whether everyone may read: only tokens for reading close it.
+    /// Whether everyone may read. Only tokens for reading restrict it.
     pub fn leave_reading_open(&self) -> bool {
         !self.0.iter().any(|(scope, _)| *scope == Scope::Read)
     }

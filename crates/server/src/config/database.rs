@@ -1,4 +1,4 @@
-//! What the settings say of the store: where messages are kept, and its limits.
+//! The settings of the store: the location of the messages, and the limits.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub fn store_of(inputs: &Inputs, url: &str, flag: &str) -> Result<StoreConfig, C
     load(inputs, Given { value: url.to_owned(), origin: flag.to_owned() })
 }
 
-/// Reads all of it.
+/// Reads these settings.
 pub(super) fn load(inputs: &Inputs, url: Given) -> Result<StoreConfig, ConfigError> {
     let seconds = |name| inputs.number(name, 0, 3_600).map(Duration::from_secs);
     Ok(StoreConfig {
@@ -32,7 +32,7 @@ fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
     if ["postgres://", "postgresql://"].iter().any(|scheme| given.value.starts_with(scheme)) {
         return postgres::load(&given.value, &given.origin, inputs).map(|config| Database::Postgres(config.into()));
     }
-    // A URL may hold a password, so complaints show no more of it than the scheme.
+    // A URL may contain a password, so errors show only its scheme.
     let problem = match given.value.strip_prefix("sqlite:///") {
         Some("") => "names no file after sqlite:///".to_owned(),
         Some(":memory:") => "names a database in memory, which would lose every message at the next stop".to_owned(),
@@ -58,8 +58,8 @@ fn database(given: Given, inputs: &Inputs) -> Result<Database, ConfigError> {
     Err(ConfigError::Setting { origin: given.origin, problem })
 }
 
-/// What a path holds that is hardly meant as a part of it. The original service takes it as one, so there may be such
-/// files.
+/// A part of a path that is probably a mistake. The original service accepts it as part of the path, so such
+/// files may exist.
 fn said_beside(path: &str) -> Option<&'static str> {
     let has_query = path.rsplit_once('?').is_some_and(|(_, query)| query.is_empty() || query.contains('='));
     match path {

@@ -1,4 +1,4 @@
-//! Complaints about settings.
+//! Errors in settings.
 
 use thiserror::Error;
 

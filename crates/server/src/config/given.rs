@@ -1,4 +1,4 @@
-//! A value of a setting, and where it comes from.
+//! A value of a setting, and its origin.
 
 /// A value and its origin, so that an error can name the right place.
 pub(super) struct Given {

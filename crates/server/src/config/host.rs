@@ -1,4 +1,4 @@
-//! Hosts, as they are written in settings, in URLs and in headers: names, IPv4 addresses, and IPv6 addresses in
+//! Hosts in settings, URLs and headers: names, IPv4 addresses, and IPv6 addresses in
 //! brackets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,7 +9,7 @@ const WITHOUT_ORIGIN: [&str; 9] = ["about", "blob", "data", "file", "ftp", "java
 const NAME_BYTES_MAX: usize = 253;
 
 /// An origin as browsers send it in `Origin`: lower case, without the port that the scheme implies, without a path. `*`
-/// stays. What no browser sends is refused with the reason.
+/// is unchanged. An origin that no browser sends is refused with the reason.
 pub fn origin(text: &str) -> Result<String, &'static str> {
     if text == "*" {
         return Ok(text.to_owned());
@@ -42,7 +42,7 @@ pub fn origin(text: &str) -> Result<String, &'static str> {
     let default = match scheme.as_str() {
         "https" => 443,
         "http" => 80,
-        // Of other schemes browsers take the host as it stands.
+        // For other schemes, browsers keep the host unchanged.
         _ if rest.is_empty() => return Err("names no host"),
         _ if rest.contains('*') => return Err(PATTERN),
         _ if rest.bytes().all(|byte| byte.is_ascii_graphic()) => return Ok(format!("{scheme}://{rest}")),
@@ -56,8 +56,8 @@ pub fn origin(text: &str) -> Result<String, &'static str> {
 
 const PATTERN: &str = "is a pattern, which is not supported; name each origin, or use * alone for all";
 
-/// A host and perhaps a port, as they stand in a URL. The host comes back in lower case, addresses in their shortest
-/// form.
+/// Parses a host and an optional port, as in a URL. Returns the host in lower case, and addresses in their
+/// shortest form.
 pub fn authority(text: &str) -> Result<(String, Option<u16>), &'static str> {
     if text.contains('*') {
         return Err(PATTERN);
@@ -92,8 +92,8 @@ pub fn authority(text: &str) -> Result<(String, Option<u16>), &'static str> {
     Ok((host, port))
 }
 
-/// A host that is no IPv6 address, in lower case. What ends in a number is an IPv4 address, and browsers know no other
-/// form of it.
+/// A host that is not an IPv6 address, in lower case. A host that ends in a number is an IPv4 address, and
+/// browsers accept no other form of it.
 fn name(host: &str) -> Result<String, &'static str> {
     let whole = host.strip_suffix('.').unwrap_or(host);
     if whole.is_empty() {
@@ -115,7 +115,7 @@ fn name(host: &str) -> Result<String, &'static str> {
     Ok(host.to_ascii_lowercase())
 }
 
-/// In the form of browsers: the last part is never in the form of IPv4.
+/// The form of browsers: the last part is never written as IPv4.
 fn ipv6(address: Ipv6Addr) -> String {
     match (address.to_ipv4_mapped(), address.segments()) {
         (Some(_), [.., high, low]) => format!("[::ffff:{high:x}:{low:x}]"),
@@ -153,7 +153,7 @@ pub fn to_bind(text: &str) -> Result<String, &'static str> {
 
 const WITH_PORT: &str = "contains a port, which is a separate setting (PORT, POSTROOM_SERVER_READ_PORT)";
 
-/// The address of a service that listens on `host`, from its own machine, in the form of URLs.
+/// The address of a service that listens on `host`, for clients on the same machine, in the form of URLs.
 pub fn to_reach(host: &str) -> String {
     match host.parse() {
         Ok(IpAddr::V4(address)) if address.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),

@@ -41,7 +41,7 @@ impl Inputs {
         Self::new(flags, environment, config_file)
     }
 
-    /// As `gather`, with an environment of the caller's.
+    /// The port that `serve` would bind with these inputs.
     pub fn new(
         flags: BTreeMap<&'static str, String>,
         environment: BTreeMap<String, OsString>,
@@ -79,7 +79,7 @@ impl Inputs {
         Ok(self.number("PORT", 0, 65_535)? as u16)
     }
 
-    /// The address that `serve` would bind with the same inputs.
+    /// The address that `serve` would bind with these inputs.
     pub fn host(&self) -> Result<String, ConfigError> {
         self.host_to_bind("HOST")
     }
@@ -134,7 +134,7 @@ impl Inputs {
         secrets.collect::<Option<_>>().ok_or_else(problem)
     }
 
-    /// `None` if a secret was not given at all. An empty one is an error: everybody knows it.
+    /// `None` if the secret is absent. An empty secret is an error: everybody knows it.
     pub(super) fn secret(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
         let Some((bytes, origin)) = self.secret_bytes(name)? else { return Ok(None) };
         match self.secret_of(bytes, &origin) {
@@ -172,8 +172,8 @@ impl Inputs {
         }
     }
 
-    /// A secret of the environment that is no setting of the table: the variable, or the file that `<NAME>_FILE` names.
-    /// `None` where it was not given at all; given and empty is an error.
+    /// A secret outside the table of settings: the variable, or the file that `<NAME>_FILE` names.
+    /// `None` if it is absent. A secret that is given but empty is an error.
     pub(super) fn environment_secret(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
         let Some(bytes) = self.environment_or_its_file(name)? else { return Ok(None) };
         self.secret_of(bytes, name).map(Some).ok_or_else(|| complaint_about(name, "must not be empty"))
@@ -227,8 +227,8 @@ fn read_secret_file(path: &str, origin: &str) -> Result<Vec<u8>, ConfigError> {
     secret_file::read_secret_file(path).map_err(|problem| complaint_about(origin, &problem))
 }
 
-/// A misspelt variable must not be ignored silently. Ignored are only names outside our sections, and those that
-/// Kubernetes injects for services of our name, such as `POSTROOM_METRICS_SERVICE_HOST` and `POSTROOM_PORT_8000_TCP`.
+/// Rejects misspelt variables, which must not be ignored silently. It ignores names outside our sections, and
+/// names that Kubernetes injects for services of our name, such as `POSTROOM_METRICS_SERVICE_HOST`.
 fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(), ConfigError> {
     for name in environment.keys() {
         let sections = [
@@ -239,8 +239,8 @@ fn check_environment_names(environment: &BTreeMap<String, OsString>) -> Result<(
             "POSTROOM_STORE_",
             "POSTROOM_METRICS_",
             "POSTROOM_POSTGRES_",
-            // The name of this section before sources were called so: an old variable must not be silently without
-            // effect.
+            // The former name of the section of sources: an old variable must not be
+            // ignored silently.
             "POSTROOM_DOORS_",
         ];
         let injected = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"].iter().any(|part| name.contains(part));

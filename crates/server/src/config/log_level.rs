@@ -4,10 +4,10 @@ use super::given::Given;
 use super::{ConfigError, complaint};
 use runtime::log::LogLevel;
 
-/// Reads a level, in our words or in those of other loggers.
+/// Parses a level, in our words or in those of other loggers.
 pub(super) fn load(given: Given) -> Result<LogLevel, ConfigError> {
     let levels = [LogLevel::Debug, LogLevel::Info, LogLevel::Warning, LogLevel::Error, LogLevel::Critical];
-    // Other programs' words for two of them, in Python's logging and elsewhere.
+    // Python's logging and other programs use other words for two of the levels.
     let name = match given.value.trim().to_ascii_uppercase() {
         name if name == "WARN" => "WARNING".to_owned(),
         name if name == "FATAL" => "CRITICAL".to_owned(),

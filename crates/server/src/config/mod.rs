@@ -1,4 +1,4 @@
-//! The operator's settings, converted to valid types once, before anything else starts. Secrets redact themselves.
+//! The operator's settings, converted to valid types once, before the start. Secrets never print their value.
 
 mod access;
 mod database;
@@ -32,11 +32,11 @@ use store::StoreConfig;
 /// The whole configuration of `serve`.
 #[derive(Debug)]
 pub struct Config {
-    /// Least level logged.
+    /// Minimum level that is logged.
     pub log_level: LogLevel,
     /// The sources, each with at least one secret.
     pub sources: Vec<Source>,
-    /// Where and how to listen.
+    /// The address and the limits of the server.
     pub server: ServerConfig,
     /// The tokens for reading.
     pub access: AccessConfig,
@@ -58,7 +58,7 @@ pub struct QuarantineConfig {
 }
 
 impl Config {
-    /// Validates all settings. Reads secret files; touches nothing else.
+    /// Validates all settings. It reads secret files and changes nothing.
     pub fn load(inputs: &Inputs) -> Result<Self, ConfigError> {
         let server = server::load(inputs)?;
         let base_url_known = server.public_base_url.is_some() || !server.trusted_proxies.is_empty();
@@ -76,7 +76,7 @@ impl Config {
     }
 }
 
-/// Only the secret of the original source, for commands that need nothing else.
+/// Returns only the secret of the original source, for commands that need nothing else.
 pub fn webhook_secret(inputs: &Inputs) -> Result<Secret, ConfigError> {
     inputs.secret("WEBHOOK_SECRET")?.ok_or(ConfigError::NoSecret)
 }

@@ -1,4 +1,4 @@
-//! `postgres://` and `postgresql://`: what the settings say of a PostgreSQL server.
+//! `postgres://` and `postgresql://`: the settings of a PostgreSQL server.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use providers::header::{TOLERANCE_SECONDS, TimeUnit};
 use providers::mapping::{Mapping, NOTHING_MAPPED};
 use providers::rule::{List, Part, Proof, Rule, Text, Time, TimePlace};
 
-/// Makes an error about a key of the file.
+/// Creates an error about a key of the file.
 type Complain<'a> = &'a dyn Fn(&str, &str) -> ConfigError;
 
 /// Keys of the signature scheme.
@@ -70,7 +70,7 @@ pub fn rule(table: &Table, scheme: &Scheme, complain: Complain<'_>) -> Result<Op
     let bare = |header| Rule { header, ..Rule::of_body("", "", Algorithm::HmacSha256, Encoding::Hex) };
     let shows_secret = matches!(reader.text("algorithm")?.as_deref(), Some("static" | "jwt-hs256"));
     let mut rule = match &scheme.rule {
-        // What the provider puts around its signature, and signs beside the body, has no place around a secret.
+        // A static secret has no prefix of the provider around it, and signs no text besides the body.
         Some(rule) if shows_secret => bare(rule.header.clone()),
         Some(rule) => rule.clone(),
         None => bare(reader.text("signature_header")?.ok_or_else(|| complain("signature_header", "is not set"))?),
@@ -263,7 +263,7 @@ impl Reader<'_> {
             parts.push(Part::Text(Cow::Owned(rest.to_owned())));
         }
         let covers = [Part::Body, Part::SortedForm, Part::BodySha256].iter().any(|part| parts.contains(part));
-        // A signature of anything but the body would let everybody who saw one request write others.
+        // A signature that does not cover the body would let anyone who saw one request create others.
         if covers { Ok(parts) } else { Err((self.complain)("template", "must contain the body in some form")) }
     }
 
@@ -295,7 +295,7 @@ impl Reader<'_> {
             Some(time) => {
                 time.unit = unit.unwrap_or(time.unit);
                 time.tolerance_seconds = tolerance.unwrap_or(time.tolerance_seconds);
-                // A time that is not signed can be set by whoever replays the request.
+                // A time that is not signed could be changed in a replayed request.
                 if !uses {
                     return Err((self.complain)(
                         "template",

@@ -1,4 +1,4 @@
-//! Where and how to listen, with every limit at the edge to the network.
+//! The address to listen on, and every limit at the edge to the network.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub struct ServerConfig {
     pub trusted_proxies: Vec<Network>,
 }
 
-/// Reads all of it.
+/// Reads these settings.
 pub(super) fn load(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
     let seconds = |name, least| inputs.number(name, least, 86_400).map(Duration::from_secs);
     let count = |name, least, most| inputs.number(name, least, most).map(|number| number as usize);
@@ -54,7 +54,7 @@ pub(super) fn load(inputs: &Inputs) -> Result<ServerConfig, ConfigError> {
         read_address: read_address(inputs)?,
         body_bytes_max: count("MAX_BODY_BYTES", 1, 1 << 30)?,
         bodies_bytes_max: count("POSTROOM_SERVER_BODIES_BYTES_MAX", 0, 1 << 40)?,
-        // Below 8 KiB hyper has no room to read into.
+        // Below 8 KiB hyper has no space for reading.
         header_bytes_max: count("POSTROOM_SERVER_HEADER_BYTES_MAX", 8_192, 1 << 20)?,
         headers_max: count("POSTROOM_SERVER_HEADERS_MAX", 8, 1_000)?,
         header_timeout: seconds("POSTROOM_SERVER_HEADER_SECONDS", 1)?,

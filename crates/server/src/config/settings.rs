@@ -12,8 +12,8 @@ pub struct Setting {
     pub default: &'static str,
     /// Its purpose, with its unit.
     pub about: &'static str,
-    /// A secret is given by the environment or by a file of its own (`<NAME>_FILE`), never by a flag or in clear in the
-    /// file.
+    /// A secret is given by the environment or by its own file (`<NAME>_FILE`), never by a flag or in clear in
+    /// the configuration file.
     pub secret: bool,
 }
 
@@ -264,7 +264,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// The setting of that environment variable.
+/// The setting with this environment variable.
 pub fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }

@@ -224,7 +224,7 @@ impl FileSource<'_> {
 /// The form of a base URL.
 pub const BASE_URL_RULE: &str = "must be http:// or https:// and a host, optionally a port and a path, without a query";
 
-/// Scheme, host and port, and an optional path that the proxy strips. It is kept as written, because it is signed so.
+/// Scheme, host and port, and an optional path that the proxy strips. It is kept in the signed form.
 pub fn base_url(raw: &str) -> Option<String> {
     let rest = raw.strip_prefix("https://").or_else(|| raw.strip_prefix("http://"))?;
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'@' | b'\\');

@@ -1,4 +1,4 @@
-//! One request in the log and in the metrics: it is counted once and leaves one line, however it ends.
+//! One request in the log and in the metrics. It is counted once and logged in one line, however it ends.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::telemetry::metrics::{PathLabel, Refusal, WebhookResult};
 use domain::{MessageId, Moment};
 use runtime::log;
 
-/// Status in the log of a request whose client was gone before the response.
+/// Status in the log for a request whose client disconnected before the response.
 const STATUS_UNANSWERED: u16 = 499;
 
 /// The access log record of a request, written when it ends, in any way.
@@ -31,9 +31,9 @@ pub struct AccessLog<'a> {
     answered: bool,
     /// The message, if known.
     pub message_id: Option<MessageId>,
-    /// What became of a request to the original source.
+    /// The result of a request to the original source.
     pub result: Option<WebhookResult>,
-    /// The copy differed from the first; the first was kept.
+    /// The copy differed from the first copy, which was kept.
     pub conflict: bool,
     /// The counts of a request at a provider source.
     pub filed: Option<IngestSummary>,
@@ -56,7 +56,7 @@ pub struct IngestSummary {
     pub events: usize,
 }
 
-/// How a refusal counts among the results of the original source; most do not count.
+/// The result of a refusal at the original source. Most refusals have no result.
 fn refused_result(error: Option<&ApiError>) -> Option<WebhookResult> {
     match error? {
         ApiError::BadSignature { .. } => Some(WebhookResult::InvalidSignature),
@@ -66,7 +66,7 @@ fn refused_result(error: Option<&ApiError>) -> Option<WebhookResult> {
 }
 
 impl<'a> AccessLog<'a> {
-    /// Of a request that begins now.
+    /// The record of a request that begins now.
     pub fn new(app: &'a AppState, head: &'a Parts, request_id: &'a str, found: Option<&Found<'_>>) -> Self {
         Self {
             app,
@@ -137,8 +137,8 @@ impl<'a> AccessLog<'a> {
 }
 
 impl Drop for AccessLog<'_> {
-    /// The client went away, or a stop ran out of patience, before there was an answer. What it brought may be stored
-    /// all the same; it will ask again, and hear that it is.
+    /// The client disconnected, or the grace period of a stop ended, before the response. The content may still
+    /// be stored. The client will then retry, and the response reports that it is stored.
     fn drop(&mut self) {
         if !self.answered {
             self.app.metrics.refused(Refusal::Unanswered);

@@ -1,4 +1,4 @@
-//! The answer to a signed request. It takes the proof that nothing of the request can be lost any more.
+//! The response to a signed request. It requires the proof that no part of the request can be lost.
 
 use bytes::Bytes;
 use hyper::header::HeaderValue;
@@ -8,8 +8,8 @@ use super::views::{StoredView, ok, with_type};
 use providers::{AnswerStyle, Challenge, VerifiedBody};
 use store::Receipt;
 
-/// Why a signed request may be answered with success. A handler that does not store what it read has no `Receipt`, so
-/// it cannot make one of these by mistake.
+/// The reason why a signed request may get a success response. A handler that does not store its content
+/// has no `Receipt`, so it cannot create this value by mistake.
 ///
 /// ```
 /// use server::http::acknowledged::{Acknowledged, answer};
@@ -21,7 +21,7 @@ use store::Receipt;
 /// }
 /// ```
 ///
-/// Without the line that stores there is no receipt:
+/// Without the line that stores, there is no receipt:
 ///
 /// ```compile_fail,E0425
 /// use server::http::acknowledged::{Acknowledged, answer};
@@ -32,7 +32,7 @@ use store::Receipt;
 /// }
 /// ```
 ///
-/// And nothing else does instead:
+/// No other value can replace it:
 ///
 /// ```compile_fail,E0308
 /// use server::http::acknowledged::{Acknowledged, answer};
@@ -61,13 +61,13 @@ use store::Receipt;
 /// ```
 #[derive(Debug)]
 pub enum Acknowledged {
-    /// Everything in it was committed, now or before.
+    /// Its whole content was committed, now or before.
     Stored(Receipt),
-    /// It was verified and read, and there is nothing in it to store: the provider asked for a challenge.
+    /// It was verified and parsed, and contains nothing to store: the provider requested a challenge.
     NothingToStore(VerifiedBody),
 }
 
-/// The answer that the provider expects: its challenge if it sent one, otherwise the answer of its protocol.
+/// The response that the provider expects: its challenge if it sent one, otherwise that of its protocol.
 pub fn answer(_proof: &Acknowledged, style: AnswerStyle, challenge: Option<&Challenge>) -> Answer {
     match (challenge, style) {
         (Some(challenge), _) => plain_text(challenge),
@@ -80,8 +80,8 @@ pub fn answer(_proof: &Acknowledged, style: AnswerStyle, challenge: Option<&Chal
     }
 }
 
-/// A text that the provider chose, or a stranger who imitates it. It is never anything but text, and `browser::guard`
-/// keeps browsers from guessing another type.
+/// A text from the provider, or from a stranger who imitates it. It is always sent as plain text, and
+/// `browser::guard` prevents browsers from guessing another type.
 pub(super) fn plain_text(Challenge(text): &Challenge) -> Answer {
     with_type(text.clone().into(), HeaderValue::from_static("text/plain; charset=utf-8"))
 }

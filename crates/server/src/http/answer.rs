@@ -22,8 +22,8 @@ pub const ANSWERS_BYTES_MAX: usize = PAGE_BYTES_MAX;
 /// Single messages, raw bodies, lists of statuses and pages of events that are read at once. Each may be as large as a
 /// sender's body, and its size is known only afterwards. More wait.
 pub const SINGLE_READS_MAX: usize = 8;
-/// Bytes that a response may have without a permit, and that are handed over at once. The rest stays here until the
-/// client has read them.
+/// Bytes that a response may have without a permit, and that are handed over at once. The rest stays here
+/// until the client has read them.
 const PIECE_BYTES: usize = 16 << 10;
 /// Bytes that are allocated together for a long response, which then grows without being copied.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -36,7 +36,7 @@ pub type Answer = Response<AnswerBody>;
 pub struct AnswerRoom(Arc<Semaphore>);
 
 impl AnswerRoom {
-    /// Room for so many bytes.
+    /// Room for this many bytes.
     pub fn new(bytes_max: usize) -> Self {
         Self(Arc::new(Semaphore::new(bytes_max)))
     }
@@ -61,8 +61,8 @@ struct Held {
 }
 
 impl Share {
-    /// Takes this many more bytes. False if not enough are left. Then the whole share is returned, because several
-    /// that grow at the same pace would otherwise block each other.
+    /// Takes this many more bytes. Returns false if not enough are left. The whole share is then returned:
+    /// several responses that grow at the same pace would otherwise block each other.
     fn grow(&self, bytes: usize) -> bool {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = (held.bytes + bytes).saturating_sub(PIECE_BYTES);
@@ -83,7 +83,7 @@ impl Share {
         true
     }
 
-    /// Sets it to the actual size of the response.
+    /// Sets the share to the actual size of the response.
     fn settle(&self, bytes: usize) -> bool {
         let have = self.held.lock().unwrap_or_else(PoisonError::into_inner).bytes;
         if bytes > have {
@@ -99,7 +99,7 @@ impl Share {
         true
     }
 
-    /// For a page, which takes from it while it is read.
+    /// The budget of a page, which takes from the share while it is read.
     pub fn room(&self) -> Room {
         let share = self.clone();
         Room::new(move |bytes| share.grow(bytes))
@@ -121,12 +121,12 @@ impl AnswerBody {
         Self { chunks: [bytes].into(), bytes: length, share: None }
     }
 
-    /// Whether it has a share already.
+    /// Whether it already has a share.
     pub fn has_room(&self) -> bool {
         self.share.is_some()
     }
 
-    /// Takes a share until the last piece is handed over, or the client is gone. Corrects the size of the share.
+    /// Takes a share until the last piece is handed over or the client disconnects. Corrects the share's size.
     pub fn take_room(&mut self, share: Share) -> Result<(), ApiError> {
         if !share.settle(self.bytes) {
             return Err(ApiError::BodiesTooLarge);

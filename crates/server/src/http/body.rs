@@ -1,6 +1,6 @@
-//! The body of a request: read whole with_deadline its limits or, if it is unused, read to its end so that the
-//! connection can
-//! be kept.
+//! The body of a request. It is read whole, within its limits. An unused body is read to its end,
+//! so that the connection
+//! can be kept.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -40,7 +40,7 @@ impl<'a> RequestBody<'a> {
     }
 
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, ApiError>>> {
-        // From now on the client is asked.
+        // From here on the client is asked to send the body.
         self.is_held_back = false;
         while !self.ended && !self.broken {
             match Pin::new(&mut self.incoming).poll_frame(context) {
@@ -61,7 +61,7 @@ impl<'a> RequestBody<'a> {
         Poll::Ready(None)
     }
 
-    /// The next piece. An error if the connection must be closed for another one meanwhile.
+    /// The next piece. An error if the connection must be closed for another one.
     async fn data(&mut self) -> Option<Result<Bytes, ApiError>> {
         let mut waited = false;
         let next = std::future::poll_fn(|context| match self.poll_data(context) {
@@ -78,9 +78,9 @@ impl<'a> RequestBody<'a> {
         next
     }
 
-    /// Reads a whole body with_deadline the limits of length, time and memory. A declared length over the limit is
+    /// Reads a whole body within the limits of length, time and memory. A declared length over the limit is
     /// refused
-    /// before anything is read; a stream is cut at the limit. The permit returns the memory of large bodies
+    /// before anything is read. A stream is cut at the limit. The permit returns the memory of large bodies
     /// when it is dropped.
     pub async fn read_whole<'app>(
         &mut self,
@@ -104,7 +104,7 @@ impl<'a> RequestBody<'a> {
                     let more = u32::try_from(data.len()).map_err(|_| ApiError::BodyTooLarge)?;
                     room.merge(app.body_room.try_acquire_many(more).map_err(|_| ApiError::BodiesTooLarge)?);
                 }
-                // Nearly every body arrives in one piece, which needs no copy.
+                // Nearly every body arrives in one piece and needs no copy.
                 match first {
                     None => first = Some(data),
                     Some(_) => rest.extend_from_slice(&data),

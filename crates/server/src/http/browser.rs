@@ -37,7 +37,7 @@ pub fn preflight(app: &AppState, found: &Found<'_>, method: &Method, headers: &H
     Some(answer)
 }
 
-/// Adds the headers for browsers to a response. Sources serve machines, but a browser can be led there too.
+/// Adds the headers for browsers to a response. Sources serve machines, but a link may lead a browser there.
 pub fn guard(app: &AppState, route: Option<&Route>, headers: &HeaderMap, answer: &mut Answer) {
     let access = app.access();
     let cache = route.map_or(Cache::NoStore, |route| route.cache);
@@ -57,7 +57,7 @@ pub fn guard(app: &AppState, route: Option<&Route>, headers: &HeaderMap, answer:
         );
     }
     if !access.cors_origins.is_empty() {
-        // The answer depends on who asks, and a cache in between must know.
+        // The response depends on the request's origin, and a cache must know that.
         answer.headers_mut().insert(VARY, HeaderValue::from_static("origin"));
     }
     let mut absent = |name: HeaderName, value: HeaderValue| {

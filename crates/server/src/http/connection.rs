@@ -29,7 +29,7 @@ use runtime::process::give_back_memory;
 
 /// Maximum bytes of the rest of a request that are discarded after an early response; then the connection is closed.
 const LINGER_BYTES_MAX: usize = 8 << 20;
-/// Closed connections after which the allocator's memory is returned.
+/// Number of closed connections after which the allocator's memory is returned.
 const CROWD_CONNECTIONS: usize = 64;
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -42,7 +42,7 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: ListenerRole
     let mut crowd = Crowd::default();
     let mut stopping = pin!(async { stop.wait_for(|stage| *stage == Stage::Stopping).await.is_ok() });
     'accepting: loop {
-        // One connection beyond the most is accepted; only then is it known that someone waits.
+        // One connection over the maximum is accepted: only then is it known that a client waits.
         let mut accepted = pin!(async {
             let (stream, peer) = listener.accept().await?;
             io::Result::Ok((stream, peer.ip(), places.take().await))
@@ -52,7 +52,7 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: ListenerRole
                 biased;
                 _ = &mut stopping => break 'accepting,
                 accepted = accepted.as_mut() => break accepted,
-                // A task keeps its memory until it is joined, so that does not wait for the next connection.
+                // A task keeps its memory until it is joined, so joining does not wait for the next connection.
                 Some(_) = connections.join_next() => crowd.is_now(connections.len()),
             }
         };
@@ -104,14 +104,14 @@ async fn serve_connection(
     mut stop: watch::Receiver<Stage>,
 ) {
     let _counted = app.metrics.connection_opened();
-    // Answers are small and whole: nothing is won by waiting for more.
+    // Responses are small and complete: waiting for more data has no benefit.
     let _ = stream.set_nodelay(true);
     let watchdog = place.watchdog.as_ref();
     watchdog.served_by(std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await);
     let service = service_fn(|request| async {
         let fault = watchdog.request_began();
         let mut answer = respond(app, peer, fault, watchdog, request).await;
-        // While the service drains, clients and proxies take their next requests elsewhere.
+        // While the service drains, clients and proxies send their next requests to other servers.
         if app.is_leaving() || place.is_wanted() {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -128,7 +128,7 @@ async fn serve_connection(
     loop {
         tokio::select! {
             biased;
-            // What hyper could not read it has answered (see `Watched`); clients that went away are not worth a word.
+            // Requests that hyper could not parse were already answered (see `Watched`). Disconnects are not logged.
             _ = connection.as_mut() => return,
             () = attention() => {
                 if let Some(phase) = watchdog.leaves() {
@@ -172,7 +172,7 @@ struct Watched<'a> {
     stream: TcpStream,
     app: &'a AppState,
     watchdog: &'a Watchdog,
-    /// Our response in place of one by hyper, and how many of its bytes were written.
+    /// Our response that replaces one by hyper, and the number of its bytes that were written.
     instead: Option<(Vec<u8>, usize)>,
     /// Bytes discarded after an early response.
     discarded: usize,
@@ -231,7 +231,7 @@ impl AsyncWrite for Watched<'_> {
         if !self.watchdog.closing() {
             return Poll::Ready(Ok(()));
         }
-        // The watchdog ends this when it takes too long.
+        // The watchdog ends this loop when it takes too long.
         let mut scratch = [0; 8 << 10];
         while self.discarded < LINGER_BYTES_MAX {
             let mut unwanted = ReadBuf::new(&mut scratch);

@@ -25,7 +25,7 @@ pub fn encode(position: &Position) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The position in `text`, if it is one of ours for this order.
+/// The position in `text`, if `text` is one of our cursors for this order.
 pub fn decode(text: &str, order: Order) -> Result<Position, Invalid> {
     decoded(text)
         .filter(|position| (order == Order::Arrival) == matches!(position, Position::Arrival(_)))

@@ -1,5 +1,5 @@
-//! The `Date` of answers. hyper would add one that it keeps from second to second; after the clock was set back, that
-//! one stands still until the clock has caught up.
+//! The `Date` of responses. hyper would add one that it updates every second. After the clock was set back,
+//! that value does not change until the clock has caught up.
 
 use std::cell::RefCell;
 
@@ -12,8 +12,8 @@ thread_local! {
     static LAST: RefCell<Option<(i64, HeaderValue)>> = const { RefCell::new(None) };
 }
 
-/// The moment as `Date` has it (RFC 9110, §5.6.7). It is written anew whenever the second is another one, earlier or
-/// later.
+/// The moment in the form of `Date` (RFC 9110, §5.6.7). The text is written again when the second changes,
+/// forwards or backwards.
 pub fn value(now: Moment) -> HeaderValue {
     let second = now.unix_seconds();
     LAST.with_borrow_mut(|last| match last {

@@ -1,5 +1,5 @@
-//! What is known beyond a listing: one message with all of it, how far a sent message came, and everything that is
-//! neither.
+//! Data beyond a listing: one message with all its details, the delivery of a sent message, and records that
+//! are neither.
 
 use hyper::header::{CONTENT_DISPOSITION, HeaderName, HeaderValue};
 
@@ -43,7 +43,7 @@ pub async fn message(Call { app, parameter, query, .. }: Call<'_>) -> Result<Ans
 /// A stored body, byte for byte.
 async fn raw_body(app: &AppState, number: Option<i64>) -> Result<Answer, ApiError> {
     let payload = app.store.payload(number.ok_or(ApiError::NotFound)?).await?.ok_or(ApiError::NotFound)?;
-    // Somebody else wrote these bytes: no browser shall make anything of them.
+    // Another party wrote these bytes: a browser must not interpret them.
     let mut answer = with_type(payload.into_row().bytes.into(), HeaderValue::from_static("application/octet-stream"));
     answer.headers_mut().insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"payload\""));
     answer.headers_mut().insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));

@@ -1,5 +1,5 @@
-//! `GET /openapi.json` and `GET /docs`: the contract for machines and for people. Every byte comes from the binary,
-//! under a policy that lets the browser load nothing from anywhere else.
+//! `GET /openapi.json` and `GET /docs`: the contract for machines and for people. Every byte comes from the
+//! binary, and the policy does not let the browser load anything from elsewhere.
 
 use std::sync::{Arc, LazyLock};
 
@@ -47,7 +47,7 @@ pub const SWAGGER_FILES: &[File] = &[
 #[utoipa::path(get, path = "", tag = "about", operation_id = "docs",
     responses((status = 200, description = "The documentation page", content_type = "text/html", body = String)))]
 pub fn page(as_folder: bool) -> Answer {
-    // All links are relative, and what they are relative to depends on the slash at the end.
+    // All links are relative, and their base depends on the slash at the end.
     let (docs, root) = if as_folder { ("", "../") } else { ("docs/", "") };
     let text = include_str!("assets/docs.html").replace("{docs}", docs).replace("{root}", root);
     with_policy(with_type(text.into(), HTML))

@@ -1,4 +1,4 @@
-//! The single place that turns errors into responses: clients learn what to fix, operators (in the log) what failed.
+//! The single place that turns errors into responses: clients see how to fix it, operators (log) what failed.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use domain::FieldError;
 use providers::{BadHandshake, BadSignature};
 use store::StoreError;
 
-/// What the operator has to do before a handshake can succeed.
+/// The operator's step before a handshake can succeed.
 const NO_VERIFY_TOKEN: &str = "no verify token is set: WHATSAPP_VERIFY_TOKEN, or verify_token_env of the source";
 /// How long a client should wait after a temporary failure.
 const RETRY_AFTER_SECONDS: u16 = 1;
@@ -26,7 +26,7 @@ pub enum ApiError {
     Malformed(&'static str),
     /// No such path.
     NotFound,
-    /// The path supports other methods: these, in the form of the header `Allow`.
+    /// The path supports only other methods: these, in the form of the header `Allow`.
     MethodNotAllowed(String),
     /// The body is compressed, but signatures cover raw bytes.
     ContentEncoding,
@@ -34,13 +34,13 @@ pub enum ApiError {
     BodyTooLarge,
     /// The body did not arrive in time.
     BodyTooSlow,
-    /// The body did not arrive while another connection waited for this connection's place.
+    /// The body did not arrive while another connection waited for a place.
     GaveWay,
     /// The bodies or responses in progress use all of their memory.
     BodiesTooLarge,
     /// No valid signature. The status is the one that the provider expects.
     BadSignature {
-        /// Why; only for log and metrics.
+        /// The reason, only for log and metrics.
         reason: BadSignature,
         /// 401, or 403.
         status: u16,
@@ -51,17 +51,17 @@ pub enum ApiError {
     Ambiguous(Vec<String>),
     /// Reading needs a token.
     NotAuthenticated {
-        /// Whether there was one, and it was wrong.
+        /// Whether there was a token, which was wrong.
         token_given: bool,
     },
     /// The token is known, and its scope is too small; or no token has the scope.
     NotPermitted {
-        /// The scope that it takes.
+        /// The scope that is needed.
         needed: Scope,
-        /// Whether any token has it.
+        /// Whether any token has this scope.
         is_configured: bool,
     },
-    /// Over the operator's rate limit; try again after that time.
+    /// Over the operator's rate limit. The client may try again after this time.
     TooMany(Duration),
     /// The service is stopping.
     ShuttingDown,
@@ -143,8 +143,8 @@ impl ApiError {
         }
     }
 
-    /// Whether the connection ends here, whatever is left of the body: the start of the next request is unknown, or the
-    /// client has had its time.
+    /// Whether the connection ends here, whatever is left of the body: the start of the next request is unknown,
+    /// or the client's time is over.
     fn ends_connection(&self) -> bool {
         matches!(self, Self::Malformed(_) | Self::BodyTooSlow | Self::GaveWay | Self::Panic)
     }
@@ -178,7 +178,7 @@ impl ApiError {
                 let settings: Vec<&str> = needed.sufficient().map(Scope::setting).collect();
                 format!("the token may not do this: it needs a token of {}", settings.join(" or ")).into()
             }
-            // Said in every framework of this kind; `hyper` names some of them otherwise.
+            // All frameworks of this kind use this text; `hyper` has other names for some statuses.
             Self::BodyTooLarge => "Payload Too Large".into(),
             _ => self.status().canonical_reason().unwrap_or("Error").into(),
         }

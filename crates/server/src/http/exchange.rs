@@ -1,4 +1,4 @@
-//! One request and its response: every request goes through `respond`, is counted once and writes one log line.
+//! One request and its response. Every request goes through `respond`, is counted once and logged once.
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,19 +23,19 @@ use crate::telemetry::metrics::Refusal;
 use domain::Moment;
 use runtime::log;
 
-/// A request, and what is known of it before its body is read.
+/// A request, and the data that is known before its body is read.
 struct Exchange<'a> {
     app: &'a AppState,
     peer: IpAddr,
-    /// What the connection found wrong with the head.
+    /// The error that the connection found in the head.
     fault: Option<&'static str>,
     head: &'a Parts,
     /// Its row of the route table.
     found: Option<Found<'a>>,
 }
 
-/// Answers a request. `fault` is what the connection found wrong with its head. Never panics: a panic on the way is a
-/// 500.
+/// Responds to a request. `fault` is the error that the connection found in its head. It never panics: a
+/// panic becomes a 500.
 pub async fn respond(
     app: &AppState,
     (face, peer): (ListenerRole, IpAddr),
@@ -53,7 +53,7 @@ pub async fn respond(
     let deadline = record.started + app.limits.request_timeout;
     let exchange = Exchange { app, peer, fault, head: &head, found };
     let result = {
-        // Pinned where it is made: moving it costs more than many a request does otherwise.
+        // Pinned where it is created: moving it costs more than the rest of many requests.
         let work = pin!(dispatch(&exchange, &mut body, &mut record));
         with_deadline(work, deadline, || ApiError::RequestDeadline).await
     };
@@ -69,7 +69,7 @@ pub async fn respond(
     };
     record.answered(answer.status(), error.as_ref());
     drop(record);
-    // A connection is never closed without having said so.
+    // A response always announces that the connection will be closed.
     if !answer.headers().contains_key(CONNECTION) && !body.discard().await {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -79,7 +79,7 @@ pub async fn respond(
     answer
 }
 
-/// Finds the endpoint and calls it. The order of the checks is the contract's.
+/// Finds the endpoint and calls it. The contract defines the order of the checks.
 async fn dispatch(
     exchange: &Exchange<'_>,
     body: &mut RequestBody<'_>,
@@ -91,7 +91,7 @@ async fn dispatch(
     }
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
     if head.method == Method::OPTIONS && path == "*" {
-        // What the service as a whole takes (RFC 9110, §9.3.7).
+        // The methods of the service as a whole (RFC 9110, §9.3.7).
         return options(&allowed(ROUTES, false));
     }
     let found = found.ok_or(ApiError::NotFound)?;
@@ -105,9 +105,9 @@ async fn dispatch(
     }
     match (&head.method, &source) {
         (&Method::OPTIONS, _) => return options(&allowed(found.rows(), has_handshake)),
-        // Some providers ask so whether there is anything at the address that they are given.
+        // Some providers check in this way whether a configured address exists.
         (&Method::HEAD, Some(_)) => return Ok(Answer::default()),
-        // HEAD is as GET; hyper leaves the body out.
+        // HEAD is handled like GET. hyper omits the body.
         (method, _) if found.takes(method) => {}
         _ => return Err(ApiError::MethodNotAllowed(allowed(found.rows(), has_handshake))),
     }
@@ -144,9 +144,9 @@ fn head_fault(headers: &HeaderMap, version: Version) -> Option<&'static str> {
     }
 }
 
-/// Runs `work` to its end, or to its deadline, when it is `late`, or to a panic; the panic hook has told of that by
-/// then. A timer would cost each request what hardly any needs: the connection's watchdog wakes all of it at either
-/// deadline (see `Watchdog::next_check`).
+/// Runs `work` to its end, to its deadline (the error is then `late`), or to a panic, which the panic hook
+/// has already logged. A timer would cost every request, but few need one: the connection's watchdog wakes it
+/// at either deadline (see `Watchdog::next_check`).
 pub async fn with_deadline<T>(
     mut work: Pin<&mut impl Future<Output = Result<T, ApiError>>>,
     deadline: Instant,
@@ -160,8 +160,8 @@ pub async fn with_deadline<T>(
     .await
 }
 
-/// Counts and logs what hyper could not read as a request, and puts the answer in our words: the connection ends with
-/// it.
+/// Counts and logs a request that hyper could not parse, and returns our response. The connection ends with
+/// this response.
 pub fn refuse_unparsable(app: &AppState, status: StatusCode) -> Vec<u8> {
     let refusal = match status {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => Refusal::HeadersTooLarge,

@@ -1,4 +1,4 @@
-//! Who is let in: the token that an endpoint asks for, and how often its address may ask.
+//! Access control: the token that an endpoint requires, and the rate limit of an address.
 
 use std::net::IpAddr;
 
@@ -9,10 +9,10 @@ use super::error::ApiError;
 use super::route::Access;
 use crate::config::{Scope, Tokens};
 
-/// The header for a token where a proxy keeps `Authorization` for itself. It goes first.
+/// The header for a token if a proxy uses `Authorization` itself. This header has priority.
 pub const TOKEN_HEADER: &str = "x-postroom-token";
 
-/// Lets a request pass, or says why not.
+/// Lets a request pass, or returns the reason of the refusal.
 pub fn admit(app: &AppState, access: Access, headers: &HeaderMap, peer: IpAddr) -> Result<(), ApiError> {
     let scope = match access {
         Access::Signed | Access::Open => return Ok(()),
@@ -24,7 +24,7 @@ pub fn admit(app: &AppState, access: Access, headers: &HeaderMap, peer: IpAddr) 
     authorize(&app.access().tokens, scope, headers)
 }
 
-/// Reading wants a token where there are tokens for reading; whatever changes something wants one always.
+/// Reading needs a token if there are tokens for reading. A change always needs a token.
 fn authorize(tokens: &Tokens, needed: Scope, headers: &HeaderMap) -> Result<(), ApiError> {
     if needed == Scope::Read && tokens.leave_reading_open() {
         return Ok(());
@@ -77,7 +77,7 @@ mod tests {
     const OPERATE: &str = "Bearer operator";
     const ADMIN: &str = "Bearer admin";
 
-    /// The status for a row with these tokens in the settings and this `Authorization`; 200 where it is let in.
+    /// The status for a row with these tokens in the settings and this `Authorization`; 200 if it is admitted.
     fn status(scope: Scope, known: &[(Scope, &str)], given: Option<&str>) -> u16 {
         let Access::Token(needed) = acting(scope).access else { unreachable!("the row asks for a token") };
         let mut headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! Errors in a request's head that the parser behind it would accept: the ambiguities that request smuggling
+//! Errors in a request's head that hyper would accept: the ambiguities that request smuggling
 //! uses. The scan reads the raw bytes of a connection before hyper does.
 //!
 //! Sources: RFC 9112 §2.2 (line ends), §6.1 and §6.3 (a message with both lengths, or with several), §7.1 (chunks).
@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use memchr::memchr;
 
-/// Follows the bytes of a connection, piece by piece: head, body, next head. Heads are checked, bodies only skipped.
+/// Follows the bytes of a connection, piece by piece: head, body, next head. Only heads are checked.
 #[derive(Debug, Default)]
 pub struct RequestScan {
     part: Part,
@@ -23,13 +23,13 @@ pub struct RequestScan {
 enum Part {
     #[default]
     Head,
-    /// A body with this many bytes to come.
+    /// A body, with the number of bytes that are missing.
     Body(u64),
     ChunkSize,
-    /// A chunk with this many bytes to come, including its line end.
+    /// A chunk, with the number of bytes that are missing, including its line end.
     Chunk(u64),
     Trailers,
-    /// Not followed any further: hyper ends the connection, or was told to.
+    /// Not followed any further: hyper ends the connection, or was instructed to.
     Lost,
 }
 
@@ -49,7 +49,7 @@ const LINE_BYTES_MAX: usize = 128;
 const NUMBER_BYTES_MAX: usize = 64;
 
 impl RequestScan {
-    /// Takes the next bytes.
+    /// Processes the next bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match self.part {
@@ -78,7 +78,7 @@ impl RequestScan {
         self.part == Part::Head && (self.head.any_line || !self.line.is_empty())
     }
 
-    /// Takes a line, or the beginning of one. Returns the state after it.
+    /// Processes a line, or the beginning of one. Returns the remaining bytes.
     fn feed_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let Some(end) = memchr(b'\n', bytes) else {
             self.line.extend_from_slice(bytes);
@@ -101,7 +101,7 @@ impl RequestScan {
         let ends_in_bare_line_feed = text.is_none();
         let text = text.unwrap_or(line);
         if ends_in_bare_line_feed && self.part != Part::Head {
-            // Readers differ in what such a line ends: where the next head begins cannot be told any more.
+            // Parsers interpret such a line end differently, so the start of the next head is unknown.
             self.part = Part::Lost;
             return;
         }
@@ -147,7 +147,7 @@ impl Head {
     fn take_line(&mut self, line: &[u8]) {
         self.any_line = true;
         let value_of = |name: &[u8]| line.get(..name.len())?.eq_ignore_ascii_case(name).then(|| &line[name.len()..]);
-        // The first letter sorts out nearly every line.
+        // The first letter excludes nearly every line.
         match line[0] | 0x20 {
             b'c' => {
                 if let Some(value) = value_of(b"content-length:") {
@@ -179,7 +179,7 @@ impl Head {
     }
 }
 
-/// Skips up to `left` bytes; `then` follows when all of them have arrived.
+/// Skips up to `left` bytes; `then` is the state after all of them have arrived.
 fn skip(left: u64, bytes: &[u8], still: fn(u64) -> Part, then: Part) -> (Part, &[u8]) {
     let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
     let left = left - here as u64;

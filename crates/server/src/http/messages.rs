@@ -59,7 +59,7 @@ pub async fn list(Call { app, path, query, .. }: Call<'_>) -> Result<Answer, Api
     }
     let mut answer = ok_page(PageView::new(page.messages, page.total, limit, offset));
     answer.body_mut().take_room(share)?;
-    // Whoever waits for arrivals goes on from where it was, also after an empty page.
+    // A client that waits for arrivals continues from its position, also after an empty page.
     let next = page.next.or(match start {
         Start::Behind(position @ Position::Arrival(_)) => Some(position),
         _ => None,

@@ -61,7 +61,7 @@ pub struct AppState {
     pub reads_apart: bool,
     /// Limits at the edge.
     pub limits: ServerConfig,
-    /// The location of the messages.
+    /// The store with the messages.
     pub store: Store,
     /// The metrics.
     pub metrics: Arc<Metrics>,
@@ -88,14 +88,14 @@ impl AppState {
         *self.stop.borrow() == Stage::Stopping
     }
 
-    /// The present tokens for reading.
+    /// The current tokens for reading.
     pub fn access(&self) -> Arc<AccessConfig> {
         Arc::clone(&self.access.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
     /// Applies the sources and tokens of reloaded settings. Limits and addresses stay as they are.
     pub fn reload(&self, sources: Vec<Source>, access: AccessConfig) -> sources::Exchanged {
-        // Before the sources, so that nothing comes in uncounted.
+        // This comes before the change of the sources, so that no request is uncounted.
         self.metrics.sources_opened(sources.iter().map(|source| source.name.clone()).collect());
         *self.access.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(access);
         self.sources.replace(sources)

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document: the route table says which paths there are, handlers and views describe them (so their
+//! The OpenAPI 3.1 document: the route table has the paths, and handlers and views describe them (so their
 //! attributes leave the path empty). `docs/openapi.json` is its snapshot.
 
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};

@@ -1,5 +1,5 @@
-//! The query string of `/messages`: every parameter is optional, the last of a repeated one counts, unknown ones are
-//! ignored, and all that are wrong are told at once.
+//! The query string of `/messages`. Every parameter is optional, and the last of a repeated one counts.
+//! Unknown parameters are ignored. All errors are reported at once.
 
 use std::borrow::Cow;
 
@@ -147,9 +147,9 @@ fn bounded(text: &str) -> Result<bool, Invalid> {
     }
 }
 
-/// The page after `position`, as a reference relative to this one (`path`): a proxy may show us under any name, and
-/// below any path. None unless the query asks for it by `cursor` or `order`, so that nothing changes for clients that
-/// know neither.
+/// The page after `position`, as a reference relative to this page (`path`): a proxy may use any name and
+/// any path prefix. None unless the query has `cursor` or `order`, so that nothing changes for clients that
+/// use neither.
 pub fn next_link(path: &str, query: &str, position: &Position) -> Option<String> {
     let given: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
     if !given.iter().any(|(name, _)| matches!(name.as_ref(), "cursor" | "order")) {
@@ -161,8 +161,8 @@ pub fn next_link(path: &str, query: &str, position: &Position) -> Option<String>
     Some(next.append_pair("cursor", &cursor::encode(position)).finish())
 }
 
-/// A whole number, with a sign and white space around it if need be. Numbers beyond 64 bits count as the greatest or
-/// least.
+/// A whole number, optionally with a sign and white space around it. A number beyond 64 bits becomes the
+/// greatest or least one.
 fn integer(text: &str, least: i64, most: i64) -> Result<i64, Invalid> {
     let trimmed = text.trim();
     let digits = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
@@ -253,7 +253,7 @@ pub fn last_value(query: &str, name: &str) -> Option<String> {
     values.last().map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
 }
 
-/// The id in the path of a message. A key may hold anything, so it comes percent-encoded (RFC 3986, §2.1).
+/// The id in the path of a message, percent-encoded (RFC 3986, §2.1) because a key may contain any character.
 pub fn path_id(id: &str) -> Option<String> {
     percent_encoding::percent_decode_str(id).decode_utf8().ok().map(Cow::into_owned).filter(|id| !id.is_empty())
 }

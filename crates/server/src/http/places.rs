@@ -1,5 +1,5 @@
-//! The connection limit. When all places are taken and another connection arrives, one without progress is closed: idle
-//! clients must not exclude others, least of all health probes.
+//! The connection limit. When all places are taken and another connection arrives, one without progress is
+//! closed: idle clients must not exclude others, especially health probes.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::watchdog::Watchdog;
 use runtime::log;
 
-/// How soon to look for another one if none was closed.
+/// How soon to try again if no connection could be closed.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A scan of all connections selects this part of them, so that scans are rare when many arrive.
 const CHOSEN_PART: usize = 16;
@@ -24,7 +24,7 @@ const WARNING_PAUSE: Duration = Duration::from_secs(60);
 pub struct Places {
     free: Arc<Semaphore>,
     taken: Mutex<Taken>,
-    /// A connection waits, and no other one can be closed: the next response is the last of its connection.
+    /// A connection waits, and no other one can be closed: the next response ends its connection.
     wanted: AtomicBool,
 }
 
@@ -32,7 +32,7 @@ pub struct Places {
 struct Taken {
     pulses: HashMap<u64, Arc<Watchdog>>,
     next_number: u64,
-    /// Those to close next, selected at the last scan.
+    /// The connections to close next, selected at the last scan.
     chosen: VecDeque<u64>,
     warned: Option<Instant>,
 }
@@ -122,7 +122,7 @@ impl Taken {
 }
 
 impl Place {
-    /// Whether the connection should end with its response, so that a waiting one gets its place. True once for each.
+    /// Whether the connection should end with its response, to free its place. True once per waiting connection.
     pub fn is_wanted(&self) -> bool {
         let wanted = &self.places.wanted;
         wanted.load(Ordering::Relaxed) && wanted.swap(false, Ordering::Relaxed)

@@ -1,7 +1,7 @@
-//! The latest refused requests, to find out the reason: a bounded number of small files, off by default.
+//! The latest refused requests, for diagnosis: a bounded number of small files, off by default.
 //!
-//! Anybody can be refused, so anybody can have something written here: hence the ring of files, the limit on bodies,
-//! and the limit on how many a second. Nothing waits for the writing, and headers that hold secrets are left out.
+//! Any client can be refused and so cause a write: therefore the ring of files, the limit on bodies,
+//! and the limit per second. Requests do not wait for the write, and headers with secrets are left out.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,8 +79,8 @@ impl Quarantine {
     }
 }
 
-/// The number of the next file: behind the newest one that an earlier run left, so that the oldest are overwritten
-/// first.
+/// The number of the next file: after the newest file of an earlier run, so that the oldest files are
+/// overwritten first.
 fn first_number(config: &QuarantineConfig) -> u64 {
     let number = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".json")?.parse::<u64>().ok();
     let files = std::fs::read_dir(&config.folder).into_iter().flatten().flatten();
@@ -103,7 +103,7 @@ fn own_key(folder: &Path) -> std::io::Result<[u8; KEY_BYTES]> {
     }
     let mut key = [0; KEY_BYTES];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut key)?;
-    // Another process may make one at the same time: whole, and only once, it gets its name.
+    // Another process may create a key at the same time. The complete file gets its name, and only once.
     let draft = folder.join(format!("{KEY_FILE}.{}", std::process::id()));
     write(&draft, Encoding::Hex.encode(&key).as_str())?;
     let linked = std::fs::hard_link(&draft, &path);
@@ -146,9 +146,9 @@ fn captured(source: &Source, request: &Request<'_>, reason: BadSignature, now: M
     })
 }
 
-/// What could be used again by whoever reads it; at sources that are opened by the secret itself it might stand
-/// anywhere.
-/// A header that came twice is left out too: a file has room for one.
+/// Whether a reader of the file could reuse the header. At sources whose proof is the secret itself, any
+/// header may contain it.
+/// A repeated header is left out too, because a file has room for one value.
 fn holds_secret(source: &Source, headers: &HeaderMap, name: &str) -> bool {
     let harmless = || {
         let kept = source.scheme.kept_headers.contains(&name);
@@ -164,7 +164,7 @@ fn holds_secret(source: &Source, headers: &HeaderMap, name: &str) -> bool {
     is_secret || headers.get_all(name).iter().count() > 1
 }
 
-/// Readable by the owner alone, and so is the folder if it is created: bodies contain messages.
+/// Only the owner may read the file, and the folder if it is created here: bodies contain messages.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};

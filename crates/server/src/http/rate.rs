@@ -1,5 +1,5 @@
 //! Rate limits, off by default. Reads are limited by address. At a source only verified requests count, and
-//! only against that source: so nobody can use up a provider's share without its secret, whatever address they share.
+//! only against that source: without a provider's secret, nobody can use up its share, even from its address.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::AccessConfig;
 
-/// Maximum keys. Beyond it, the key whose limit would be whole again first is dropped: it loses the least,
+/// Maximum keys. Beyond it, the key whose bucket would be full again first is dropped: it loses the least,
 /// and a key at its limit is dropped last.
 const KEYS_MAX: usize = 10_000;
 
@@ -51,7 +51,7 @@ fn rate_limit_key(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// A bucket per key that fills at an even rate (GCRA: only the moment at which a bucket is full again is stored).
+/// A bucket per key that fills at an even rate (GCRA: it stores only the moment at which a bucket is full).
 #[derive(Debug)]
 struct Rate<K> {
     gap: Duration,

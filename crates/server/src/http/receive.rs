@@ -51,7 +51,7 @@ pub async fn receive(
     body: &mut RequestBody<'_>,
     record: &mut AccessLog<'_>,
 ) -> Result<Answer, ApiError> {
-    // Whoever came before the stop began is still served.
+    // Requests that arrived before the stop began are still served.
     let stopping = app.is_stopping();
     refuse_encoded(&head.headers)?;
     let deadline = record.started + app.limits.body_timeout;
@@ -61,7 +61,7 @@ pub async fn receive(
     if stopping {
         return Err(ApiError::ShuttingDown);
     }
-    // After the signature: whoever has no secret cannot use up what those have who do.
+    // This follows the signature check: clients without the secret cannot use up the limit of the others.
     app.rates.post(&source.name).map_err(ApiError::TooMany)?;
     app.store.has_room()?;
     let parsed = read(app, source, &body, now).await.map_err(|refusal| {
@@ -70,7 +70,7 @@ pub async fn receive(
     })?;
     record.remember(source, &parsed.intake);
     let Parsed { intake, challenge, .. } = parsed;
-    // The bytes of the body wait for the writer only where they are kept.
+    // The bytes of the body wait for the writer only if they are kept.
     let room = if source.keeps_payload() { Some(room) } else { None };
     let proof = match intake.is_empty() {
         true => Acknowledged::NothingToStore(body),
@@ -170,7 +170,7 @@ async fn read(app: &AppState, source: &Arc<Source>, body: &VerifiedBody, now: Mo
         return source.parse(body, now);
     }
     let (own, whole) = (Arc::clone(source), body.clone());
-    // A body that our parser fails on is not the provider's fault: it is kept, and can be read when the parser is better.
+    // A failure of our parser is not the provider's fault: the body is kept for a better parser.
     let guarded = move || catch_unwind(AssertUnwindSafe(|| own.parse(&whole, now)));
     let parsed = match body.as_bytes().len() < LARGE_BODY_BYTES {
         true => guarded(),
@@ -178,7 +178,7 @@ async fn read(app: &AppState, source: &Arc<Source>, body: &VerifiedBody, now: Mo
             let _turn = app.large_reads.acquire().await;
             let read = move || {
                 let parsed = guarded();
-                // The next large body may be read on another thread.
+                // Another thread may parse the next large body.
                 give_back_memory();
                 parsed
             };

@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use domain::Moment;
 
-/// The header that has it.
+/// The header of the id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Maximum length of a client's request id that we use.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// The client's id if it is valid (it goes into our log), else a new one.
+/// The client's id if it is valid (it goes into our log), else a new id.
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
@@ -24,8 +24,8 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     headers.get(REQUEST_ID).filter(sane).cloned().unwrap_or_else(fresh_request_id)
 }
 
-/// A UUID of version 7 (RFC 9562, §5.7): sorted by time, and random by a keyed hash of a counter, which asks the system
-/// for nothing and so cannot fail.
+/// A UUID of version 7 (RFC 9562, §5.7): sorted by time, and random by a keyed hash of a counter. It needs no
+/// system call, so it cannot fail.
 pub fn fresh_request_id() -> HeaderValue {
     static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNTER: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,4 @@
-//! What a row of the route table says. There are no defaults: a row that leaves out a field does not compile.
+//! A row of the route table. There are no defaults: a row without one of the fields does not compile.
 
 use std::pin::Pin;
 

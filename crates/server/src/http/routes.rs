@@ -1,5 +1,5 @@
-//! The route table: an endpoint is one row, and nothing else names it. Labels, matching, tokens, rates, CORS, `Allow`,
-//! listeners, caching and the paths of the OpenAPI document follow from the row.
+//! The route table: an endpoint is one row, and nothing else. Labels, matching, tokens, rates, CORS,
+//! `Allow`, listeners, caching and the paths of the OpenAPI document follow from the row.
 
 use hyper::Method;
 
@@ -12,8 +12,8 @@ pub const ROOT: &str = "/";
 /// The source of the contract.
 pub const WEBHOOK: &str = "/webhook";
 
-/// Every path with a response other than 404. The first row that matches counts; a path that extends another one behind
-/// its braces stands directly behind it, and goes before it. Rows of one path stand together.
+/// Every path with a response other than 404. The first row that matches counts. A path that extends another
+/// one after its braces follows it directly and has priority. Rows of one path are adjacent.
 pub static ROUTES: &[Route] = &[
     Route {
         path: Path::new(ROOT),
@@ -209,7 +209,7 @@ pub static ROUTES: &[Route] = &[
     },
 ];
 
-/// Where orchestrators ask whether the service can do its work.
+/// The readiness probe of orchestrators.
 pub const READY: &str = "/health/ready";
 
 /// The path of a source, as senders have to call it.
@@ -217,20 +217,20 @@ pub fn path_of_source(name: &str) -> String {
     format!("{WEBHOOK}/{name}")
 }
 
-/// The row of a request, and what its path has in place of the braces.
+/// The row of a request, and the value of the braces in its path.
 #[derive(Debug, Clone, Copy)]
 pub struct Found<'a> {
-    /// The row of the path and method; where the path takes other methods, its first row.
+    /// The row of the path and method; if the path has only other methods, its first row.
     pub route: &'static Route,
     /// The number of the row.
     pub number: usize,
     /// The number of the first row of the path.
     first: usize,
-    /// What stands in place of the braces.
+    /// The value of the braces.
     pub parameter: &'a str,
 }
 
-/// The row of a path and method. One slash at the end is as good as none. HEAD has the row of GET.
+/// The row of a path and method. One slash at the end is ignored. HEAD has the row of GET.
 pub fn find<'a>(path: &'a str, method: &Method) -> Option<Found<'a>> {
     let path = source_path(path);
     let path = match path.strip_suffix('/') {
@@ -248,7 +248,7 @@ pub fn find<'a>(path: &'a str, method: &Method) -> Option<Found<'a>> {
     Some(found)
 }
 
-/// The first row of a path, and what the path has in place of the braces.
+/// The first row of a path, and the value of the braces.
 fn find_path<'a>(rows: &[Route], path: &'a str) -> Option<(usize, &'a str)> {
     let takes = |at: usize| {
         let parameter = rows[at].path.parameter(path)?;
@@ -275,7 +275,7 @@ impl Found<'_> {
         &rows[..count]
     }
 
-    /// Whether the row is one of the method. HEAD is as good as GET.
+    /// Whether a row has the method. HEAD counts as GET.
     pub fn takes(&self, method: &Method) -> bool {
         self.route.method == *method || (*method == Method::HEAD && self.route.method == Method::GET)
     }
@@ -290,8 +290,8 @@ pub fn methods<'a>(rows: impl Iterator<Item = &'a Route> + Clone) -> String {
     taken.map(Method::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// The methods of rows in the form of the header `Allow`. At sources HEAD asks whether there is anything, and one with
-/// a handshake takes GET too.
+/// The methods of rows in the form of the header `Allow`. Sources also accept HEAD, a check for existence.
+/// Sources with a handshake accept GET too.
 pub fn allowed(rows: &[Route], has_handshake: bool) -> String {
     let taken = methods(rows.iter());
     let is_read = rows.iter().any(|row| row.method == Method::GET || row.access == Access::Signed);
@@ -299,8 +299,8 @@ pub fn allowed(rows: &[Route], has_handshake: bool) -> String {
     format!("{handshake}{taken}{}, OPTIONS", if is_read { ", HEAD" } else { "" })
 }
 
-/// The path with one slash in front of `webhook`, where there are several: a slash at the end of a base URL makes two.
-/// Elsewhere they stay, and lead nowhere, so that no rule of a proxy about a path is passed by with one slash more.
+/// The path with one slash before `webhook`, if there are several: a base URL that ends in a slash adds one.
+/// In other paths several slashes stay and give 404: an additional slash must not bypass a rule of a proxy.
 fn source_path(path: &str) -> &str {
     let bare = path.trim_start_matches('/');
     if path.len() <= bare.len() + 1 {

@@ -79,7 +79,7 @@ impl Sources {
 }
 
 /// Scheme and host of a request's URL: from the operator's setting, or from a trusted proxy.
-/// Any other client could choose the URL that is verified.
+/// Without this rule, any client could choose the URL that is verified.
 pub fn base_url(limits: &ServerConfig, headers: &HeaderMap, peer: IpAddr) -> Option<String> {
     if let Some(url) = &limits.public_base_url {
         return Some(url.clone());
@@ -101,8 +101,8 @@ fn first_scheme(headers: &HeaderMap) -> Option<&'static str> {
     ["https", "http"].into_iter().find(|scheme| scheme.eq_ignore_ascii_case(first))
 }
 
-/// The host that the proxy received: its own header, or else `Host`, which it then passes on. A proxy may append to its
-/// client's value: if values differ, it is unknown which one is the proxy's.
+/// The host that the proxy received: its own header, or else `Host`, which it then passes on. A proxy may
+/// append to its client's value: if values differ, it is unknown which one is from the proxy.
 fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     let mut lines = headers.get_all("x-forwarded-host").iter();
     let (first, second) = (lines.next(), lines.next());

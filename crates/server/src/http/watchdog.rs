@@ -1,4 +1,4 @@
-//! The state of a connection: its phase, since when, and whether it may be closed for another one.
+//! The state of a connection: its phase, the phase's start, and whether it may be closed for another one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -11,22 +11,22 @@ use crate::config::ServerConfig;
 /// How long after an early response the rest of a request is read and discarded: closing at once would reset the
 /// connection, and the client might lose the response.
 pub const LINGER: Duration = Duration::from_secs(2);
-/// How long an incomplete head may still take when the service stops.
+/// Maximum time for an incomplete head when the service stops.
 const HEAD_AT_STOP: Duration = Duration::from_secs(1);
-/// A request's deadlines begin a little later than its phase; it is woken until then, a few times.
+/// A request's deadlines begin a little later than its phase. It is woken a few times until then.
 const DEADLINE_SLACK: Duration = Duration::from_millis(10);
 /// A connection without progress for this long may be closed for another one. Long enough for a proxy
 /// that took it out of its pool a moment ago.
 const GIVE_WAY_AFTER: Duration = Duration::from_millis(500);
 
-/// What a connection waits for.
+/// The event for which a connection waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// The rest of a head, or the first head.
     Head,
     /// The body of a request that needs it. Its deadline is the request's own.
     Body,
-    /// The service. The request has its own deadlines, and only has to be woken then.
+    /// The service. The request has its own deadlines; the watchdog only has to wake it then.
     Request,
     /// The rest of a small, unused body; then the response is sent.
     Discard,
@@ -41,7 +41,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Watchdog {
     beat: Mutex<Beat>,
-    /// The watchdog must check at once, before it is due.
+    /// The watchdog must check at once, before the next check is due.
     attention: AtomicBool,
     /// Wakes the connection's task.
     waker: OnceLock<Waker>,
@@ -57,7 +57,7 @@ struct Beat {
 }
 
 impl Watchdog {
-    /// Of a new connection.
+    /// The state of a new connection.
     pub fn new() -> Self {
         let beat = Beat {
             phase: Phase::Head,
@@ -73,7 +73,7 @@ impl Watchdog {
         self.beat.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The task that serves the connection; it never changes.
+    /// Sets the task that serves the connection; it never changes.
     pub fn served_by(&self, waker: Waker) {
         self.waker.get_or_init(|| waker);
     }
@@ -106,7 +106,7 @@ impl Watchdog {
     pub fn body_awaited(&self) -> bool {
         let mut beat = self.lock();
         if beat.phase == Phase::Request {
-            // The request's deadlines count from where they did.
+            // The request's deadlines keep their start.
             beat.phase = Phase::Body;
         }
         beat.gives_way
@@ -129,12 +129,12 @@ impl Watchdog {
         beat.since + LINGER
     }
 
-    /// The response is being sent; `last` if the connection ends with it, perhaps before the whole request was read.
+    /// The response is being sent. `last`: the connection ends with it, perhaps before the request was read.
     pub fn answer_ready(&self, last: bool) {
         let mut beat = self.lock();
-        // Where another connection waits for the place, and no body came for a while, there is hardly a rest to read.
+        // If another connection waits for the place and no body came for a while, there is hardly a rest to read.
         beat.linger = last && !beat.gives_way;
-        // A client that does not wait for answers may have begun its next request.
+        // A client that does not wait for responses may have begun its next request.
         let next = if beat.scan.is_within_head() { Phase::Head } else { Phase::Rest };
         beat.enter(next);
     }
@@ -149,14 +149,14 @@ impl Watchdog {
         beat.linger
     }
 
-    /// Its turn to be closed, if it may be: first refused connections, then those without a request,
+    /// Its rank for being closed, if it may be closed: first refused connections, then those without a request,
     /// then idle ones, then those whose bodies do not arrive; of each kind those that have waited longest.
-    /// Requests that wait for us keep their places.
+    /// Requests that wait for the service keep their places.
     pub fn turn(&self, now: Instant) -> Option<(u8, Instant)> {
         self.lock().turn(now)
     }
 
-    /// Requests that the connection ends and frees its place, if it may at this moment.
+    /// Requests that the connection ends and frees its place, if that is allowed now.
     pub fn give_way(&self, now: Instant) -> bool {
         let mut beat = self.lock();
         if beat.turn(now).is_none() {
@@ -223,7 +223,7 @@ impl Beat {
         match self.phase {
             Phase::Head if stopping => HEAD_AT_STOP.min(limits.header_timeout),
             Phase::Head => limits.header_timeout,
-            // The body's deadline first, if that is sooner.
+            // The body's deadline first, if it is sooner.
             Phase::Body | Phase::Request if self.since.elapsed() < limits.body_timeout + DEADLINE_SLACK => {
                 limits.body_timeout.min(limits.request_timeout)
             }

@@ -9,12 +9,12 @@ use super::histogram::Histogram;
 pub(super) struct Exposition(String);
 
 impl Exposition {
-    /// Nothing yet.
+    /// An empty exposition.
     pub fn new() -> Self {
         Self(String::with_capacity(16 << 10))
     }
 
-    /// All of it.
+    /// The whole text.
     pub fn into_text(self) -> String {
         self.0
     }

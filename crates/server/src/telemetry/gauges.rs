@@ -1,9 +1,9 @@
-//! The numbers that are not counted along: sizes and states, which the store measures at each scrape.
+//! Values that are not counted: sizes and states, which the store measures at each scrape.
 
 use super::exposition::Exposition;
 use store::Gauges;
 
-/// What the store measured, but for its queue, which stands next to the queue's limit.
+/// The store's values, except for its queue, which is written together with the queue's limit.
 pub(super) fn encode_gauges(gauges: &Gauges, out: &mut Exposition) {
     out.single("postroom_ready", "gauge", "1 while /health/ready is 200.", u8::from(gauges.ready));
     out.single("postroom_database_bytes", "gauge", "Size of the database file.", gauges.database_bytes);

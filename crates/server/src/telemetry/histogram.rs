@@ -51,7 +51,7 @@ const SPREAD_BUCKETS: usize = ((32 - STEP_BITS + 1) as usize) * STEPS as usize;
 pub struct Spread(Box<[AtomicU64]>);
 
 impl Spread {
-    /// Nothing counted yet.
+    /// An empty distribution.
     pub fn new() -> Self {
         Self((0..SPREAD_BUCKETS).map(|_| AtomicU64::new(0)).collect())
     }
@@ -134,8 +134,8 @@ impl Window {
         let epoch = self.epoch(now);
         let slice = &self.slices[(epoch % SLICES as u64) as usize];
         let seen = slice.epoch.load(Relaxed);
-        // The first to come in a new stretch of time empties the slice. A value counted by another thread in that very
-        // moment may be emptied with it: quantiles can do without it, `count` and `sum` keep it.
+        // The first observation of a new time slice empties the slice. A value that another thread counts at that
+        // moment may be lost from the quantiles, which is acceptable; `count` and `sum` keep it.
         if seen < epoch && slice.epoch.compare_exchange(seen, epoch, Relaxed, Relaxed).is_ok() {
             slice.spread.clear();
         }
@@ -159,7 +159,7 @@ impl Window {
     }
 
     fn epoch(&self, now: Instant) -> u64 {
-        // From one on: a zero marks a slice that was never used.
+        // The number begins at one: zero marks a slice that was never used.
         (now.saturating_duration_since(self.started).as_secs() / SLICE.as_secs()) + 1
     }
 }

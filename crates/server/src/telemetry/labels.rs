@@ -1,4 +1,4 @@
-//! Label values of metrics: closed sets, so the size of an exposition does not depend on what clients send.
+//! Label values of metrics: closed sets, so that clients cannot change the size of an exposition.
 
 /// Labels of a closed set: an enum, its values, and their names in the exposition.
 macro_rules! labels {
@@ -20,7 +20,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What became of a request to the original source.
+    /// The result of a request to the original source.
     WebhookResult {
         /// Stored.
         Created = "created",
@@ -59,7 +59,7 @@ labels! {
         DuplicateHeader = "duplicate_header",
         /// 401: not in the form of a signature.
         MalformedSignature = "malformed_signature",
-        /// 401: a signature with another secret, or of other bytes.
+        /// 401: a signature with another secret, or for other bytes.
         WrongSecret = "wrong_secret",
         /// 401: a signed time in an invalid form.
         MalformedTimestamp = "malformed_timestamp",

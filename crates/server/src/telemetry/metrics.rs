@@ -62,7 +62,7 @@ impl Metrics {
         }
     }
 
-    /// Counts requests by path too: a label for each row of the route table, in its order. Rows may share one.
+    /// Counts requests by path too: one label per row of the route table, in its order. Rows may share a label.
     pub fn with_paths(mut self, labels: impl Iterator<Item = &'static str>) -> Self {
         self.requests = RequestCounts::new(labels);
         self

@@ -1,4 +1,4 @@
-//! How many requests were answered and how long that took, by path. The paths come from the route table.
+//! The number of responses and their durations, by path. The paths come from the route table.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::exposition::Exposition;
 use super::histogram::Histogram;
 
-/// The label of every path that no row has, and of requests too broken to have one.
+/// The label of all paths without a row, and of requests that are too broken to have a path.
 const UNKNOWN: &str = "unknown";
 /// The statuses that Postroom uses.
 const STATUSES: [u16; 18] = [200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503, 507];
-/// The status that counts any other one.
+/// The status under which all other statuses are counted.
 const OTHER_STATUS: u16 = 500;
-/// The method label: the methods of routes, and everything else.
+/// The method label: the methods of routes, and a value for all others.
 const METHODS: [&str; 5] = ["GET", "POST", "HEAD", "OPTIONS", "other"];
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 
@@ -21,7 +21,7 @@ const REQUEST_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.0
 /// The label of a request's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathLabel {
-    /// That of a row of the route table, by its number.
+    /// A row of the route table, by its number.
     Row(usize),
     /// Any other path.
     Unknown,
@@ -32,7 +32,7 @@ pub enum PathLabel {
 pub(super) struct RequestCounts {
     /// The labels, each once, in the order of the table; the last one is `unknown`.
     paths: Vec<&'static str>,
-    /// Where the label of each row is among them.
+    /// The index of each row's label in `paths`.
     path_of_row: Vec<usize>,
     requests: Vec<AtomicU64>,
     seconds: Vec<Histogram>,
@@ -83,7 +83,7 @@ impl RequestCounts {
         self.seconds[series].observe(latency.as_secs_f64());
     }
 
-    /// The family of the counts.
+    /// Writes the metric family of the counts.
     pub fn encode_counts(&self, out: &mut Exposition) {
         out.family("http_requests_total", "counter", "Responses, by path and status.");
         for (path_at, path) in self.paths.iter().enumerate() {
@@ -97,7 +97,7 @@ impl RequestCounts {
         }
     }
 
-    /// The family of the times.
+    /// Writes the metric family of the times.
     pub fn encode_times(&self, out: &mut Exposition) {
         out.family("http_request_duration_seconds", "histogram", "Response time, by path, method and class of status.");
         for (series, histogram) in self.seconds.iter().enumerate() {

@@ -7,7 +7,7 @@ use super::exposition::Exposition;
 pub struct SecretUse {
     /// The source.
     pub source: String,
-    /// The place of the secret; nothing of the secret itself.
+    /// The place of the secret, without any part of the secret.
     pub secret: String,
     /// How often.
     pub count: u64,

@@ -1,6 +1,6 @@
-//! What came in at each source. Sources can be added while the service runs; the counts of one that was taken away
+//! Counts of each source. Sources can be added while the service runs. The counts of a removed source
 //! stay,
-//! because counters never go back.
+//! because counters never decrease.
 
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

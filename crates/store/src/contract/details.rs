@@ -193,7 +193,7 @@ fn events_are_stored_once_and_listed_newest_first(engine: Engine) {
 
 fn a_page_of_large_events_ends_before_it_is_too_long(engine: Engine) {
     with_store(engine, async |store: &Store| {
-        // From the newest on: none, two that fill a page, a small one, one that is longer than a page, none.
+        // From the newest: empty, two that fill a page, a small one, one longer than a page, empty.
         for (key, length) in
             [("f", 0), ("e", EVENT_PAGE_BYTES_MAX + 1), ("d", 9), ("c", 1), ("b", EVENT_PAGE_BYTES_MAX - 1), ("a", 0)]
         {
@@ -331,7 +331,7 @@ fn copies_in_flight_at_once_are_each_stored_once(engine: Engine) {
 
 fn long_names_are_kept(engine: Engine) {
     with_store(engine, async |store: &Store| {
-        // Of all characters alike, so that it cannot be packed.
+        // Uniformly random characters, so that compression has no effect.
         let mut seed = 1_u32;
         let mut letter = || {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -410,7 +410,7 @@ fn a_message_under_a_former_key_is_not_stored_again(engine: Engine) {
             message.former_id = Some(Box::new(old.id.clone()));
             message
         };
-        // The same again, another of that id, and one whose former key is nobody's.
+        // The same message again, another one with that id, and one whose former key does not exist.
         let mut fresh = now("telegram:7:c:2", "x");
         fresh.former_id = Some(Box::new(MessageId::parse("telegram:7:2").unwrap()));
         let copies = vec![now("telegram:7:a:1", "x"), now("telegram:7:b:1", "y"), fresh.clone()];
@@ -448,7 +448,7 @@ fn an_earlier_form_of_an_address_is_no_other_content(engine: Engine) {
             assert_eq!(file(store, vec![with(&other, &new)]).await, [Outcome::Conflict]);
             assert_eq!(file(store, vec![with(&new, &other)]).await, [Outcome::Conflict]);
         }
-        // The original source's rule is the contract's.
+        // The rule of the original source is the one of the contract.
         let original = |from: &str| message("plain", from, NOON, None);
         assert_eq!(file(store, vec![original("+49170123456")]).await, [Outcome::Created]);
         assert_eq!(file(store, vec![original("+0049170123456")]).await, [Outcome::Conflict]);

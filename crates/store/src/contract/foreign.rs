@@ -12,11 +12,11 @@ use crate::postgres::{Counting, Session, test_steps};
 #[derive(Debug, Clone)]
 enum Operation {
     Insert(Vec<NewMessage>),
-    /// With numbers of arrival of their own, or none.
+    /// With given numbers of arrival, or without numbers.
     Bring(Vec<(NewMessage, Option<i64>)>),
-    /// Like replication and restores.
+    /// With replica triggers only, like replication and restores.
     Replicated(Box<Operation>),
-    /// Everything except the id.
+    /// Changes everything except the id.
     Change(String, NewMessage),
     Rename(String, String),
     Delete(String),
@@ -33,7 +33,7 @@ enum Step {
     Count,
     Index,
     Merge,
-    /// The transaction ends while these are in progress, this many round trips after their beginning.
+    /// The transaction ends during these steps, this many round trips after their start.
     CountWhileItEnds(usize),
     IndexWhileItEnds(usize),
     LookOver,
@@ -42,7 +42,7 @@ enum Step {
 
 struct World<'a> {
     config: &'a PostgresConfig,
-    /// Our connection, another program's, and one with a transaction open at times.
+    /// Our connection, that of another program, and one with a transaction that is open at times.
     sessions: Vec<Session>,
     counting: Counting,
 }
@@ -57,7 +57,7 @@ impl World<'_> {
         match step {
             Step::Theirs(operation) => perform(theirs, operation).await,
             Step::InTransaction(operation) => {
-                // A warning where one is open, an error where that has failed.
+                // BEGIN gives a warning in an open transaction, and an error in a failed one.
                 let _ = other.batch_execute("BEGIN").await;
                 perform(other, operation).await;
             }
@@ -192,7 +192,7 @@ fn any_deed() -> impl Strategy<Value = Operation> {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => any_deed().prop_map(Step::Theirs),
-        // At once only: as long as it is under way everybody waits.
+        // Not within a transaction: other statements would wait for its lock.
         1 => Just(Step::Theirs(Operation::Empty)),
         4 => any_deed().prop_map(Step::InTransaction),
         2 => prop::bool::weighted(0.8).prop_map(Step::Close),

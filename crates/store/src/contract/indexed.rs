@@ -1,4 +1,4 @@
-//! The search index of PostgreSQL: merged, compared, and correct wherever its texts are stored.
+//! The search index of PostgreSQL: merged, compared, and correct for any tuple ids of its texts.
 
 use super::*;
 use crate::postgres::{Connector, tuple_ids};
@@ -33,7 +33,7 @@ fn stretches_of_the_search_index_are_merged_and_compared_with_the_messages() {
     for damage in [
         "UPDATE postroom_runs SET texts = texts + 1 WHERE ctid = (SELECT min(ctid) FROM postroom_runs)",
         "DELETE FROM postroom_runs WHERE ctid = (SELECT min(ctid) FROM postroom_runs)",
-        // The number of the first text in it.
+        // The number of the first text in the posting list.
         "UPDATE postroom_runs SET numbers = set_byte(numbers, 1, get_byte(numbers, 1) + 1)
          WHERE ctid = (SELECT min(ctid) FROM postroom_runs)",
         "DELETE FROM postroom_folded WHERE number = 1",
@@ -81,7 +81,7 @@ fn texts_are_found_where_they_were_written_and_where_they_are() {
         };
         let all = (5, ["m00", "m16", "m32", "m48", "m64"].map(str::to_owned).to_vec());
         let session = Connector::new(Arc::new(*server)).unwrap().connect().await.unwrap();
-        // How many texts are where they are said to be.
+        // The number of texts at their recorded tuple ids.
         let placed = async || {
             let rows =
                 session.client.query("SELECT number, ctid FROM postroom_folded ORDER BY number", &[]).await.unwrap();
@@ -98,14 +98,14 @@ fn texts_are_found_where_they_were_written_and_where_they_are() {
         for (damage, is_elsewhere) in [
             ("SELECT 1", false),
             ("UPDATE postroom_folded SET folded = folded WHERE number % 2 = 0", true),
-            // Then others lie where they lay.
+            // Afterwards other texts are at the recorded tuple ids.
             ("VACUUM FULL postroom_folded", true),
             ("UPDATE postroom_places SET places = set_byte(places, 1, get_byte(places, 1) + 1)", true),
             ("DELETE FROM postroom_places WHERE chunk > 2", true),
         ] {
             cluster::sql(&url, damage);
             assert_eq!(placed().await.0 < known, is_elsewhere, "{damage}");
-            // The index is sure of the second, and nobody looks at the texts.
+            // The index decides the second term alone, and the texts are not checked.
             for term in ["WORD", "wor"] {
                 assert_eq!(found(term, Filter::default()).await, all, "{term} after {damage}");
                 let nobody = Filter { from: Some("+2".to_owned()), ..Filter::default() };

@@ -1,4 +1,4 @@
-//! A read on PostgreSQL: a closure over one snapshot, with a deadline, tried again where the connection was gone.
+//! A read on PostgreSQL: a closure over one snapshot, with a deadline, repeated if the connection was lost.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::*;
 use crate::postgres::{Failure, Readers, Session, Snapshot};
 
-/// A reading task that gives a read so long, a table of numbers, and a session of another program.
+/// A reading task with this patience, a table of numbers, and a session of another program.
 fn with_reader(patience: Duration, test: impl AsyncFnOnce(Readers, Session)) {
     let Some(cluster) = cluster::shared() else { return };
     let Database::Postgres(config) = on_server(&cluster.database()) else { unreachable!("it is PostgreSQL") };
@@ -56,7 +56,7 @@ fn a_read_sees_one_snapshot_and_can_write_nothing() {
 fn a_read_is_tried_again_where_its_connection_had_gone() {
     with_reader(Duration::from_secs(30), async |readers, _| {
         let tries = Arc::new(AtomicU32::new(0));
-        // The first read of all opens the connection, so there is none that could have died of old age.
+        // The first read opens the connection, so it cannot be an expired one.
         for (expected, is_lost) in [(1, true), (2, false), (4, false)] {
             let counted = Arc::clone(&tries);
             let read = async move |snapshot: &Snapshot<'_>| {

@@ -1,4 +1,4 @@
-//! What is copied at a time.
+//! The unit of a copy: rows that are read and written together.
 
 /// Rows that are read and written together.
 pub(super) const CHUNK_ROWS: i64 = 10_000;
@@ -10,15 +10,15 @@ pub(super) const CHUNK_BYTES: i64 = 16 << 20;
 pub struct Row {
     /// Unique key.
     pub id: String,
-    /// Who sent it.
+    /// The sender.
     pub from: String,
-    /// To whom it went.
+    /// The recipient.
     pub to: String,
-    /// When the sender says it was sent.
+    /// The time of sending, according to the sender.
     pub ts: String,
-    /// What it says.
+    /// The text of the message.
     pub text: Option<String>,
-    /// When it was accepted.
+    /// The time of acceptance.
     pub created_at: String,
 }
 
@@ -26,7 +26,7 @@ pub struct Row {
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
     pub rows: Vec<Row>,
-    /// Rows that are not text, as other programs may have left them in a file.
+    /// Rows that are not text; other programs may have left them in a file.
     pub odd: Vec<String>,
     /// The end of the segment; none if it is empty.
     pub end: Option<i64>,

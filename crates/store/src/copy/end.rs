@@ -24,7 +24,7 @@ impl End {
         })
     }
 
-    /// Opens the target, and creates our objects first, as a start of the service would.
+    /// Opens the target, and creates our objects first, like a start of the service.
     pub async fn target(config: &StoreConfig) -> Result<Self, CopyError> {
         let store = Store::open(config, Arc::new(Unobserved)).map_err(CopyError::Open)?;
         let closed = tokio::task::spawn_blocking(move || store.close()).await;
@@ -42,7 +42,7 @@ impl End {
         }
     }
 
-    /// A segment of the rows after `position` up to `last`, in the order of arrival, as far as that is settled.
+    /// A segment of the rows after `position` up to `last`, in the order of arrival, up to the horizon.
     pub async fn read(&mut self, position: i64, last: i64) -> Result<Chunk, CopyError> {
         match self {
             Self::Sqlite(end) => end.read(position, last),
@@ -50,7 +50,7 @@ impl End {
         }
     }
 
-    /// The position of copies from that source.
+    /// The stored position of copies from that source.
     pub async fn position(&mut self, source: &str) -> Result<Option<i64>, CopyError> {
         match self {
             Self::Sqlite(end) => end.position(source),
@@ -82,7 +82,7 @@ impl End {
         }
     }
 
-    /// Stores the missing ones. Returns how many were missing.
+    /// Stores the missing rows. Returns how many were missing.
     pub async fn write_things(&mut self, sort: Table, things: &[TableRow]) -> Result<u64, CopyError> {
         match self {
             Self::Sqlite(end) => end.write_things(sort, things),
@@ -90,7 +90,7 @@ impl End {
         }
     }
 
-    /// Those with the same keys.
+    /// The rows with the same keys.
     pub async fn find_things(&self, sort: Table, things: &[TableRow]) -> Result<Vec<TableRow>, CopyError> {
         match self {
             Self::Sqlite(end) => end.find_things(sort, things),

@@ -1,4 +1,4 @@
-//! Why a copy stops.
+//! Reasons why a copy stops.
 
 use thiserror::Error;
 
@@ -11,10 +11,10 @@ pub enum CopyError {
     /// There is nothing to copy.
     #[error("source and target are the same database")]
     SameDatabase,
-    /// The target could not be made a database of ours.
+    /// The target could not be prepared as our database.
     #[error("{}", in_one_line(.0))]
     Open(OpenError),
-    /// The store that made it did not end.
+    /// The store that created the target did not close.
     #[error("the target did not close")]
     NotClosed,
     /// An SQLite file fails.

@@ -1,6 +1,6 @@
-//! Moving house: every message of one database into another, in the order of arrival, while both go on serving. The
-//! place that was reached is written with the rows, so a copy that was interrupted goes on where it stopped, and a copy
-//! made again takes what came since.
+//! Copies every message of one database into another, in the order of arrival, while both
+//! stay in service. The reached position is written together with the rows. So an
+//! interrupted copy continues where it stopped, and a repeated copy takes only the new rows.
 
 mod chunk;
 mod end;
@@ -22,7 +22,7 @@ pub use table::Table;
 pub use tables::Copied;
 pub use tally::{Day, Tally};
 
-/// Maximum ids that are reported of rows which the target cannot store.
+/// Maximum ids that are reported for rows which the target cannot store.
 const TOLD_MAX: usize = 10;
 
 /// The result of a copy.
@@ -53,8 +53,8 @@ fn same_file(one: &Database, other: &Database) -> bool {
     locate(one).is_ok_and(|one| locate(other).is_ok_and(|other| one == other))
 }
 
-/// Copies `from` into `to`, then compares row by row what was copied, this time and before. `anew` forgets how far
-/// earlier copies came. `tell` hears of rows done and rows in all.
+/// Copies `from` into `to`, then compares all copied rows, of this copy and of earlier ones. With `anew`,
+/// the position of earlier copies is ignored. `tell` receives the number of processed rows and the total.
 pub async fn copy(
     from: &StoreConfig,
     to: &StoreConfig,
@@ -95,7 +95,7 @@ async fn verify(
 ) -> Result<(), CopyError> {
     let (mut position, mut done) = (i64::MIN, 0);
     let total = source.count_behind(i64::MIN).await?;
-    // What came to the source behind that is not missing.
+    // Rows that arrived in the source after `last` are not missing.
     while position < last {
         let mut chunk = source.read(position, last).await?;
         let Some(end) = chunk.end else { break };

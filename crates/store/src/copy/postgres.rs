@@ -1,5 +1,5 @@
-//! A PostgreSQL database as one end of a copy: COPY fills a temporary table, and a statement inserts the missing
-//! rows into `messages`.
+//! A PostgreSQL database as one side of a copy: COPY fills a temporary
+//! table, and a statement inserts the missing rows into `messages`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -22,7 +22,7 @@ use crate::postgres::{Connector, Session, batch};
 use domain::State;
 
 const COLUMNS: &str = "message_id, from_msisdn, to_msisdn, ts, text, text_exact, created_at";
-/// Bytes that are sent to the server at once.
+/// Bytes per write to the server.
 const PIECE_BYTES: usize = 1 << 16;
 
 /// Begins the transaction of a copied segment.
@@ -31,7 +31,7 @@ const COPY_BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; \
      from_msisdn TEXT, to_msisdn TEXT, ts TEXT, created_at TEXT, text TEXT, text_exact BYTEA) ON COMMIT DELETE ROWS";
 const COPY_IN: &str = "COPY postroom_incoming \
      (place, message_id, from_msisdn, to_msisdn, ts, created_at, text, text_exact) FROM STDIN";
-/// Sorted like every batch, so that it never waits in a circle with batches of running replicas.
+/// Sorted like every batch, so that it cannot deadlock with batches of running replicas.
 const COPY_INSERT: &str = "\
     WITH first AS MATERIALIZED (SELECT postroom_first_arrival() AS number)
     INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, created_at, text, text_exact, arrival)
@@ -40,7 +40,7 @@ const COPY_INSERT: &str = "\
     ON CONFLICT (message_id) DO NOTHING";
 const COPY_POSITION: &str = "INSERT INTO postroom_copies (source, position) VALUES ($1, $2) \
      ON CONFLICT (source) DO UPDATE SET position = excluded.position";
-/// What is there stays.
+/// Existing rows stay unchanged.
 const COPY_DETAILS: &str = "\
     INSERT INTO postroom_details (message_id, provider_id, source, kind, fields, payload_id)
     SELECT d.message_id, d.provider_id, d.source, d.kind, d.fields, p.payload_id
@@ -110,7 +110,7 @@ impl PostgresEnd {
     }
 
     pub async fn count_things(&self, sort: Table) -> Result<u64, CopyError> {
-        // A source may be of an earlier version, without tables for what providers told.
+        // A source of an earlier version may lack the tables for provider data.
         let client = &self.session.client;
         let there = "SELECT to_regclass($1) IS NOT NULL";
         if !Parameters::new().text(sort.table()).value::<bool>(client, there).await? {
@@ -128,7 +128,7 @@ impl PostgresEnd {
         let order = order.join(", ");
         let place: Vec<TableRow> =
             behind.into_iter().map(|place| TableRow { cells: place.to_vec(), place: Vec::new() }).collect();
-        // The place is the one row of arrays.
+        // The position is passed as one row of arrays.
         let places: Vec<_> = (1..=sort.order().len()).map(|at| format!("${at}[1]")).collect();
         let condition = match behind {
             Some(_) => format!("({order}) > ({})", places.join(", ")),
@@ -160,13 +160,13 @@ impl PostgresEnd {
         if sort.has_payload() {
             columns = columns.bytes(things.iter().map(|thing| thing.payload(sort)));
         }
-        // Of no attempt of a writer.
+        // No ingest id of a writer.
         let no_id = None::<i64>;
         let created = match sort {
             Table::Payloads => u64::try_from(columns.value::<i64>(client, BRING_PAYLOADS).await?).unwrap_or(0),
             Table::Details => columns.execute(client, COPY_DETAILS).await?,
             Table::Statuses => {
-                // As they stand: no form is looked for.
+                // Recipients are stored as they are; other forms are not looked up.
                 let no_forms = [""; 0];
                 let columns = columns.number(no_id).texts(State::ALL.iter().map(|state| state.name())).texts(no_forms);
                 columns.rows(client, BRING_STATUSES).await?.len() as u64

@@ -1,5 +1,5 @@
-//! An SQLite file as one end of a copy. It is read and written as any other program would: what keeps our own objects
-//! true for other programs does so here.
+//! An SQLite file as one side of a copy. It is read and written like by any other program;
+//! the triggers that keep our own objects correct for other programs also work here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -33,7 +33,7 @@ impl SqliteEnd {
     pub fn target(path: &Path, patience: Duration) -> Result<Self, CopyError> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(patience.max(Duration::from_secs(1)))?;
-        // As durable as what the service itself acknowledges.
+        // The same durability as an acknowledgement of the service.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS postroom_copies (source TEXT PRIMARY KEY, position INTEGER NOT NULL)",
@@ -143,7 +143,7 @@ impl SqliteEnd {
         Ok(things)
     }
 
-    /// A file that was not upgraded yet is copied as if it had been: its conflicts have the keys that an upgrade gives
+    /// A file that is not upgraded yet is copied as if it were: its conflicts get the keys that an upgrade gives
     /// them.
     fn upgrade_conflicts(&self, events: &mut [TableRow]) -> Result<(), CopyError> {
         let mut find = self.connection.prepare_cached("SELECT 1 FROM postroom_events WHERE event_key = ?1")?;
@@ -247,7 +247,7 @@ impl ToSql for Cell {
     }
 }
 
-/// A row as text, including numbers; none if a value is not text, or missing where it is required.
+/// A row as text, including numbers. None if a value is not text, or a required value is missing.
 fn row_of(row: &StoredRow<'_>) -> rusqlite::Result<Option<Row>> {
     let text = |column| -> rusqlite::Result<Option<String>> {
         Ok(match row.get_ref(column)? {

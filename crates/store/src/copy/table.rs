@@ -1,9 +1,9 @@
-//! What providers told beyond the messages, as rows that are the same in every database.
+//! Provider data beyond the messages, as rows that are the same in every database.
 
 use super::chunk::CHUNK_ROWS;
 use super::tally::{Value, row_sum};
 
-/// Bodies, and events, which contain some too, that are read and written together.
+/// Bodies that are read and written together; also events, because some contain a body.
 pub(super) const CHUNK_BODIES: i64 = 100;
 
 /// The table of a row.
@@ -36,7 +36,7 @@ pub(super) enum Cell {
     Bytes(Vec<u8>),
 }
 
-/// A row: its columns, then the digest of its body.
+/// A row: its columns, followed by the digest of its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TableRow {
     pub cells: Vec<Cell>,
@@ -45,7 +45,7 @@ pub(super) struct TableRow {
 }
 
 impl Table {
-    /// In the order of copying: referenced rows come first.
+    /// In the order of copying: referenced tables come first.
     pub const ALL: [Self; 4] = [Self::Payloads, Self::Details, Self::Statuses, Self::Events];
 
     /// Display names.
@@ -67,7 +67,7 @@ impl Table {
         }
     }
 
-    /// The columns that are the same in every database. Numbers of bodies are not: their digests replace them.
+    /// The columns that are the same in every database. Payload numbers differ, so digests replace them.
     pub(super) fn columns(self) -> &'static [(&'static str, ColumnType)] {
         use ColumnType::{Bytes, Number, Text};
         match self {
@@ -116,12 +116,12 @@ impl Table {
         }
     }
 
-    /// How many of the first columns form the key.
+    /// The number of leading columns that form the key.
     pub(super) fn key_columns(self) -> usize {
         if self == Self::Statuses { 3 } else { 1 }
     }
 
-    /// Whether each belongs to a body.
+    /// Whether each row belongs to a body.
     pub(super) fn has_payload(self) -> bool {
         self != Self::Payloads
     }
@@ -135,8 +135,8 @@ impl Table {
         }
     }
 
-    /// The columns for a SELECT from the table under the name `t`: those of a row, the digest, the position. A missing
-    /// added column is null.
+    /// The columns for a SELECT from the table with the alias `t`: those
+    /// of a row, the digest, the position. A missing added column is null.
     pub(super) fn selected(self, has_added: bool) -> String {
         let columns = self.columns().iter().map(|(name, _)| match self.added() {
             Some(added) if added == *name && !has_added => "CAST(NULL AS TEXT)".to_owned(),
@@ -148,7 +148,7 @@ impl Table {
         columns.chain(digest).chain(place).collect::<Vec<_>>().join(", ")
     }
 
-    /// The names of the selected columns, and what each holds.
+    /// The names and types of the selected columns.
     pub(super) fn selected_columns(self) -> impl Iterator<Item = (&'static str, ColumnType)> {
         let digest = self.has_payload().then_some(("digest", ColumnType::Bytes));
         self.columns().iter().copied().chain(digest).chain(self.order().iter().copied())
@@ -160,7 +160,7 @@ impl Table {
 }
 
 impl TableRow {
-    /// Of the selected columns.
+    /// Builds a row from the selected columns.
     pub fn of(sort: Table, mut cells: Vec<Cell>) -> Self {
         let place = cells.split_off(cells.len() - sort.order().len());
         Self { cells, place }
@@ -179,7 +179,7 @@ impl TableRow {
         }
     }
 
-    /// The sum of all values, whose order among the rows does not matter.
+    /// A hash of all values; the sum over rows does not depend on their order.
     pub fn sum(&self) -> u64 {
         let value = |cell| match cell {
             &Cell::Null => Value::Null,

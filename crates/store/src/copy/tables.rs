@@ -1,6 +1,6 @@
-//! What providers told beyond the messages, on its way from one database to another. It has no order of arrival
-//! throughout, so every copy goes through all of it: what is there already is found so quickly that no place needs to
-//! be remembered.
+//! Copies provider data beyond the messages. Not all of these tables have
+//! an order of arrival, so every copy goes through all rows. The look-up
+//! of existing rows is so fast that no position has to be stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::tally::Day;
 /// The result of one table: copied rows, and the comparison of all in the source with the same keys in the target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Copied {
-    /// How many were missing in the target.
+    /// Rows that were missing in the target.
     pub created: u64,
     /// The result of the comparison.
     pub compared: Day,
@@ -49,7 +49,7 @@ pub(super) async fn copy(
     Ok(result)
 }
 
-/// Bodies that arrived since the bodies were copied.
+/// Copies bodies that arrived since the table of bodies was copied.
 async fn bring_payloads(source: &mut End, target: &mut End, sort: Table, things: &[TableRow]) -> Result<(), CopyError> {
     let wanted: BTreeSet<&[u8]> = things.iter().filter_map(|thing| thing.payload(sort)).collect();
     if wanted.is_empty() {

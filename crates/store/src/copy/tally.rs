@@ -9,7 +9,7 @@ use super::chunk::Row;
 /// Sums by day (the first ten characters of `ts`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// The source's values, and the target's for the same ids.
+    /// The source's values, and those of the target for the same ids.
     pub days: BTreeMap<String, Day>,
 }
 
@@ -52,7 +52,7 @@ impl Tally {
             let day = self.days.entry(day_of(row)).or_default();
             day.add_to_source(row_sum(&row.values()));
         }
-        // A row that differs in `ts` counts on the source's day, where it is missed.
+        // A row with another `ts` counts on the source's day, where it is missing.
         for row in target {
             let same_id = source.binary_search_by(|known| known.id.cmp(&row.id)).ok();
             let day = same_id.map_or_else(|| day_of(row), |at| day_of(&source[at]));
@@ -98,8 +98,8 @@ pub(super) enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The first eight bytes of a hash over all values, each with its type and its length in front, so that no two rows
-/// read the same.
+/// The first eight bytes of a hash over all values, each prefixed with
+/// its type and length, so that different rows have different inputs.
 pub(super) fn row_sum(values: &[Value<'_>]) -> u64 {
     let mut hash = Sha256::new();
     for value in values {

@@ -1,6 +1,6 @@
-//! The details, statuses, events and raw bodies of a batch, each once, as columns for the functions in the database
-//! that store them. Rows are written in the order of their keys, like messages, so that batches which meet wait for
-//! each other in one order.
+//! The details, statuses, events and raw bodies of a batch, each once, as columns for the functions in the
+//! database that store them. Rows are written in the order of their keys, like messages, so that concurrent
+//! batches take locks in one order and cannot deadlock.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -16,7 +16,7 @@ use crate::extras::{Extras, PackedPayload};
 use domain::Outcome;
 use domain::{Event, State, StatusUpdate};
 
-/// Maximum recipient of a status that is unchanged in its key.
+/// Maximum length of a recipient that is stored unchanged in the key of its status.
 const RECIPIENT_BYTES_MAX: usize = 400;
 
 /// Separates the forms of a recipient.
@@ -27,15 +27,15 @@ pub(super) type JobPlace = (usize, usize);
 
 /// The elements of a batch other than messages, each once, by the position of its first copy.
 pub(super) struct Accompanying {
-    /// Jobs, in their order.
+    /// Jobs that have a payload, in their order.
     payloads: Vec<usize>,
-    /// For each job, which of these are its own.
+    /// For each job, the index of its payload in `payloads`.
     payload_of: Vec<Option<usize>>,
     pub statuses: Vec<JobPlace>,
     pub events: Vec<JobPlace>,
 }
 
-/// The part of it that is stored already.
+/// The elements of a batch that are stored already.
 #[derive(Default)]
 pub(super) struct Present {
     /// The number of each payload.
@@ -45,9 +45,9 @@ pub(super) struct Present {
     pub events: HashMap<JobPlace, Option<i64>>,
 }
 
-/// Finds the part that is stored already: of payloads their numbers, of statuses and events the attempts.
+/// Finds the elements that are stored already: the numbers of payloads, the attempts of statuses and events.
 pub(super) const LOOK: &str = "SELECT * FROM postroom_look($1, $2, $3, $4, $5)";
-/// Stores raw bodies. Returns how many were not there.
+/// Stores raw bodies. Returns the number of new ones.
 pub(crate) const BRING_PAYLOADS: &str = "SELECT postroom_bring_payloads($1, $2, $3, $4, $5, $6, $7, $8)";
 /// Stores statuses. Returns the tuple_ids of the new ones.
 pub(crate) const BRING_STATUSES: &str =
@@ -111,8 +111,8 @@ impl Accompanying {
         Ok(stored)
     }
 
-    /// The bodies to store: those that insert_full anything new. Of bodies that bring only copies of what is stored, in
-    /// other bytes, the first ones are enough.
+    /// The bodies to store: those of jobs that created something. If a job has only copies of stored elements in
+    /// other bytes, the first stored body is enough.
     fn wanted_payloads(&self, outcomes: &[Vec<Outcome>], stored: &Present) -> Vec<usize> {
         let mut bring_news: BTreeSet<usize> = BTreeSet::new();
         let statuses = self.statuses.iter().filter(|place| !stored.statuses.contains_key(place));
@@ -124,7 +124,7 @@ impl Accompanying {
         wanted.into_iter().filter(|at| !stored.payloads.contains_key(at)).collect()
     }
 
-    /// Stores the bodies that insert_full anything new.
+    /// Stores the bodies of jobs that created something.
     pub async fn write_payloads(
         &self,
         client: &Client,
@@ -208,7 +208,7 @@ pub(super) fn extras(batch: &Batch, job: usize) -> Option<&Extras> {
     batch.jobs[job].extras.as_deref()
 }
 
-/// A recipient that fits into the key: a long one ends with a digest of the whole.
+/// A recipient that fits into the key: a long one is cut and ends with a digest of the whole.
 pub(crate) fn recipient(name: &str) -> Cow<'_, str> {
     let whole = escape_nul(name);
     if whole.len() <= RECIPIENT_BYTES_MAX {

@@ -1,12 +1,12 @@
-//! The order of arrival: a row's number is the number of the transaction that wrote it, then the row's place in it.
-//! `arrival_base` in the database raises the numbers where data came from another cluster.
+//! The order of arrival: a row's number is the number of its transaction, followed by its position in the
+//! transaction. `arrival_base` in the database raises the numbers if the data came from another cluster.
 
-/// Bits of the place within one transaction, the last ones of a number. The migrations know it too.
+/// Number of low bits that hold the position within a transaction. The migrations contain the same number.
 const PLACE_BITS: u32 = 20;
-/// Maximum rows of ours in one transaction; the positions above are for rows of other programs.
+/// Maximum rows of ours in one transaction; the positions above it are for rows of other programs.
 pub(super) const BATCH_ROWS_MAX: usize = 1 << (PLACE_BITS - 1);
 
-/// The place of a row in its transaction.
+/// The position of a row in its transaction.
 pub(super) fn place_of(arrival: i64) -> usize {
     (arrival & ((1 << PLACE_BITS) - 1)) as usize
 }

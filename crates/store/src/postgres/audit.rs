@@ -40,7 +40,7 @@ pub struct Audit {
     pub schema_version: i32,
     /// Rows in `messages`.
     pub messages: Option<u64>,
-    /// What an acknowledged message survives.
+    /// The durability of an acknowledged message.
     pub durability: String,
     /// Orphans of deleted messages; only with `thorough`.
     pub orphans: Orphans,
@@ -48,8 +48,8 @@ pub struct Audit {
     pub findings: Vec<String>,
 }
 
-/// Each says what it compares, and finds the number of differences. `{counted}` stands for the rows that are in the
-/// counters. The last is of schema 2.
+/// Each entry has a description of the comparison, and a query that counts the differences.
+/// `{counted}` stands for the rows that are in the counters. The last entry requires schema 2.
 const RECOUNTS: [(&str, &str); 5] = [
     ("the number of messages", "SELECT abs((SELECT messages FROM postroom_state) - (SELECT count(*) FROM {counted}))"),
     (
@@ -78,7 +78,7 @@ const RECOUNTS: [(&str, &str); 5] = [
              ) c GROUP BY 1 HAVING sum(messages) <> 0) s USING (state) WHERE r.n IS DISTINCT FROM s.messages",
     ),
 ];
-/// Since when deleted rows are recorded.
+/// The schema version since which deleted rows are recorded.
 const NOTES_GONE: i32 = 7;
 
 /// The rows that are in the counters.
@@ -89,8 +89,8 @@ fn counted(version: i32) -> String {
     format!("(SELECT from_msisdn, ts FROM messages WHERE arrival <= {state} {gone}) c")
 }
 
-/// Connects and looks at the tables; with `thorough`, compares every counter with a recount and every indexed text with
-/// its message. Blocks, and starts a runtime of its own.
+/// Connects and checks the tables. With `thorough`, compares every counter with a recount
+/// and every indexed text with its message. Blocks, and starts a runtime of its own.
 pub fn audit(config: &PostgresConfig, thorough: bool) -> Result<Audit, OpenError> {
     block_on(async {
         let connector = Connector::new(Arc::new(config.clone()))?;
@@ -99,9 +99,9 @@ pub fn audit(config: &PostgresConfig, thorough: bool) -> Result<Audit, OpenError
     })
 }
 
-/// Removes what deleted messages and an earlier build left behind, throws the counters and the search index away and
-/// builds them from the messages, beside running replicas. Answers are exact all the time, and slower until it is done.
-/// `tell` hears how many rows were taken. Returns how many messages there are, and what was removed. Blocks.
+/// Removes orphans of deleted messages and of earlier builds, then rebuilds the counters and the search index
+/// from the messages, while replicas run. Results stay exact; they are slower during the rebuild. `tell`
+/// receives the number of processed rows. Returns the number of messages, and of removed orphans. Blocks.
 pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u64, Orphans), OpenError> {
     let limits = Limits::PRODUCTION;
     block_on(async {
@@ -131,8 +131,8 @@ pub fn rebuild(config: &PostgresConfig, mut tell: impl FnMut(u64)) -> Result<(u6
     })
 }
 
-/// Throws away what is derived from the messages, and the rows of deleted messages. Returns how many of those there
-/// were.
+/// Drops the data derived from the messages, and the rows of deleted messages. Returns the number of
+/// those rows.
 async fn throw_away(session: &Session, limits: &Limits) -> Result<Orphans, Failure> {
     let client = &session.client;
     if schema::unnoted(session, schema::newest()).await?.is_some() {
@@ -230,10 +230,10 @@ async fn recount(client: &Client, version: i32, findings: &mut Vec<String>) -> R
     Ok(())
 }
 
-/// Whether the search index is what its messages make: each text folded and in its place, each run in as many texts and
-/// in the same ones. Of the numbers of a run a sum is compared, so that it takes a line for each run and not one for
-/// each text. Texts of rows that are gone may be there until they are taken out; of those that were, the numbers stay
-/// in the lists.
+/// Whether the search index matches the messages: each text is folded and in its place,
+/// and each gram has the same texts. The numbers of a gram are compared by a sum, so that
+/// memory grows with the number of grams and not of texts. Texts of deleted rows may exist
+/// until they are removed; after the removal their numbers stay in the posting lists.
 async fn index_agrees(client: &Client, version: i32) -> Result<bool, Failure> {
     let sql = IndexSql::of(version);
     let indexed = client.query_typed_one(&sql.indexed, &[]).await?;
@@ -267,11 +267,11 @@ async fn index_agrees(client: &Client, version: i32) -> Result<bool, Failure> {
 
 /// Statements about the search index of one version of the schema.
 struct IndexSql {
-    /// How many texts were numbered, and how many of them are there.
+    /// Counts the numbered texts, and how many of them still exist.
     indexed: String,
     /// The messages that are indexed, next to their texts in the index.
     texts: String,
-    /// How many texts of a run were taken out.
+    /// The number of removed texts per gram.
     losses: &'static str,
 }
 
@@ -295,15 +295,15 @@ impl IndexSql {
     }
 }
 
-/// The index as the messages make it.
+/// The index that the messages should have.
 struct Expected {
     sums: Sums,
-    /// How many texts are there, and which by number.
+    /// How many texts exist, and their messages by number.
     known: i64,
     is_there: Vec<bool>,
 }
 
-/// Makes the index of the messages, of `texts` numbers. None where a text in the index is not that of its message.
+/// Builds the index of the messages, for `texts` numbers. None if an indexed text differs from its message.
 async fn expected_index(client: &Client, sql: &str, texts: usize) -> Result<Option<Expected>, Failure> {
     let mut expected = Expected { sums: Sums::new(), known: 0, is_there: vec![false; texts] };
     let mut rows = pin!(client.query_typed_raw(sql, NO_PARAMETERS).await?);
@@ -336,7 +336,7 @@ fn place(number: i64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// For each gram, the number of its texts, and a sum over hashed numbers of them.
+/// For each gram, the number of its texts, and the sum of their hashed numbers.
 type Sums = HashMap<i64, (u64, u64)>;
 
 fn add(sums: &mut Sums, run: i64, numbers: &[i64]) {
@@ -345,7 +345,7 @@ fn add(sums: &mut Sums, run: i64, numbers: &[i64]) {
     *sum = numbers.iter().fold(*sum, |sum, number| sum.wrapping_add(scatter(number.cast_unsigned())));
 }
 
-/// SplitMix64's last step: similar numbers get very different results.
+/// The last step of SplitMix64: similar numbers get very different results.
 fn scatter(number: u64) -> u64 {
     let mixed = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

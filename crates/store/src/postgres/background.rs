@@ -1,6 +1,6 @@
-//! What follows the rows in the background: counters and the search index. Any replica does it for all of them, one at
-//! a time; a row of state is locked for it, which nobody else waits for. Reads add what is not done yet, so answers are
-//! exact all the time and storing a message touches no row that another replica touches.
+//! The background work after an insert: counters and the search index. Any replica does it for all, one at a
+//! time; it locks a row of state that nothing else waits for. Reads add the rows that are not processed yet,
+//! so results are exact at any time, and storing a message touches no row that another replica touches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,9 +58,9 @@ async fn follow(
         let is_more = matches!(done, Ok(Round::More));
         told = match done {
             Ok(_) => None,
-            // The writers' and the readers' to tell: they meet the same.
+            // Writers and readers meet the same failure and report it.
             Err(Failure::Lost(_) | Failure::DiskFull(_) | Failure::Retry(_)) => told,
-            // Nobody else may meet it, and without it everything gets slow.
+            // Possibly only this task meets it, and without this task reads become slow.
             Err(failure) => {
                 if told.as_ref() != Some(&failure) {
                     let message = format!("{what} fails; reads stay exact and get slower");

@@ -12,12 +12,12 @@ use domain::{NewMessage, Outcome};
 /// Jobs, and the index of each of their messages among the distinct ids.
 pub(super) struct Batch {
     pub jobs: Vec<Job>,
-    /// For each distinct id, sorted bytewise: job and place of its first message. Sorted, so that batches which meet on
-    /// the server wait for each other in one order and never in a circle.
+    /// For each distinct id, sorted bytewise: job and index of its first message.
+    /// Sorted, so that concurrent batches take locks in one order and cannot deadlock.
     first: Vec<(usize, usize)>,
     /// The outcome of each distinct id.
     known: Vec<Known>,
-    /// The outcomes of each job's statuses and events. A job that failed here failed whole.
+    /// The outcomes of each job's statuses and events. If a job has failed here, all of it has failed.
     beside: Vec<Result<Beside, StoreError>>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Of a row that `sql::STORED` finds.
+    /// From a row that `sql::STORED` finds.
     pub fn of(row: &Row) -> Self {
         Self { from: row.get(1), to: row.get(2), ts: row.get(3), text: exact(row.get(4), row.get(5)) }
     }
@@ -86,7 +86,7 @@ impl Batch {
         self.jobs.iter().map(Job::elements).sum()
     }
 
-    /// The first message of the id at `at`.
+    /// The first message of the id with index `at`.
     pub fn message(&self, at: usize) -> &NewMessage {
         let (job, place) = self.first[at];
         &self.jobs[job].messages[place]
@@ -106,8 +106,8 @@ impl Batch {
         self.known.fill(Known::Undecided);
     }
 
-    /// Nothing came of the messages of which nothing is known, and nothing at all of jobs that bring more than
-    /// messages: all that they bring is one transaction.
+    /// Marks undecided messages failed. A job with more than messages fails whole, because it is one
+    /// transaction.
     pub fn fail(&mut self, error: &StoreError) {
         self.open().into_iter().for_each(|at| self.set_outcome(at, Known::Failed(error.clone())));
         for (_, beside) in self.jobs.iter().zip(&mut self.beside).filter(|(job, _)| job.extras.is_some()) {
@@ -183,8 +183,8 @@ pub(crate) fn exact(text: Option<String>, exact: Option<&[u8]>) -> Option<String
     }
 }
 
-/// A short text as the server can hold it, so that different ones stay different: NUL is written as a character that
-/// nobody uses, and a digit.
+/// A short text in a form that the server can store, so that different
+/// texts stay different: NUL is written as an unused character and a digit.
 pub(crate) fn escape_nul(text: &str) -> Cow<'_, str> {
     if text.contains(['\0', ESCAPE]) {
         text.replace(ESCAPE, "\u{FFFF}1").replace('\0', "\u{FFFF}0").into()

@@ -1,5 +1,5 @@
-//! Databases of a benchmark's own on a server: made empty, and dropped afterwards. And what pgbench does there, for
-//! comparison.
+//! Temporary databases of a benchmark: created empty, and dropped afterwards. Also the statements of pgbench,
+//! for comparison.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ const BARE_TABLE: &str = "CREATE TABLE single (message_id TEXT COLLATE \"C\" PRI
 /// The same with the columns and indices of the service's own.
 const WHOLE_TABLE: &str = "CREATE TABLE single (LIKE messages INCLUDING ALL)";
 
-/// The pgbench statement, each in a transaction of its own: a message with a random id.
+/// The pgbench statement: it inserts a message with a random id, in its own transaction.
 pub fn script(bare: bool) -> String {
-    // Of our own columns: no exact bytes, some number of a batch, the next arrival.
+    // Values of our own columns: no exact bytes, some batch number, the next arrival.
     let own = if bare { "" } else { ", NULL, :n, nextval('postroom_foreign_rows')" };
     format!(
         "\\set n random(1, 1000000000000000)\n\\set sender :n % 50000\n\\set second 10 + :n % 50\n\
@@ -69,7 +69,7 @@ impl BenchDatabase {
 
     /// Writes dirty data of earlier measurements, so that the next one does not pay for it.
     pub async fn settle(&self) -> Result<(), OpenError> {
-        // Needs a right that not every role has; without, it is left to the server.
+        // CHECKPOINT needs a privilege that some roles lack; without it the server does this later.
         let _ = self.session.client.batch_execute("CHECKPOINT").await;
         Ok(())
     }
@@ -87,7 +87,7 @@ impl BenchDatabase {
         Ok(Parameters::new().text(database).value(&self.session.client, sql).await?)
     }
 
-    /// Drops a database, whoever is still connected to it.
+    /// Drops a database and ends its connections.
     pub async fn drop(&mut self, database: &str) -> Result<(), OpenError> {
         self.databases.retain(|known| known != database);
         Ok(self.session.client.batch_execute(&format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)")).await?)

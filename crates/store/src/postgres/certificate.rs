@@ -1,5 +1,5 @@
-//! The parts of an X.509 certificate that verification needs, of any version: version 1 lacks extensions, which the TLS
-//! library requires.
+//! The parts of an X.509 certificate that verification needs, of any
+//! version. The TLS library requires extensions, which version 1 lacks.
 //!
 //! Source: RFC 5280, 4.1; ITU-T X.690.
 
@@ -112,13 +112,13 @@ fn take<'a>(input: &mut &'a [u8], wanted: u8) -> Option<&'a [u8]> {
     any(input).filter(|(tag, _)| *tag == wanted).map(|(_, content)| content)
 }
 
-/// The content of the single element.
+/// The content of an input that consists of one element.
 fn only(mut input: &[u8], wanted: u8) -> Option<&[u8]> {
     let content = take(&mut input, wanted)?;
     input.is_empty().then_some(content)
 }
 
-/// Whole octets.
+/// A bit string of whole octets.
 fn bits(content: &[u8]) -> Option<&[u8]> {
     content.split_first().filter(|(unused, _)| **unused == 0).map(|(_, bits)| bits)
 }

@@ -1,4 +1,4 @@
-//! How to reach a PostgreSQL server, and how to be careful with it.
+//! The connection settings of a PostgreSQL server, and the limits of operations on it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,48 +17,48 @@ pub const PASSWORD: &str = "POSTROOM_POSTGRES_PASSWORD";
 pub struct PostgresConfig {
     /// Hosts, user, password and session settings.
     pub connection: tokio_postgres::Config,
-    /// How much of the server's certificate must be proved.
+    /// How strictly the server's certificate is verified.
     pub trust: Trust,
-    /// Connections that write, one batch each at a time; another one is used where a commit takes long.
+    /// Number of writing connections, one batch each at a time; another one is used while a commit is slow.
     pub writers: usize,
     /// Maximum wait for a connection.
     pub connect_timeout: Duration,
     /// Maximum wait for a commit, including a standby.
     pub write_timeout: Duration,
-    /// What a commit waits for, if the operator chose; else at least `on`.
+    /// The `synchronous_commit` that the operator chose; otherwise at least `on`.
     pub synchronous_commit: Option<SynchronousCommit>,
     /// Whether readiness needs a synchronous standby.
     pub require_sync_standby: bool,
-    /// How to try again if the first attempt is refused for being encrypted or not, like libpq for `prefer` and
-    /// `allow`.
+    /// The mode of a second attempt if the server refuses the first
+    /// one for its encryption, like libpq for `prefer` and `allow`.
     pub other_way: Option<SslMode>,
-    /// What is read again for each connection.
+    /// Files that are read again for each connection.
     pub rotated: RotatedFiles,
 }
 
-/// Files with the server or a password, which may be rotated or short-lived.
+/// Files with the URL or a password, which may be rotated or short-lived.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RotatedFiles {
     /// The whole URL.
     pub url: Option<PathBuf>,
     /// The password alone.
     pub password: Option<PathBuf>,
-    /// In libpq's form; used if neither URL nor setting have a password.
+    /// In libpq's format; used if neither the URL nor the settings have a password.
     pub passfile: Option<PathBuf>,
 }
 
-/// The values of PostgreSQL's `synchronous_commit`, least first.
+/// The values of PostgreSQL's `synchronous_commit`, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SynchronousCommit {
-    /// Nothing: a crash of the server loses acknowledged messages.
+    /// No wait: a crash of the server loses acknowledged messages.
     Off,
-    /// The server's own disk, whatever standbys there are.
+    /// Waits for the server's own disk, but for no standby.
     Local,
-    /// A standby's operating system.
+    /// Waits for the operating system of a standby.
     RemoteWrite,
-    /// A standby's disk, where one is synchronous.
+    /// Waits for the disk of a synchronous standby, if there is one.
     On,
-    /// A standby applies it.
+    /// Waits until a standby has applied it.
     RemoteApply,
 }
 
@@ -83,8 +83,8 @@ impl SynchronousCommit {
 }
 
 impl PostgresConfig {
-    /// The server of a URL, with limits that suit tools and tests. The problem never holds more of the URL than the
-    /// name of a
+    /// The server of a URL, with limits that suit tools and tests. The error contains nothing of the URL except
+    /// the name of a
     /// parameter.
     pub fn of_url(url: &str) -> Result<Self, String> {
         let ConnectionUrl { connection, trust, other_way, passfile: _ } = ConnectionUrl::parse(url)?;
@@ -114,8 +114,8 @@ impl PostgresConfig {
         format!("PostgreSQL {}:{port}/{database}", hosts.join(","))
     }
 
-    /// The present way to connect: files are read again, so that a rotated password or a short-lived token
-    /// is never the one of the start. The error shows nothing of them.
+    /// The current connection settings: files are read again, so that a rotated password or a short-lived token
+    /// is always the current one. The error contains nothing of them.
     pub fn current(&self) -> Result<tokio_postgres::Config, String> {
         let RotatedFiles { url, password, passfile } = &self.rotated;
         let mut connection = self.connection.clone();

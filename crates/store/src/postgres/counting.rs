@@ -11,8 +11,8 @@ use super::limits::Limits;
 use super::parameters::Parameters;
 use super::round::{Round, in_transaction, lease};
 
-/// How long counting a segment shall take. A transaction that writes holds back listings by arrival for as long as it
-/// lasts; and the more rows are counted together, the less each costs, since they share counters.
+/// Target time of counting a segment. A transaction that writes delays listings by arrival until its end, so
+/// it must be short. But the more rows are counted together, the less each costs, since rows share counters.
 const STRETCH_TIME: Duration = Duration::from_millis(500);
 
 /// Counts segments of rows, sized by the server's speed.
@@ -36,7 +36,7 @@ impl Counting {
                 self.most.set(next_length(&self.limits, most, began.elapsed()));
                 Ok((rows, Round::More))
             }
-            // Too much for the operator's limit on statements: less may do.
+            // The segment exceeds the operator's statement timeout; a smaller one may fit.
             Err(Failure::Deadline) if most > self.limits.counted_least => {
                 self.most.set((most / 4).max(self.limits.counted_least));
                 Ok((0, Round::More))
@@ -46,14 +46,14 @@ impl Counting {
     }
 }
 
-/// How long the next segment is where one of `rows` took so long: changed by half or to twice as much, since the time
-/// of a single one says little.
+/// The length of the next segment, if one of `rows` took this time. It changes by
+/// at most half or to twice the length, since a single measurement is not reliable.
 fn next_length(limits: &Limits, rows: i64, took: Duration) -> i64 {
     let factor = STRETCH_TIME.as_secs_f64() / took.as_secs_f64();
     ((rows as f64 * factor.clamp(0.5, 2.0)) as i64).clamp(limits.counted_least, limits.counted_max)
 }
 
-/// Locks the counters, unless another replica has them: returns their watermark, and up to where rows are complete.
+/// Locks the counters, unless another replica has them. Returns their watermark, and the horizon.
 fn count_from() -> String {
     let horizon = arrival::settled();
     format!(
@@ -61,12 +61,12 @@ fn count_from() -> String {
          FROM postroom_state FOR UPDATE SKIP LOCKED"
     )
 }
-/// The last arrival of a segment, and its rows.
+/// The last arrival of a segment, and its number of rows.
 const COUNT_TO: &str = "\
     SELECT max(arrival) AS last, count(*) AS rows FROM
         (SELECT arrival FROM messages WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3) stretch";
-/// Hours and days are sums of minutes, so each row is looked at once. Sorted, as the counters of senders are below:
-/// then neighbours in the index are changed one after the other, and a page of it is read and logged once.
+/// Hours and days are sums of minutes, so each row is read once. Sorted, like the counters of senders below:
+/// neighbours in the index are then updated one after the other, and a page is read and logged once.
 const COUNT_BUCKETS: &str = "\
     WITH minutes AS MATERIALIZED (
         SELECT left(ts, 16) AS bucket, count(*) AS messages FROM messages
@@ -76,7 +76,7 @@ const COUNT_BUCKETS: &str = "\
     SELECT level, left(bucket, level), sum(messages) FROM minutes, unnest(ARRAY[10, 13, 16]) AS level
     GROUP BY 1, 2 ORDER BY 1, 2
     ON CONFLICT (level, bucket) DO UPDATE SET messages = postroom_buckets.messages + excluded.messages";
-/// Returns how many senders are new: only a row that was inserted has no deleting transaction.
+/// Returns the number of new senders: only an inserted row has no deleting transaction.
 const COUNT_SENDERS: &str = "\
     WITH days AS MATERIALIZED (
         SELECT from_msisdn, left(ts, 10) AS bucket, count(*) AS messages FROM messages
@@ -94,8 +94,8 @@ const COUNT_SENDERS: &str = "\
     SELECT count(*) FILTER (WHERE is_new) AS new_senders FROM counted";
 /// Drops tombstones of rows that were deleted before they were counted.
 const GONE_UNCOUNTED: &str = "DELETE FROM postroom_gone WHERE arrival > $1";
-/// Takes some rows that are gone from the counters that hold them. Returns how many, and how many senders have no row
-/// left.
+/// Subtracts some deleted rows from the counters that contain them. Returns
+/// the number of these rows, and of senders without any remaining row.
 const COUNT_GONE: &str = "\
     WITH taken AS MATERIALIZED (
         DELETE FROM postroom_gone WHERE ctid = ANY(ARRAY(
@@ -131,8 +131,8 @@ const COUNT_GONE: &str = "\
 const COUNT_TOTALS: &str = "\
     UPDATE postroom_state SET counted = $1, messages = messages + $2, senders = senders + $3";
 
-/// Adds up to `most` rows to the counters, and takes up to `gone_max` from them that are gone. Returns how many there
-/// were of each.
+/// Adds up to `most` rows to the counters, and subtracts up to `gone_max` deleted rows. Returns the number of
+/// both.
 async fn count(client: &Client, most: i64, gone_max: i64) -> Result<(i64, i64), Failure> {
     in_transaction(client, async || {
         let Some(locked) = lease(client, &count_from()).await? else { return Ok((0, 0)) };
@@ -160,12 +160,12 @@ async fn count(client: &Client, most: i64, gone_max: i64) -> Result<(i64, i64), 
     .await
 }
 
-/// Empties the counters. Deleted rather than truncated: a reader of an older snapshot still finds the rows there.
+/// Empties the counters. They are deleted, not truncated: a reader of an older snapshot still sees the rows.
 pub(super) const FORGET_COUNTS: &str = "UPDATE postroom_state SET counted = 0, messages = 0, senders = 0; \
      DELETE FROM postroom_buckets; DELETE FROM postroom_senders; DELETE FROM postroom_sender_days; \
      DELETE FROM postroom_gone";
 
-/// Adds some changes to the counts of states. Several replicas may do it at once, each with changes of its own.
+/// Adds some changes to the counts of states. Several replicas may do it at once, each with its own changes.
 const FOLD_STATES: &str = "\
     WITH taken AS MATERIALIZED (
         SELECT change_id FROM postroom_state_changes ORDER BY change_id LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -185,7 +185,7 @@ pub(super) async fn fold_states(client: &Client, most: i64) -> Result<Round, Fai
     Ok(if folded < most { Round::Done } else { Round::More })
 }
 
-/// Counts states again while statuses are blocked.
+/// Counts the states again while the table of statuses is locked.
 pub(super) const RECOUNT_STATES: &str = "BEGIN; LOCK TABLE postroom_states IN SHARE MODE; \
      DELETE FROM postroom_state_changes; DELETE FROM postroom_state_counts; \
      INSERT INTO postroom_state_counts SELECT state, count(*) FROM postroom_states GROUP BY state; COMMIT";
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_stretch_is_as_long_as_the_server_is_quick() {
         let limits = Limits { counted_first: 3, counted_least: 1, counted_max: 4, ..Limits::PRODUCTION };
-        // A server that takes so long for a row, and a little more for the segment.
+        // A server that needs this time per row, plus a little per segment.
         let length = |microseconds: i64| {
             (0..20).fold(limits.counted_first, |rows, _| {
                 next_length(&limits, rows, Duration::from_micros((rows * microseconds + 1_000).cast_unsigned()))

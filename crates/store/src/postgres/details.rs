@@ -102,7 +102,7 @@ pub(super) async fn unreadable_payloads(
     asked.rows(snapshot.client, &sql).await?.iter().map(read_payload).collect()
 }
 
-/// Reads a little of everything.
+/// Reads a few rows of each table.
 pub(super) async fn probe(snapshot: &Snapshot<'_>) -> Result<(), Failure> {
     message(snapshot, "").await?;
     statuses(snapshot, "").await?;
@@ -113,7 +113,7 @@ pub(super) async fn probe(snapshot: &Snapshot<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The message with this key; or else the one with this provider's id, whose keys `sql` finds.
+/// The message with this key; otherwise the one with this provider's id, whose keys `sql` finds.
 async fn look_up<T>(
     client: &Client,
     id: &str,
@@ -132,7 +132,7 @@ async fn look_up<T>(
     }
 }
 
-/// No key contains NUL, which the server could not even receive.
+/// No key contains NUL, and the server could not receive it either.
 fn is_no_key(key: &str) -> bool {
     key.contains('\0')
 }

@@ -1,6 +1,6 @@
-//! What answers behind the protocol of PostgreSQL. Found out by asking at every connection, not by a setting: whoever
-//! connects to an engine that lacks what the store is built on hears so in one line, before any statement that it would
-//! refuse.
+//! Identifies the engine that speaks the PostgreSQL protocol. Each connection asks the
+//! server; there is no setting. If an engine lacks something that the store depends on,
+//! the operator gets one line about it, before any statement that the engine would refuse.
 
 use tokio_postgres::Client;
 
@@ -14,8 +14,8 @@ pub(super) const READ_ONLY: &str = "default_transaction_read_only is on, so writ
 /// Oldest server with transaction numbers of 64 bits, on which the order of arrival depends.
 const VERSION_LEAST: i32 = 130_000;
 
-/// Engines that speak the protocol and say themselves what they are: what is in their `version()`, their name, and what
-/// is in the way.
+/// Engines that speak the protocol and identify themselves: the
+/// text in their `version()`, their name, and the obstacle.
 const OTHERS: [(&str, &str, &str); 3] = [
     ("CockroachDB", "CockroachDB", NO_NUMBERS),
     ("-YB-", "YugabyteDB", NO_NUMBERS),
@@ -33,7 +33,7 @@ pub(crate) struct Server {
     pub version: i32,
     pub encoding: String,
     pub is_standby: bool,
-    /// Whether transactions are read-only by default, which an operator can set for a role or a database.
+    /// Whether transactions are read-only by default; an operator can set this for a role or a database.
     pub is_read_only: bool,
     pub synchronous_commit: String,
     pub synchronous_standby_names: String,
@@ -42,7 +42,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// What our commits wait for: the operator's choice, or the server's value and at least `on`.
+    /// The `synchronous_commit` in effect: the operator's choice, or the server's value and at least `on`.
     pub fn effective_commit(&self, config: &PostgresConfig) -> SynchronousCommit {
         let said = SynchronousCommit::named(&self.synchronous_commit).unwrap_or(SynchronousCommit::On);
         config.synchronous_commit.unwrap_or(said.max(SynchronousCommit::On))
@@ -57,7 +57,7 @@ impl Server {
     pub fn survives_promotion(&self, config: &PostgresConfig) -> bool {
         !self.synchronous_standby_names.is_empty() && self.effective_commit(config) >= SynchronousCommit::On
     }
-    /// What an acknowledged message survives, in words for the operator.
+    /// The durability of an acknowledged message, in words for the operator.
     pub fn durability(&self, config: &PostgresConfig) -> String {
         let survives = if self.survives_promotion(config) {
             "a 200 survives the loss of the primary"
@@ -70,7 +70,7 @@ impl Server {
     }
 }
 
-/// Settings of a server; functions that our statements need and that it lacks; the version of Citus, where it has that.
+/// Settings of a server; functions that our statements need and it lacks; the version of Citus, if any.
 const SERVER: &str = "\
     SELECT current_setting('server_version_num') AS version, current_setting('server_encoding') AS encoding,
            pg_is_in_recovery() AS is_standby, current_setting('synchronous_commit') AS synchronous_commit,
@@ -83,9 +83,9 @@ const SERVER: &str = "\
 
 /// Identifies a server, and refuses unsuitable ones.
 pub(super) async fn ask(client: &Client) -> Result<Server, Failure> {
-    // Alone and first: the one question that every engine answers.
+    // This query comes first and alone: every engine answers it.
     let version: String = Parameters::new().value(client, "SELECT version()").await?;
-    // The rest is about the compiler.
+    // The rest describes the compiler.
     let name = version.split(", ").next().unwrap_or_default().to_owned();
     if let Some((_, engine, why)) = OTHERS.iter().find(|(mark, ..)| version.contains(mark)) {
         return Err(Failure::Broken(format!("the server is {engine} ({name}): {why}; PostgreSQL is needed")));

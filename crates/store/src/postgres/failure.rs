@@ -6,8 +6,8 @@ use tokio_postgres::error::SqlState;
 use super::tls::{self, TlsError};
 use crate::{Health, StoreError};
 
-/// An operator's limit on a whole transaction, from PostgreSQL 17 on: the session ends with it. The library has no name
-/// for it.
+/// An operator's limit on a whole transaction, since PostgreSQL
+/// 17: it ends the session. The library has no name for it.
 const TRANSACTION_TIMEOUT: &str = "25P04";
 
 /// Why an operation failed, with one line for the log, without any of the data.
@@ -17,7 +17,7 @@ pub enum Failure {
     DiskFull(String),
     /// The server refuses this content, from any client.
     Refused(String),
-    /// Nothing happened because others were in the way; a retry may work now.
+    /// The operation had no effect because of concurrent transactions; a retry may succeed now.
     Retry(String),
     /// The connection is lost; whether a commit happened is unknown.
     Lost(String),
@@ -77,21 +77,21 @@ impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         let Some(database) = error.as_db_error() else { return Self::Lost(chain(error)) };
         let code = database.code();
-        // Only the message: detail and hint may repeat what a sender wrote.
+        // Only the message: detail and hint may contain data of a sender.
         let why = format!("{} ({})", one_line(database.message()), code.code());
         let class = code.code().get(..2).unwrap_or_default();
         match class {
             _ if *code == SqlState::DISK_FULL => Self::DiskFull(why),
             _ if *code == SqlState::QUERY_CANCELED || code.code() == TRANSACTION_TIMEOUT => Self::Deadline,
-            // An operator's limit on waiting for others.
+            // An operator's `lock_timeout`.
             _ if *code == SqlState::LOCK_NOT_AVAILABLE => Self::Retry(why),
             _ if *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => Self::Lost(why),
-            // Serialization failures and deadlocks: the whole statement was undone.
+            // Serialization failures and deadlocks: the whole statement was rolled back.
             "40" => Self::Retry(why),
-            // The connection, or the server behind it, is going.
+            // The connection, or the server behind it, is closing.
             "08" => Self::Lost(why),
             "57" => Self::Lost(why),
-            // Data, constraints, limits of the engine, and what triggers of the operator raise.
+            // Data, constraints, limits of the engine, and errors that triggers of the operator raise.
             "22" | "23" | "54" | "P0" | "44" => Self::Refused(why),
             _ => Self::Broken(why),
         }

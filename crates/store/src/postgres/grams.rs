@@ -1,8 +1,8 @@
-//! What searches look up: short runs of characters. An index of them finds candidates, which are then checked against
-//! the folded text, unless the whole term is one such run.
+//! The n-grams of a text: an index of them finds the candidates of a search, which
+//! are then checked against the folded text, unless the whole term is one n-gram.
 //!
-//! Runs are of one to three characters of any script, so that words of one and two Chinese, Japanese or Korean
-//! characters are found like any other.
+//! N-grams have one to three characters of any script, so that words of one
+//! or two Chinese, Japanese or Korean characters are found like any other.
 
 use domain::fold::fold_into;
 
@@ -29,8 +29,8 @@ pub(super) fn of_folded(folded: &str) -> Vec<i64> {
     runs
 }
 
-/// Numbers that every text with this folded term has: of its longest runs, which say the most. A text that has the only
-/// one of a term of up to `LENGTH_MAX` characters has the term.
+/// Numbers that every text with this folded term has: those of its longest n-grams, which are the most
+/// selective. If a term has up to `LENGTH_MAX` characters, a text with its only number contains the term.
 pub(super) fn of_term(folded: &str) -> Vec<i64> {
     let characters: Vec<char> = folded.chars().collect();
     let length = characters.len().clamp(1, LENGTH_MAX);
@@ -40,7 +40,7 @@ pub(super) fn of_term(folded: &str) -> Vec<i64> {
     runs
 }
 
-/// The characters themselves, each plus one, so that different n-grams have different numbers.
+/// The code points, each plus one, so that different n-grams have different numbers.
 fn number(run: &[char]) -> i64 {
     run.iter().fold(0, |number, character| number << CHARACTER_BITS | (i64::from(u32::from(*character)) + 1))
 }

@@ -1,4 +1,4 @@
-//! Keeps counters and search index true, whatever other programs do to the messages and to the server.
+//! Keeps the counters and the search index correct while other programs change the messages or the server.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -19,14 +19,14 @@ const VERIFY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Whether the triggers show that no change of the messages was missed.
 const WATCHED: &str = "SELECT postroom_watched()";
-/// Recreates the triggers. It waits for writers, and others wait behind it, so its wait is short.
+/// Recreates the triggers. It waits for writers, and others wait for it, so its lock timeout is short.
 const WATCH: &str = "SET LOCAL lock_timeout = '200ms'; SELECT postroom_watch()";
 
-/// Keeps derived data correct, whatever others do to the messages and to the server.
+/// Keeps derived data correct when other programs change the messages or the server.
 pub(super) struct Guard {
-    /// Most rows that get a number of arrival in one transaction.
+    /// Maximum rows that get a number of arrival in one transaction.
     admitted_max: i64,
-    /// The greatest number of arrival that can have been assigned, and the base of the numbers.
+    /// The greatest number of arrival that may have been assigned, and the base of the numbers.
     seen: Cell<i64>,
     base: Cell<Option<i64>>,
     /// Whether counters and index must be compared with the messages, and the time of the last comparison.
@@ -48,8 +48,8 @@ impl Guard {
         }
     }
 
-    /// Checks whether this cluster assigned the last numbers, gives numbers to rows that wait for one, and
-    /// compares if anything may have happened meanwhile.
+    /// Checks whether this cluster assigned the last numbers, gives numbers to rows without one, and
+    /// compares the derived data if changes may have been missed.
     pub async fn round(&self, client: &Client, is_fresh: bool) -> Result<Round, Failure> {
         let base: i64 = Parameters::new().number(self.seen.get()).value(client, arrival::SETTLE).await?;
         if self.base.replace(Some(base)).is_some_and(|before| before != base) {
@@ -81,7 +81,7 @@ impl Guard {
     async fn watch(&self, client: &Client) -> Result<(), Failure> {
         match client.batch_execute(WATCH).await.map_err(Failure::from) {
             Ok(()) => {}
-            // Somebody writes; the next round tries again.
+            // Another transaction writes; the next round tries again.
             Err(Failure::Retry(_) | Failure::Deadline) => return Ok(()),
             Err(Failure::Broken(why)) => {
                 if !self.is_told.replace(true) {
@@ -107,7 +107,7 @@ const ADMIT: &str = "SELECT postroom_admit($1)";
 /// Gives numbers of arrival to some rows that other programs inserted without one, or with one of their own.
 pub(super) async fn admit(client: &Client, rows_max: i64) -> Result<Round, Failure> {
     let admitted: i64 = match Parameters::new().number(rows_max).value(client, ADMIT).await {
-        // Somebody changes them.
+        // Another transaction changes these rows.
         Err(Failure::Retry(_)) => return Ok(Round::Done),
         admitted => admitted?,
     };
@@ -141,7 +141,7 @@ const AGREES: &str = "\
 
 /// Compares the counters and the index with the messages, and starts a rebuild of both if they differ.
 async fn verify(client: &Client) -> Result<(), Failure> {
-    // However long it takes: nobody waits for it.
+    // Without a time limit: nothing waits for it.
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0").await?;
     let agrees = client.query_typed_opt(AGREES, &[]).await;
     client.batch_execute("COMMIT").await?;
@@ -156,9 +156,9 @@ async fn verify(client: &Client) -> Result<(), Failure> {
     forget(client).await
 }
 
-/// Drops the contents of the counters and the search index, to be rebuilt.
+/// Empties the counters and the search index, so that they are rebuilt.
 async fn forget(client: &Client) -> Result<(), Failure> {
-    // Sent together, these are one transaction.
+    // Statements that are sent together form one transaction.
     let forget = format!("SET LOCAL statement_timeout = 0; {}; {}", FORGET_COUNTS, FORGET_INDEX);
     Ok(client.batch_execute(&forget).await?)
 }

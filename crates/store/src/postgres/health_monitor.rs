@@ -1,5 +1,5 @@
-//! Whether the database is well: asked by readiness, and asked again by itself while it is not, so that everything
-//! comes back without an operator and without a message at stake.
+//! Monitors the health of the database: at each readiness request, and by itself while it is
+//! unhealthy, so that the service recovers without an operator and without the risk for a message.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use super::{schema, tables, task};
 use crate::Health;
 use crate::observer::{Commits, Gauges};
 
-/// Interval of checks while it is unhealthy, or while nothing is written although there is something to write.
+/// Interval of checks while it is unhealthy, or while jobs wait and no batch completes.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Minimum interval of checks of the other tasks while all are well, however often readiness is requested.
@@ -57,7 +57,7 @@ pub(super) struct HealthMonitor {
     probes: Probes,
     /// Time of the last check of the other tasks.
     probed: Option<Instant>,
-    /// How often the server had been found healthy at its last missing response, if none came since.
+    /// The count of healthy checks at the last missing response, if no response came since.
     silent: Option<u64>,
 }
 
@@ -72,9 +72,9 @@ impl HealthMonitor {
         Self { shared, connector, looks, sizes, session: None, probes, probed: None, silent: None }
     }
 
-    /// Checks until no requests can arrive any more.
+    /// Checks until no more requests can arrive.
     pub async fn run(mut self) {
-        // So that a connection is open by which a server can be told from one that falls silent.
+        // Opens a connection now; later checks use it to detect a server that stops responding.
         self.look().await;
         loop {
             tokio::select! {
@@ -82,7 +82,7 @@ impl HealthMonitor {
                     let Some(first) = look else { return };
                     let health = self.look().await;
                     let _ = first.send(health);
-                    // Whoever asked meanwhile gets the same answer: probes do not pile up.
+                    // Requests that arrived meanwhile get the same result, so that probes do not pile up.
                     while let Ok(other) = self.looks.try_recv() {
                         let _ = other.send(health);
                     }
@@ -108,8 +108,8 @@ impl HealthMonitor {
         match tokio::time::timeout(PATIENCE, self.try_look()).await {
             Ok(Ok(())) => {
                 if self.silent.take() == Some(well) {
-                    // A new way to it works, and nobody got anything by the old ones since: they are dead without
-                    // having been closed.
+                    // A new connection works, and no old one got a response since the last failure: the old ones are dead,
+                    // although they were never closed.
                     self.connector.drop_all_but(self.session.as_ref());
                 }
                 self.ask_others(failures).await;
@@ -126,16 +126,16 @@ impl HealthMonitor {
             }
             Err(_) => {
                 if let Some(session) = self.session.take() {
-                    // A statement that waits for a standby or a lock would go on waiting there, one more for each look.
-                    // The caller does not wait for this.
+                    // A statement that waits for a standby or a lock would continue to wait on the server, one more for each
+                    // check. The caller does not wait for this.
                     tokio::task::spawn_local(session.cancel());
                 }
                 let failure = Failure::Lost(format!("no response within {} s", PATIENCE.as_secs()));
                 if self.shared.well.load(Ordering::Relaxed) != well {
-                    // Others get their answers.
+                    // Other connections get responses.
                     self.silent = None;
                 } else if self.silent == Some(well) {
-                    // A new connection got no answer either.
+                    // A new connection got no response either.
                     self.shared.away(&failure);
                     self.connector.drop_all_but(None);
                 } else {
@@ -171,7 +171,7 @@ impl HealthMonitor {
         loop {
             let session = self.session().await?;
             let row = match session.client.query_typed_one(HEALTH, &[]).await.map_err(Failure::from) {
-                // The connection may have died of old age; another one tells.
+                // The connection may have reached its maximum age; a fresh one decides.
                 Err(Failure::Lost(_)) if std::mem::take(&mut first) => {
                     self.session = None;
                     continue;
@@ -204,7 +204,7 @@ impl HealthMonitor {
             }
             let commit = session.server.effective_commit(&config).name();
             let warnings = session.warnings();
-            // Waits for the commit, as `execute` would not.
+            // Waits for the commit, unlike `execute`.
             Parameters::new().text(commit).rows(&session.client, PROBE).await?;
             if session.warnings() > warnings {
                 return Err(Failure::Broken(GAVE_UP_WAITING.to_owned()));
@@ -234,7 +234,7 @@ impl HealthMonitor {
             let number = |column: &str| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
             gauges.database_bytes = number("bytes");
             gauges.uncounted = number("uncounted");
-            // Fewer are not waited for: searches look at them as they are.
+            // A smaller number is not reported as lag: searches read these rows directly.
             let least = self.shared.limits.indexed_least.unsigned_abs();
             gauges.index_lag = Some(number("unindexed")).filter(|lag| *lag >= least).unwrap_or(0);
         } else {

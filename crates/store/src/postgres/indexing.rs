@@ -1,5 +1,5 @@
-//! The rounds in which texts are added to the search index, or taken out of it. `runs.rs` knows what the index is made
-//! of.
+//! The rounds that add texts to the search index, or remove them. `segments.rs` defines the content of
+//! the index.
 
 use tokio_postgres::{Client, Row};
 
@@ -20,19 +20,19 @@ fn index_from() -> String {
         arrival::settled()
     )
 }
-/// How many rows wait for it, up to a limit, and the bytes of their texts.
+/// The number of rows that wait to be indexed, up to a limit, and the bytes of their texts.
 const INDEX_WAITING: &str = "\
     SELECT count(*) AS rows, coalesce(sum(octet_length(text)), 0) AS bytes FROM
         (SELECT text FROM messages WHERE arrival > $1 AND arrival < $2 LIMIT $3) waiting";
 const INDEX_ROWS: &str = "\
     SELECT arrival, from_msisdn, ts, text, text_exact FROM messages
     WHERE arrival > $1 AND arrival < $2 ORDER BY arrival LIMIT $3";
-/// Forgets texts that were gone before they were indexed, and so never will be.
+/// Drops tombstones of texts that were deleted before they were indexed.
 const GONE_UNINDEXED: &str = "DELETE FROM postroom_gone_texts WHERE arrival > $1";
 const INDEXED: &str = "UPDATE postroom_search SET packed = $1, texts = texts + $2";
 
-/// Adds a segment of rows to the search index, if at least `least`, or long texts, wait for it: `most` rows at most.
-/// Returns how many they were.
+/// Adds a segment of rows to the search index, if at least `least` rows,
+/// or long texts, wait: at most `most` rows. Returns the number of rows.
 pub(super) async fn index(client: &Client, limits: &Limits, least: i64, most: i64) -> Result<(i64, Round), Failure> {
     let bytes_max = limits.indexed_bytes_max;
     in_transaction(client, async || {
@@ -53,7 +53,7 @@ pub(super) async fn index(client: &Client, limits: &Limits, least: i64, most: i6
         let Some(to) = rows.last().map(|row| row.get::<_, i64>("arrival")) else { return Ok((0, Round::Done)) };
         let bytes: usize = rows.iter().map(|row| row.get::<_, Option<&str>>("text").map_or(0, str::len)).sum();
         let texts: Vec<Text> = rows.iter().filter_map(text).collect();
-        // On a thread for such work: batches that wait for this one shall not.
+        // On a blocking thread, so that batches are not delayed.
         let segment = tokio::task::spawn_blocking(move || Segment::of(texts, known)).await;
         let segment = segment.map_err(|_| Failure::Broken("a text could not be indexed".to_owned()))?;
         segment.write(client, limits).await?;
@@ -78,7 +78,7 @@ pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<Round, Fai
     .await
 }
 
-/// Empties the search index. Deleted rather than truncated: a reader of an older snapshot still finds the rows there.
+/// Empties the search index. It is deleted, not truncated: a reader of an older snapshot still sees the rows.
 pub(super) const FORGET_INDEX: &str = "UPDATE postroom_search SET packed = 0, texts = 0, removed = 0; \
      DELETE FROM postroom_folded; DELETE FROM postroom_gone_texts; DELETE FROM postroom_run_losses; \
      DELETE FROM postroom_places; DELETE FROM postroom_stretches; DELETE FROM postroom_runs";

@@ -1,5 +1,5 @@
-//! Requests that bring more than messages: all of a batch in one transaction of two round trips, so that details,
-//! statuses, events and the raw body are there with the messages, or not at all.
+//! Requests with more than messages: all of a batch in one transaction of two round trips, so that details,
+//! statuses, events and the raw body are stored together with the messages, or not at all.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -29,10 +29,10 @@ struct NewEvent<'a> {
     place: Option<JobPlace>,
 }
 
-/// Begins a transaction that writes something, so that its commit waits for all that could be read before it, and a
-/// commit that gives up waiting is noticed by its warning. Functions that it calls are planned by way of the keys,
-/// however small a table is when the plan is made, and never compiled: since other ways count as very dear then, the
-/// server would think that it pays.
+/// Begins a transaction that writes something. So its commit waits for everything that could be
+/// read before it, and the server warns if a commit stops waiting. The called functions are planned
+/// with index scans of the keys, even if a table is small at planning time, and are never compiled:
+/// other scans are given very high costs, and with these the server would choose compilation.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), \
      set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true), \
@@ -40,8 +40,8 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      set_config('client_min_messages', 'warning', true), \
      pg_logical_emit_message(true, 'postroom', '')::text; SET LOCAL synchronous_commit = ";
 
-/// Writes a batch whose jobs bring more than messages, and notes in the batch the outcome of everything. Returns how
-/// much of it was created. May be run again.
+/// Writes a batch whose jobs have more than messages, and records all outcomes
+/// in the batch. Returns the number of created elements. May be run again.
 pub(super) async fn write(
     client: &Client,
     batch: &mut Batch,
@@ -51,7 +51,7 @@ pub(super) async fn write(
     batch.reset();
     let written = Transaction { client, ingest_id, attempt }.run(batch).await;
     if written.is_err() {
-        // Its result says nothing new: after a failure here the connection is not used again.
+        // The result adds nothing: after a failure here the connection is not used again.
         let _ = client.batch_execute("ROLLBACK").await;
     }
     written
@@ -60,7 +60,7 @@ pub(super) async fn write(
 /// One attempt to store a batch.
 struct Transaction<'a> {
     client: &'a Client,
-    /// Written to rows, so that a later attempt knows them as ours.
+    /// Written to the rows, so that a later attempt recognizes them as ours.
     ingest_id: i64,
     attempt: Attempt,
 }
@@ -81,7 +81,7 @@ impl Transaction<'_> {
             let found = messages::read_back(self.client, batch, self.ingest_id).await?;
             found.into_iter().for_each(|(at, known)| batch.set_outcome(at, known));
         }
-        // Somebody deleted a row between two of our looks.
+        // A row was deleted between two of our reads.
         let outcomes: Result<Vec<_>, _> = (0..batch.jobs.len()).map(|job| batch.outcomes(job)).collect();
         let outcomes = outcomes.map_err(|error| Failure::Retry(error.to_string()))?;
         let created = self.finish(batch, &accompanying, &outcomes, &stored).await?;
@@ -94,8 +94,8 @@ impl Transaction<'_> {
         Ok(messages.len() + created.statuses.len() + created.events.len())
     }
 
-    /// Begins, stores the messages, and finds what else is stored already: one statement sent behind the other, in one
-    /// round trip.
+    /// Begins, stores the messages, and finds the other elements that are
+    /// stored already: the statements are pipelined in one round trip.
     async fn begin(&self, batch: &Batch, accompanying: &Accompanying) -> Result<(Vec<usize>, Present), Failure> {
         let Self { client, ingest_id, attempt } = *self;
         let begin = format!("{BEGIN}'{}'", attempt.commit);
@@ -109,8 +109,8 @@ impl Transaction<'_> {
         Ok((messages?, stored?))
     }
 
-    /// Stores the rest and commits: one statement behind the other again, the commit last. Behind one that failed it
-    /// undoes everything.
+    /// Stores the rest and commits: again pipelined, with the commit last. If a statement fails, the commit
+    /// rolls everything back.
     async fn finish(
         &self,
         batch: &Batch,
@@ -140,7 +140,7 @@ impl Transaction<'_> {
         details?;
         let mut created = Created { statuses: statuses?, events: events? };
         forgotten?;
-        // An earlier attempt may have committed without our hearing of it: what carries its number is ours.
+        // An earlier attempt may have committed without a response: rows with its number are ours.
         let again = again?;
         created.statuses.extend(ours(&again.statuses, ingest_id));
         created.events.extend(ours(&again.events, ingest_id));
@@ -149,7 +149,7 @@ impl Transaction<'_> {
     }
 }
 
-/// Those of these tuple_ids that attempts with this number wrote.
+/// The tuple_ids in this list that attempts with this number wrote.
 fn ours(known: &HashMap<JobPlace, Option<i64>>, ingest_id: i64) -> impl Iterator<Item = JobPlace> {
     known.iter().filter(move |(_, id)| **id == Some(ingest_id)).map(|(place, _)| *place)
 }
@@ -176,7 +176,7 @@ async fn find_former(client: &Client, batch: &mut Batch) -> Result<(), Failure> 
     Ok(())
 }
 
-/// The events of each job, in order, then those about its conflicts.
+/// The events of each job, in order, followed by those about its conflicts.
 fn events_of<'a>(accompanying: &Accompanying, batch: &'a Batch, outcomes: &[Vec<Outcome>]) -> Vec<NewEvent<'a>> {
     let mut events = Vec::new();
     let mut firsts = accompanying.events.iter().peekable();
@@ -203,8 +203,8 @@ fn events_of<'a>(accompanying: &Accompanying, batch: &'a Batch, outcomes: &[Vec<
     events
 }
 
-/// A copy that differs from what is stored changes nothing there; that it came is an event, and what it said is in its
-/// body.
+/// A copy that differs from the stored message does not change it;
+/// an event records the copy, and the raw body has its content.
 fn conflict<'a>(message: &'a NewMessage, payload: Option<&'a [u8]>, received_at: String) -> Option<NewEvent<'a>> {
     let details = message.details.as_ref()?;
     Some(NewEvent {

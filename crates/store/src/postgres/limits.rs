@@ -1,57 +1,57 @@
-//! Limits of the background work and of searches: how many rows each step takes, and from which size on another way is
-//! cheaper. Tests pass small ones to the constructor, so that few messages reach every way.
+//! Limits of the background work and of searches: the number of rows of each step, and the sizes from
+//! which another method is cheaper. Tests pass small limits, so that a few messages reach every code path.
 
 use std::time::Duration;
 
-/// How much is done at once. All replicas of a database must have the same `place_chunk_bits`, or searches find fewer
-/// tuple_ids.
+/// The amounts of work per step. All replicas of a database must have
+/// the same `place_chunk_bits`; otherwise searches find fewer tuple_ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How long rows gather before they are counted together. A longer time means fewer changes to one counter, and
-    /// more rows that a read has to add up itself.
+    /// How long rows accumulate before they are counted together. A longer time means fewer updates of a counter,
+    /// and more rows that a read has to add up itself.
     pub gather: Duration,
-    /// The same before they are indexed together: a segment of fewer rows costs more for each.
+    /// The same for indexing: in a segment of fewer rows, each row costs more.
     pub gather_texts: Duration,
-    /// Rows that are counted in the first transaction.
+    /// Rows counted in the first transaction.
     pub counted_first: i64,
-    /// Fewest rows that are counted in a later one.
+    /// Minimum rows counted in a later one.
     pub counted_least: i64,
-    /// Most rows that are counted in a later one.
+    /// Maximum rows counted in a later one.
     pub counted_max: i64,
-    /// Fewest rows that are indexed, unless their texts are long: until so many have come, searches look at them one by
-    /// one.
+    /// Minimum rows to be indexed, unless their texts are long; searches scan a smaller number of rows
+    /// directly.
     pub indexed_least: i64,
     /// Maximum rows indexed in one transaction.
     pub indexed_max: i64,
-    /// Bytes of text behind which no more rows are indexed in the same transaction: the index of a text that never
-    /// repeats itself takes thirty times as much while it is built.
+    /// Bytes of text after which no more rows are indexed in the same transaction: the index of a text without
+    /// repetitions takes thirty times as much memory while it is built.
     pub indexed_bytes_max: i64,
-    /// Most deleted rows that are taken from the counters, or from the index, in one transaction.
+    /// Maximum deleted rows that are removed from the counters, or from the index, in one transaction.
     pub gone_max: i64,
-    /// Most rows that get a number of arrival in one transaction.
+    /// Maximum rows that get a number of arrival in one transaction.
     pub admitted_max: i64,
     /// Maximum changes to the counts of states that are added in one transaction.
     pub folded_max: i64,
-    /// Stretches of a level that are merged into one of the next.
+    /// Segments of a level that are merged into one of the next level.
     pub merged_together: i64,
-    /// Most rows that are merged in one transaction.
+    /// Maximum rows that are merged in one transaction.
     pub merged_rows_max: i64,
-    /// The numbers of texts whose tuple ids are in one row differ in these last bits.
+    /// Texts whose numbers differ only in these low bits have their tuple ids in one row.
     pub place_chunk_bits: u32,
-    /// Rows that a listing skips one by one; from there on the counters say where to begin.
+    /// Rows that a listing skips one by one; for a larger offset the counters give the position.
     pub skipped_max: u64,
-    /// Matches of a search that are kept one by one; more are searched again along the order of the listing.
+    /// Matches of a search that are kept in memory; for more, the search walks the listing order instead.
     pub matches_max: usize,
     /// The same if a lower bound is enough and the index does not narrow the search.
     pub bound_least: usize,
-    /// From so many candidates on a search looks at them where they lie; before, it costs more to learn where that is.
-    /// Of more than `matches_max` not all need to be looked at.
+    /// With at least this many candidates, a search reads them by tuple id; below it, the lookup of the tuple ids
+    /// costs more. If there are more than `matches_max`, not all of them need to be read.
     pub placed_least: usize,
-    /// Rows that are looked at together along the order of a listing, at first.
+    /// Rows of the first step when a search walks the listing order.
     pub walked_first: u32,
-    /// Rows that are looked at together along the order of a listing, at most.
+    /// Maximum rows of such a step.
     pub walked_max: u32,
-    /// Up to so many candidates of a search are always looked at one by one.
+    /// Up to this many candidates of a search are always checked one by one.
     pub candidates_few: u64,
 }
 

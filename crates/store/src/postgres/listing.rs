@@ -1,5 +1,5 @@
-//! Pages of the inbox: how many messages match, and the rows. Everything here runs in one snapshot. `search.rs` finds
-//! out which way to the matches is shortest.
+//! Pages of the inbox: the number of matches, and the rows. Everything here runs in one snapshot. `search.rs`
+//! chooses the cheapest method to find the matches.
 
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -38,14 +38,14 @@ pub(super) async fn page(snapshot: &Snapshot<'_>, request: &PageRequest) -> Resu
     }
     let listed = Listing { snapshot, state: &state, request }.list(found, offset, &mut page).await?;
     if listed.is_continue() && request.order == Order::Time {
-        // Nothing was left over: this is the last page.
+        // No row is left over: this is the last page.
         page.next = None;
     }
     Ok(page)
 }
 
-/// Runs a small part of all queries of listings, searches and statistics, which stay fast whatever the number of rows
-/// is.
+/// Runs a small part of all queries of listings, searches and
+/// statistics. The time does not depend on the number of rows.
 pub(super) async fn probe(snapshot: &Snapshot<'_>) -> Result<(), Failure> {
     let client = snapshot.client;
     let state = State::read(client).await?;
@@ -65,8 +65,8 @@ pub(super) async fn probe(snapshot: &Snapshot<'_>) -> Result<(), Failure> {
     statistics::probe(client).await
 }
 
-/// Whether nothing can match, whatever is stored: no address and no source has a name with NUL, which the server could
-/// not even be asked about.
+/// Whether nothing can match, whatever is stored: no address and no
+/// source contains NUL, which the server could not even receive.
 fn excludes_all(filter: &Filter) -> bool {
     let has_nul = |name: &Option<String>| name.as_ref().is_some_and(|name| name.contains('\0'));
     has_nul(&filter.from) || has_nul(&filter.to) || has_nul(&filter.source)
@@ -75,7 +75,7 @@ fn excludes_all(filter: &Filter) -> bool {
 const TIME_ORDER: &str = "m.ts, m.message_id";
 const ARRIVAL_ORDER: &str = "m.arrival";
 
-/// What is listed.
+/// The request of a listing.
 struct Listing<'a> {
     snapshot: &'a Snapshot<'a>,
     state: &'a State,
@@ -87,7 +87,7 @@ impl Listing<'_> {
         self.snapshot.client
     }
 
-    /// Puts rows on a page, until there is one too many or no more. Row by row: many long texts would fill the memory.
+    /// Adds rows to a page until it is full. Row by row, because many long texts would fill the memory.
     async fn list(&self, found: Found, offset: u64, page: &mut Page) -> Result<ControlFlow<()>, Failure> {
         let (request, filter) = (self.request, &self.request.filter);
         let mut query = Query::default();
@@ -96,7 +96,7 @@ impl Listing<'_> {
             Found::ByColumns(_) => {
                 let is_far = offset > self.snapshot.limits.skipped_max;
                 if is_far && request.order == Order::Time && statistics::is_counted(filter) {
-                    // Counted from the first of all rows, so those before `since` are among the skipped ones.
+                    // Counted from the first of all rows, so the rows before `since` count as skipped.
                     let sought = statistics::seek(self.client(), self.state, filter, offset).await?;
                     condition = format!("m.ts >= {}", query.bind_text(&sought.not_before));
                     condition.push_str(&query.columns(&Filter { since: None, ..filter.clone() }));
@@ -126,7 +126,7 @@ impl Listing<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Puts a row on a page. Breaks, if the page is full without it.
+    /// Adds a row to a page. Breaks if the page is already full.
     fn put(&self, row: &Row, page: &mut Page) -> ControlFlow<()> {
         if page.is_full(self.request.limit) {
             return ControlFlow::Break(());
@@ -135,7 +135,7 @@ impl Listing<'_> {
         ControlFlow::Continue(())
     }
 
-    /// Adds to a condition where the listing begins: behind `last`, or where the request says. Returns its order.
+    /// Adds the start of the listing to a condition: after `last`, or as requested. Returns the order.
     fn begin(&self, query: &mut Query, condition: &mut String, last: Option<&Position>) -> &'static str {
         let start = match &self.request.start {
             Start::Behind(position) => Some(position),
@@ -154,18 +154,18 @@ impl Listing<'_> {
         match self.request.order {
             Order::Time => TIME_ORDER,
             Order::Arrival => {
-                // Behind the oldest transaction in flight a row could still appear before one that is there already.
+                // Above the oldest transaction in progress, a row could still appear before an existing one.
                 condition.push_str(&format!(" AND m.arrival < {}", query.bind_number(self.state.horizon)));
                 ARRIVAL_ORDER
             }
         }
     }
 
-    /// Walks along the order of the listing and looks at each text. Many match, so the way is short unless the offset
-    /// is far.
+    /// Walks the rows in listing order and checks each text. Many
+    /// rows match, so the walk is short unless the offset is large.
     async fn walk(&self, offset: u64, page: &mut Page) -> Result<ControlFlow<()>, Failure> {
         let Some(needle) = &self.request.filter.search else { return Ok(ControlFlow::Continue(())) };
-        // No other order of steps meets the first ones soon.
+        // No other plan finds the first rows early.
         let along = "SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off; \
                      SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off";
         self.client().batch_execute(along).await?;

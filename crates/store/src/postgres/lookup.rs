@@ -1,4 +1,4 @@
-//! Looking a term up in the search index: which texts may have it.
+//! Looks a term up in the search index: which texts may contain it.
 
 use tokio_postgres::Client;
 
@@ -9,31 +9,31 @@ use super::segments::unpack;
 use super::snapshot::Snapshot;
 use index::search::intersect;
 
-/// With more candidates than this part of all messages, checking all texts is as fast.
+/// If the candidates are more than this fraction of all messages, checking all texts is as fast.
 const PART_MAX: u64 = 8;
 /// N-grams of a term that are counted, to find the rarest among them.
 const COUNTED_MAX: usize = 12;
 /// The rarest n-grams of a term that are looked up; each further one is less selective.
 const RUNS_MAX: usize = 4;
-/// So few candidates do not justify looking up another n-gram.
+/// With so few candidates, another lookup is not worth its cost.
 const FEW_ENOUGH: usize = 64;
 
 /// The index's result for a term.
 pub(super) struct LookedUp {
-    /// How many texts have the term, if the index alone gives that.
+    /// The number of texts with the term, if the index alone determines it.
     pub count: Option<u64>,
     /// The candidates, ascending; none if checking all texts is as fast.
     pub candidates: Option<Vec<i64>>,
 }
 
-/// How many indexed texts have each of some n-grams, the rarest first.
+/// The number of indexed texts for each of some n-grams, the rarest first.
 const RUN_COUNTS: &str = "\
     SELECT run,
            (sum(texts) - coalesce((SELECT l.texts FROM postroom_run_losses l WHERE l.run = r.run), 0))::bigint AS texts
     FROM postroom_runs r WHERE level = ANY('{0,1,2,3}') AND run = ANY($1) GROUP BY run ORDER BY 2";
 
-/// Looks a folded term up. `all` is about how many messages there are; where `is_stale`, some texts of the index are of
-/// rows that are gone.
+/// Looks a folded term up. `all` is the approximate number of messages;
+/// with `is_stale`, some texts of the index are of deleted rows.
 pub(super) async fn look_up(
     snapshot: &Snapshot<'_>,
     folded: &str,
@@ -42,7 +42,7 @@ pub(super) async fn look_up(
 ) -> Result<LookedUp, Failure> {
     let mut runs = grams::of_term(folded);
     let is_one_run = runs.len() == 1 && folded.chars().count() <= grams::LENGTH_MAX;
-    // A long term is counted by runs from all over it.
+    // For a long term, n-grams from all parts of it are counted.
     let step = runs.len().div_ceil(COUNTED_MAX).max(1);
     runs = runs.into_iter().step_by(step).collect();
     let counts = Parameters::new().numbers(&runs).rows(snapshot.client, RUN_COUNTS).await?;
@@ -74,10 +74,10 @@ pub(super) async fn look_up(
     Ok(LookedUp { count, candidates })
 }
 
-/// Which texts have a run, in their order.
+/// The texts that have a gram, in their order.
 const RUN_NUMBERS: &str = "SELECT numbers FROM postroom_runs WHERE level = ANY('{0,1,2,3}') AND run = $1 ORDER BY last";
 
-/// The numbers of the texts that have a run, ascending.
+/// The numbers of the texts that have a gram, ascending.
 pub(super) async fn numbers_of(client: &Client, run: i64) -> Result<Vec<i64>, Failure> {
     let mut numbers = Vec::new();
     for row in Parameters::new().number(run).rows(client, RUN_NUMBERS).await? {

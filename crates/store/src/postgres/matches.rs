@@ -1,4 +1,4 @@
-//! The matches of a search, as far as they are remembered, and the part of them among which a page lies.
+//! The matches of a search that are kept in memory, and the part of them that a page lies in.
 
 use tokio_postgres::Row;
 
@@ -12,13 +12,13 @@ pub(super) struct Match {
 }
 
 impl Match {
-    /// Of a row with both columns.
+    /// From a row with both columns.
     pub fn of(row: &Row) -> Self {
         Self { arrival: row.get("arrival"), ts: row.get("ts") }
     }
 }
 
-/// The matches that contain a page's rows, and how many of all precede them.
+/// The matches that contain a page's rows, and the number of matches before them.
 pub(super) fn part_of(mut matches: Vec<Match>, request: &PageRequest, offset: u64) -> (Vec<i64>, u64) {
     let wanted = request.limit as usize + 1;
     let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(matches.len());
@@ -33,7 +33,7 @@ pub(super) fn part_of(mut matches: Vec<Match>, request: &PageRequest, offset: u6
         }
         Order::Time => {
             matches.sort_unstable_by(|one, other| one.ts.cmp(&other.ts));
-            // Those of one time are sorted by the server, so a part never ends among them.
+            // The server sorts the rows of one time, so a part never ends among them.
             let (first, last) = match &request.start {
                 Start::Behind(Position::Time { ts, .. }) => {
                     let ts = text_of(ts);
@@ -69,7 +69,7 @@ mod tests {
             behind in prop::option::of((0..5_i64, 0..30_i64)),
             order in prop::sample::select(vec![Order::Time, Order::Arrival]),
         ) {
-            // The server sorts by time and id; here the arrival is the id.
+            // The server sorts by time and id; here the arrival replaces the id.
             let key = |ts: i64, arrival: i64| if order == Order::Time { (ts, arrival) } else { (0, arrival) };
             let mut all: Vec<_> = times.iter().zip(0..).map(|(ts, arrival)| (key(*ts, arrival), arrival)).collect();
             all.sort_unstable();

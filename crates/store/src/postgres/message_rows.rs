@@ -24,7 +24,7 @@ pub(super) fn text(row: &Row) -> Option<String> {
     exact(row.get("text"), row.get("text_exact"))
 }
 
-/// The position of a row, for a page to begin behind.
+/// The position of a row; a page begins after it.
 pub(super) fn position(row: &Row, order: Order) -> Position {
     let stored = |column| Stored { bytes: row.get::<_, &str>(column).into(), is_blob: false };
     match order {
@@ -33,7 +33,7 @@ pub(super) fn position(row: &Row, order: Order) -> Position {
     }
 }
 
-/// A stored text of a cursor. One from another kind of store may not be a text here; then the nearest is used.
+/// A stored text of a cursor. A cursor of another engine may have invalid bytes, which are replaced.
 pub(super) fn text_of(stored: &Stored) -> String {
     String::from_utf8_lossy(&stored.bytes).replace('\0', "")
 }

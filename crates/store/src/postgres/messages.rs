@@ -1,4 +1,4 @@
-//! Writing the messages of a batch, and reading back which of them were there before.
+//! Writes the messages of a batch, and reads back the ones that existed before.
 
 use tokio_postgres::{Client, Row};
 
@@ -12,15 +12,15 @@ use super::parameters::Parameters;
 pub(super) struct Attempt {
     /// The setting of `synchronous_commit`: what its commit waits for.
     pub commit: &'static str,
-    /// Whether an earlier attempt may have done it already.
+    /// Whether an earlier attempt may have succeeded.
     pub is_repeated: bool,
 }
 
-/// Writes a batch. The setting holds for this transaction only, its commit included, so it reaches no other user of a
-/// pooler. Returns the arrival numbers of the rows that were not there before.
+/// Writes a batch. The setting applies to this transaction only, including its commit,
+/// so it affects no other user of a pooler. Returns the arrival numbers of the new rows.
 pub(super) const INSERT: &str = "SELECT postroom_file($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// Writes the messages at these tuple_ids of a batch; returns which of them were not there before.
+/// Writes the messages at these indexes of a batch. Returns the indexes of the new ones.
 pub(super) async fn insert(
     client: &Client,
     batch: &Batch,
@@ -66,15 +66,15 @@ pub(super) async fn read_back(client: &Client, batch: &Batch, ingest_id: i64) ->
     Ok(rows.into_iter().filter_map(known).collect())
 }
 
-/// Writes a little, so that this transaction's commit waits as long as that of a message: whatever could be read before
-/// it is as durable as it is by then.
+/// Writes a little, so that this transaction's commit waits as long as that
+/// of a message. Everything that could be read before is durable after it.
 const FENCE: &str = "\
     SELECT set_config('synchronous_commit', $1, true), set_config('client_min_messages', 'warning', true),
            pg_logical_emit_message(true, 'postroom', '')::text";
 
 /// Waits until everything that could be read before is as durable as a message.
 pub(super) async fn fence(client: &Client, commit: &'static str) -> Result<(), Failure> {
-    // Not `execute`, which returns when the statement is done, and that is before its commit.
+    // Not `execute`: it returns at the end of the statement, which is before its commit.
     Parameters::new().text(commit).rows(client, FENCE).await?;
     Ok(())
 }

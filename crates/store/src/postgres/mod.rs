@@ -1,8 +1,8 @@
-//! The shared store: one PostgreSQL database that any number of replicas write and read. `DESIGN.md` beside this file
-//! explains how a message gets there and what holds when a replica, a connection or the server dies.
+//! The shared store: one PostgreSQL database that many replicas write and read. `DESIGN.md` next to this file
+//! explains how messages are stored, and what holds when a replica, a connection or the server fails.
 //!
-//! One thread with a runtime of its own does all the work: what waits for the database never delays HTTP, and a stop
-//! can wait for it. Requests hand in jobs and questions, and get answers by oneshots.
+//! One thread with its own runtime does all the work, so waits for the database never delay HTTP, and a stop
+//! can wait for it. Requests send jobs and queries to it, and receive results by oneshot channels.
 
 pub(crate) mod accompanying;
 pub(crate) mod arrival;
@@ -137,7 +137,7 @@ impl PostgresStore {
         Ok(Self { shared, readers, looks, sizes, thread, durability })
     }
 
-    /// What an acknowledged message survives, for the start line.
+    /// The durability of an acknowledged message, for the start line.
     pub fn durability(&self) -> &str {
         &self.durability
     }
@@ -232,7 +232,7 @@ impl PostgresStore {
     }
 }
 
-/// What every task of the thread gets.
+/// The shared parts of every task of the thread.
 struct Tasks {
     shared: Arc<Shared>,
     connector: Connector,
@@ -241,7 +241,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Runs all tasks of the thread. Ends when the queue is closed and written, and nobody can ask any more.
+    /// Runs all tasks of the thread. Ends when the queue is closed and written, and no more requests can arrive.
     async fn run(self, watch: HealthMonitor, asked: Vec<(Arc<Task>, mpsc::Receiver<Ask>)>) {
         let following = tokio::task::spawn_local(background::run(Arc::clone(&self.shared), self.connector.clone()));
         let watching = tokio::task::spawn_local(watch.run());
@@ -257,7 +257,7 @@ impl Tasks {
         drop(self.answers);
         while let Some(ended) = tasks.join_next().await {
             if ended.is_err() {
-                // The panic is in the log. Its requests got no answer and ask again; the others go on.
+                // The panic is in the log. Its requests got no result and are retried; the other tasks continue.
                 log::error("a task of the database thread ended early; the service needs a restart").emit();
                 self.shared.set_health(Health::Broken);
             }

@@ -1,5 +1,5 @@
-//! What is left over of messages that somebody deleted: their details, the raw bodies that nothing else came from, and
-//! copies with other content. `reindex` takes it away.
+//! Orphans of deleted messages: their details, raw bodies without any other reference, and copies with other
+//! content. `reindex` removes them.
 
 use tokio_postgres::Client;
 
@@ -9,7 +9,7 @@ use crate::Orphans;
 
 const DETAILS: &str = "FROM postroom_details t WHERE NOT EXISTS (
     SELECT 1 FROM messages m WHERE m.message_id = t.message_id)";
-/// Told from a provider's events of the same kind by its key, in which U+FFFF is escaped (`escape_nul`).
+/// The key distinguishes it from a provider's events of this kind; U+FFFF is escaped (`escape_nul`).
 const COPIES: &str =
     "FROM postroom_events t WHERE t.kind = 'conflict' AND t.event_key ~ '#conflict:[0-9a-f]+$' AND NOT EXISTS (
     SELECT 1 FROM messages m
@@ -40,11 +40,11 @@ pub(super) async fn remove(client: &Client) -> Result<Orphans, Failure> {
     if count(client).await?.is_empty() {
         return Ok(Orphans::default());
     }
-    // Whoever is about to refer to a body has looked for it before, and keeps others from this lock until it has
-    // committed.
+    // A transaction that refers to a body has looked it up before,
+    // and holds a lock that conflicts with this one until its commit.
     client.batch_execute("BEGIN; LOCK TABLE postroom_payloads IN ACCESS EXCLUSIVE MODE").await?;
     let found = count(client).await?;
-    // Bodies first: which of them are left over is told by the others.
+    // Bodies first: the other rows determine which bodies are orphans.
     for rest in [payloads().as_str(), DETAILS, COPIES] {
         client.batch_execute(&format!("DELETE {rest}")).await?;
     }

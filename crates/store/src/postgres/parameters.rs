@@ -1,5 +1,5 @@
-//! Values of a statement's parameters, in order, each with its type. A column of many rows is one value: an array,
-//! which `unnest` in the statement makes rows of.
+//! The values of a statement's parameters, in order, each with its type. A column of
+//! many rows is one value: an array, which `unnest` in the statement turns into rows.
 
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
@@ -8,8 +8,8 @@ use super::failure::Failure;
 
 type Value<'a> = Box<dyn ToSql + Sync + Send + 'a>;
 
-/// Parameters, as they are put together. Sent unnamed and with their types, so that a statement takes one round trip
-/// and works through poolers.
+/// Parameters under construction. They are sent unnamed and with their types,
+/// so that a statement takes one round trip and works through poolers.
 #[derive(Debug, Default)]
 pub(crate) struct Parameters<'a> {
     values: Vec<(Value<'a>, Type)>,
@@ -94,13 +94,13 @@ impl<'a> Parameters<'a> {
         Ok(client.query_typed_opt(sql, &self.typed()).await?)
     }
 
-    /// The rows, one after the other as they come.
+    /// The rows, one after the other as they arrive.
     pub async fn stream(&self, client: &Client, sql: &str) -> Result<RowStream, Failure> {
         Ok(client.query_typed_raw(sql, self.typed()).await?)
     }
 
-    /// Runs a statement without rows, and returns how many it changed. Ends before the commit of a statement that is
-    /// its own transaction.
+    /// Runs a statement without rows, and returns the number of changed rows.
+    /// Ends before the commit of a statement that is its own transaction.
     pub async fn execute(&self, client: &Client, sql: &str) -> Result<u64, Failure> {
         Ok(client.execute_typed(sql, &self.typed()).await?)
     }

@@ -1,6 +1,6 @@
-//! Whether each task can work: requested by readiness, on the task's connection and with the statements
-//! of requests. A role's limit of connections, a pooler, missing privileges, columns and functions are only
-//! visible there.
+//! Whether each task can work: requested by readiness, on the task's connection
+//! and with the statements of requests. Only there a role's connection limit, a
+//! pooler, or missing privileges, columns and functions are visible.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{accompanying, insert_full, messages};
 
 /// Maximum time of a task's response.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// How often in a row a task may fail to respond without other progress, once its work could have ended.
+/// How often in a row a task may fail to respond without other progress, after its maximum work time.
 const SILENCES_MAX: u32 = 3;
 
 /// The receiver of a task's finding.
@@ -50,7 +50,7 @@ impl Probes {
                 way.heard = Instant::now();
             }
             let (reply, answer) = oneshot::channel();
-            // One that is busy still has the last question.
+            // A busy task still has the previous request.
             way.ask.try_send(reply).is_ok().then_some(answer)
         });
         let (asked, end): (Vec<_>, _) = (asked.collect(), Instant::now() + PATIENCE);
@@ -83,9 +83,9 @@ impl Probes {
     }
 }
 
-/// All statements of a batch, on no rows, and rolled back: the server checks privileges, columns and functions anyway.
-/// With `is_whole` a message too, like the last stored one, because the server refused some: a constraint or a
-/// trigger may refuse all.
+/// All statements of a batch, with no rows, and rolled back: the server checks
+/// privileges, columns and functions anyway. With `is_whole` also a message like the last
+/// stored one, because the server refused some: a constraint or a trigger may refuse all.
 pub(super) fn write(commit: &str, is_whole: bool) -> String {
     let statements = [
         messages::INSERT,

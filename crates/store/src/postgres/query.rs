@@ -59,8 +59,8 @@ impl Query {
         terms
     }
 
-    /// That a detail has a value. Said so that the server can join: a message without details has the value of messages
-    /// of the original source.
+    /// The condition that a detail has a value, in a form that the server can join:
+    /// a message without details has the value of messages of the original source.
     fn detail(&mut self, column: &str, value: &str, value_without: &str) -> String {
         let (quantifier, relation) = if value == value_without { ("NOT EXISTS", "<>") } else { ("EXISTS", "=") };
         let value = self.bind_text(value);

@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 use crate::StoreError;
 use crate::queue::{Backlog, Job};
 
-/// How long a batch may be under way before another is begun beside it: a statement that waits for somebody's lock, or
-/// for a standby, does not hold up the rest.
+/// How long a batch may take before another one begins concurrently: a
+/// statement that waits for a lock, or for a standby, does not delay the rest.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// Time of a batch before the server is tested.
 const HELD_UP: Duration = Duration::from_secs(1);
-/// Interval of attempts at an unreachable server.
+/// Interval of attempts while the server is unreachable.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A queue, and tasks that wait while it is empty.
@@ -24,10 +24,10 @@ pub(super) struct Queue {
 
 struct Waiting {
     backlog: Backlog,
-    /// Batches in progress, and when the last of them was taken.
+    /// Number of batches in progress, and the time when the last one was taken.
     under_way: usize,
     taken: Instant,
-    /// While the server is unreachable.
+    /// Present while the server is unreachable.
     shut: Option<Shut>,
 }
 
@@ -39,7 +39,7 @@ struct Shut {
 }
 
 impl Waiting {
-    /// While the server is unreachable one job at a time tests it. The others would wait in vain.
+    /// While the server is unreachable, one job at a time tests it. The other jobs would wait in vain.
     fn admit(&self) -> Result<(), StoreError> {
         let Some(shut) = &self.shut else { return Ok(()) };
         let is_tried = self.under_way > 0 || !self.backlog.is_empty() || shut.tried.elapsed() < PAUSE;
@@ -66,14 +66,14 @@ impl Queue {
         waiting.admit()?;
         waiting.backlog.push(job)?;
         drop(waiting);
-        // Keeps one permit where nobody waits, so a writer that is about to wait does not miss it.
+        // Leaves one permit if no writer waits, so a writer that is about to wait does not miss it.
         self.arrived.notify_one();
         Ok(())
     }
 
-    /// Waits for a job, then takes what is there: up to `most` elements, and at least one job. Who takes tells by
-    /// `written` when the batch is. While one is under way the next gathers, for a while: a few large batches cost the
-    /// server less than many small ones. None when nothing is left and nothing will come.
+    /// Waits for a job, then takes the queued ones: up to `most` elements, and at least one job. The caller
+    /// calls `written` after the batch. While a batch is in progress, the next one accumulates for a while:
+    /// a few large batches cost the server less than many small ones. None if the queue is closed and empty.
     pub async fn take(&self, most: usize) -> Option<Vec<Job>> {
         loop {
             let (jobs, is_empty, is_closed, left) = {
@@ -88,7 +88,7 @@ impl Queue {
             };
             if !jobs.is_empty() {
                 if !is_empty || is_closed {
-                    // Whoever waits beside us takes the rest, or sees that there will be none.
+                    // Another waiting writer takes the rest, or finds the queue closed.
                     self.arrived.notify_one();
                 }
                 return Some(jobs);
@@ -99,32 +99,32 @@ impl Queue {
                     return None;
                 }
                 (true, false) => self.arrived.notified().await,
-                // Whoever writes takes these when it is done, if that is sooner.
+                // A busy writer takes these jobs if it is done before the timeout.
                 (false, _) => tokio::time::sleep(left).await,
             }
         }
     }
 
-    /// A batch that was taken is written, or failed.
+    /// Records that a taken batch was written, or failed.
     pub fn written(&self) {
         self.lock().under_way -= 1;
     }
 
-    /// The server is unreachable: returns waiting jobs, to be refused, and refuses new ones except for tests.
+    /// Marks the server unreachable: returns waiting jobs, to be refused, and refuses new ones except for tests.
     pub fn shut(&self, error: StoreError) -> Vec<Job> {
         let mut waiting = self.lock();
         waiting.shut = Some(Shut { error, tried: Instant::now() });
         waiting.backlog.take(usize::MAX)
     }
 
-    /// An attempt failed. An unreachable server still is unreachable.
+    /// Records a failed attempt. An unreachable server stays marked.
     pub fn failed(&self) {
         if let Some(shut) = &mut self.lock().shut {
             shut.tried = Instant::now();
         }
     }
 
-    /// The server is reachable.
+    /// Marks the server reachable.
     pub fn reopen(&self) {
         self.lock().shut = None;
     }
@@ -134,7 +134,7 @@ impl Queue {
         self.lock().shut.is_some()
     }
 
-    /// Whether a writer has been waiting for long.
+    /// Whether a batch has been in progress for too long.
     pub fn is_held_up(&self) -> bool {
         let waiting = self.lock();
         waiting.under_way > 0 && waiting.taken.elapsed() >= HELD_UP

@@ -1,5 +1,5 @@
-//! The tasks that read: a connection each. A read is a closure over a read-only snapshot, with a deadline that the
-//! server keeps.
+//! The tasks that read, with one connection each. A read is a closure
+//! over a read-only snapshot, with a deadline that the server enforces.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,35 +18,35 @@ use crate::StoreError;
 
 /// Reads that may wait for a connection; more are refused at once.
 pub(super) const WAITING_MAX: usize = 256;
-/// How much longer than its own limit the server may take.
+/// The time that the server may exceed its own limit.
 const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A read and the way of its result, to be run by any of the tasks.
+/// A read and the channel of its result, for any of the tasks.
 pub(super) type Work = Box<dyn FnOnce(&mut Reader) -> Reading<'_> + Send>;
 
-/// A read that is under way, on the thread of the database.
+/// A read in progress, on the thread of the database.
 type Reading<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// Where a result goes.
+/// The channel of a result.
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// The reading tasks, as requests see them.
 #[derive(Debug)]
 pub(crate) struct Readers {
     work: mpsc::Sender<Work>,
-    /// How long a read may take, waiting time included.
+    /// Maximum time of a read, including its wait.
     patience: Duration,
 }
 
 impl Readers {
-    /// Also returns what the tasks take work from.
+    /// Also returns the receiver from which the tasks take their work.
     pub(super) fn new(patience: Duration) -> (Self, mpsc::Receiver<Work>) {
         let (work, waiting) = mpsc::channel(WAITING_MAX);
         (Self { work, patience }, waiting)
     }
 
-    /// Runs `read` in a snapshot on one of the connections, and once more if the first connection turned out to be
-    /// gone. Gives up at the deadline, and at once when nobody waits for the result any more.
+    /// Runs `read` in a snapshot on one of the connections, and once more if the first connection turned
+    /// out to be lost. Stops at the deadline, or as soon as no request waits for the result any more.
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl AsyncFn(&Snapshot<'_>) -> Result<T, Failure> + Send + 'static,
@@ -66,7 +66,7 @@ impl Readers {
 pub(super) struct Reader {
     pub task: Arc<Task>,
     pub asks: mpsc::Receiver<Ask>,
-    /// How long a read may take.
+    /// Maximum time of a read.
     pub patience: Duration,
     pub limits: Limits,
     pub connector: Connector,
@@ -75,7 +75,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads until nobody can ask any more.
+    /// Reads until no more requests can arrive.
     pub async fn run(mut self) {
         loop {
             let next = tokio::select! {
@@ -97,19 +97,19 @@ impl Reader {
             listing::probe(snapshot).await?;
             details::probe(snapshot).await
         };
-        // As long as any other: a server that is slow is not silent, though who asked has its answer by then.
+        // The full patience: a slow server is not a silent one, even if the probe's caller has stopped waiting.
         match self.read(Instant::now() + self.patience, &read).await {
             Ok(()) => {
                 self.task.works();
                 Ok(())
             }
-            // Here nobody's content is at fault.
+            // No content of a request is involved here, so the database is broken.
             Err(Failure::Refused(why)) => Err(Failure::Broken(why)),
             result => result,
         }
     }
 
-    /// Reads, unless whoever asked goes away: then the server is asked to give up.
+    /// Reads, unless the request ends: then the server is asked to cancel.
     async fn answer<T>(
         &mut self,
         deadline: Instant,
@@ -158,7 +158,7 @@ impl Reader {
                 }
                 Ok(Err(Failure::Lost(_))) if !is_fresh => self.session = None,
                 Ok(Err(failure)) => {
-                    // Whatever it was, a fresh connection has no transaction open and sees the server as it is now.
+                    // After any error, a fresh connection has no open transaction and sees the server's current state.
                     self.session = None;
                     return Err(failure);
                 }
@@ -175,7 +175,7 @@ async fn in_snapshot<T>(
     read: &impl AsyncFn(&Snapshot<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let milliseconds = left.as_millis().max(1);
-    // What the server would compile for one read takes longer than the read.
+    // JIT compilation for a single read takes longer than the read.
     let begin = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {milliseconds}; \
          SET LOCAL jit = off"

@@ -1,4 +1,4 @@
-//! A round of background work: one transaction, which only one replica does at a time.
+//! A round of background work: one transaction, which only one replica runs at a time.
 
 use tokio_postgres::{Client, Row};
 
@@ -9,24 +9,24 @@ use super::failure::Failure;
 pub(crate) enum Round {
     /// There is more.
     More,
-    /// Everything possible was done, here or by another replica.
+    /// Everything possible was done, by this or another replica.
     Done,
 }
 
 impl Round {
-    /// Whether there is more: in any of these.
+    /// Whether any of these rounds has more work.
     pub fn of_all(rounds: &[Self]) -> Self {
         if rounds.contains(&Self::More) { Self::More } else { Self::Done }
     }
 }
 
-/// A replica that loses its way to the server in the middle must not keep the others from going on for long. And what
-/// the server would compile for a statement takes longer than the statement.
+/// The timeout limits how long a replica that loses its connection in the middle blocks the others. JIT
+/// compilation of a statement takes longer than the statement.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL idle_in_transaction_session_timeout = '30s'; \
      SET LOCAL jit = off";
 
-/// Runs `work` in a transaction of one snapshot, which is undone unless it ends well. One snapshot, so that a row which
-/// somebody deletes meanwhile is counted by all statements, and taken from the counters later, or by none.
+/// Runs `work` in a transaction of one snapshot, which is rolled back on an error. With one snapshot, a row
+/// that is deleted meanwhile is either counted by all statements, and subtracted later, or counted by none.
 pub(super) async fn in_transaction<T>(
     client: &Client,
     work: impl AsyncFnOnce() -> Result<T, Failure>,
@@ -38,7 +38,7 @@ pub(super) async fn in_transaction<T>(
     result
 }
 
-/// Locks a state row. None if another replica has it, or had it until just now.
+/// Locks a state row. None if another replica has locked it, or changed it just now.
 pub(super) async fn lease(client: &Client, sql: &str) -> Result<Option<Row>, Failure> {
     match client.query_typed_opt(sql, &[]).await.map_err(Failure::from) {
         Err(Failure::Retry(_)) => Ok(None),

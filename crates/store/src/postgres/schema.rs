@@ -1,5 +1,5 @@
-//! Making and upgrading our tables, safe for any number of replicas that start at once, and refusing what cannot be
-//! served.
+//! Creates and upgrades our tables, safely for any number of replicas
+//! that start at once, and refuses databases that cannot be served.
 
 use std::time::Duration;
 
@@ -28,25 +28,25 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0008_content.sql"),
     CLUSTERS,
 ];
-/// The triggers that record deletions and changes of other programs, and their tables; may run again on its own result.
+/// The triggers that record deletions and changes of other programs, and their tables. Idempotent.
 pub(super) const NOTES: &str = include_str!("migrations/0007_gone.sql");
-/// Numbers of arrival that survive restores and promotions, and all triggers; may run again too.
+/// Numbers of arrival that survive restores and promotions, and all triggers. Also idempotent.
 pub(super) const CLUSTERS: &str = include_str!("migrations/0009_clusters.sql");
-/// The version that introduced this.
+/// The version that introduced `CLUSTERS`.
 pub(super) const KNOWS_CLUSTERS: i32 = 9;
 /// Whether the earlier triggers fire.
 const NOTING: &str = "SELECT count(*) = 4 FROM pg_trigger WHERE tgrelid = to_regclass('messages') \
      AND tgenabled IN ('O', 'A') AND tgname IN \
      ('postroom_note_deleted', 'postroom_note_updated', 'postroom_arrive_anew', 'postroom_note_emptied')";
-/// How long a replica that upgrades may keep the others waiting without renewing its lease.
+/// How long an upgrading replica may block the others without renewing its lease.
 const LEASE_SECONDS: f64 = 60.0;
 /// Interval of checks by a waiting replica.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// How often creating the first table is tried: replicas that create it at the same instant collide.
+/// Attempts to create the first table: replicas that create it at the same instant collide.
 const TRIES_MAX: u32 = 20;
 
-// Making the tables waits for no standby, or it would wait without a word for one that is away. Nothing is acknowledged
-// by it, and a standby that has a later message has this too.
+// Creating the tables does not wait for a standby: if one were absent, the start would hang silently.
+// Nothing is acknowledged by it, and a standby that has a later message has the tables too.
 const LEASE_TABLE: &str = "SET LOCAL synchronous_commit = local; \
      CREATE TABLE IF NOT EXISTS postroom_schema (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, \
      upgraded_by TEXT, upgraded_until TIMESTAMPTZ); \
@@ -61,7 +61,7 @@ pub(super) fn newest() -> i32 {
     MIGRATIONS.len() as i32
 }
 
-/// Opens a first connection and makes it a database of ours.
+/// Opens a first connection, and creates or upgrades the tables.
 pub(super) async fn prepare(connector: &Connector) -> Result<Session, OpenError> {
     let session = connector.connect().await.map_err(OpenError::of_start)?;
     let server = &session.server;
@@ -86,9 +86,9 @@ pub(super) async fn prepare(connector: &Connector) -> Result<Session, OpenError>
 
 /// Whether the tables can be used.
 enum Prepared {
-    /// They can; the warning is one sentence for the operator.
+    /// They can be used; the warning is one sentence for the operator.
     Usable(Option<&'static str>),
-    /// Something is in the way, in one sentence.
+    /// They cannot be used, for this reason, in one sentence.
     Obstructed(String),
 }
 
@@ -101,7 +101,7 @@ async fn prepare_tables(session: &Session) -> Result<Prepared, Failure> {
     Ok(Prepared::Usable(unnoted(session, newest()).await?))
 }
 
-/// The version of the database; 0: none of ours.
+/// The schema version of the database; 0 if it has none.
 pub(super) async fn version(session: &Session) -> Result<i32, Failure> {
     let there = "SELECT to_regclass('postroom_schema') IS NOT NULL";
     if !Parameters::new().value::<bool>(&session.client, there).await? {
@@ -149,7 +149,7 @@ async fn upgrade(session: &Session) -> Result<(), Failure> {
     }
 }
 
-/// A failure to make a table, with what an operator can do about it.
+/// A failure to create a table, with advice for the operator.
 fn of_making(error: Error) -> Failure {
     let hint = match error.code() {
         Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => tables::NO_CREATE,
@@ -159,7 +159,7 @@ fn of_making(error: Error) -> Failure {
     Failure::Broken(format!("{}: {hint}", Failure::from(error)))
 }
 
-/// A table of that name with rows of another program has no order of arrival.
+/// Refuses a table of that name with rows of another program, because they have no order of arrival.
 async fn refuse_foreign_rows(session: &Session) -> Result<(), Failure> {
     let (there, filled) = ("SELECT to_regclass('messages') IS NOT NULL", "SELECT EXISTS (SELECT 1 FROM messages)");
     let is_there = async |sql| Parameters::new().value::<bool>(&session.client, sql).await;
@@ -182,27 +182,27 @@ async fn make_lease_table(session: &Session) -> Result<(), Error> {
     }
 }
 
-/// Whether another transaction makes the same table just now.
+/// Whether another transaction is creating the same table.
 fn is_made_by_another(error: &Error) -> bool {
-    // `IF NOT EXISTS` does not see a table that another transaction is about to commit. Nor does it see the table, or
-    // the type of its rows, that was committed while it looked.
+    // `IF NOT EXISTS` does not see a table that another transaction is about to commit.
+    // It also misses a table, or its row type, that was committed during the check.
     let made_meanwhile = [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT];
     let is_made_meanwhile = error.code().is_some_and(|code| made_meanwhile.contains(code));
     is_made_meanwhile || matches!(Failure::from(error), Failure::Refused(_) | Failure::Retry(_))
 }
 
-/// Applies missing migrations, all or none. A replica whose lease expired meanwhile does no harm: each
+/// Applies missing migrations, all or none. A replica whose lease has expired does no harm: each
 /// statement creates only missing objects.
 async fn migrate(session: &Session, from: usize) -> Result<(), Error> {
     let client = &session.client;
-    // However long it takes: the operator's limits are about requests.
+    // Without a time limit: the operator's limits are meant for requests.
     client.batch_execute("BEGIN; SET LOCAL synchronous_commit = local; SET LOCAL statement_timeout = 0").await?;
     let made = async {
         for migration in &MIGRATIONS[from..] {
             client.batch_execute(migration).await?;
         }
         if from == 0 {
-            // No earlier build ever searched here.
+            // No earlier build has ever searched here.
             client.batch_execute(FORGET_FORMER_INDEX).await?;
         }
         let unicode = unicode();
@@ -218,7 +218,7 @@ async fn migrate(session: &Session, from: usize) -> Result<(), Error> {
     result
 }
 
-/// That changes of other programs are not recorded, if so, in one sentence.
+/// A warning, in one sentence, if changes of other programs are not recorded.
 pub(super) async fn unnoted(session: &Session, version: i32) -> Result<Option<&'static str>, Failure> {
     let watched = if version < KNOWS_CLUSTERS { NOTING } else { "SELECT postroom_watched()" };
     let is_watched: bool = Parameters::new().value(&session.client, watched).await?;
@@ -227,18 +227,18 @@ pub(super) async fn unnoted(session: &Session, version: i32) -> Result<Option<&'
     Ok((!is_watched).then_some(why))
 }
 
-/// The version of Unicode with which this program folds.
+/// The Unicode version of this program's case folding.
 pub(super) fn unicode() -> String {
     format!("{}.{}.{}", UNICODE_VERSION.0, UNICODE_VERSION.1, UNICODE_VERSION.2)
 }
 
-/// Data that was restored into another cluster brings arrival numbers that this cluster's transactions have not
-/// reached: then all new ones are raised above them. Texts that were folded by another Unicode version are indexed
-/// anew.
+/// Data that was restored into another cluster has arrival numbers that this cluster's transactions have not
+/// reached. Then all new numbers are raised above them. Texts that were folded by another Unicode version are
+/// indexed again.
 async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
     let base = "SELECT arrival_base FROM postroom_state";
     let before: i64 = Parameters::new().value(&session.client, base).await?;
-    // Waits as a message does: a standby that took over without it would number messages below those that are counted.
+    // The commit waits for a standby: promoted without it, it would assign numbers below counted ones.
     let settled: i64 = Parameters::new().number(0).value(&session.client, arrival::SETTLE).await?;
     if settled != before {
         tell_of_another_cluster();
@@ -246,7 +246,7 @@ async fn continue_arrivals(session: &Session) -> Result<(), Failure> {
     let unicode = unicode();
     let stored = session.client.query_typed_opt("SELECT unicode FROM postroom_search", &[]).await?;
     if stored.is_some_and(|row| row.get::<_, &str>("unicode") != unicode) {
-        // The version is digits and dots, so it can stand in the text.
+        // The version has only digits and dots, so it is safe in the SQL text.
         let anew = format!(
             "BEGIN; SET LOCAL synchronous_commit = local; UPDATE postroom_search SET unicode = '{unicode}'; {}; COMMIT",
             FORGET_INDEX
@@ -266,7 +266,7 @@ pub(super) fn tell_of_another_cluster() {
     .emit();
 }
 
-/// A column that does not sort by bytes. Bytewise order is part of the contract, and comes from the columns.
+/// A column that does not sort by bytes. The contract requires bytewise order, which columns define.
 async fn collated_column(session: &Session) -> Result<Option<String>, Failure> {
     let sql = "SELECT a.attname::text AS name FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation
                WHERE a.attrelid = to_regclass('messages') AND a.attname IN ('message_id', 'from_msisdn', 'ts')

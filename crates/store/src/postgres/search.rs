@@ -1,4 +1,4 @@
-//! Searches: by the index for the texts that it holds, by reading for the rest. Everything here runs in one snapshot.
+//! Searches: the index finds matches among its texts; other rows are read. All of it in one snapshot.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use domain::{Filter, Needle, PageRequest};
 
 /// Maximum time of counting if the request allows a lower bound.
 const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(20);
-/// How much more checking row after row costs than checking all texts in sequence.
+/// The cost of checking rows one by one, relative to checking all texts in sequence.
 const LOOK_COST: u64 = 16;
 
 /// The rows that match a filter, as far as known.
 pub(super) enum Found {
-    /// This many; their columns select them.
+    /// This number of rows; their columns select them.
     ByColumns(u64),
-    /// These, all of them.
+    /// All matches.
     These(Vec<Match>),
-    /// At least this many; each row's text must be checked.
+    /// At least this number; each row's text must be checked.
     ByText { total: u64, is_bound: bool },
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Search<'a> {
     pub needle: &'a Needle,
 }
 
-/// Asks for a little of all that searches ask for.
+/// Runs a small part of all queries of searches.
 pub(super) async fn probe(snapshot: &Snapshot<'_>, state: State) -> Result<(), Failure> {
     let mut query = Query::default();
     let (join, matches) = matching(&mut query, &State { is_stale: true, ..state }, &Filter::default(), None);
@@ -66,7 +66,7 @@ impl Search<'_> {
         self.snapshot.client
     }
 
-    /// Finds what matches, by the way that is expected to be the shortest.
+    /// Finds the matches, by the method with the lowest expected cost.
     pub async fn find(&self) -> Result<Found, Failure> {
         let (filter, limits) = (&self.request.filter, self.snapshot.limits);
         let all = self.state.messages.unsigned_abs();
@@ -91,13 +91,13 @@ impl Search<'_> {
         }
     }
 
-    /// Adds the matches among the texts of the index to those among the other texts.
+    /// Adds the matches among the indexed texts to those among the other texts.
     async fn find_indexed(&self, index: LookedUp, mut found: Vec<Match>) -> Result<Found, Failure> {
         let LookedUp { count, candidates } = index;
         let limits = self.snapshot.limits;
         let is_bound_enough = self.request.bounded_total;
         let most = if is_bound_enough && candidates.is_none() { limits.bound_least } else { limits.matches_max };
-        // Where the index is sure of its candidates they need no look at the text.
+        // If the index alone decides about the candidates, their texts need no check.
         let term = if count.is_some() && candidates.is_some() { None } else { Some(self.needle) };
         let mut query = Query::default();
         let mut condition = "true".to_owned();
@@ -132,8 +132,8 @@ impl Search<'_> {
         Ok(Found::ByText { total: counted + found.len() as u64, is_bound })
     }
 
-    /// Looks at candidates, which ascend, where they were written. Adds the matches to `found`, and returns the
-    /// candidates that are not there.
+    /// Checks candidates, in ascending order, at their tuple ids. Adds the matches to `found`, and returns the
+    /// candidates that were not found there.
     async fn matches_at_places(
         &self,
         term: Option<&Needle>,
@@ -150,7 +150,7 @@ impl Search<'_> {
         );
         let mut is_there = vec![false; candidates.len()];
         for row in query.rows(self.client()).await? {
-            // At an outdated place there may be any other text.
+            // An outdated tuple id may point to any other text.
             if let Ok(at) = candidates.binary_search(&row.get("number")) {
                 is_there[at] = true;
                 found.extend(row.get::<_, bool>("matches").then(|| Match::of(&row)));
@@ -160,7 +160,7 @@ impl Search<'_> {
         Ok(candidates.into_iter().filter(|_| is_there.next() == Some(false)).collect())
     }
 
-    /// The matches among the rows behind an arrival that the columns of the filter let through, looked at one by one.
+    /// The matches among the rows after an arrival that pass the filter's columns, checked one by one.
     async fn matches_by_columns(&self, behind: i64) -> Result<Vec<Match>, Failure> {
         let mut query = Query::default();
         let behind = query.bind_number(behind);
@@ -180,8 +180,8 @@ impl Search<'_> {
     }
 }
 
-/// The conditions on an indexed text `t`, and the join that they need: that it has the term, if one is given, and is of
-/// a message that the columns of a filter let through and that is there still.
+/// The conditions on an indexed text `t`, and the join that they need: the text contains
+/// the term, if one is given, and its message passes the filter's columns and still exists.
 fn matching(query: &mut Query, state: &State, filter: &Filter, term: Option<&Needle>) -> (&'static str, String) {
     let mut matches = String::new();
     if let Some(term) = term {
@@ -207,7 +207,7 @@ async fn number_within(client: &Client, query: &Query, patience: Duration) -> Re
             Ok(Some(count))
         }
         Err(Failure::Deadline) => {
-            // Undoes the setting too.
+            // This also reverts the setting.
             client.batch_execute("ROLLBACK TO count").await?;
             Ok(None)
         }

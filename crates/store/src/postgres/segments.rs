@@ -1,7 +1,7 @@
-//! The search index: texts are numbered and taken in segments, and for each run of characters in a segment one row
-//! says which texts have it. A segment of thousands shares its few thousand runs, so a message costs two or three small
-//! rows instead of a hundred entries. Stretches are merged into larger ones, so a run never has more than some dozen
-//! rows.
+//! The search index: texts are numbered and indexed in segments. For each gram of a segment,
+//! one row lists the texts that have it. A segment of thousands of texts shares its few
+//! thousand grams, so a message costs two or three small rows instead of a hundred entries.
+//! Segments are merged into larger ones, so a gram never has more than some dozen rows.
 
 use std::collections::BTreeMap;
 
@@ -37,14 +37,14 @@ pub(super) struct Segment {
     senders: Vec<String>,
     times: Vec<String>,
     folded: Vec<Vec<u8>>,
-    /// Numbers of n-grams, ascending; how many texts have each; and their packed numbers.
+    /// Numbers of n-grams, ascending; the number of texts of each; and their packed posting lists.
     runs: Vec<i64>,
     counts: Vec<i32>,
     packed: Vec<Vec<u8>>,
 }
 
 impl Segment {
-    /// Of texts in the order of arrival, which are numbered from `first` on.
+    /// Builds the segment of texts in the order of arrival, which are numbered from `first` on.
     pub fn of(texts: Vec<Text>, first: i64) -> Self {
         let mut segment = Self { numbers: (first..first + texts.len() as i64).collect(), ..Self::default() };
         let mut found: Vec<(i64, u32)> = Vec::new();
@@ -73,7 +73,7 @@ impl Segment {
         self.numbers.len() as i64
     }
 
-    /// Writes it.
+    /// Writes the segment to the index.
     pub async fn write(&self, client: &Client, limits: &Limits) -> Result<(), Failure> {
         let Some(last) = self.numbers.last() else { return Ok(()) };
         let texts = Parameters::new()
@@ -98,12 +98,12 @@ const INDEX_RUNS: &str = "\
     INSERT INTO postroom_runs (level, run, last, texts, numbers)
     SELECT 0, run, $1, texts, numbers FROM unnest($2::bigint[], $3::int[], $4::bytea[]) AS r (run, texts, numbers)";
 
-/// The lowest level with enough segments, and the last of those that are merged.
+/// The lowest level with enough segments, and the last segment to be merged.
 const MERGE_DUE: &str = "\
     SELECT level, (array_agg(last ORDER BY last))[$1] AS last FROM postroom_stretches
     WHERE level < $2 GROUP BY level HAVING count(*) >= $1 ORDER BY level LIMIT 1";
-/// Moves some rows of these segments into the next level, one for each run: their lists one behind the other. Where a
-/// run's rows are moved in two pieces it has two there, which are told apart by the last segment of each.
+/// Moves some rows of these segments into the next level, one row per gram, with concatenated posting lists.
+/// If a gram's rows are moved in two steps, it has two rows there; they differ in the last segment of each.
 const MERGE_PIECE: &str = "\
     WITH first AS (
         SELECT run, last, octet_length(numbers) AS bytes FROM postroom_runs
@@ -120,19 +120,19 @@ const MERGE_PIECE: &str = "\
         SELECT $1 + 1, run, max(last), sum(texts), string_agg(numbers, ''::bytea ORDER BY last) FROM gone GROUP BY run
     )
     SELECT count(*) AS rows FROM piece";
-/// All rows of these segments were moved.
+/// Records that all rows of these segments were moved.
 const MERGED: &str = "\
     WITH gone AS (DELETE FROM postroom_stretches WHERE level = $1 AND last <= $2)
     INSERT INTO postroom_stretches (level, last) VALUES ($1 + 1, $2)";
 
-/// Merges a piece of the segments of the lowest level that has enough of them. Returns whether there was one. The
-/// index must be locked.
+/// Merges a part of the segments of the lowest level that has enough
+/// of them. Returns whether there was one. The index must be locked.
 pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<bool, Failure> {
     let most = Parameters::new().number(limits.merged_together).small_number(LEVEL_MAX);
     let Some(due) = most.row_if_any(client, MERGE_DUE).await? else { return Ok(false) };
     let (level, last): (i16, i64) = (due.get("level"), due.get("last"));
-    // While the server knows nothing of the table, as after a copy, it would read and sort a whole level for each
-    // piece.
+    // Without statistics of the table, as after a copy, the server would read and sort a whole level for each
+    // step.
     client.batch_execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off").await?;
     let segments = || Parameters::new().small_number(level).number(last);
     let piece = segments().number(limits.merged_rows_max).number(MERGED_BYTES_MAX);
@@ -142,8 +142,8 @@ pub(super) async fn merge(client: &Client, limits: &Limits) -> Result<bool, Fail
     Ok(true)
 }
 
-/// Takes some texts out that are gone and indexed, until they have so many bytes. Returns them; of a text that was
-/// never there null.
+/// Removes some texts that were deleted and are indexed, up to a number
+/// of bytes. Returns them; null for a text that was never in the index.
 const TAKE_OUT: &str = "\
     WITH gone AS MATERIALIZED (
         SELECT g.ctid AS place, sum(octet_length(f.folded)) OVER (
@@ -162,8 +162,8 @@ const LOSE_RUNS: &str = "\
     ON CONFLICT (run) DO UPDATE SET texts = postroom_run_losses.texts + excluded.texts";
 const TAKEN_OUT: &str = "UPDATE postroom_search SET removed = removed + $1";
 
-/// Takes out some texts of rows that are gone, up to an arrival. Returns whether there were any. The index must be
-/// locked. Their numbers stay in the lists, and are found to stand for nothing; how many of a run are missing is noted.
+/// Removes some texts of deleted rows, up to an arrival. Returns whether any existed. The index must be
+/// locked. Their numbers stay in the posting lists and match no text; each gram's missing texts are counted.
 pub(super) async fn take_out(client: &Client, limits: &Limits, indexed: i64) -> Result<bool, Failure> {
     let gone = Parameters::new().number(indexed).number(limits.gone_max).number(limits.indexed_bytes_max);
     let rows = gone.rows(client, TAKE_OUT).await?;
@@ -172,7 +172,7 @@ pub(super) async fn take_out(client: &Client, limits: &Limits, indexed: i64) -> 
     }
     let texts: Vec<Vec<u8>> = rows.iter().filter_map(|row| row.get("folded")).collect();
     let removed = texts.len() as i64;
-    // On a thread for such work, as when they came in.
+    // On a blocking thread, as for indexing.
     let losses = tokio::task::spawn_blocking(move || {
         let mut losses = BTreeMap::<i64, i64>::new();
         for folded in texts {

@@ -1,4 +1,4 @@
-//! A connection to the server, and the properties of the server behind it.
+//! A connection to the server, and the properties of the server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::postgres::config::{PostgresConfig, Roots, Trust};
 /// Maximum time of a request to cancel a statement.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The problem if a commit ended with a warning.
+/// The error if a commit ended with a warning.
 pub(super) const GAVE_UP_WAITING: &str = "the wait for a synchronous standby was cancelled";
 
 /// The settings of a connection.
@@ -33,7 +33,7 @@ pub(crate) struct Connector {
 pub(crate) struct Session {
     pub client: Client,
     pub server: Server,
-    /// Warnings so far: the only one that our statements can cause means that a wait for a standby was cancelled.
+    /// Number of warnings: the only one that our statements can cause is a cancelled wait for a standby.
     warnings: Arc<AtomicU64>,
     driver: AbortHandle,
     tls: MakeRustlsConnect,
@@ -45,7 +45,7 @@ impl Connector {
         Ok(Self { config, tls, drivers: Arc::default() })
     }
 
-    /// Opens a connection, within the time for it.
+    /// Opens a connection within the connect timeout.
     pub async fn connect(&self) -> Result<Session, Failure> {
         let patience = self.config.connect_timeout;
         let late = || Failure::Lost(format!("no connection within {} s", patience.as_secs()));
@@ -58,7 +58,7 @@ impl Connector {
         let opened = match (way.connect(tls.clone()).await, self.config.other_way) {
             (Err(error), Some(other)) if is_about_encryption(&error) => {
                 way.ssl_mode(other);
-                // What was wrong with the first way is told where the second does not do either.
+                // If the second attempt fails too, the error of the first one is reported.
                 way.connect(tls.clone()).await.map_err(|_| error)
             }
             (opened, _) => opened,
@@ -85,7 +85,7 @@ impl Connector {
         Ok(Session { client, server, warnings, driver, tls })
     }
 
-    /// Root certificates of a file are read again for each connection: they may be renewed.
+    /// The root certificates of a file are read again for each connection, because they may be renewed.
     fn tls(&self) -> Result<MakeRustlsConnect, Failure> {
         match &self.config.trust {
             Trust::Authority(Roots::File(_)) | Trust::Host(Roots::File(_)) => Ok(tls::connector(&self.config.trust)?),
@@ -93,8 +93,8 @@ impl Connector {
         }
     }
 
-    /// Ends all other connections at once. Whoever waits for an answer on one learns that it is lost, and what became
-    /// of it is not known.
+    /// Ends all other connections at once. A request that waits on one learns
+    /// that the connection is lost, and the outcome of its statement is unknown.
     pub fn drop_all_but(&self, kept: Option<&Session>) {
         let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
         let (kept, dropped) =
@@ -108,7 +108,7 @@ impl Connector {
 fn is_about_encryption(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         Some(code) => *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-        // The library tells the kind of its own errors by their texts only.
+        // The library exposes the kind of its own errors only in their texts.
         None => error.to_string().contains("TLS"),
     }
 }
@@ -124,12 +124,12 @@ impl Session {
         self.warnings.load(Ordering::Relaxed)
     }
 
-    /// Has the server give up what it is doing for us, so that it holds nothing on behalf of nobody. Then the
-    /// connection is closed.
+    /// Asks the server to cancel the current statement, so that it holds
+    /// no locks for an abandoned request. Then the connection is closed.
     pub async fn cancel(self) {
         let token = self.client.cancel_token();
         let _ = tokio::time::timeout(CANCEL_PATIENCE, token.cancel_query(self.tls.clone())).await;
-        // Otherwise it would wait for an answer that a silent server never gives.
+        // Otherwise it would wait for a response that a silent server never sends.
         self.driver.abort();
     }
 }

@@ -1,5 +1,5 @@
-//! State that requests and the tasks of the database thread share: the queue, the health, and the events that change
-//! it.
+//! State that requests and the tasks of the database thread share: the queue, the health, and the events that
+//! change it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,7 +34,7 @@ pub(super) struct Shared {
     pub tasks: Vec<Arc<Task>>,
     /// Whether the server refused a message for its content, and accepted none since.
     pub refuses: AtomicBool,
-    /// How many rows this replica created: the background tasks observe it.
+    /// Number of rows that this replica created; the background tasks observe it.
     pub stored: watch::Sender<u64>,
 }
 
@@ -69,7 +69,7 @@ impl Shared {
         self.health.get()
     }
 
-    /// Answers what it was before.
+    /// Returns the previous health.
     pub fn set_health(&self, health: Health) -> Health {
         self.health.set(health)
     }
@@ -86,8 +86,8 @@ impl Shared {
         }
     }
 
-    /// Notes that the server cannot be reached, or is not fit to be written to: who waits for it is refused, and so is
-    /// who comes, until somebody finds it well.
+    /// Marks the server unreachable or unusable for writes: waiting requests
+    /// and new ones are refused, until a check finds the server healthy.
     pub fn away(&self, failure: &Failure) {
         if failure.health().is_none() {
             return;
@@ -100,8 +100,8 @@ impl Shared {
         }
     }
 
-    /// The server was found well, and every task works: by somebody who began to look after so many failures. What
-    /// failed meanwhile is not refuted by it.
+    /// Records that the server is healthy and every task works, as found by a check
+    /// that began after this number of failures. Failures during the check stay valid.
     pub fn recovered(&self, failures: u64) {
         self.well.fetch_add(1, Ordering::Relaxed);
         if self.failures.load(Ordering::Relaxed) == failures && self.set_health(Health::Ready) != Health::Ready {
@@ -110,8 +110,8 @@ impl Shared {
         }
     }
 
-    /// A batch was written. The health monitor checks all tasks and decides about health; new messages are accepted at
-    /// once.
+    /// Records a written batch. The health monitor checks all tasks
+    /// and decides about health; new messages are accepted at once.
     pub fn wrote(&self) {
         self.well.fetch_add(1, Ordering::Relaxed);
         if self.health() != Health::Ready {
@@ -124,12 +124,12 @@ impl Shared {
         self.tasks.iter().any(|task| task.writes && task.fault().is_none())
     }
 
-    /// A task has a fault. While others write, messages are accepted.
+    /// Records the fault of a task. While other tasks write, messages are accepted.
     pub fn hampered(&self, failure: &Failure) {
         if self.can_write() { self.trouble(failure, 0) } else { self.away(failure) }
     }
 
-    /// Whether the rest of the queue is not worth the wait: the service stops, and the database is unreachable.
+    /// Whether to abandon the rest of the queue: the service stops, and the database is unreachable.
     pub fn gives_up(&self) -> bool {
         self.stops.load(Ordering::Relaxed) && self.health() == Health::Broken
     }

@@ -1,6 +1,6 @@
-//! What is known without counting: the counters that are kept in the background, and the short tail of rows that they
-//! do not hold yet, added up in the same snapshot. So every number is exact, and no row is fought over when messages
-//! are stored.
+//! Numbers that need no full count: the counters that are maintained in the background,
+//! and the short tail of rows that they do not contain yet, added up in the same
+//! snapshot. So every number is exact, and concurrent inserts never contend for a row.
 
 use tokio_postgres::Client;
 
@@ -50,8 +50,8 @@ impl State {
     }
 }
 
-/// What the counters do not hold, as rows `m` of sender, time and `n`: one for each row behind the watermark, and minus
-/// one for each that they hold though it is gone.
+/// The difference to the counters, as rows `m` of sender, time and `n`: one for each
+/// row after the watermark, and minus one for each deleted row that they still contain.
 fn uncounted(counted: &str) -> String {
     format!(
         "(SELECT from_msisdn, ts, 1 AS n FROM messages WHERE arrival > {counted}
@@ -59,7 +59,7 @@ fn uncounted(counted: &str) -> String {
     )
 }
 
-/// Asks for a little of the counters.
+/// Runs a small part of all queries of counters.
 pub(super) async fn probe(client: &Client) -> Result<(), Failure> {
     let first = "SELECT from_msisdn, messages FROM postroom_senders ORDER BY messages DESC, from_msisdn LIMIT 1";
     client.query_typed(first, &[]).await?;
@@ -82,7 +82,7 @@ pub(super) async fn total(client: &Client, state: &State, filter: &Filter) -> Re
     let total = total_since(client, state, filter).await?;
     match filter.until {
         None => Ok(total),
-        // What is behind one end, without what is behind the other.
+        // The rows since the start, minus the rows since the end.
         Some(until) => {
             let behind = Filter { since: filter.since.max(Some(until)), ..filter.clone() };
             Ok(total.saturating_sub(total_since(client, state, &behind).await?))
@@ -179,7 +179,7 @@ pub(super) struct Sought {
     pub skip: u64,
 }
 
-/// Finds the minute (of one sender: the day) of the row at `offset`, with the counters. They must
+/// Finds the minute (for one sender: the day) of the row at `offset`, with the counters. They must
 /// support the filter; the rows after `filter.since` must be more than `offset`.
 pub(super) async fn seek(client: &Client, state: &State, filter: &Filter, offset: u64) -> Result<Sought, Failure> {
     let whole = Filter { since: None, ..filter.clone() };
@@ -230,9 +230,9 @@ pub(super) async fn stats(snapshot: &Snapshot<'_>) -> Result<Stats, Failure> {
     let state = State::read(client).await?;
     let mut query = Query::default();
     let uncounted = uncounted(&query.bind_number(state.counted));
-    // A sender among the first in the end is among the first of the counters, or has rows in the tail; so as many more
-    // of the counters are needed as have rows there that are gone. The count of each sender is asked for one by one:
-    // the tail is short, and a join would read all senders.
+    // A sender of the final top list is in the top list of the counters, or has rows in the tail. For
+    // each sender whose rows in the tail were deleted, one more of the counters is needed. The count
+    // of each sender is looked up one by one: the tail is short, and a join would read all senders.
     query.text = format!(
         "WITH tail AS MATERIALIZED (
              SELECT t.from_msisdn, t.n,

@@ -1,6 +1,6 @@
-//! Whether our tables can be used as they lie: rights, row security, and who else has a hand in them. Asked at every
-//! start and by `check`, and by the watch before it says that the database is well again: a right that is missing for
-//! one statement of many would show as a readiness that turns red and green.
+//! Whether our tables can be used: privileges, row security, and management by Citus.
+//! Checked at every start, by `check`, and by the health monitor before it reports recovery:
+//! if one statement of many lacked a privilege, readiness would otherwise alternate.
 
 use super::failure::Failure;
 use super::session::Session;
@@ -11,9 +11,9 @@ pub(super) const NO_CREATE: &str =
 /// Maximum privileges that are named one by one.
 const TOLD_MAX: usize = 3;
 
-/// Tables of ours that answers and background work touch, and functions and sequences that they call. What a role
-/// lacks, and tables of which row security hides rows from it. Of messages nothing is changed. What is not there is not
-/// receive.
+/// The tables of requests and background work, and the functions and sequences that they
+/// call. Finds missing privileges of the role, and tables whose rows row security hides
+/// from it. `messages` needs only SELECT and INSERT. Missing objects are not reported here.
 const LACKING: &str = "\
     WITH ours AS (
         SELECT name, to_regclass(name)::oid AS id FROM unnest(ARRAY['messages', 'postroom_state', 'postroom_buckets',
@@ -51,7 +51,7 @@ pub(super) async fn hindrance(session: &Session) -> Result<Option<&'static str>,
     })
 }
 
-/// That Citus manages a table of ours, if so, in one sentence.
+/// A sentence for the operator if Citus manages a table of ours.
 pub(super) async fn managed(session: &Session) -> Result<Option<String>, Failure> {
     if session.server.citus.is_none() {
         return Ok(None);

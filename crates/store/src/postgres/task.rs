@@ -1,4 +1,4 @@
-//! The state of each task that works for requests: how much it did, and the fault that keeps it from its work.
+//! The state of each task that works for requests: its progress, and the fault that prevents its work.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +11,9 @@ use super::failure::Failure;
 pub(super) struct Task {
     /// Whether it writes.
     pub writes: bool,
-    /// The maximum time of its work: until then a lock may delay it, and it reports by itself when that was too long.
+    /// The maximum time of its work: until then a lock may delay it; after that it reports a failure itself.
     pub patience: Duration,
-    /// How much it did.
+    /// Its progress.
     done: AtomicU64,
     /// Its fault.
     fault: Mutex<Option<Failure>>,
@@ -29,7 +29,7 @@ impl Task {
         self.done.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How much it did.
+    /// Its progress.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
@@ -43,7 +43,7 @@ impl Task {
     }
 }
 
-/// The fault of any task: the first that is worse than a full disk, or else that.
+/// The fault of any task: the first one that is worse than a full disk, otherwise a full disk.
 pub(super) fn fault(tasks: &[Arc<Task>]) -> Option<Failure> {
     let mut faults: Vec<_> = tasks.iter().filter_map(|task| task.fault()).collect();
     let worst = faults.iter().position(|fault| !matches!(fault, Failure::DiskFull(_))).unwrap_or(0);

@@ -18,7 +18,7 @@ use super::{audit, guard, indexing, listing, schema, statistics};
 use crate::postgres::config::PostgresConfig;
 use domain::{Page, PageRequest, Stats};
 
-/// Limits so small that a handful of messages reaches every way.
+/// Limits so small that a few messages reach every code path.
 pub(crate) const SMALL: Limits = Limits {
     gather: Duration::from_millis(2),
     gather_texts: Duration::from_millis(2),
@@ -53,7 +53,7 @@ pub(crate) async fn open(config: &PostgresConfig, connections: usize) -> Vec<Ses
     sessions
 }
 
-/// One reading task, which ends when nobody can ask it any more, and the way to it. Must be called within a `LocalSet`.
+/// One reading task, and its channel; it ends when the channel closes. Must be called within a `LocalSet`.
 pub(crate) fn readers(config: &PostgresConfig, patience: Duration) -> Readers {
     let connector = Connector::new(Arc::new(config.clone())).unwrap();
     let (readers, work) = Readers::new(patience);

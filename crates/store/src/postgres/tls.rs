@@ -38,34 +38,34 @@ const REMEDIES: [(&str, &str); 6] = [
     ),
 ];
 
-/// Why connections cannot be encrypted, or a server not be proved, in one line that an operator can act on.
+/// Why connections cannot be encrypted, or a server cannot be verified, in one line for the operator.
 #[derive(Debug, ThisError)]
 pub enum TlsError {
-    /// No certificate of an authority was read.
+    /// No certificate of an authority was found.
     #[error("{place} contains no usable certificate{}", why.as_ref().map_or_else(String::new, |why| format!(": {why}")))]
     NoRoots {
-        /// Where they were looked for.
+        /// The searched location.
         place: String,
-        /// What the system says of it.
+        /// The error of the system.
         why: Option<rustls_native_certs::Error>,
     },
-    /// The file with certificates of authorities is not there, or not ours to read.
+    /// The file with certificates of authorities is missing or unreadable.
     #[error("{place} cannot be read: {why}")]
     Unreadable {
         /// The file.
         place: String,
-        /// What the system says of it.
+        /// The error of the system.
         why: std::io::Error,
     },
-    /// They are of no use as authorities.
+    /// The certificates are not valid as authorities.
     #[error("the root certificates cannot be used: {0}")]
     Roots(VerifierBuilderError),
-    /// The library has no version of the protocol.
+    /// The library supports no version of the protocol.
     #[error("TLS is not available: {0}")]
     Unavailable(Error),
 }
 
-/// A connector for that much trust.
+/// A connector for this level of trust.
 pub(super) fn connector(trust: &Trust) -> Result<MakeRustlsConnect, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let (authority, roots) = match trust {
@@ -108,8 +108,8 @@ fn load(roots: &Roots) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), 
     Ok((store, loaded.certs))
 }
 
-/// Proves as much as was asked for. Without an authority the connection is encrypted, and nothing is known of who
-/// answers: that is what `sslmode=require` means to everybody.
+/// Verifies as much as was configured. Without an authority the connection is encrypted,
+/// but the server is not verified: that is the usual meaning of `sslmode=require`.
 #[derive(Debug)]
 struct Verifier {
     authority: Option<Arc<WebPkiServerVerifier>>,
@@ -124,8 +124,8 @@ impl Verifier {
         &self.provider.signature_verification_algorithms
     }
 
-    /// Whether the certificate is itself a trusted one, or is of version 1 and signed by
-    /// one of them, which the library does not accept for a server. Intermediate certificates are not accepted here.
+    /// Whether the certificate is itself a trusted one, or has version 1 and is signed by a trusted one.
+    /// The library does not accept these for a server. Intermediate certificates are not accepted here.
     fn is_vouched_for(&self, server: &CertificateDer<'_>, now: UnixTime) -> bool {
         let Some(certificate) = Certificate::read(server).filter(|certificate| certificate.holds_at(now)) else {
             return false;
@@ -152,13 +152,13 @@ impl ServerCertVerifier for Verifier {
         let Some(authority) = &self.authority else { return Ok(ServerCertVerified::assertion()) };
         let verified = authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            // The name is looked at last, so the chain is proved by then.
+            // The library checks the name last, so the chain is already verified.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.proves_host => Ok(ServerCertVerified::assertion()),
             Err(error) if self.is_vouched_for(end_entity, now) => {
                 if self.proves_host {
-                    // Only an extension names hosts, which the first version has not.
+                    // Only an extension contains host names, and version 1 has no extensions.
                     let parsed = ParsedCertificate::try_from(end_entity).map_err(|_| error)?;
                     verify_server_name(&parsed, server_name)?;
                 }
@@ -176,7 +176,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         let verified = verify_tls12_signature(message, certificate, signature, self.algorithms());
         let Err(error @ Error::InvalidCertificate(_)) = verified else { return verified };
-        // The library does not read it; its key is where it is in every other.
+        // The library does not parse it; its key has the same position as in other versions.
         let of_scheme = self.algorithms().mapping.iter().find(|(scheme, _)| *scheme == signature.scheme);
         let (Some((_, known)), Some(read)) = (of_scheme, Certificate::read(certificate)) else { return Err(error) };
         read.signed(message, signature.signature(), known).then(HandshakeSignatureValid::assertion).ok_or(error)

@@ -1,10 +1,10 @@
-//! Where indexed texts lie in their table, page and line. Thousands of candidates of a search are looked at there, in
-//! the order of the pages; the way through the index, several pages for each, costs three times as much.
+//! Where indexed texts are stored: page and line in their table. A search reads thousands of candidates
+//! there, in page order; a read by key needs several index pages per candidate and costs three times as much.
 //!
-//! Places are hints. Rows are only ever added, but whoever rewrites the table (`VACUUM FULL`, a restore) moves them,
-//! and replicas of an earlier build note no tuple_ids. So a row that is found somewhere says itself which text it is,
-//! and
-//! who searches looks for what was not found by number.
+//! Tuple ids are hints. Rows are only ever added, but rewriting the table
+//! (`VACUUM FULL`, a restore) moves them, and replicas of an earlier build
+//! record no tuple ids. So each row found there contains its text number,
+//! and a search looks up the candidates that it did not find by number.
 
 use std::error::Error;
 
@@ -36,7 +36,7 @@ const NOTE_PLACES: &str = "\
     INSERT INTO postroom_places (chunk, places) SELECT * FROM unnest($1::bigint[], $2::bytea[]) ORDER BY 1
     ON CONFLICT (chunk) DO UPDATE SET places = postroom_places.places || excluded.places";
 
-/// Notes where texts were written: rows of number and place. The numbers of a chunk differ in the last `chunk_bits`.
+/// Records tuple ids: rows of number and tuple id. Numbers of a chunk differ in the last `chunk_bits`.
 pub(super) async fn note(client: &Client, chunk_bits: u32, written: &[Row]) -> Result<(), Failure> {
     let mut texts: Vec<(i64, TupleId)> = written.iter().map(|row| (row.get("number"), row.get("ctid"))).collect();
     texts.sort_unstable_by_key(|(number, _)| *number);
@@ -49,7 +49,7 @@ pub(super) async fn note(client: &Client, chunk_bits: u32, written: &[Row]) -> R
 
 const PLACES: &str = "SELECT places FROM postroom_places WHERE chunk BETWEEN $1 AND $2 ORDER BY chunk";
 
-/// Possible tuple ids of texts with these numbers, which ascend; unknown ones are left out.
+/// Possible tuple ids of texts with these ascending numbers; unknown ones are omitted.
 pub(crate) async fn of(client: &Client, chunk_bits: u32, numbers: &[i64]) -> Result<Vec<TupleId>, Failure> {
     let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
     let chunks = Parameters::new().number(first >> chunk_bits).number(last >> chunk_bits);
@@ -60,9 +60,9 @@ pub(crate) async fn of(client: &Client, chunk_bits: u32, numbers: &[i64]) -> Res
     Ok(numbers.iter().filter_map(|number| find(&known, *number)).collect())
 }
 
-/// Packs tuple_ids as blocks that stand for themselves: others can be put behind them. A block is of texts numbered
-/// without a gap: the first number and how many texts; then, for lines one below the other, how many pages further they
-/// are, the first and how many.
+/// Packs tuple ids as self-contained blocks, which can be concatenated. A block has texts
+/// with consecutive numbers: the first number and the number of texts. Then, for each group
+/// of consecutive lines: the difference in pages, the first line, and the number of lines.
 fn pack(texts: &[(i64, TupleId)]) -> Vec<u8> {
     let mut packed = Vec::new();
     let is_below =
@@ -74,7 +74,7 @@ fn pack(texts: &[(i64, TupleId)]) -> Vec<u8> {
         for lines in block.chunk_by(is_below) {
             let TupleId { page, line } = lines[0].1;
             let further = page.wrapping_sub(before).cast_signed();
-            // The sign last, so that a step back is a small number too.
+            // The sign is the lowest bit, so that a step back is a small number too.
             put_number((further << 1 ^ further >> 31).cast_unsigned().into(), &mut packed);
             put_number(line.into(), &mut packed);
             put_number(lines.len() as u64, &mut packed);
@@ -84,7 +84,7 @@ fn pack(texts: &[(i64, TupleId)]) -> Vec<u8> {
     packed
 }
 
-/// Appends what can be read. It is a hint, so damage is ignored.
+/// Appends the readable part. Tuple ids are hints, so damage is ignored.
 fn unpack(mut packed: &[u8], known: &mut Vec<Lines>) {
     while unpack_block(&mut packed, known).is_some() {}
 }
@@ -103,7 +103,7 @@ fn unpack_block(packed: &mut &[u8], known: &mut Vec<Lines>) -> Option<()> {
     Some(())
 }
 
-/// The index of a text among lines, which ascend unless another build indexed again in between.
+/// The tuple id of a text. The lines are ascending, unless another build has indexed again in between.
 fn find(known: &[Lines], number: i64) -> Option<TupleId> {
     let behind = known.partition_point(|lines| lines.number <= number);
     let Lines { number: first, first: TupleId { page, line }, count } = *known.get(behind.checked_sub(1)?)?;

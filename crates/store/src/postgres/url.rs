@@ -12,23 +12,23 @@ use super::trust::{Roots, Trust};
 pub struct ConnectionUrl {
     /// Hosts, user, password and session settings.
     pub connection: tokio_postgres::Config,
-    /// How much of the server's certificate must be proved.
+    /// How strictly the server's certificate is verified.
     pub trust: Trust,
-    /// How to try again where the first way is refused for being encrypted or not.
+    /// The mode of a second attempt if the server refuses the first one for its encryption.
     pub other_way: Option<SslMode>,
-    /// The password file in libpq's form; empty where none is named.
+    /// The password file in libpq's format; empty if there is none.
     pub passfile: PathBuf,
 }
 
 impl ConnectionUrl {
-    /// Parses a URL. The problem never contains more of it than the name of a parameter.
+    /// Parses a URL. The error contains nothing of it except the name of a parameter.
     pub fn parse(url: &str) -> Result<Self, String> {
         let (rest, own) = take_own_parameters(url)?;
         let mut connection: tokio_postgres::Config = rest.parse().map_err(|error: tokio_postgres::Error| {
             let why = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
             format!("is not a PostgreSQL URL{why}")
         })?;
-        // The library takes what stands behind the first '@' for a host, and hosts are shown.
+        // The library takes the text after the first '@' for a host, and hosts are shown.
         if connection.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
             return Err(UNESCAPED.to_owned());
         }
@@ -54,12 +54,12 @@ impl ConnectionUrl {
     }
 }
 
-/// A server that vanished silently must not hold a connection for hours. The URL's value is used; 0 is
+/// A server that vanished silently must not block a connection for hours. The URL's value is used; 0 is
 /// the system's default.
 fn keep_alive(connection: &mut tokio_postgres::Config, rest: &str, own: &Own) -> Result<(), String> {
     let query = rest.split_once('?').map_or("", |(_, query)| query);
     let is_given = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
-    // In milliseconds, as everywhere but in the library.
+    // In milliseconds, unlike the library's other settings.
     let patience = match own.tcp_user_timeout.as_str() {
         "" => Ok(10_000),
         given => given.parse().map_err(|_| "has a tcp_user_timeout that is not a number of milliseconds".to_owned()),
@@ -117,7 +117,7 @@ fn take_own_parameters(url: &str) -> Result<(String, Own), String> {
             "passfile" => &mut own.passfile,
             "tcp_user_timeout" => &mut own.tcp_user_timeout,
             "keepalives_count" => &mut own.keepalives_count,
-            // What libpq does with these has no counterpart here, and leaving them out changes nothing that matters.
+            // These parameters of libpq have no counterpart here, and can be ignored safely.
             "gssencmode" | "sslcompression" | "sslsni" | "fallback_application_name" | "client_encoding" => continue,
             "sslcert" | "sslkey" | "sslcrl" | "sslpassword" | "service" | "krbsrvname" => {
                 return Err(format!("has the parameter '{name}', which is not supported"));
@@ -132,7 +132,7 @@ fn take_own_parameters(url: &str) -> Result<(String, Own), String> {
     Ok((if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) }, own))
 }
 
-/// Percent-decoding alone: in these URLs a plus is a plus.
+/// Percent-decoding only: in these URLs a plus is a plus.
 fn decoded(value: &str) -> Option<String> {
     let escaped = value.replace('+', "%2B");
     form_urlencoded::parse(escaped.as_bytes()).next().map_or(Some(String::new()), |(decoded, _)| {
@@ -140,9 +140,9 @@ fn decoded(value: &str) -> Option<String> {
     })
 }
 
-/// Libpq's rules: a given root certificate must verify the server wherever the connection is encrypted,
-/// and `sslrootcert=system` verifies the host. `prefer` continues without encryption if the server refuses it,
-/// and `allow` with it.
+/// Libpq's rules: a given root certificate must verify the server if the
+/// connection is encrypted, and `sslrootcert=system` verifies the host. `prefer`
+/// continues without encryption if the server refuses it, and `allow` with it.
 fn trust(connection: &mut tokio_postgres::Config, own: &Own) -> Result<(Trust, Option<SslMode>), String> {
     let roots = match own.sslrootcert.as_str() {
         "" | "system" => Roots::System,
@@ -195,7 +195,7 @@ pub fn password_of_file(path: &Path, connection: &tokio_postgres::Config) -> Res
     found.ok_or_else(|| "names a passfile without a line for this host, port, database and user".to_owned())
 }
 
-/// Five fields between colons; a backslash makes the next character an ordinary one.
+/// Five fields between colons; a backslash escapes the next character.
 fn fields_of_password_line(line: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut characters = line.chars();

@@ -1,5 +1,5 @@
-//! The tasks that write. Each takes one job, then whatever queued during its last round trip (no timer), writes one
-//! statement, which is one transaction, then answers everyone in it. Several are in flight, on a connection each.
+//! The tasks that write. Each takes one job, then the jobs queued during its last round trip (no timer), runs
+//! one statement (one transaction), then completes its requests. Several run at once, each with a connection.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::StoreError;
 use crate::queue::{Answers, Job};
 use runtime::log;
 
-/// Attempts of one statement: after a lost connection, and when others were in the way.
+/// Attempts of one statement: after a lost connection, and after conflicts with other transactions.
 const TRIES_MAX: u32 = 4;
 
-/// How long a task that leaves the work to others waits before it checks whether they still do it.
+/// How long a task with a fault waits before it checks whether other tasks still write.
 const REST: Duration = Duration::from_millis(500);
 
 /// One writing task.
@@ -35,9 +35,9 @@ pub(super) struct Writer {
     asks: mpsc::Receiver<Ask>,
     connector: Connector,
     answers: mpsc::UnboundedSender<Answers>,
-    /// None after a failure, until it could be reopened.
+    /// None after a failure, until it is reopened.
     session: Option<Session>,
-    /// The source of `ingest_id`.
+    /// The random source of `ingest_id`.
     chance: RandomState,
     batches: u64,
 }
@@ -74,8 +74,8 @@ impl Writer {
         }
     }
 
-    /// Whether this task is known to be unable to write, while others can. It tests whether that is over when it is
-    /// asked.
+    /// Whether this task is known to be unable to write, while
+    /// others can. A probe then tests whether the fault is over.
     fn leaves_it_to_others(&self) -> bool {
         self.task.fault().is_some() && self.shared.can_write() && !self.shared.stops.load(Ordering::Relaxed)
     }
@@ -104,7 +104,7 @@ impl Writer {
                     return Ok(());
                 }
                 Ok(Err(error)) => match Failure::from(error) {
-                    // It may have died of old age.
+                    // The connection may have reached its maximum age.
                     Failure::Lost(_) if !is_fresh => {}
                     Failure::Refused(why) => {
                         return Err(Failure::Broken(format!("the server refuses every message: {why}")));
@@ -119,7 +119,7 @@ impl Writer {
     /// Writes jobs and completes their requests: plain messages in one statement, jobs with more in one transaction.
     async fn file(&mut self, jobs: Vec<Job>) {
         let (plain, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.extras.is_none());
-        // What is wrong with the database. The rest does not wait for it again.
+        // A fault of the database. The remaining parts do not wait for it again.
         let mut fault = None;
         if !plain.is_empty() {
             let (mut batch, started) = (Batch::new(plain), Instant::now());
@@ -129,7 +129,7 @@ impl Writer {
             };
             fault = self.conclude(batch, started, written);
         }
-        // What the server refuses is looked for by halves, so that its neighbours are stored.
+        // Refused content is found by bisection, so that the other messages are stored.
         let mut parts: Vec<_> = std::iter::once(others).filter(|jobs| !jobs.is_empty()).collect();
         while let Some(jobs) = parts.pop() {
             let (mut batch, started) = (Batch::new(jobs), Instant::now());
@@ -179,7 +179,7 @@ impl Writer {
                 }
                 self.shared.trouble(&failure, batch.elements());
                 fault = failure.health().map(|_| failure.clone());
-                // A read that took too long says so itself; of a write only the effect matters.
+                // A read that took too long has its own error; for a write only the effect matters.
                 let error = match failure {
                     Failure::Deadline => StoreError::Unavailable(Failure::Deadline.to_string()),
                     other => other.into(),
@@ -187,7 +187,7 @@ impl Writer {
                 batch.fail(&error);
             }
         }
-        // Nobody listens any more only when the process is going.
+        // The receiver is missing only when the process ends.
         let _ = self.answers.send(batch.answers());
         fault
     }
@@ -203,11 +203,11 @@ impl Writer {
         self.insist(async |client: &Client, attempt| insert_full::write(client, batch, ingest_id, attempt).await).await
     }
 
-    /// Returns how many rows were created.
+    /// Writes the messages. Returns the number of created rows.
     async fn write(&mut self, batch: &mut Batch) -> Result<usize, Failure> {
         let ingest_id = self.next_ingest_id();
         let (mut created, mut statements) = (0, 0);
-        // What the server refuses is looked for by halves, so that its neighbours are stored.
+        // Refused content is found by bisection, so that the other messages are stored.
         let mut ranges: Vec<_> = std::iter::once(0..batch.len()).collect();
         while let Some(range) = ranges.pop().filter(|range| !range.is_empty()) {
             statements += 1;
@@ -234,8 +234,8 @@ impl Writer {
                 Err(failure) => return Err(failure),
             }
         }
-        // A row that stood in the way was committed before our statement ended, so our own commit, if there was one,
-        // waited for everything that the other one waits for.
+        // A conflicting row was committed before our statement ended. So our own
+        // commit, if any, waited for everything that the commit of that row waits for.
         let is_fenced = created > 0 && statements == 1;
         if !batch.open().is_empty() {
             let found =
@@ -244,13 +244,13 @@ impl Writer {
                 self.insist(async |client: &Client, attempt: Attempt| messages::fence(client, attempt.commit).await)
                     .await?;
             }
-            // Only now: what is known is answered, whatever happens.
+            // Not before the fence succeeded: recorded outcomes are returned, whatever happens later.
             found.into_iter().for_each(|(at, known)| batch.set_outcome(at, known));
         }
         Ok(created)
     }
 
-    /// Runs an operation up to its commit, again if that may help. All of our operations may run twice.
+    /// Runs an operation up to its commit, with retries if they may help. All of our operations may run twice.
     async fn insist<T>(
         &mut self,
         mut work: impl AsyncFnMut(&Client, Attempt) -> Result<T, Failure>,
@@ -260,7 +260,7 @@ impl Writer {
             tries += 1;
             let session = self.session().await?;
             match self.attempt(session, tries > 1, &mut work).await {
-                // Nothing is known of the commit; on a fresh connection the same work finds what it left.
+                // The outcome of the commit is unknown; on a fresh connection the same work finds its result.
                 Err(Failure::Lost(_)) if tries < 2 && !self.shared.queue.is_shut() => {}
                 Err(Failure::Retry(_)) if tries < TRIES_MAX => {
                     let jitter = self.chance.hash_one(Instant::now()) % 8;
@@ -302,12 +302,12 @@ impl Writer {
                 Ok(answer)
             }
             Ok(Err(failure)) => {
-                // After an error that is about the server, the next connection may lead to another one.
+                // After an error about the server, the next connection may reach another server.
                 if failure.health().is_none() && failure != Failure::Deadline {
                     self.session = Some(session);
                 }
                 Err(match failure {
-                    // Canceled by somebody else: by an operator, or by the server's own limit.
+                    // Cancelled by someone else: by an operator, or by the server's own limit.
                     Failure::Deadline => Failure::Broken("the statement was canceled".to_owned()),
                     other => other,
                 })

@@ -12,7 +12,7 @@ use super::reading::open_to_read;
 use super::schema;
 use domain::lock::lock;
 
-/// The connections of all pools: the writer may need exclusive access to the file.
+/// The connections of all reader threads: the writer may need exclusive access to the file.
 #[derive(Debug, Default)]
 pub(super) struct ReadAccess {
     denied: AtomicBool,
@@ -36,12 +36,12 @@ impl ReadAccess {
         self.let_go();
     }
 
-    /// Ends that.
+    /// Allows connections again.
     pub fn grant(&self) {
         self.denied.store(false, Ordering::SeqCst);
     }
 
-    /// Whether nobody may open a connection.
+    /// Whether connections are denied.
     pub fn is_denied(&self) -> bool {
         self.denied.load(Ordering::SeqCst)
     }
@@ -52,7 +52,7 @@ impl ReadAccess {
     }
 }
 
-/// A thread's connection, if it has one. Held by the thread during a read.
+/// A thread's connection, if it has one. The thread holds the lock during a read.
 pub(super) type Slot = Arc<Mutex<Option<Open>>>;
 
 /// A connection, and its file.
@@ -69,9 +69,9 @@ pub(super) fn open_current<'a>(path: &Path, slot: &'a mut Option<Open>) -> rusql
     if slot.as_ref().is_none_or(|open| open.identity.is_none() || open.identity != now) {
         *slot = None;
         let (connection, is_immutable) = open_to_read(path)?;
-        // This first read makes the log where it is absent, and only then is the identity complete.
+        // The first read creates a missing log, and only then the identity is complete.
         let schema_version = schema::version(&connection)?;
-        // Without a log to follow it says nothing for long: the next read opens it again.
+        // Without a log, changes are not detected, so the next read opens the file again.
         let identity = FileIdentity::of(path).filter(|_| !is_immutable);
         *slot = Some(Open { connection, identity, schema_version });
     }

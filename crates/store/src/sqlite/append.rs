@@ -1,4 +1,4 @@
-//! A batch inside its transaction: it appends rows, each above every rowid that was ever used, and changes only
+//! A batch inside its transaction: it appends rows above every rowid that was ever used, and changes only
 //! the table and its primary key. So an index that covers all rows up to one of them finds the rest above it.
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, params};
@@ -34,7 +34,7 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    /// Budget.
+    /// Reads the values.
     pub fn look(connection: &Connection) -> rusqlite::Result<Self> {
         let sql = "SELECT epoch, max(high_row, ifnull((SELECT max(rowid) FROM messages), 0)),
                        ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'postroom_changes'), 0)
@@ -59,7 +59,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Reads it. Required whenever another program may have written.
+    /// Reads the state. Required whenever another program may have written.
     pub fn look(connection: &Connection) -> rusqlite::Result<Self> {
         let sql = "SELECT ifnull((SELECT max(rowid) FROM messages), 0), high_row FROM postroom_index";
         let (greatest, high): (i64, i64) =
@@ -87,8 +87,8 @@ impl Rows {
     }
 }
 
-/// Appends the new messages of a batch. A message that the database itself refuses fails alone, with its request.
-/// `triggers_fire` if other programs' triggers do: they may delete rows at any moment.
+/// Appends the new messages of a batch. A message that the database itself refuses fails alone, with
+/// its request. `triggers_fire`: triggers of other programs fire, and may delete rows at any moment.
 pub(super) fn append(
     connection: &Connection,
     rows: &mut Rows,
@@ -96,7 +96,7 @@ pub(super) fn append(
     jobs: &[Job],
 ) -> rusqlite::Result<Vec<Result<Receipt, StoreError>>> {
     let mut results = Vec::with_capacity(jobs.len());
-    // Looked up once per batch; what is rarer is looked up when it is needed.
+    // Prepared once per batch; rarer statements are prepared when they are needed.
     let mut insert_next = connection.prepare_cached(INSERT_NEXT)?;
     for job in jobs {
         let mut outcomes = Vec::with_capacity(job.messages.len());
@@ -107,7 +107,7 @@ pub(super) fn append(
             }
             match insert(connection, &mut insert_next, rows, message) {
                 Ok(outcome) => outcomes.push(outcome),
-                // Refused by a constraint or a trigger that another program made; the rest of the batch stands.
+                // A constraint or a trigger of another program refused it; the rest of the batch is not affected.
                 Err(error) if is_refusal(&error) && !connection.is_autocommit() => refused = Some(error),
                 Err(error) => return Err(error),
             }
@@ -129,8 +129,8 @@ pub(super) fn append(
     Ok(results)
 }
 
-/// A trial of whether messages would be accepted: inserts one with all kinds of provider data, and one under each of
-/// `ids`, which were refused before; then rolls back. Must be called outside a transaction.
+/// Tests whether messages would be accepted: inserts one with all kinds of provider data, and one with
+/// each of `ids`, which were refused before; then rolls back. Must be called outside a transaction.
 pub(super) fn try_out(connection: &Connection, ids: impl IntoIterator<Item = MessageId>) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let tried = (|| {
@@ -159,12 +159,12 @@ pub(super) fn try_out(connection: &Connection, ids: impl IntoIterator<Item = Mes
     tried
 }
 
-/// Whether an insert was refused or ignored (`RAISE(IGNORE)`), rather than failed.
+/// Whether an insert was refused or ignored (`RAISE(IGNORE)`), as opposed to failed.
 pub(super) fn is_refusal(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) || *error == rusqlite::Error::QueryReturnedNoRows
 }
 
-/// Stores a message, or finds it stored. The primary key decides.
+/// Inserts a message, unless it exists. The primary key decides.
 fn insert(
     connection: &Connection,
     insert_next: &mut Statement<'_>,
@@ -195,12 +195,12 @@ fn insert(
     match is_copy_of(connection, message, id)? {
         Some(true) => Ok(Outcome::Duplicate),
         Some(false) => Ok(Outcome::Conflict),
-        // Neither there nor let in: a trigger swallowed it.
+        // Neither present nor inserted: a trigger discarded it.
         None => Err(rusqlite::Error::QueryReturnedNoRows),
     }
 }
 
-/// Whether the row of this key has the same content; none if there is none.
+/// Whether the row with this key has the same content; none if there is no row.
 fn is_copy_of(connection: &Connection, message: &NewMessage, key: &str) -> rusqlite::Result<Option<bool>> {
     let mut find = connection.prepare_cached(
         "SELECT from_msisdn, to_msisdn, (?2 IS NULL OR ts IS ?2) AND text IS ?3 FROM messages WHERE message_id = ?1",
@@ -208,7 +208,7 @@ fn is_copy_of(connection: &Connection, message: &NewMessage, key: &str) -> rusql
     let ts = message.compared_ts();
     let ts = ts.as_ref().map(Timestamp::as_str);
     let compare = |row: &Row<'_>| {
-        // Another program may have stored what is no text.
+        // Another program may have stored a value that is no text.
         let (from, to) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str());
         let is_between = from.is_ok_and(|from| to.is_ok_and(|to| message.is_between(from, to)));
         Ok(row.get(2)? && is_between)

@@ -42,21 +42,21 @@ const NAMED_MAX: usize = 10;
 /// The findings about the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IndexAudit {
-    /// There is none, or it has another version or content: the next start builds it.
+    /// There is no index, or it has another version or content: the next start builds it.
     Absent,
     /// It covers this many messages.
     Covers(u64),
 }
 
-/// Opens the file for reading and checks its table; with `thorough`, reads everything: SQLite's integrity check, the
-/// index against the table.
+/// Opens the file for reading and checks its table. With `thorough`, reads
+/// everything: SQLite's integrity check, and the index against the table.
 pub fn audit(path: &Path, thorough: bool) -> rusqlite::Result<Audit> {
     let path = &locate(path).unwrap_or_else(|_| path.to_owned());
-    // Before it is opened: whoever has it open may write to it.
+    // The log is read before the file is opened: a process that has it open may write to it.
     let log = log_scan::scan(path).ok().flatten().filter(|finding| finding.is_certain);
     let connection = open_untouched(path, log.is_some())?;
-    // A copy may lie where nobody may write; then SQLite looks for another place. Either way its files are gone at
-    // once.
+    // The folder of a copy may be read-only; then SQLite uses another
+    // folder. In both cases its temporary files are deleted immediately.
     drop(sort_beside(&connection, path));
     let schema_version =
         if is_ours(&connection)? { connection.query_row("PRAGMA user_version", [], |row| row.get(0))? } else { 0 };
@@ -109,7 +109,7 @@ fn audit_index(path: &Path, connection: &Connection, thorough: bool, audit: &mut
             return Ok(());
         }
     };
-    // One moment for all that is compared.
+    // All comparisons use one snapshot.
     let _snapshot = connection.unchecked_transaction()?;
     let Some(extent) = Extent::read(connection)? else { return Ok(()) };
     (state.database, state.schema_version) = (file_numbers(path), extent.schema_version);
@@ -134,7 +134,7 @@ fn file_numbers(path: &Path) -> (u64, u64) {
     std::fs::metadata(path).map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// The fix for rows that differ.
+/// The advice for rows that differ.
 const ACCEPT: &str =
     "restore these rows, or the file, from a backup; `postroom reindex` accepts the table's present values";
 
@@ -203,10 +203,10 @@ fn compare_totals(connection: &Connection, state: &State) -> Result<Option<Strin
     Ok((distinct != senders.distinct()).then(|| "the index has another number of senders".to_owned()))
 }
 
-/// A connection that leaves no files behind. Reading a file in WAL mode creates a log, owned by the reader; if
-/// nobody has the file open there is no log, and the file cannot change while it is only read.
-/// With `without_log` the log is ignored: SQLite would record how much of it can be read, and information about
-/// the rest would be lost.
+/// A connection that leaves no files behind. Reading a file in WAL mode creates a log with the
+/// reader as its owner. If no process has the file open, there is no log, and the file cannot
+/// change while it is only read. With `without_log` the log is ignored: otherwise SQLite would
+/// record how much of it can be read, and information about the rest would be lost.
 fn open_untouched(path: &Path, without_log: bool) -> rusqlite::Result<Connection> {
     if !without_log && (wal_path(path).exists() || !is_in_wal_mode(path)) {
         return open_for_reading(path);

@@ -1,4 +1,4 @@
-//! Rows of the table for the index: a limited number at a time, with limited text.
+//! Rows of the table for the index: a limited number per batch, with limited text.
 
 use std::time::Duration;
 
@@ -11,30 +11,30 @@ use index;
 use index::build::Row;
 use index::key;
 
-/// How much the index does at a time, and what it keeps in memory. Tests choose smaller numbers.
+/// The batch sizes of the index, and its memory limits. Tests use smaller numbers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// Messages that are added at a time.
+    /// Messages that are added per batch.
     pub batch: usize,
     /// Bytes of text after which no more rows are added: a text without repetitions takes thirty times as
     /// much memory while it is indexed.
     pub batch_bytes: usize,
     /// Messages in memory before they are written to a file.
     pub save_at: u64,
-    /// The same in bytes.
+    /// The same limit in bytes.
     pub save_at_bytes: u64,
-    /// The time without new messages after which fewer are written, too.
+    /// The idle time after which a smaller number is written, too.
     pub rest: Duration,
-    /// An index of no more messages is compared with the table before it is used; a larger one too, unless its files
-    /// are known
-    /// to be those that it was saved for.
+    /// An index with at most this many messages is compared with
+    /// the table before its use. A larger one is compared too,
+    /// unless its files are known to belong to the database.
     pub compared_first: u64,
-    /// Of the segments.
+    /// The limits of segments.
     pub index: index::Limits,
 }
 
 impl Pace {
-    /// What the service uses.
+    /// The limits of the service.
     pub const PRODUCTION: Self = Self {
         batch: 8_192,
         batch_bytes: 1 << 20,
@@ -80,7 +80,7 @@ pub(super) fn tail(connection: &Connection, row: i64, pace: Pace) -> rusqlite::R
     {
         let message = message(row)?;
         if found.rows.last().is_some_and(|last| last.row >= message.row) {
-            // The pages that lead to the rows are damaged: what is in between would never be taken in.
+            // The pages that lead to the rows are damaged: the rows in between would never be indexed.
             return Err(Damage::of_row(message.row).into());
         }
         found.push(message);
@@ -88,7 +88,7 @@ pub(super) fn tail(connection: &Connection, row: i64, pace: Pace) -> rusqlite::R
     Ok(found)
 }
 
-/// A message: columns of `Columns::TAKEN_IN`.
+/// A message from the columns of `Columns::TAKEN_IN`.
 pub(super) fn message(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let get = |column: usize| row.get_ref(column);
     Ok(Row {

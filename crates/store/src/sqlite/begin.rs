@@ -80,7 +80,7 @@ impl IndexMaintainer {
         Ok(state)
     }
 
-    /// What a new state belongs to.
+    /// The database that a new state belongs to.
     fn home(&self, extent: &Extent, database: (u64, u64)) -> Home {
         let log = FileIdentity::of(&self.path).map_or((0, 0), |files| files.numbers().1);
         let (epoch, tie) = (extent.epoch.clone(), extent.tie().to_owned());
@@ -88,7 +88,7 @@ impl IndexMaintainer {
     }
 
     /// Why the table has other rows than a state covers, if so. In the very file of the save, changed rows
-    /// are damaged: the index has the right values, and is kept. In another file somebody may have changed them.
+    /// are damaged: the index has the right values, and is kept. In another file the changes may be legitimate.
     pub(super) fn other_rows(
         &self,
         connection: &Connection,
@@ -103,8 +103,8 @@ impl IndexMaintainer {
                 None
             }
             Compared::Differing(rows) => {
-                // Or so few bytes were damaged in a file that was touched since; what the index had of them is in the
-                // log then.
+                // A few damaged bytes in a file that was modified since are
+                // also possible; the log then contains the values of the index.
                 rows.iter().take(REPORTED_MAX).for_each(|row| report(connection, state, &self.index, *row));
                 Some("it has other messages than the table".to_owned())
             }

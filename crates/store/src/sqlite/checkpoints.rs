@@ -1,7 +1,7 @@
-//! Moving the log into the database file. In a small file most pages of a log are the same few, and the writer moves
-//! them at once. In a large file each message changes a different page, which takes long: there a thread
-//! moves a part at a time while the writer continues, and the writer the last few, so that the log restarts from the
-//! front.
+//! Moves the log into the database file. In a small file most pages of a log are the same few
+//! pages, and the writer moves them at once. In a large file each message changes a different
+//! page, so a checkpoint takes long. There a thread moves a part at a time while the writer
+//! continues; the writer moves the last few pages, so that the log restarts from the front.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use runtime::log;
 const SMALL: u64 = 2;
 /// Bytes of a page.
 const PAGE: u64 = 4096;
-/// The part of a log that the thread moves at a time: so small that no commit waits long for the disk.
+/// The part of a log that the thread moves at a time: small enough that no commit waits long for the disk.
 const STRETCH: u32 = 32;
 /// The part of a log that the writer moves itself: it takes about as long as a few commits.
 const LAST: u32 = 64;
-/// A pass that leaves more than so many quarters of what the one before it left has not kept up: the writer moves the
-/// rest.
+/// If a pass leaves more than this many quarters of the pages that the
+/// previous pass left, the thread is too slow: the writer moves the rest.
 const ENOUGH_LEFT_QUARTERS: u32 = 3;
-/// The writer waits for the thread when the log has this many times the length at which it should be moved.
+/// The writer waits for the thread if the log has this many times the length at which it should be moved.
 const PATIENCE: u32 = 4;
 
 /// The state of a log and its checkpoints.
@@ -38,9 +38,9 @@ pub(super) struct Checkpoints {
     connection: Option<Connection>,
     pass: Option<JoinHandle<Pass>>,
     observer: Arc<dyn Observer>,
-    /// Pages that a log may have before all of it is moved.
+    /// Pages of a log at which all of it is moved.
     pages: u32,
-    /// Length at which all of it is moved: larger while a reader holds an older snapshot.
+    /// The length at which all of it is moved: larger while a reader holds an older snapshot.
     due: u32,
     /// Pages that the log had when the last pass began.
     seen: u32,
@@ -75,7 +75,7 @@ impl Checkpoints {
             self.finish()?;
         }
         if pages < self.seen {
-            // Begun from the front.
+            // The log was restarted from the front.
             (self.seen, self.moved, self.left) = (0, 0, u32::MAX);
         }
         let is_due = pages >= self.due;
@@ -87,8 +87,8 @@ impl Checkpoints {
         }
         if is_due {
             let left = pages.saturating_sub(self.moved);
-            // Each pass leaves less than the one before, unless the disk does not keep up, or a reader holds an older
-            // state.
+            // Each pass leaves fewer pages than the previous one, unless the disk is too slow, or a reader holds an older
+            // snapshot.
             if left <= self.pages / LAST || left >= self.left / 4 * ENOUGH_LEFT_QUARTERS {
                 return self.move_all(writer, pages);
             }
@@ -112,13 +112,13 @@ impl Checkpoints {
             Ok(moved) => moved.is_whole,
             Err(failure) => survivable(failure).map(|()| false)?,
         };
-        // A reader that holds an older state keeps the log growing until it lets go.
+        // A reader with an older snapshot makes the log grow until it releases the snapshot.
         self.due = self.pages.saturating_add(if is_whole { 0 } else { pages });
         (self.seen, self.moved, self.left) = (pages, 0, u32::MAX);
         Ok(())
     }
 
-    /// Whether the thread has the file open for a pass now.
+    /// Starts a pass. Returns whether it runs.
     fn begin_pass(&mut self) -> bool {
         let Some(connection) = self.connection.take() else { return false };
         let observer = Arc::clone(&self.observer);
@@ -154,14 +154,14 @@ impl Checkpoints {
     }
 }
 
-/// Closes a connection without the final checkpoint, whose failure nothing would report.
+/// Closes a connection without the final checkpoint, because its failure would not be reported.
 pub(super) fn close_as_it_is(connection: Connection) {
     if let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
         log::error("the database was closed with a checkpoint").cause(&error).emit();
     }
 }
 
-/// The log still has everything, and grows until there is space; unless pages may be lost.
+/// The log still has all data, and grows until there is space; except after a possible loss of pages.
 fn survivable(failure: Failure) -> Result<(), Failure> {
     if matches!(failure, Failure::Checkpoint(_)) {
         return Err(failure);
@@ -170,8 +170,8 @@ fn survivable(failure: Failure) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Moves the content of the log now, while others may write to it. SQLite syncs the file only if nothing was written
-/// meanwhile; otherwise the checkpoint that reaches the log's end does, and has little to sync then.
+/// Moves the content of the log now, while others may write to it. SQLite syncs the file only if nothing was
+/// written meanwhile. Otherwise the checkpoint that reaches the log's end syncs it, and has little to sync.
 fn move_and_sync(connection: &Connection) -> Result<u32, Failure> {
     let moved = checkpoint(connection, "PASSIVE").map_err(|error| Failure::of_checkpoint(error, connection))?;
     sync(connection).map_err(|error| Failure::of_checkpoint(error, connection))?;
@@ -182,9 +182,9 @@ fn move_and_sync(connection: &Connection) -> Result<u32, Failure> {
 #[allow(unsafe_code)]
 fn sync(connection: &Connection) -> rusqlite::Result<()> {
     let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
-    // SAFETY: the handle belongs to an open connection that this thread holds. SQLite fills in the pointer, which stays
-    // valid as
-    // long as the connection is open, and whose methods may be called by whoever holds it (sqlite3_file_control,
+    // SAFETY: the handle belongs to an open connection that this thread holds.
+    // SQLite fills in the pointer. It stays valid as long as the connection is
+    // open, and its owner may call its methods (sqlite3_file_control,
     // FILE_POINTER).
     let code = unsafe {
         let target = (&raw mut file).cast();

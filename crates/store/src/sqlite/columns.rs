@@ -1,4 +1,4 @@
-//! Where a message is in the columns of a statement, and its values as the index has them.
+//! The columns of a message in a statement, and its values in the form of the index.
 
 use rusqlite::Row as SqlRow;
 use rusqlite::types::ValueRef;
@@ -26,7 +26,7 @@ impl Columns {
     /// `message_id, from_msisdn, to_msisdn, ts, text, created_at, …, …, rowid`: for a message with its details.
     pub const FULL: Self = Self { id: 0, from: 1, to: 2, ts: 3, text: 4, created_at: 5, row: 8 };
 
-    /// A hash of the stored row: values of another type are another row. A changed byte always changes it.
+    /// A hash of the stored row, including the types of its values. A changed byte always changes the hash.
     pub fn hash(self, row: &SqlRow<'_>) -> rusqlite::Result<u32> {
         let mut hasher = crc32fast::Hasher::new();
         for column in [self.id, self.from, self.to, self.ts, self.text, self.created_at] {
@@ -46,7 +46,7 @@ impl Columns {
         Ok(hasher.finalize())
     }
 
-    /// The row's place in listing order.
+    /// The row's position in listing order.
     pub fn place(self, row: &SqlRow<'_>) -> rusqlite::Result<Vec<u8>> {
         Ok(key::place(value(row.get_ref(self.ts)?), value(row.get_ref(self.id)?)))
     }

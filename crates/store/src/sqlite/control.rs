@@ -1,4 +1,4 @@
-//! What the threads of the index and their owner share.
+//! The state that the threads of the index and their owner share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
@@ -12,7 +12,7 @@ use index::folder::Folder;
 pub(super) struct Control {
     stopping: Mutex<bool>,
     stopped: Condvar,
-    /// The same, for readers of the state.
+    /// The same flag, for readers of the state.
     pub stop: AtomicBool,
     /// The files differ from the state, although nothing was added.
     pub save_wanted: AtomicBool,
@@ -28,7 +28,7 @@ impl Control {
         *unpoisoned(waited).0
     }
 
-    /// Has the threads end.
+    /// Makes the threads end.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         *lock(&self.stopping) = true;
@@ -38,6 +38,6 @@ impl Control {
 
 /// Gives this thread a lower priority than those of requests. If the system refuses, all have the same.
 pub(super) fn give_way() {
-    // On Linux this is a thread's own; a quarter of what the others get is still enough to keep up.
+    // On Linux this applies to one thread; a quarter of the normal share is still enough to keep up.
     let _ = rustix::process::nice(5);
 }

@@ -1,4 +1,4 @@
-//! What an index covers of a database, and what it does not: the SQL queries for that.
+//! SQL queries for the part of a database that an index covers, and for the rest.
 
 use std::io;
 
@@ -15,18 +15,18 @@ use index::key;
 use index::senders::{Changes, count};
 use index::state::{Dead, State, Tombstone, digest};
 
-/// Of a sample of the same database at most one row in so many is damaged; more than that, and it is another database.
+/// At most one sample row in this many is damaged in the same database; with more, it is another one.
 const DAMAGED_SHARE: usize = 8;
-/// Messages whose hashes are kept with the files.
+/// Messages whose hashes are stored with the files.
 const SAMPLES: u64 = 64;
 
 /// Why a read or a comparison failed.
 #[derive(Debug, Error)]
 pub(super) enum Failure {
-    /// The table.
+    /// The table cannot be read.
     #[error("the database cannot be read")]
     Sqlite(#[from] rusqlite::Error),
-    /// The index.
+    /// The index cannot be read.
     #[error("the index cannot be used")]
     Index(#[from] io::Error),
     /// A row differs from its indexed values.
@@ -43,7 +43,7 @@ pub(super) struct Extent {
     names: String,
     /// Changes whenever a table, index or trigger is created or dropped, and when a database is restored in place.
     pub schema_version: i64,
-    /// At least as great as any freed row number.
+    /// Not less than any freed row number.
     high_row: i64,
     /// The greatest row.
     last_row: Option<i64>,
@@ -54,7 +54,7 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    /// Reads it; none if our objects are not there.
+    /// Reads the extent; none if our objects are missing.
     pub fn read(connection: &Connection) -> rusqlite::Result<Option<Self>> {
         let sql =
             "SELECT epoch, high_row, (SELECT max(rowid) FROM messages), (SELECT min(change) FROM postroom_changes),
@@ -135,7 +135,7 @@ pub(super) struct ByNotes {
     pub changes: Changes,
     /// Number of these messages.
     messages: u64,
-    /// Their share of the state's digest.
+    /// Their part of the state's digest.
     pub digest: u64,
 }
 
@@ -164,8 +164,8 @@ pub(super) struct Sampled {
 }
 
 impl Sampled {
-    /// Whether the samples are from this database. In another one, or in an older state, more than a few rows
-    /// differ; if few do, they are damaged.
+    /// Whether the samples are from this database. In another database, or an older state, more than a few rows
+    /// differ; if only a few differ, they are damaged.
     pub fn is_of_this_database(&self) -> bool {
         let few = self.rows.max(DAMAGED_SHARE) / DAMAGED_SHARE;
         self.differing.is_empty() || self.differing.len() < self.rows && self.differing.len() <= few
@@ -174,11 +174,11 @@ impl Sampled {
 
 /// The result of comparing the rows that a state covers.
 pub(super) enum Compared {
-    /// They are unchanged, as far as they can be read.
+    /// The rows are unchanged, as far as they can be read.
     Same,
-    /// The number is the same, and these differ from their indexed values.
+    /// The number of rows is the same, and these differ from their indexed values.
     Differing(Vec<i64>),
-    /// There are more or fewer; how many.
+    /// The number of rows differs; a description.
     Other(String),
 }
 
@@ -188,8 +188,8 @@ impl From<Sampled> for Compared {
     }
 }
 
-/// Compares a matching state with all rows that it covers: they may have changed unrecorded. Reads the whole table.
-/// Unreadable pages are skipped; reads that need them report them.
+/// Compares a matching state with all rows that it covers, because they may have changed unrecorded.
+/// Reads the whole table. Unreadable pages are skipped; reads that need them report them.
 pub(super) fn compare(connection: &Connection, state: &State) -> Result<Compared, Failure> {
     match compare_all(connection, state) {
         Err(Failure::Sqlite(error)) if is_unreadable(&error) => Ok(Compared::Same),
@@ -277,7 +277,7 @@ pub(super) fn samples(connection: &Connection, state: &State) -> Result<Vec<Samp
         match row_hash(connection, state, row) {
             Ok(Some(hash)) => samples.push(Sample { row, hash }),
             Ok(None) => {}
-            // What cannot be read now is no sample; the rest of the index is as good as before.
+            // An unreadable row is not used as a sample; the rest of the index is still valid.
             Err(error) if is_unreadable(&error) => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,8 +1,8 @@
-//! Something stored that cannot be what was written, as an error.
+//! The error for stored data that differs from what was written.
 
 use thiserror::Error;
 
-/// Stored data that cannot be what was written.
+/// Stored data that differs from what was written.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub(super) struct Damage(pub String);
@@ -14,7 +14,7 @@ impl Damage {
     }
 }
 
-/// Carried by an SQLite error; `Reader::read` extracts it.
+/// An SQLite error carries it; `Reader::read` extracts it.
 impl From<Damage> for rusqlite::Error {
     fn from(damage: Damage) -> Self {
         Self::UserFunctionError(Box::new(damage))

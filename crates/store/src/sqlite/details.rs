@@ -1,4 +1,4 @@
-//! Writes what providers send beyond the six columns, in the transaction of the messages.
+//! Writes provider data beyond the six columns, in the transaction of the messages.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ pub(super) fn write(
     }
     let brought_news = receipt.has_created() || receipt.outcomes.contains(&Outcome::Conflict);
     match stored {
-        // Nothing but copies of what is stored, in other bytes: the first ones are enough.
+        // All of it is copies of stored data, in other bytes: the first stored body is enough.
         Some((number, true)) if !brought_news => {
             let sql = "DELETE FROM postroom_payloads WHERE payload_id = ?1";
             connection.prepare_cached(sql)?.execute([number]).map(drop)
@@ -57,7 +57,7 @@ fn created(rows: usize) -> Outcome {
     if rows > 0 { Outcome::Created } else { Outcome::Duplicate }
 }
 
-/// Stores a record, and raises the state of its message and recipient.
+/// Stores a status record, and raises the state of its message and recipient.
 fn write_status(
     connection: &Connection,
     status: &StatusUpdate,
@@ -80,7 +80,7 @@ fn write_status(
     Ok(Outcome::Created)
 }
 
-/// The recipient in the form of this message's earlier statuses: an earlier version may have begun with another form.
+/// The recipient in the form of this message's earlier statuses; an earlier version may have used another.
 fn stored_recipient(connection: &Connection, status: &StatusUpdate) -> rusqlite::Result<String> {
     let Some(recipient) = &status.recipient else { return Ok(String::new()) };
     let forms = recipient.recipient_forms();
@@ -127,7 +127,7 @@ pub(crate) fn add_counts(connection: &Connection, counts: BTreeMap<State, i64>) 
     Ok(())
 }
 
-/// Stores a body, or finds it stored. Returns its number and whether it is new.
+/// Stores a body, unless it exists. Returns its number and whether it is new.
 fn write_payload(connection: &Connection, payload: &PackedPayload, received_at: &str) -> rusqlite::Result<(i64, bool)> {
     let sql = "SELECT payload_id FROM postroom_payloads WHERE digest = ?1";
     let known = connection.prepare_cached(sql)?.query_row([payload.digest.as_slice()], |row| row.get(0)).optional()?;
@@ -162,7 +162,7 @@ pub(super) fn try_out(connection: &Connection, key: &str) -> rusqlite::Result<()
 
 fn write_details(connection: &Connection, message: &NewMessage, payload: Option<i64>) -> rusqlite::Result<()> {
     let Some(details) = &message.details else { return Ok(()) };
-    // Another program may have deleted the message before; then the details of its first life are in the way.
+    // Another program may have deleted the message before; then its earlier details cause a conflict.
     let sql = "INSERT INTO postroom_details (message_id, provider_id, source, kind, fields, payload_id)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                ON CONFLICT (message_id) DO UPDATE SET
@@ -191,8 +191,8 @@ fn write_conflict(
     connection.prepare_cached(sql)?.execute(values).map(drop)
 }
 
-/// A repeated body is parsed again, perhaps by a later version: a part that was unreadable, and no longer is,
-/// loses its event.
+/// A repeated body is parsed again, possibly by a later version. If a
+/// part was unreadable before and is readable now, its event is deleted.
 fn forget_unreadable(connection: &Connection, extras: &Extras, payload: i64) -> rusqlite::Result<()> {
     let sql = "SELECT event_key FROM postroom_events WHERE payload_id = ?1 AND kind = ?2";
     let mut unreadable = connection.prepare_cached(sql)?;

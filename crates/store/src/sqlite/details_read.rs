@@ -1,4 +1,4 @@
-//! Reads what providers send beyond the six columns: by the key of a message, or by number.
+//! Reads provider data beyond the six columns: by the key of a message, or by number.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -107,7 +107,7 @@ pub(super) fn status_counts(connection: &Connection) -> rusqlite::Result<Vec<(St
     Ok(State::ALL.iter().map(|state| (*state, count_of(*state))).collect())
 }
 
-/// What has this key; or else what is meant by a provider's id, whose keys `sql` finds.
+/// The entry with this key; otherwise the one with this provider's id, whose keys `sql` finds.
 fn look_up<T>(
     connection: &Connection,
     id: &str,
@@ -242,12 +242,12 @@ pub(super) fn audit(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Reads like requests: the first and the last message by their keys, and a row of each of the other tables.
+/// Reads like a request: the first and the last message by their keys, and a row of each of the other tables.
 pub(super) fn read_some(connection: &Connection) -> rusqlite::Result<()> {
     for order in ["ASC", "DESC"] {
         let sql = format!("SELECT message_id FROM messages ORDER BY rowid {order} LIMIT 1");
         let key = connection.prepare_cached(&sql)?.query_row([], |row| shown(row, 0)).optional()?;
-        // Lengths, for which the values have to be read.
+        // `length` makes SQLite read the values.
         let sql =
             "SELECT length(m.text) + length(d.fields), EXISTS (SELECT 1 FROM postroom_statuses WHERE message_id = ?1)
                    FROM messages AS m LEFT JOIN postroom_details AS d ON d.message_id = m.message_id

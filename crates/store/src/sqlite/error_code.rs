@@ -1,4 +1,4 @@
-//! What an error of SQLite says, by its code.
+//! Classifies errors of SQLite by their code.
 
 use rusqlite::ErrorCode;
 

@@ -13,7 +13,7 @@ pub(super) enum Failure {
     /// No space. Retry later on the same connection.
     #[error("no space is left for the database")]
     DiskFull(#[source] rusqlite::Error),
-    /// The log may not grow any more. Retry later on the same connection.
+    /// The log has its maximum length. Retry later on the same connection.
     #[error("the write-ahead log is full: another program holds an old snapshot of the database open")]
     LogFull,
     /// Another process held its lock for too long. Nothing is broken.
@@ -25,14 +25,14 @@ pub(super) enum Failure {
     /// The database refuses all messages: a foreign constraint or trigger. Nothing is broken.
     #[error("the database refuses messages")]
     Refusing(#[source] rusqlite::Error),
-    /// Anything else: the connection is closed and reopened.
+    /// Any other error: the connection is closed and reopened.
     #[error("the database failed")]
     Broken(#[source] rusqlite::Error),
-    /// The log could not be moved into the file. Pages that count as moved may be missing there: the system drops pages
-    /// whose sync failed.
+    /// The log could not be moved into the file. Pages that are recorded as
+    /// moved may be missing there: the system drops pages whose sync failed.
     #[error("a checkpoint failed")]
     Checkpoint(#[source] rusqlite::Error),
-    /// The path leads to another file, or to none: the commit went to a file that nobody will find.
+    /// The path leads to another file, or to none: the commit is in a file that no later start opens.
     #[error("the database file was removed or replaced")]
     FileLost,
     /// A table, an index or a trigger was created or dropped since the connection was opened.
@@ -58,8 +58,8 @@ impl Failure {
         }
     }
 
-    /// Classifies the error of a checkpoint. No space for a write loses nothing: the log has the data; a failed sync
-    /// does, for any reason.
+    /// Classifies the error of a checkpoint. A write without space loses nothing,
+    /// because the log has the data; a failed sync may lose pages, for any reason.
     pub fn of_checkpoint(error: rusqlite::Error, connection: &rusqlite::Connection) -> Self {
         let is_sync =
             error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_FSYNC);

@@ -1,5 +1,5 @@
-//! Whether a path still leads to the opened file. SQLite continues to write to a file that was removed or replaced;
-//! its commits there are lost, so they must not be acknowledged.
+//! Whether a path still leads to the opened file. SQLite continues to write to a file that
+//! was removed or replaced; its commits there are lost, so they must not be acknowledged.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
@@ -34,7 +34,7 @@ pub(super) struct FileIdentity {
 }
 
 impl FileIdentity {
-    /// Of the files at `path` now; none if either is missing. A connection in WAL mode keeps both in place.
+    /// The identity of the files at `path`; none if one is missing. A connection in WAL mode keeps both.
     pub fn of(path: &Path) -> Option<Self> {
         let number = |metadata: Metadata| (metadata.dev(), metadata.ino());
         let database = number(std::fs::metadata(path).ok()?);
@@ -53,8 +53,8 @@ impl FileIdentity {
     }
 }
 
-/// A log next to a file that it does not belong to: another file replaced its own. SQLite cannot
-/// detect that, and would apply the pages of the one to the other.
+/// A log next to a file that it does not belong to, because another file replaced its own. SQLite cannot
+/// detect this, and would apply the log's pages to the wrong file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StrayLog {
     log: (u64, u64),
@@ -97,25 +97,25 @@ pub(super) fn is_in_wal_mode(path: &Path) -> bool {
     front_of::<20>(path).is_some_and(|header| header[18..] == [2, 2])
 }
 
-/// Only for a file that SQLite has not open in this process: closing it releases the locks of the process.
+/// Only for a file that SQLite does not have open in this process: closing it releases the process's locks.
 fn front_of<const BYTES: usize>(path: &Path) -> Option<[u8; BYTES]> {
     let mut front = [0; BYTES];
     File::open(path).and_then(|mut file| file.read_exact(&mut front)).ok().map(|()| front)
 }
 
-/// A log or journal of a database, without which the file is incomplete.
+/// A log or journal of a database. Without it the file is incomplete.
 pub(super) fn trace_of_changes(path: &Path) -> Option<PathBuf> {
     let files = ["-wal", "-journal"].map(|ending| beside(path, ending));
     files.into_iter().find(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > 0))
 }
 
-/// A file next to a missing or empty database that shows that there were messages.
+/// A file next to a missing or empty database which shows that messages existed.
 pub(super) fn trace_of_messages(path: &Path) -> Option<PathBuf> {
     let log = wal_path(path);
     if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
         return Some(log);
     }
-    // A rollback journal begins with how many pages the file had, behind 16 bytes: none, if its making was interrupted.
+    // After 16 bytes a rollback journal has the number of pages of the file: 0 if its creation was interrupted.
     let journal = beside(path, "-journal");
     if front_of::<20>(&journal).is_some_and(|header| header[16..] != [0; 4]) {
         return Some(journal);
@@ -134,7 +134,7 @@ pub struct NoRight {
 }
 
 impl NoRight {
-    /// The first of a database's files, or its folder, that is unusable. Opens no files, which would release locks.
+    /// The first of a database's files, or its folder, that is unusable. Opens no files, to keep locks.
     pub(super) fn beside(path: &Path) -> Option<Self> {
         let files = ["", "-wal", "-shm"].map(|ending| beside(path, ending));
         let is_denied = |path: &Path, access_to| access(path, access_to) == Err(rustix::io::Errno::ACCESS);
@@ -147,7 +147,7 @@ impl NoRight {
     }
 }
 
-/// Whether a file is a mount by itself, as with `-v ./app.db:/data/app.db`: other files of its folder are elsewhere.
+/// Whether a file is its own mount, as with `-v ./app.db:/data/app.db`: its folder is then elsewhere.
 pub(super) fn is_mounted_alone(path: &Path) -> bool {
     std::fs::read("/proc/self/mountinfo").is_ok_and(|mounts| mount_points(&mounts).any(|point| point == path))
 }

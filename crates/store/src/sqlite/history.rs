@@ -1,5 +1,5 @@
-//! For any history of changes by us and other programs, and any state of the index: a read through the index returns
-//! what the table has.
+//! For any history of changes by us and other programs, and any state of
+//! the index: a read through the index returns the content of the table.
 
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ struct Values {
     text: Option<String>,
 }
 
-// A few hundred bytes each, of a few hundred at a time: boxing one of them would only make the cases longer.
+// A few hundred bytes each, a few hundred at a time: boxing them would only complicate the cases.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone)]
 enum Operation {
@@ -55,9 +55,9 @@ enum Operation {
     Ask(Box<PageRequest>),
 }
 
-/// An index of more messages than this is compared after it is used.
+/// An index of more messages than this is compared after its first use.
 const COMPARED_FIRST: u64 = 100;
-/// Few messages fill a batch, a file and a segment.
+/// A few messages fill a batch, a file and a segment.
 const PACE: Pace = Pace {
     batch: 3,
     batch_bytes: 40,
@@ -97,7 +97,7 @@ impl World {
         };
         let ours = open_for_writing(&path, &config, Missing::Create).unwrap();
         let theirs = Connection::open(&path).unwrap();
-        // What is tried here is what was written, not whether it is on disk.
+        // The tests check the written data, not its durability.
         for connection in [&ours, &theirs] {
             connection.pragma_update(None, "synchronous", "OFF").unwrap();
         }
@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    /// Queries index and table, in one snapshot.
+    /// Queries index and table in one snapshot.
     fn compare(&mut self, request: &PageRequest, must_be_covered: bool) {
         let patience = Duration::from_secs(9);
         let compared = self.reader.read(
@@ -214,7 +214,7 @@ fn a_large_index_beside_its_very_files_is_used_at_once_and_compared_all_the_same
     world.index.publish(None);
     let saved = || Folder::load(&Folder::path_of(&path)).unwrap().0;
     assert!(Found::at(&path).continues(&saved()), "after a crash both files are there");
-    // Nothing speaks against it, and yet it is of other rows.
+    // All checks pass, although the index is of other rows.
     world.theirs.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
     world.theirs.execute_batch("DELETE FROM messages WHERE rowid IN (22, 33)").unwrap();
     let mut second = maintainer();
@@ -222,7 +222,7 @@ fn a_large_index_beside_its_very_files_is_used_at_once_and_compared_all_the_same
     while second.step(false) {}
     assert_eq!(world.index.current().unwrap().live(), 298);
     second.end();
-    // Another file of the same content is not the one that it was saved for.
+    // Another file with the same content is not the file of the save.
     std::fs::copy(&path, path.with_extension("copy")).unwrap();
     std::fs::rename(path.with_extension("copy"), &path).unwrap();
     assert!(!Found::at(&path).continues(&saved()));
@@ -384,7 +384,7 @@ fn no_changed_byte_of_the_index_changes_an_answer() {
                 noticed += 1;
             }
             assert_eq!(found, expected, "byte {at} of {path:?}");
-            // What was noticed by a read is built anew.
+            // An index that a read found wrong is rebuilt.
             world.maintainer().step(false);
             found = everything(&mut world);
             assert_eq!(found, expected, "byte {at} of {path:?}, a step later");
@@ -398,7 +398,7 @@ fn no_changed_byte_of_the_index_changes_an_answer() {
 #[test]
 fn no_changed_byte_of_a_row_is_served_and_none_is_taken_into_the_index() {
     let mut world = world_on_disk(14);
-    // What follows lies on other pages, so that the greatest row is where it was.
+    // The following rows are on other pages, so that the greatest row stays where it is.
     let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 8)
         INSERT INTO messages SELECT 'n' || i, '+77', '+78', '2026', printf('%.*c', 2000, 'x'), 'x' FROM n";
     world.theirs.execute_batch(sql).unwrap();
@@ -411,7 +411,7 @@ fn no_changed_byte_of_a_row_is_served_and_none_is_taken_into_the_index() {
     world.maintainer().step(false);
     let expected = everything(&mut world);
     assert!(expected.iter().all(Result::is_ok));
-    // The page that the rows are on, and one that leads there, which has them in what is unused of it.
+    // The page with the rows, and an inner page whose unused space also contains them.
     let mut pages: Vec<usize> = memchr::memmem::find_iter(&bytes, b"Number 1").map(|at| at / 4096 * 4096).collect();
     pages.dedup();
     assert!(pages.len() >= 2, "{pages:?}");
@@ -419,7 +419,7 @@ fn no_changed_byte_of_a_row_is_served_and_none_is_taken_into_the_index() {
     let places = pages.into_iter().flat_map(|page| (page..page + 60).chain(used(page)..page + 4096));
     let file = std::fs::File::options().write(true).open(&database).unwrap();
     let mut refused = 0;
-    // A greatest row that is not there any more is what another database looks like, or one of another time.
+    // If the greatest row is missing, the file looks like another database, or an older state.
     let leads_to_the_greatest = |at: usize| bytes[at / 4096 * 4096] == 5 && (8..12).contains(&(at % 4096));
     for at in places.filter(|at| bytes[*at] != b'x' && !leads_to_the_greatest(*at)) {
         file.write_all_at(&[bytes[at] ^ 1 << (at % 8)], at as u64).unwrap();

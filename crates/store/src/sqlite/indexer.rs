@@ -28,18 +28,18 @@ use runtime::process::give_back_memory;
 
 /// Interval of the thread's checks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// With fewer messages than this to go, the thread waits until the writer has less to do; with more, it shares the
-/// machine with it.
+/// With at most this many uncovered messages, the thread waits until
+/// the writer is less busy; with more, it competes with the writer.
 const LAG_POLITE: i64 = 65_536;
-/// With more messages than this committed between two checks, the writer counts as busy.
+/// If more messages than this are committed between two checks, the writer counts as busy.
 const BUSY: i64 = 800;
 /// Change records that are kept for a crash before the files are updated.
 const SAVE_AT_NOTES: i64 = 10_000;
-/// The part of that which is written anyway once no more messages arrive: until then it uses memory.
+/// The fraction of a file's limit that is written when no more messages arrive, to release its memory.
 const RESTING_PART: f64 = 1.0 / 8.0;
 /// If files cannot be written, the index stops at this many times the messages of a file.
 const IN_MEMORY_FACTOR: u64 = 4;
-/// With more messages than this to go, progress is logged.
+/// With more uncovered messages than this, progress is logged.
 const LAG_TOLD: i64 = 2 * LAG_POLITE;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -68,8 +68,8 @@ impl Indexer {
     }
 }
 
-/// Builds the missing parts of the index, and calls `tell` with its message count after each step. Returns false if
-/// the service that serves the database owns the index and does it.
+/// Builds the missing parts of the index, and calls `tell` with the number of messages after
+/// each step. Returns false if a running service owns the index, which then builds it.
 pub(super) fn build_now(path: PathBuf, mut tell: impl FnMut(u64)) -> Result<bool, Failure> {
     let index = Arc::new(Index::default());
     let mut maintainer = IndexMaintainer::new(path, None, Arc::clone(&index), Pace::PRODUCTION)?;
@@ -95,13 +95,13 @@ pub(super) struct IndexMaintainer {
     merger: Merger,
     /// The files found at the start, until the index is first loaded.
     pub(super) found: Option<Found>,
-    /// The index is in use, and still has to be compared with the table.
+    /// The index is in use, but not yet compared with the table.
     pub(super) compare: bool,
     /// The last change record that the files cover.
     pub(super) saved_note: i64,
     /// When messages were last added; none after a long idle time.
     added: Option<Instant>,
-    /// The greatest row that the writer had committed at the last check.
+    /// The greatest committed row at the last check.
     committed_row: i64,
     /// An error was logged.
     trouble: bool,
@@ -169,10 +169,10 @@ impl IndexMaintainer {
         self.step(true);
     }
 
-    /// Covers more rows; returns whether there are still more. At the `end` nothing is added, only saved.
+    /// Covers more rows; returns whether more remain. At the `end` nothing is added, only saved.
     pub fn step(&mut self, end: bool) -> bool {
         if self.shared.as_ref().is_some_and(|shared| shared.health() == Health::Broken) {
-            // The writer may have to open the file with nobody else in it.
+            // The writer may need exclusive access to the file.
             self.reader.let_go();
             return false;
         }
@@ -193,7 +193,7 @@ impl IndexMaintainer {
                 again
             }
             Err(error) => {
-                // Whatever it was, a fresh connection sees the file as it is now.
+                // After any error, a fresh connection sees the current file.
                 self.reader.let_go();
                 if !std::mem::replace(&mut self.trouble, true) {
                     log::error("the index cannot be written; reads stay correct and get slower").cause(&error).emit();
@@ -206,13 +206,13 @@ impl IndexMaintainer {
         }
     }
 
-    /// Another process may hold the folder while both run on one database. Nothing is written until it is ours.
+    /// Another process on the same database may hold the folder. Until it is released, nothing is written.
     fn take_folder(&mut self) -> io::Result<()> {
         let mut folder = lock(&self.control.folder);
         if folder.is_none() {
             *folder = Folder::take(self.folder_path.clone())?;
             if folder.is_some() {
-                // What the other has written is newer than what was read before.
+                // The files of the other process are newer than the state in memory.
                 self.index.publish(None);
             }
         }
@@ -230,7 +230,7 @@ impl IndexMaintainer {
         self.reader = reader;
         let step = match stepped {
             Ok(step) => step?,
-            // The writer, or whoever asks next, finds out what is wrong with the database and tells.
+            // The writer, or the next request, identifies the problem of the database and reports it.
             Err(_) if self.shared.is_some() => return Ok(false),
             Err(error) => return Err(io::Error::other(error).into()),
         };
@@ -257,8 +257,8 @@ impl IndexMaintainer {
             self.compare = false;
         }
         if state.tie != extent.tie() {
-            // Whoever holds the folder has saved meanwhile. As long as the file goes on from one look to the next, each
-            // of its names is right.
+            // The process that holds the folder has saved meanwhile. As long as the
+            // file is continuous between two checks, each of its names is valid.
             extent.tie().clone_into(&mut state.tie);
             self.index.publish(Some(state.clone()));
         }
@@ -282,7 +282,7 @@ impl IndexMaintainer {
         self.tell(&state, extent.behind(state.row));
         let rests = self.added.take_if(|added| added.elapsed() >= self.pace.rest).is_some();
         if rests {
-            // What others have freed in the meantime, too.
+            // This also releases memory that other threads have freed.
             give_back_memory();
         }
         let in_memory = self.in_memory(&state)?;
@@ -336,7 +336,7 @@ impl IndexMaintainer {
 
     fn save(&mut self, save: Save) -> io::Result<()> {
         let Save { state, samples, tie } = save;
-        // What was published and is saved lies before this name in the history of the file.
+        // The published and saved state precedes this name in the history of the file.
         let tie = || {
             match &self.shared {
                 Some(shared) => shared.tie.commit(&tie, || shared.queue.nudge())?,

@@ -25,16 +25,16 @@ use index::state::State;
 /// With more uncovered rows than this only the table is read: during the build of the index that
 /// is faster.
 const TAIL_MAX: i64 = 262_144;
-/// Checks the row number itself: if pages that lead to the rows are damaged, SQLite may start at another row.
+/// Compares the row number itself: if inner pages are damaged, SQLite may start at another row.
 const NO_SEEK: &str = "+rowid > ?";
-/// Maximum row numbers of the index in which missing messages are looked for.
+/// Maximum row numbers of the index that are searched for missing messages.
 const LOOKED_UP_MAX: u64 = 262_144;
 /// Maximum time of counting if a lower bound is enough.
 const PATIENCE_FOR_BOUND: Duration = Duration::from_millis(10);
 
 /// A page, through the index if it is available and valid, else from the table alone.
 pub(super) fn page(snapshot: &Snapshot<'_>, request: &PageRequest, patience: Duration) -> rusqlite::Result<Page> {
-    // What the index does not know: sources and kinds.
+    // The index does not contain sources and kinds.
     if request.filter.asks_details() {
         let verifier = verifier(snapshot)?;
         return queries::page(snapshot.connection, request, patience, |row| match &verifier {
@@ -48,7 +48,7 @@ pub(super) fn page(snapshot: &Snapshot<'_>, request: &PageRequest, patience: Dur
     }
 }
 
-/// Checks rows that were found without the index; none while no index matches.
+/// Checks rows that were found without the index; none if no index matches.
 pub(super) fn verifier<'a>(snapshot: &'a Snapshot<'_>) -> rusqlite::Result<Option<Verifier<'a>>> {
     let Some(state) = snapshot.state.as_deref() else { return Ok(None) };
     let extent = Extent::read(snapshot.connection)?;
@@ -56,7 +56,7 @@ pub(super) fn verifier<'a>(snapshot: &'a Snapshot<'_>) -> rusqlite::Result<Optio
     Ok(suits.then(|| Verifier::new(snapshot, state)))
 }
 
-/// The statistics, likewise.
+/// The statistics, by the same rules.
 pub(super) fn stats(snapshot: &Snapshot<'_>) -> rusqlite::Result<Stats> {
     match by_index(snapshot, |covered| covered.stats())? {
         Some(Some(stats)) => Ok(stats),
@@ -149,7 +149,7 @@ impl Covered<'_> {
         };
         let Filter { from, to, search, since, until, .. } = &request.filter;
         if request.order == Order::Arrival && from.is_none() && to.is_none() && search.is_none() {
-            // The table lies in this order, and needs no index but for the total.
+            // The table is stored in this order; only the total needs the index.
             let part = self.part(&view, request, Begin::Offset(0), 0)?;
             let mut page = Page { total: part.total, ..Page::default() };
             let offset = if let Start::Offset(offset) = request.start { offset } else { 0 };
@@ -165,22 +165,22 @@ impl Covered<'_> {
             }
             return Ok(page);
         }
-        // One more tells whether there is a next page.
+        // One more row shows whether there is a next page.
         let wanted = request.limit as usize + 1;
         let part = self.part(&view, request, begin, wanted)?;
         self.shown(request, part)
     }
 
-    /// An error if the index has a message between two neighbours of a listing in the order of arrival. Row numbers
-    /// are dense unless some were deleted, so there is seldom anything to look up; skipped if that would
-    /// take longer than the listing.
+    /// An error if the index has a message between two neighbours of a listing in the
+    /// order of arrival. Row numbers are dense except for deleted rows, so look-ups
+    /// are rare. The check is skipped if it would take longer than the listing.
     fn check_gaps(&self, members: &[LiveSegment], request: &PageRequest, rows: &[i64]) -> Result<(), Failure> {
         let before = match &request.start {
             Start::Behind(Position::Arrival(row)) => Some(*row),
             Start::Offset(0) => Some(i64::MIN),
             _ => None,
         };
-        // What is not full ends with the table.
+        // A page that is not full reaches the end of the table.
         let behind = (rows.len() < request.limit as usize).then_some(i64::MAX);
         let edges: Vec<i64> = before.into_iter().chain(rows.iter().copied()).chain(behind).collect();
         if let Some(pair) = edges.windows(2).find(|pair| pair[0] >= pair[1] && pair[1] != i64::MAX) {
@@ -209,7 +209,7 @@ impl Covered<'_> {
         Ok(())
     }
 
-    /// A row differs from its indexed values, or is missing.
+    /// The error for a row that differs from its indexed values, or is missing.
     fn missing(&self, row: i64) -> Failure {
         report(self.connection, self.state, self.snapshot.index, row);
         Damage::of_row(row).into()
@@ -236,7 +236,7 @@ impl Covered<'_> {
             })?;
         }
         if request.order == Order::Time {
-            // Nothing was left over: this is the last page.
+            // No row is left over: this is the last page.
             page.next = None;
         }
         Ok(page)
@@ -259,7 +259,7 @@ impl Covered<'_> {
         Err(self.missing(hit.message.row))
     }
 
-    /// None if the most frequent senders are unknown without a count.
+    /// None if the most frequent senders cannot be determined without a count.
     fn stats(&self) -> Result<Option<Stats>, Failure> {
         let (members, mut changes) = self.members()?;
         let (mut statement, values) = self.uncovered("from_msisdn, rowid, ts, message_id", "true", Vec::new())?;

@@ -1,7 +1,7 @@
-//! The write-ahead log at a start, before SQLite reads it. SQLite stops at the first frame with a wrong checksum, and
-//! treats the rest as an older log. After a power cut that is right; after a changed byte it is wrong, and
-//! everything acknowledged since would be lost silently. So the frames after the first bad one are checked, and
-//! if they belong to this log a copy is kept, because the opening empties the log.
+//! Checks the write-ahead log at a start, before SQLite reads it. SQLite stops at the first frame with a
+//! wrong checksum, and treats the rest as an older log. After a power cut that is right. After a changed byte
+//! it is wrong: all messages acknowledged since would be lost silently. So the frames after the first bad one
+//! are checked. If they belong to this log, a copy is kept, because opening the database empties the log.
 //!
 //! Format of log and frames: SQLite, "WAL-mode File Format", §§ 1.1 to 1.4 (log), 2.1 (the header of the `-shm` file).
 
@@ -37,14 +37,14 @@ pub struct LogFinding {
     pub frames: u64,
     /// How many of them end a transaction.
     pub transactions: u64,
-    /// Whether an acknowledged transaction is certainly among them. If not, it may be one that was written at a power
-    /// cut, and was never acknowledged.
+    /// Whether an acknowledged transaction is certainly among them. Otherwise the frames may
+    /// be of a transaction that was interrupted by a power cut, and was never acknowledged.
     pub is_certain: bool,
-    /// The path of the log.
+    /// The salts of the log.
     salts: [u8; 8],
 }
 
-/// Where a copy should be kept, and could not be.
+/// Why a copy could not be stored, and where.
 #[derive(Debug, Error)]
 #[error("the write-ahead log is damaged, and no copy of it can be kept at {path}")]
 pub struct NoCopy {
@@ -56,7 +56,7 @@ pub struct NoCopy {
 /// Databases that this process has open. Opening and closing their files outside SQLite would release its locks.
 static IN_USE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// A database is open in this process, until this is dropped.
+/// Marks a database as open in this process, until it is dropped.
 #[derive(Debug)]
 pub(super) struct InUse(PathBuf);
 
@@ -80,8 +80,8 @@ fn in_use() -> MutexGuard<'static, Vec<PathBuf>> {
     lock(&IN_USE)
 }
 
-/// Checks the log of a database that nobody has open. Returns nothing if somebody has: they checked it, and the log may
-/// change meanwhile.
+/// Checks the log of a database that no process has open. Returns nothing
+/// if one has: it has checked the log, which may change meanwhile.
 pub fn scan(database: &Path) -> io::Result<Option<LogFinding>> {
     let log = wal_path(database);
     let Some(before) = stamp(&log)? else { return Ok(None) };
@@ -89,13 +89,13 @@ pub fn scan(database: &Path) -> io::Result<Option<LogFinding>> {
         return Ok(None);
     }
     let found = Scan::of(BufReader::with_capacity(READ_BYTES, File::open(&log)?), committed(database))?;
-    // Whoever opened it meanwhile may have written to it.
+    // A process that opened it meanwhile may have written to it.
     let is_as_it_was = found.is_none() || stamp(&log)? == Some(before) && !is_open(database)?;
     Ok(found.filter(|_| is_as_it_was))
 }
 
-/// Handles the log at a start before SQLite opens the file: logs what SQLite will not read, and keeps a copy. An
-/// error if continuing would lose acknowledged messages.
+/// Checks the log at a start before SQLite opens the file: logs what SQLite will not
+/// read, and keeps a copy. An error if a start would lose acknowledged messages.
 pub(super) fn look(database: &Path, observer: &dyn Observer) -> Result<(), NoCopy> {
     let found = match scan(database) {
         Ok(found) => found,
@@ -161,14 +161,14 @@ fn copy_once(from: &Path, to: &Path) -> io::Result<()> {
     let mut copy = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
     let copied = io::copy(&mut source, &mut copy).and_then(|_| copy.sync_all());
     if let Err(error) = copied {
-        // Half of one would be taken for the whole.
+        // A partial copy would be mistaken for a complete one.
         let _ = std::fs::remove_file(to);
         return Err(error);
     }
     File::open(to.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// A value that changes when somebody writes to a file; none if there is no file.
+/// A value that changes when a file is written to; none if there is no file.
 fn stamp(path: &Path) -> io::Result<Option<(u64, std::time::SystemTime)>> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(Some((metadata.len(), metadata.modified()?))),
@@ -183,7 +183,7 @@ fn shm_path(database: &Path) -> PathBuf {
     name.into()
 }
 
-/// Whether somebody has the database open: every user holds a lock on its `-shm` file.
+/// Whether a process has the database open: each user holds a lock on its `-shm` file.
 fn is_open(database: &Path) -> io::Result<bool> {
     if in_use().iter().any(|path| path == database) {
         return Ok(true);
@@ -216,7 +216,7 @@ impl Checksum {
         Self(big_endian(bytes, 0), big_endian(bytes, 4))
     }
 
-    /// With eight bytes after eight bytes more.
+    /// Adds eight bytes at a time.
     fn with(self, bytes: &[u8], is_big_endian: bool) -> Self {
         let Self(mut first, mut second) = self;
         let word = |bytes: &[u8]| {
@@ -258,7 +258,7 @@ impl Frame<'_> {
         big_endian(self.0, 4) != 0
     }
 
-    /// Whether it is complete, given the checksum of the frame before.
+    /// Whether it is complete, given the checksum of the previous frame.
     fn follows(&self, before: Checksum, form: Form) -> bool {
         let sum = before.with(&self.0[..8], form.is_big_endian);
         big_endian(self.0, 0) != 0 && sum.with(&self.0[FRAME_HEADER_BYTES..], form.is_big_endian) == self.stored()
@@ -269,13 +269,13 @@ impl Frame<'_> {
 struct Scan {
     salts: [u8; 8],
     form: Form,
-    /// The stored checksum of the frame before.
+    /// The stored checksum of the previous frame.
     before: Checksum,
-    /// SQLite reads on.
+    /// SQLite reads this part.
     is_read: bool,
     /// Number of frames.
     seen: u64,
-    /// The last one that ended a transaction which SQLite reads.
+    /// The last frame that ends a transaction which SQLite reads.
     committed: u64,
     bad_frame: u64,
     frames: u64,
@@ -298,7 +298,7 @@ impl Scan {
         let known = known.filter(|(salts, _)| *salts == scan.salts).map_or(0, |(_, frames)| u64::from(frames));
         let is_certain = scan.went_on || known > scan.committed;
         if scan.is_read {
-            // All that is there is whole.
+            // All frames are complete.
             scan.bad_frame = scan.seen + 1;
         }
         let Self { bad_frame, frames, transactions, salts, .. } = scan;
@@ -306,7 +306,7 @@ impl Scan {
         Ok(is_finding.then_some(LogFinding { bad_frame, frames, transactions, is_certain, salts }))
     }
 
-    /// From the header; or, if that is damaged, from the first frames. None if it is not recognisable as a log.
+    /// From the header; if it is damaged, from the first frames. None if it is not recognisable as a log.
     fn begin(start: &[u8]) -> Option<Self> {
         let header = start.get(..HEADER_BYTES)?;
         let stored = Checksum::of(&header[24..]);
@@ -320,7 +320,7 @@ impl Scan {
         if is_whole {
             return Some(Self::new(salts(&header[16..24]), told, stored, true));
         }
-        // How many of the first frames follow each other, if pages were so large.
+        // The number of first frames that follow each other, if pages had this size.
         let followers = |form: Form| {
             let mut before = stored;
             let frames = start[HEADER_BYTES..].chunks_exact(FRAME_HEADER_BYTES + form.page_bytes).map(Frame);
@@ -332,7 +332,7 @@ impl Scan {
         let best = forms.map(|form| (followers(form), form)).max_by_key(|(followers, _)| followers.len())?;
         match best {
             (followers, form) if !followers.is_empty() => Some(Self::new(followers[0], form, stored, false)),
-            // The only frame, behind a header whose checksum is damaged.
+            // There is only one frame, and the checksum of the header is damaged.
             _ if sizes().any(|size| size == told.page_bytes) && start.get(40..48) == Some(&header[16..24]) => {
                 Some(Self::new(salts(&header[16..24]), told, stored, false))
             }
@@ -367,7 +367,7 @@ impl Scan {
             }
             (self.is_read, self.bad_frame) = (false, self.seen);
         }
-        // Frames of an older log have both salts otherwise; a changed byte changes one.
+        // In frames of an older log both salts differ; a changed byte changes only one.
         let (one, other) = frame.salts().split_at(4);
         if *one == self.salts[..4] || *other == self.salts[4..] {
             self.went_on |= self.transactions > 0;
@@ -377,7 +377,7 @@ impl Scan {
     }
 }
 
-/// Fills a buffer; false at the end; a partial frame does not count.
+/// Fills a buffer. Returns false at the end; a partial frame does not count.
 fn read_whole(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match from.read_exact(buffer) {
         Ok(()) => Ok(true),
@@ -470,7 +470,7 @@ mod tests {
 
     #[test]
     fn what_a_power_cut_leaves_of_a_transaction_is_told_from_damage() {
-        // Three frames that were being written: the second never came, or the last.
+        // Three frames of an interrupted write: the second or the last one is missing.
         let mut torn = log(&[false, true, false, false, true]);
         torn[frame(4)..frame(5)].fill(0);
         assert_eq!(told(&torn, Some(2)), Some((4, 1, 1, false)));

@@ -1,4 +1,4 @@
-//! The thread that merges many small segments into few large ones, so that a read has few to search.
+//! The thread that merges many small segments into few large ones, so that a read searches only a few.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct Merger {
 impl Merger {
     /// Starts the thread.
     pub fn start(index: Arc<Index>, control: Arc<Control>) -> io::Result<Self> {
-        // One is merged at a time; what is due meanwhile is still due when it is asked for again.
+        // One merge at a time; a merge that is due meanwhile is requested again later.
         let (work, waiting) = sync_channel(0);
         let run = move || {
             give_way();
@@ -34,7 +34,7 @@ impl Merger {
         Ok(Self { work: Some(work), thread: Some(thread) })
     }
 
-    /// Merges these, unless others are being merged.
+    /// Merges these segments, unless a merge is in progress.
     pub fn ask(&self, members: Vec<LiveSegment>) {
         if let Some(work) = &self.work {
             let _ = work.try_send(members);

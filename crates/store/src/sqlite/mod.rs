@@ -1,4 +1,4 @@
-//! The embedded store: one SQLite file, one thread that writes it, a few that read it.
+//! The embedded store: one SQLite file, one thread that writes it, and a few that read it.
 
 mod access;
 mod append;
@@ -66,7 +66,7 @@ use shared::Shared;
 use tie::Found;
 use writer::Writer;
 
-/// How long readiness waits for the database. It has a reading thread to itself, so searches do not delay it.
+/// Maximum time of a health check. It has its own reader thread, so searches do not delay it.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An open SQLite file and its threads.
@@ -80,7 +80,7 @@ pub struct SqliteStore {
     writer: JoinHandle<Writer>,
     readers: Readers,
     health_reader: Readers,
-    /// A read that failed, for readiness to try again: what it needs may be read by nothing else.
+    /// A read that failed; readiness repeats it, because other reads may not touch the same pages.
     failed_read: FailedReads,
     _in_use: InUse,
 }
@@ -207,9 +207,9 @@ impl SqliteStore {
         if !matches!(result, Err(StoreError::Unavailable(_))) {
             return result;
         }
-        // Perhaps something of ours is missing, since somebody changed the schema. The writer looks, and puts it back;
-        // then
-        // the answer is worth another try.
+        // An object of ours may be missing, because another
+        // program changed the schema. The writer checks and
+        // restores it; then the read is repeated.
         self.shared.set_health(Health::Broken);
         let again = match self.look().await {
             Health::Broken => result,
@@ -224,13 +224,13 @@ impl SqliteStore {
         again
     }
 
-    /// See `Store::health`. Ready, if the writer and a reader are, and the last read that failed works again.
+    /// See `Store::health`. Ready if the writer and a reader are, and the last failed read works again.
     pub async fn health(&self) -> Health {
         let health = self.look().await;
         let failed = self.failed_read.lock().clone();
         let Some(failed) = failed.filter(|_| health == Health::Ready) else { return health };
         let again = Arc::clone(&failed);
-        // By the threads that requests read by. What takes long is not refused for what it was refused for.
+        // On the reader threads of requests. A timeout is not treated as the former error.
         let result = self.readers.read(HEALTH_PATIENCE, move |snapshot| again(snapshot)).await;
         if let Err(StoreError::Unavailable(_) | StoreError::QueueFull | StoreError::Closed) = result {
             return Health::Broken;
@@ -256,11 +256,11 @@ impl SqliteStore {
             self.shared.set_health(Health::Broken);
         }
         if self.shared.health() == Health::Broken {
-            // Where the log is another one than before, it cannot be opened as long as anybody holds on to the old one.
+            // If the log was replaced, it cannot be opened while connections hold the old one.
             self.shared.access.let_go();
         }
         if self.shared.health() != Health::Ready {
-            // An empty batch: the writer tries whether it can write again, and puts back what is missing of ours.
+            // An empty batch: the writer tests whether it can write again, and restores missing objects of ours.
             let _ = tokio::time::timeout(HEALTH_PATIENCE, self.append(Intake::default())).await;
             table = self.health_reader.read(HEALTH_PATIENCE, has_table).await;
         }
@@ -289,7 +289,7 @@ impl SqliteStore {
 
     /// See `Store::close`.
     pub fn close(self) {
-        // It needs the writer for its last save.
+        // The indexer needs the writer for its last save.
         self.indexer.close();
         self.shared.queue.close();
         let writer = self.writer.join();
@@ -307,8 +307,8 @@ impl SqliteStore {
     }
 }
 
-/// Before a command opens a database for writing: copies its log if SQLite would not read it all, and reports it in a
-/// sentence.
+/// Before a command opens a database for writing: copies its log if
+/// SQLite would not read all of it, and reports it in a sentence.
 pub fn keep_damaged_log(path: &Path) -> anyhow::Result<Option<String>> {
     let path = locate(path)?;
     let Some(finding) = log_scan::scan(&path)? else { return Ok(None) };
@@ -321,11 +321,11 @@ pub fn keep_damaged_log(path: &Path) -> anyhow::Result<Option<String>> {
 pub enum Rebuilding {
     /// The primary key's index.
     Key,
-    /// The index next to the file: this many of this many messages are in it.
+    /// The index next to the file: the number of indexed messages, and of all messages.
     Index(u64, u64),
 }
 
-/// Rebuilds all derived data, and calls `tell` now and then meanwhile. Returns the number of messages, and whether
+/// Rebuilds all derived data, and calls `tell` periodically. Returns the number of messages, and whether
 /// the index was built: a running service builds it itself, at once.
 pub fn rebuild(
     path: &Path,

@@ -41,7 +41,7 @@ pub fn remove_orphans(path: &Path, config: &StoreConfig) -> Result<Orphans, Open
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = count(&transaction)?;
     if !found.is_empty() {
-        // Bodies first: which of them are left over is told by the others.
+        // Bodies first: the other rows determine which bodies are orphans.
         for rest in [payloads().as_str(), DETAILS, COPIES] {
             transaction.execute(&format!("DELETE {rest}"), [])?;
         }

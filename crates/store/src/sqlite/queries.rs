@@ -71,7 +71,7 @@ pub(super) fn list(
         Order::Time => "ts, message_id",
         Order::Arrival => "rowid",
     };
-    // One row more tells whether there is a next page.
+    // One more row shows whether there is a next page.
     let sql = format!(
         "SELECT message_id, from_msisdn, to_msisdn, ts, text, rowid, created_at FROM messages WHERE rowid IN (
              SELECT rowid FROM messages NOT INDEXED WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?
@@ -89,7 +89,7 @@ pub(super) fn list(
         page.push(message(row)?, position(row, request.order)?, &request.room);
     }
     if request.order == Order::Time {
-        // Nothing was left over: this is the last page.
+        // No row is left over: this is the last page.
         page.next = None;
     }
     Ok(())
@@ -113,7 +113,7 @@ pub(super) fn position(row: &Row<'_>, order: Order) -> rusqlite::Result<Position
 /// A position as SQL with its values.
 fn behind(position: &Position) -> (&'static str, Vec<Value>) {
     match position {
-        // The cast makes text of the bytes as they are, which need not be UTF-8.
+        // The cast treats the bytes as text without a check; they need not be UTF-8.
         Position::Time { ts, id } => (
             "(ts, message_id) > (iif(?, ?, CAST(? AS TEXT)), iif(?, ?, CAST(? AS TEXT)))",
             [ts, id]

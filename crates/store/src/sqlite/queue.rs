@@ -15,7 +15,7 @@ pub(super) struct Queue {
 
 struct State {
     backlog: Backlog,
-    /// The writer sleeps; nothing else needs to be woken.
+    /// The writer sleeps; no other thread has to be woken.
     writer_waits: bool,
     /// The writer must wake, although there is no job.
     nudged: bool,
@@ -26,7 +26,7 @@ pub(super) enum Taken {
     Jobs(Vec<Job>),
     /// Nothing arrived within the writer's waiting time, or it was woken.
     Nothing,
-    /// Nothing is left and nothing will arrive.
+    /// The queue is closed and empty.
     Closed,
 }
 

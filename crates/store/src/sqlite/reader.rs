@@ -1,5 +1,5 @@
-//! The reader threads: each owns a read-only connection, and every read has a deadline, so that a slow search neither
-//! blocks an acknowledgement nor runs after its request has ended.
+//! The reader threads: each owns a read-only connection, and every read has a deadline. So a
+//! slow search neither blocks an acknowledgement nor continues after its request has ended.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ use runtime::process::give_back_memory;
 const WAITING_MAX: usize = 256;
 /// Steps of SQLite's virtual machine between two checks of the clock: some tens of microseconds.
 const STEPS_PER_LOOK: i32 = 2_000;
-/// A read of this duration may have used tens of megabytes, which its thread must return.
+/// A read of this duration may have used tens of megabytes, which its thread must release.
 const LONG_READ: Duration = Duration::from_millis(100);
 
 type Work = Box<dyn FnOnce(&mut Reader) + Send>;
@@ -48,7 +48,7 @@ pub(super) struct Reader {
     path: PathBuf,
     index: Arc<Index>,
     access: Arc<ReadAccess>,
-    /// Where damage is counted; none outside the service.
+    /// Counts damage; none outside the service.
     observer: Option<Arc<dyn Observer>>,
     slot: Slot,
 }
@@ -67,12 +67,12 @@ pub(super) struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
-    /// Whether the deadline is over, or no request waits for the read any more.
+    /// Whether the deadline has passed, or no request waits for the read any more.
     pub fn is_over(&self) -> bool {
         (self.over)()
     }
 
-    /// The index cannot be read, or is inconsistent.
+    /// Records that the index cannot be read, or is inconsistent.
     pub fn index_is_wrong(&self, error: &std::io::Error) {
         log::error("the index is wrong").cause(error).emit();
         self.index.distrust();
@@ -149,7 +149,7 @@ impl Readers {
     }
 }
 
-/// Tells the reader thread that the request ended: a dropped request drops this.
+/// Notifies the reader thread that the request ended: a dropped request drops this.
 struct SetOnDrop(Arc<AtomicBool>);
 
 impl Drop for SetOnDrop {
@@ -193,12 +193,12 @@ impl Reader {
         let is_over = Arc::clone(&over);
         connection.progress_handler(STEPS_PER_LOOK, Some(move || is_over())).map_err(unavailable)?;
         let database = identity.map_or((0, 0), FileIdentity::database);
-        // Taken before the snapshot is, so that the snapshot has everything that it covers.
+        // Loaded before the snapshot begins, so that the snapshot has everything that the state covers.
         let state = index.current();
         let result = in_transaction(connection, |connection| {
             let now = schema::version(connection)?;
             if now != *schema_version {
-                // Whoever drops the table drops our triggers with it, and what we keep beside it is not true any more.
+                // Dropping the table also drops our triggers, and our derived data is then outdated.
                 if !schema::object_exists(connection, schema::FIRST_TO_GO)? {
                     return Ok(None);
                 }
@@ -214,7 +214,7 @@ impl Reader {
             }
             Err(error) => {
                 if let Some(damage) = damage_of(&error) {
-                    // The connection is as good as before; what is damaged is not served.
+                    // The connection is still valid; damaged data is not returned.
                     return Err(StoreError::Damaged(damage.to_string()));
                 }
                 if is_unreadable(&error)
@@ -227,7 +227,7 @@ impl Reader {
             Ok(answer) => answer.ok_or_else(changed),
         };
         if result.is_err() {
-            // Whatever it was, a fresh connection sees the file as it is now.
+            // After any error, a fresh connection sees the current file.
             *slot = None;
         }
         result
@@ -240,7 +240,7 @@ fn in_transaction<T>(
 ) -> rusqlite::Result<T> {
     connection.prepare_cached("BEGIN")?.execute([])?;
     let result = read(connection);
-    // Nothing was written: COMMIT only lets go of the snapshot, and an interrupted read may have done so already.
+    // Nothing was written: COMMIT only releases the snapshot, and an interrupted read may have done so already.
     if !connection.is_autocommit() {
         connection.prepare_cached("COMMIT")?.execute([])?;
     }

@@ -16,8 +16,8 @@ pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     prepare_to_read(Connection::open_with_flags(path, flags)?)
 }
 
-/// The same, also if there is no space for a log: without a log the file is complete and can be read as it is. Returns
-/// whether it was opened in that way.
+/// The same, also if there is no space for a log: without a log the file is complete
+/// and can be read as it is. Returns whether the file was opened as immutable.
 pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<(Connection, bool)> {
     let opened = open_for_reading(path).and_then(|connection| schema::version(&connection).map(|_| connection));
     let error = match opened {
@@ -28,14 +28,14 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<(Connection, bool)> 
         error.sqlite_error_code(),
         Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen)
     );
-    // Files are not opened to look: closing them would end the process's locks.
+    // The check opens no file: closing one would release the process's locks.
     if !may_be_for_space || trace_of_changes(path).is_some() {
         return Err(error);
     }
     Ok((prepare_to_read(open_immutable(path)?)?, true))
 }
 
-/// Opens a file that nobody changes, without a log or locks.
+/// Opens a file that no process changes, without a log or locks.
 pub(super) fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_bytes() {
@@ -51,7 +51,7 @@ pub(super) fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
 
 fn prepare_to_read(connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(Duration::from_secs(1))?;
-    // What is hot is in the system's cache.
+    // Frequently used pages are in the system's cache.
     connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -2048; PRAGMA cell_size_check = 1;")?;
     connection.set_prepared_statement_cache_capacity(64);
     add_functions(&connection)?;

@@ -1,7 +1,7 @@
-//! Opening a database file: its origin, whether it can be served, and the objects that must be added to it first.
+//! Opens a database file: checks its origin and whether it can be served, and adds missing objects first.
 //!
-//! Other programs may use the table `messages`, and it keeps its six columns. All other objects are ours, begin with
-//! `postroom_`, and are versioned by `PRAGMA user_version` (0 in files of the original service).
+//! Other programs may use the table `messages`, and it keeps its six columns. All other objects are ours,
+//! begin with `postroom_`, and are versioned by `PRAGMA user_version` (0 in files of the original service).
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,7 +22,7 @@ use runtime::log;
 
 const MESSAGES: &str = "CREATE TABLE IF NOT EXISTS messages (message_id TEXT PRIMARY KEY, from_msisdn TEXT NOT NULL, \
      to_msisdn TEXT NOT NULL, ts TEXT NOT NULL, text TEXT, created_at TEXT NOT NULL)";
-/// One of these is in every file that any version of ours has opened.
+/// At least one of these is in every file that any version of ours has opened.
 const OURS: [&str; 2] = ["postroom_index", "postroom_totals"];
 /// One of our objects that is dropped with the table.
 pub(super) const FIRST_TO_GO: &str = "postroom_note_insert";
@@ -34,13 +34,13 @@ pub enum OpenError {
     /// The folder of the file cannot be created, or the log cannot be synced.
     #[error("cannot use the folder of the database")]
     Folder(#[source] std::io::Error),
-    /// Messages could be read, but not stored.
+    /// Messages can be read, but not stored.
     #[error("the database file cannot be written by this user")]
     ReadOnly,
     /// A file of the database, or the folder.
     #[error(transparent)]
     NoRight(NoRight),
-    /// There was a database here, and a new one would replace it.
+    /// A database existed here, and a new one would replace it.
     #[error(
         "there is no database file, but {} next to it contains messages of one; put the file back, or, to begin with an empty database, move it \
          away",
@@ -99,12 +99,12 @@ pub enum OpenError {
 pub(super) enum Missing {
     Create,
     Refuse,
-    /// Refused too, but a table that cannot be served is accepted, in order to repair it.
+    /// A missing table is an error too, but an invalid table is accepted, in order to repair it.
     Repair,
 }
 
-/// Opens the file for writing, with all of our objects, in WAL mode with `synchronous=FULL`, and with everything
-/// that can be read from it durable.
+/// Opens the file for writing, with all of our objects, in WAL mode with
+/// `synchronous=FULL`. All data that can be read from it is durable then.
 pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missing) -> Result<Connection, OpenError> {
     let is_new = missing == Missing::Create && begin_file(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -124,7 +124,7 @@ pub(super) fn open_for_writing(path: &Path, config: &StoreConfig, missing: Missi
     Ok(connection)
 }
 
-/// Creates the file if it is missing, for its owner alone. Returns whether it is new; an empty file counts as new.
+/// Creates a missing file, for its owner only. Returns whether it is new; an empty file counts as new.
 fn begin_file(path: &Path) -> Result<bool, OpenError> {
     if is_mounted_alone(path) {
         return Err(OpenError::MountedAlone(path.to_owned()));
@@ -146,11 +146,11 @@ fn begin_file(path: &Path) -> Result<bool, OpenError> {
     }
 }
 
-/// An SQLite error without a file name: it may concern the log, the log's index, or the folder.
+/// An SQLite error without a file name: its cause may be the log, the log's index, or the folder.
 fn explained(path: &Path, error: rusqlite::Error) -> OpenError {
     let may_be_a_right = matches!(
         error.sqlite_error_code(),
-        // The last is reported for a folder in which nothing can be sorted.
+        // SQLite reports the last one for a folder without space for temporary sort files.
         Some(
             ErrorCode::CannotOpen
                 | ErrorCode::ReadOnly
@@ -165,13 +165,13 @@ fn explained(path: &Path, error: rusqlite::Error) -> OpenError {
     }
 }
 
-/// Whether a file cannot be opened because nothing can be written. A failed sync is different, whatever its reason.
+/// Whether a file cannot be opened because nothing can be written. A failed sync is a different case.
 fn is_for_want_of_space(error: &rusqlite::Error, connection: &Connection) -> bool {
     let code = error.sqlite_error().map_or(0, |error| error.extended_code);
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => true,
         _ if code == rusqlite::ffi::SQLITE_IOERR_FSYNC => false,
-        // The log's index could not be made as long as it must be.
+        // The log's index could not be extended to the required length.
         _ if code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => true,
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => is_out_of_space(connection),
         _ => false,
@@ -185,7 +185,7 @@ fn prepare(
     config: &StoreConfig,
     missing: Missing,
 ) -> Result<bool, OpenError> {
-    // SQLite opens a file that it may only read for reading, whatever it was asked for.
+    // SQLite opens a file without write permission for reading, even if writing was requested.
     if connection.is_readonly(MAIN_DB)? {
         return Err(OpenError::ReadOnly);
     }
@@ -205,24 +205,24 @@ fn prepare(
         "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 67108864;
          PRAGMA cache_size = -16384; PRAGMA cell_size_check = 1;",
     )?;
-    // A process that was killed between its write and its fsync leaves rows that can be read but are not on disk yet;
-    // so does
-    // a failed fsync. A duplicate of such a row is answered 200 without a write of its own, so they are made durable
-    // here.
+    // A process that was killed between its write and its fsync
+    // leaves rows that can be read but are not on disk yet; so does
+    // a failed fsync. A duplicate of such a row gets 200 without a
+    // write of its own, so these rows are made durable here.
     if !checkpoint(connection, "TRUNCATE")?.is_whole {
-        // Another process reads an older state; then the log itself is synced.
+        // Another process reads an older snapshot; then the log itself is synced.
         File::open(wal_path(path)).and_then(|log| log.sync_all()).map_err(OpenError::Folder)?;
     }
-    // Our own triggers need not fire for us: the writer only appends, beyond every rowid that was ever used. Somebody
-    // else's on
-    // this table must.
+    // Our own triggers need not fire for our writes: the
+    // writer only appends, above every rowid that was ever
+    // used. Foreign triggers on this table must fire.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, has_foreign_triggers(connection)?)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(has_made_table)
 }
 
-/// SQLite's temporary sort files are next to the database: that folder is writable and large enough, and there may be
-/// no /tmp. Holds for every connection of the process.
+/// SQLite's temporary sort files are next to the database: that folder is writable and
+/// large enough, and /tmp may not exist. This applies to every connection of the process.
 pub(super) fn sort_beside(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
     match path.parent().and_then(Path::to_str) {
         Some(folder) => connection.pragma_update(None, "temp_store_directory", folder),
@@ -230,14 +230,14 @@ pub(super) fn sort_beside(connection: &Connection, path: &Path) -> rusqlite::Res
     }
 }
 
-/// Moves the whole log into the file, whatever counts as moved already, and syncs the file. A checkpoint that a reader
-/// stops halfway writes pages without a sync, and the next one does not write them again: if its sync fails, only the
-/// log has them. Moved pages are recorded in memory shared by all users of the file, so access must be exclusive.
+/// Moves the whole log into the file, including moved pages, and syncs it. If a reader stops a checkpoint
+/// halfway, it writes pages without a sync, and the next one skips them. If that one's sync fails, only the
+/// log has them. Moved pages are recorded in memory shared by all users of the file, so access is exclusive.
 pub(super) fn move_whole_log(path: &Path) -> Result<(), OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_millis(100))?;
-    // Set before the first read, this makes a memory of our own, built from the log.
+    // Set before the first read, this creates private memory for the log's index, built from the log.
     connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL;")?;
     match checkpoint(&connection, "TRUNCATE") {
         Ok(moved) if moved.is_whole => Ok(()),
@@ -250,9 +250,9 @@ pub(super) fn move_whole_log(path: &Path) -> Result<(), OpenError> {
 /// The progress of moving the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moved {
-    /// Pages from its front that were moved.
+    /// Number of pages moved from its front.
     pub pages: u32,
-    /// Whether that is all of it.
+    /// Whether all pages were moved.
     pub is_whole: bool,
 }
 
@@ -267,7 +267,7 @@ pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Resul
 
 fn check_version(connection: &Connection) -> Result<(), OpenError> {
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    // The file of another program may carry a version of that program's; only with our objects in it is the number
+    // The file may carry the version number of another program; only with our objects in it is the number
     // ours.
     if is_ours(connection)? && found > SCHEMA_VERSION { Err(OpenError::Newer { found }) } else { Ok(()) }
 }
@@ -277,12 +277,12 @@ pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(object_exists(connection, OURS[0])? || object_exists(connection, OURS[1])?)
 }
 
-/// Whether the table can be served. It is created if it never existed; returns whether it was.
+/// Whether the table can be served. It is created if it never existed. Returns whether it was created.
 fn check_table(connection: &Connection, missing: Missing) -> Result<bool, OpenError> {
     let is_missing = !object_exists(connection, "messages")?;
     if is_missing {
-        // Where our objects are, there was a table: whoever took it away has its messages, and an empty one would hide
-        // that.
+        // If our objects exist, the table existed too: another program has
+        // removed it with its messages, and an empty table would hide that.
         if missing != Missing::Create || is_ours(connection)? {
             return Err(OpenError::NoTable);
         }
@@ -306,7 +306,7 @@ fn check_table(connection: &Connection, missing: Missing) -> Result<bool, OpenEr
             return Err(OpenError::ForeignTable(problem));
         }
     }
-    // Notes name a row by its rowid, and so do listings.
+    // Change records and listings identify a row by its rowid.
     if columns.iter().any(|(name, ..)| name.eq_ignore_ascii_case("rowid")) {
         return Err(OpenError::ForeignTable("has a column 'rowid'".to_owned()));
     }
@@ -322,15 +322,15 @@ fn check_table(connection: &Connection, missing: Missing) -> Result<bool, OpenEr
     Ok(is_missing)
 }
 
-/// Another collation than BINARY sorts differently from the index, and treats two ids as one.
+/// A collation other than BINARY sorts differently from the index, and treats different ids as equal.
 fn check_collations(connection: &Connection) -> Result<(), OpenError> {
     let refused = |column: &str, collation: &str| {
         Err(OpenError::ForeignTable(format!("compares '{column}' with the collation {collation}, not with BINARY")))
     };
     for column in COLUMNS {
-        // No pragma has a column's collation; the program of a comparison names it.
+        // No pragma returns a column's collation; the compiled program of a comparison contains it.
         let comparison = format!("EXPLAIN SELECT \"{column}\" = ?1 FROM messages");
-        // A missing column is reported next.
+        // A missing column is reported later.
         let Ok(mut statement) = connection.prepare(&comparison) else { continue };
         let mut steps = statement.query([""])?;
         while let Some(step) = steps.next()? {
@@ -373,8 +373,8 @@ fn has_foreign_triggers(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row(sql, [], |row| row.get(0))
 }
 
-/// Rebuilds the primary key's index, and invalidates all derived data. `tell` is called now and then
-/// meanwhile. Returns the number of messages.
+/// Rebuilds the primary key's index, and invalidates all derived data. Calls `tell` periodically.
+/// Returns the number of messages.
 pub(super) fn rebuild_key(
     path: &Path,
     config: &StoreConfig,

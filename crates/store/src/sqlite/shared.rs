@@ -1,5 +1,5 @@
-//! What requests, readers, the writer and the index have in common: the queue, the health, and what they ask of each
-//! other.
+//! The shared state of requests, readers, the writer and the
+//! index: the queue, the health, and requests between the threads.
 
 use std::path::Path;
 use std::sync::atomic::AtomicI64;
@@ -18,7 +18,7 @@ pub(super) struct Shared {
     pub queue: Queue,
     pub observer: Arc<dyn Observer>,
     health: SharedHealth,
-    /// The writer's open files; none while it has none open.
+    /// The writer's open files; none if no file is open.
     written: Mutex<Option<FileIdentity>>,
     /// The greatest rowid at the writer's last commit, or at its opening.
     pub committed_row: AtomicI64,
@@ -40,7 +40,7 @@ pub(super) struct Forget {
 }
 
 impl Shared {
-    /// Of a database that is ready.
+    /// The state of a database that is ready.
     pub fn new(queue: Queue, observer: Arc<dyn Observer>) -> Self {
         Self {
             queue,
@@ -59,7 +59,7 @@ impl Shared {
         *lock(&self.written) = files;
     }
 
-    /// Whether the writer has a file open that is no longer at `path`.
+    /// Whether the writer's open file is no longer at `path`.
     pub fn has_lost(&self, path: &Path) -> bool {
         let written = *lock(&self.written);
         written.is_some() && written != FileIdentity::of(path)
@@ -71,7 +71,7 @@ impl Shared {
         self.queue.is_idle()
     }
 
-    /// Lets the writer delete these change records as soon as it is idle.
+    /// Allows the writer to delete these change records as soon as it is idle.
     pub fn forget(&self, notes: Forget) {
         *lock(&self.forget) = Some(notes);
         self.queue.nudge();
@@ -81,7 +81,7 @@ impl Shared {
         self.health.get()
     }
 
-    /// Answers what it was before.
+    /// Sets the health; returns the previous one.
     pub fn set_health(&self, health: Health) -> Health {
         self.health.set(health)
     }

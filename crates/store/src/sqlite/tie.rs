@@ -1,8 +1,8 @@
 //! The tie between the index and the file, so that an index of other rows is never used.
 //!
-//! Before each save of the index the writer commits a new random name, and the index is saved with it: a file with
-//! the name has everything that the index covers, plus recorded changes. A backup from before the save lacks the
-//! name, and a copy that was used elsewhere has other names.
+//! Before each save of the index the writer commits a new random name, and the index is saved with
+//! it. A file with the name has everything that the index covers, plus recorded changes. A backup
+//! from before the save lacks the name, and a copy that was used elsewhere has other names.
 
 use std::fs;
 use std::io;
@@ -21,7 +21,7 @@ use index::file::new_file;
 use index::folder::Folder;
 use index::state::State;
 
-/// How long the index waits for the writer, which may itself wait for another program's lock.
+/// How long the index waits for the writer, which may wait for another program's lock.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The file with the seal, in the folder of the index.
 const SEAL: &str = "closed.json";
@@ -54,7 +54,7 @@ impl TieRequest {
         lock(&self.0).take()
     }
 
-    /// Requests the commit of a name from the writer, which `wake` wakes, and waits for it.
+    /// Requests the commit of a name from the writer, wakes it by `wake`, and waits for it.
     pub fn commit(&self, name: &str, wake: impl FnOnce()) -> io::Result<()> {
         let (done, is_done) = sync_channel(1);
         *lock(&self.0) = Some(Wanted { name: name.to_owned(), done });
@@ -64,12 +64,12 @@ impl TieRequest {
     }
 }
 
-/// Names that stay: the newest.
+/// Number of names that are kept: the newest.
 const NAMES_KEPT: usize = 16;
-/// Bytes of a name, and of the blank behind it.
+/// Bytes of a name and its trailing blank.
 const NAME_BYTES: usize = 32 + 1;
 
-/// Puts a name in front of the others, of which the newest stay.
+/// Prepends a name; the oldest names are dropped.
 pub(super) fn put(connection: &Connection, name: &str) -> rusqlite::Result<()> {
     let sql = "INSERT INTO postroom_tie (only_row, names) VALUES (1, ?1 || ' ')
                ON CONFLICT (only_row) DO UPDATE SET names = excluded.names || substr(names, 1, ?2)";
@@ -124,7 +124,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Budget.
+    /// Reads the state.
     pub fn at(path: &Path) -> Self {
         let sealed = fs::read(Folder::path_of(path).join(SEAL)).ok();
         let sealed: Option<Seal> = sealed.and_then(|bytes| serde_json::from_slice(&bytes).ok());

@@ -1,5 +1,5 @@
-//! What is added to a database file before it is served: our objects, in one transaction, and a new meaning for all
-//! that is derived.
+//! The additions to a database file before it is served: our objects,
+//! in one transaction, and a new epoch for all derived data.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use runtime::log;
 
 /// The version of our objects that this program creates and supports.
 pub const SCHEMA_VERSION: i64 = 5;
-/// From this version on nothing was added that the derived index depends on.
+/// Since this version no change affected the derived index.
 const SAME_INDEX_SINCE: i64 = 4;
 
 /// Creates the objects of version 2 in any earlier file.
@@ -20,15 +20,15 @@ const NOTES: &str = include_str!("migrations/0002_notes.sql");
 const DETAILS: &str = include_str!("migrations/0003_details.sql");
 /// The tie between index and file.
 const TIE: &str = include_str!("migrations/0004_tie.sql");
-/// Columns that were introduced later. Each may be null, so a build that does not know it need not write it.
+/// Columns that were introduced later. They may be null, so an earlier build need not write them.
 const ADDED: [(&str, &str); 2] = [("postroom_statuses", "extra"), ("postroom_events", "message")];
 /// Interval of progress lines of a long upgrade.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Steps of SQLite's virtual machine between two checks of the clock during long operations.
 pub(super) const STEPS_PER_LOOK: i32 = 100_000;
 
-/// Whether one of our objects is absent, or a trigger of ours hangs on another table: then somebody may have written
-/// without leaving notes.
+/// Whether one of our objects is missing, or a trigger of ours is on another
+/// table. In both cases changes may have been made without change records.
 pub(super) fn needs_upgrade(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(user_version(connection)? != SCHEMA_VERSION || lacks_object(connection)? || lacks_column(connection)?)
 }
@@ -88,7 +88,7 @@ pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     };
     connection.progress_handler(STEPS_PER_LOOK, Some(keep_going(tell)))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have done it while we waited for the lock.
+    // Another process may have upgraded the file during the wait for the lock.
     let version = user_version(&transaction)?;
     if !(SAME_INDEX_SINCE..=SCHEMA_VERSION).contains(&version) || lacks_object(&transaction)? {
         build(&transaction)?;
@@ -102,8 +102,8 @@ pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Puts every object of ours in place. With the new epoch the old notes say nothing any more; and a greatest possible
-/// rowid, which a row once had that is gone, need not be avoided any longer.
+/// Creates all of our objects. With the new epoch old change records are invalid,
+/// and the greatest possible rowid of a deleted row need not be avoided any longer.
 pub(super) fn build(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(NOTES)?;
     transaction.execute_batch(DETAILS)?;
@@ -115,7 +115,7 @@ pub(super) fn build(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     add_underived(transaction)
 }
 
-/// Adds what the derived index does not depend on, so the index stays.
+/// Adds objects that the derived index does not depend on, so the index stays valid.
 fn add_underived(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     add_columns(transaction)?;
     if user_version(transaction)? != SCHEMA_VERSION {
@@ -143,9 +143,9 @@ fn add_columns(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Version 5: the key of a conflict ends with the digest of the body that brought the copy. It ended with the number of
-/// the body before, and a database that is copied numbers its bodies anew. Where the body is gone the event keeps its
-/// key: the same conflict is recorded once more then if it comes again, as its body is stored again.
+/// Version 5: the key of a conflict ends with the digest of the copy's body. Before, it ended with the number
+/// of the body, and a copied database numbers its bodies differently. If the body is missing, the event keeps
+/// its key: if the same conflict occurs again, it is recorded once more, because its body is stored again.
 fn rename_conflicts(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let sql = "SELECT events.event_id, events.event_key, events.body, payloads.digest FROM postroom_events AS events
                LEFT JOIN postroom_payloads AS payloads ON payloads.payload_id = events.payload_id
@@ -163,7 +163,7 @@ fn rename_conflicts(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     for (event, key) in renamed {
         let sql = "UPDATE OR IGNORE postroom_events SET event_key = ?2 WHERE event_id = ?1";
         if transaction.prepare_cached(sql)?.execute(params![event, key.as_str()])? == 0 {
-            // It was recorded under both keys, the other one from a copy of this database.
+            // It was recorded under both keys; the other one comes from a copy of this database.
             transaction.prepare_cached("DELETE FROM postroom_events WHERE event_id = ?1")?.execute([event])?;
         }
     }

@@ -1,6 +1,6 @@
-//! Comparing rows with the index. Every change of a row leaves a change record, so a covered row without one has its
-//! indexed values. If it does not, it is damaged (or was changed with triggers off), and is not returned:
-//! the read is an error, both values are logged, and the index is kept, because it may have the only true value.
+//! Compares rows with the index. Every change of a row leaves a change record, so a covered row without one
+//! has its indexed values. Otherwise it is damaged (or was changed with triggers off), and is not returned:
+//! the read fails, both values are logged, and the index is kept, because it may have the only correct value.
 
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
 
@@ -23,12 +23,12 @@ pub(super) struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    /// With a state that matches the snapshot.
+    /// Creates one with a state that matches the snapshot.
     pub fn new(snapshot: &'a Snapshot<'_>, state: &'a State) -> Self {
         Self { connection: snapshot.connection, state, index: snapshot.index }
     }
 
-    /// An error if the index covers the row and it differs from its indexed values. Unknown rows pass.
+    /// An error if the index covers the row and its indexed values differ. Uncovered rows pass.
     pub fn check(&self, row: &SqlRow<'_>, columns: Columns) -> Result<(), Failure> {
         let number: i64 = row.get(columns.row)?;
         if number > self.state.row {
@@ -89,7 +89,7 @@ pub(super) fn report(connection: &Connection, state: &State, index: &Index, row:
     line.emit();
 }
 
-/// The values of table and index for a row, for comparison by a person. Of texts only a digest is shown.
+/// The values of table and index for a row, for comparison by a person. Texts are shown as digests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Difference {
     row: i64,
@@ -103,7 +103,7 @@ struct Known {
     from: String,
     to: String,
     ts: String,
-    /// Of the whole row.
+    /// The digest of the whole row.
     digest: String,
 }
 
@@ -115,7 +115,7 @@ impl Known {
 }
 
 impl Difference {
-    /// Reads both.
+    /// Reads the values of both.
     pub fn find(connection: &Connection, state: &State, row: i64) -> Result<Self, Failure> {
         let columns = Columns::TAKEN_IN;
         let sql =
@@ -149,7 +149,7 @@ impl Difference {
         Ok(Self { row, table, index })
     }
 
-    /// The differing columns; if none that the index stores verbatim differs, it is the text (or `created_at`).
+    /// The differing columns; if no column that is stored verbatim differs, it is the text (or `created_at`).
     fn columns(&self) -> Vec<&'static str> {
         match (&self.table, &self.index) {
             (Some(table), Some(index)) => {

@@ -1,5 +1,5 @@
 //! The writer thread. It takes one job, then the jobs queued during the last commit (no timer), writes one
-//! transaction, commits once, then completes all. Load makes batches larger, without latency spikes.
+//! transaction, commits once, then completes all requests. Load makes batches larger, without latency spikes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -34,14 +34,14 @@ use runtime::process::give_back_memory;
 /// Interval of probes during a failure.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// As much as a small batch: an empty commit would prove nothing, and SQLite does not write equal values.
+/// As large as a small batch: an empty commit would prove nothing, and SQLite does not write equal values.
 const PROBE: &str = "UPDATE postroom_index SET probe = randomblob(65536)";
 const PROBE_DONE: &str = "UPDATE postroom_index SET probe = NULL";
 
 /// How long a writer with a full log waits for readers. Our own end by then; another program's may not.
 const LOG_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Change records deleted in one transaction: a message that arrives meanwhile waits for a millisecond or so.
+/// Change records deleted in one transaction: a message that arrives meanwhile waits for about a millisecond.
 const FORGET_AT_ONCE: i64 = 1_000;
 
 /// Ids of refused messages that are tried again before the failure counts as over.
@@ -52,21 +52,21 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     config: StoreConfig,
     path: PathBuf,
-    /// None after a failure, until it could be reopened.
+    /// None after a failure, until it is reopened.
     open: Option<Open>,
-    /// A file that must not be next to the database at opening.
+    /// A file that must not be next to the database when it is opened.
     stray_log: Option<StrayLog>,
     /// A sync of the file failed: the log must be moved from its beginning.
     log_is_needed: bool,
-    /// The extent of the table at the last check, in any file.
+    /// The state at the last check, of any file.
     reach: Option<Reach>,
     /// Messages whose batch failed: the failure ends only when the database would accept them.
     suspects: Vec<MessageId>,
-    /// It was logged that messages are not accepted.
+    /// Whether it was logged that messages are not accepted.
     is_in_trouble: bool,
     /// Time of the last probe.
     probed: Instant,
-    /// All results of a batch at a time: one wake-up of the runtime, which then wakes the requests itself.
+    /// All results of a batch are sent at once: one wake-up of the runtime, which then wakes the requests itself.
     answers: mpsc::UnboundedSender<Answers>,
 }
 
@@ -78,7 +78,7 @@ struct Open {
     identity: FileIdentity,
     /// Changes whenever a table, index or trigger is created or dropped.
     schema_version: i64,
-    /// Foreign triggers are on the table, so triggers fire here.
+    /// Whether foreign triggers are on the table; then triggers fire here.
     triggers_fire: bool,
     /// Changes with every commit of another connection.
     data_version: i64,
@@ -111,7 +111,7 @@ impl Writer {
         };
         match writer.open_connection(Missing::Create) {
             Ok(open) => writer.open = Some(open),
-            // What is there can be read, and messages are refused until there is space.
+            // Existing messages can be read; new ones are refused until there is space.
             Err(error @ OpenError::NoSpace(_)) if holds_messages(&writer.path) => {
                 writer.failed(Failure::Open(error), 0);
             }
@@ -155,7 +155,7 @@ impl Writer {
             let more_to_do = match self.shared.queue.take(self.config.batch_max, patience) {
                 Taken::Jobs(jobs) => {
                     self.file(jobs);
-                    // Where somebody always waits, too.
+                    // Also if jobs are always waiting.
                     if self.shared.health() != Health::Ready && self.probed.elapsed() >= PROBE_INTERVAL {
                         self.file(Vec::new());
                     }
@@ -171,8 +171,8 @@ impl Writer {
                     }
                     more
                 }
-                // Whether the trouble is over is found out without a message at stake: readiness must come back before
-                // traffic does.
+                // The probe detects the end of the failure without a risk for messages: readiness must recover before traffic
+                // returns.
                 Taken::Nothing => {
                     self.file(Vec::new());
                     false
@@ -186,7 +186,7 @@ impl Writer {
         }
     }
 
-    /// The checkpoint that makes the file complete by itself. Called after all readers have closed.
+    /// The final checkpoint, after which the file is complete without its log. Called after the readers closed.
     pub fn close(mut self) {
         if self.shared.has_lost(&self.path) {
             log::error("the database file was removed or replaced while it was open").emit();
@@ -217,12 +217,12 @@ impl Writer {
         }
         let answers: Answers = match written {
             Ok(results) => {
-                // Copies of what is stored are answered without a write, and prove nothing about the next one.
+                // Duplicates are answered without a write, and prove nothing about the next write.
                 let has_created = results.iter().flatten().any(Receipt::has_created);
                 if messages == 0 || has_created && self.suspects.is_empty() {
                     self.recovered();
                 }
-                // Whether it is these messages or all that are refused is found out by a trial.
+                // A trial determines whether only these messages are refused, or all.
                 if results.iter().any(Result::is_err) && self.shared.health() == Health::Ready {
                     self.shared.set_health(Health::Refusing);
                 }
@@ -238,17 +238,17 @@ impl Writer {
                 jobs.into_iter().map(|job| (job.reply, Err(error.clone()))).collect()
             }
         };
-        // The runtime is gone only when nobody waits for answers any more.
+        // The runtime has ended only if no request waits for results any more.
         let _ = self.answers.send(answers);
         self.checkpoint_if_due();
     }
 
-    /// One transaction; when it returns results, they are durable. Without messages it tests whether writing works.
+    /// Runs one transaction; returned results are durable. Without messages it tests whether writing works.
     fn write(&mut self, jobs: &[Job]) -> Result<Vec<Result<Receipt, StoreError>>, Failure> {
         match self.try_write(jobs) {
-            // A trigger of somebody else's rolled the whole batch back: each request stands for itself then.
+            // A foreign trigger rolled the whole batch back: each request gets its own transaction then.
             Err(Failure::RolledBack(_)) if jobs.len() > 1 => self.write_one_by_one(jobs),
-            // Somebody changed the schema: whatever is missing of ours now is put back, and nobody has to try again.
+            // Another program changed the schema: missing objects of ours are restored, and no request has to be retried.
             Err(Failure::SchemaChanged) => {
                 self.give_up();
                 self.try_write(jobs)
@@ -257,8 +257,8 @@ impl Writer {
         }
     }
 
-    /// A transaction per request. Only messages that a trigger refuses fail alone; any other failure is for all, and
-    /// requests whose messages were stored before it get a duplicate on their retry.
+    /// A transaction per request. Only messages that a trigger refuses fail alone. Any other failure
+    /// applies to all, and requests whose messages were stored before it get a duplicate on their retry.
     fn write_one_by_one(&mut self, jobs: &[Job]) -> Result<Vec<Result<Receipt, StoreError>>, Failure> {
         let mut results = Vec::with_capacity(jobs.len());
         for job in jobs.chunks(1) {
@@ -292,14 +292,14 @@ impl Writer {
             let known = open.rows.take().filter(|_| data_version == open.data_version);
             let mut rows = match known {
                 Some(rows) => rows,
-                // Somebody else wrote, or this is the first batch.
+                // Another program wrote, or this is the first batch.
                 None if schema::version(connection)? != open.schema_version => return Ok(None),
                 None => {
                     let reach = Reach::look(connection)?;
                     let committed = self.shared.committed_row.load(Ordering::Relaxed);
                     if self.reach.replace(reach.clone()).is_some_and(|before| reach.fell_behind(&before, committed)) {
-                        // Nobody deletes rows or notes so that nothing is left of it, unless triggers are off or other
-                        // rows were put here.
+                        // Rows or change records disappeared without a trace: triggers were off, or the rows were
+                        // replaced.
                         upgrade::begin_epoch(connection)?;
                         self.reach = None;
                         log::warning("rows were deleted without a trace: all derived data are rebuilt").emit();
@@ -322,7 +322,7 @@ impl Writer {
         })()
         .map_err(|error| Failure::of(error, connection));
         if !connection.is_autocommit() {
-            // If this fails too, the connection is given up or the next BEGIN says so.
+            // If this fails too, the connection is closed, or the next BEGIN reports the error.
             let _ = execute(connection, "ROLLBACK");
         }
         let results = committed?.ok_or(Failure::SchemaChanged)?;
@@ -339,7 +339,7 @@ impl Writer {
         Ok(results)
     }
 
-    /// Whether messages would be accepted: objects that a probe does not touch may refuse them all the same.
+    /// Whether messages would be accepted: objects that a probe does not touch may still refuse them.
     fn try_out(&mut self) -> Result<(), Failure> {
         let Some(Open { connection, .. }) = &self.open else { return Ok(()) };
         try_out(connection, self.suspects.iter().cloned()).map_err(|error| match is_refusal(&error) {
@@ -353,7 +353,7 @@ impl Writer {
         let Some(Open { connection, .. }) = &self.open else { return false };
         let asked = lock(&self.shared.forget).clone();
         let Some(Forget { epoch, change }) = asked else { return false };
-        // In another epoch the same numbers may stand for other notes.
+        // In another epoch the same numbers may belong to other change records.
         let sql = "DELETE FROM postroom_changes WHERE change IN
                        (SELECT change FROM postroom_changes WHERE change <= ?2 ORDER BY change LIMIT ?3)
                    AND ?1 = (SELECT epoch FROM postroom_index)";
@@ -365,11 +365,11 @@ impl Writer {
         deleted.is_ok_and(|deleted| deleted as i64 == FORGET_AT_ONCE)
     }
 
-    /// Releases its page cache. Called after idle time; pages that are needed again are in
+    /// Releases the page cache. Called after idle time; pages that are needed again are in
     /// the system's cache.
     fn give_back(&self) {
         let Some(Open { connection, .. }) = &self.open else { return };
-        // What cannot be given back is of use at the next write.
+        // The remaining memory is used by the next write.
         let _ = execute(connection, "PRAGMA shrink_memory");
         give_back_memory();
     }
@@ -379,7 +379,7 @@ impl Writer {
         if self.shared.set_health(Health::Ready) != Health::Ready
             && let Some(Open { connection, .. }) = &self.open
         {
-            // If this fails, the next write tells.
+            // If this fails, the next write reports it.
             let _ = execute(connection, PROBE_DONE);
         }
         if std::mem::take(&mut self.is_in_trouble) {
@@ -387,20 +387,20 @@ impl Writer {
         }
     }
 
-    /// Records a failure, once per change of state, and closes a connection that is no longer trustworthy.
+    /// Records a failure, once per change of state, and closes a connection that is no longer valid.
     fn failed(&mut self, failure: Failure, messages: usize) {
         let health = match failure {
             Failure::DiskFull(_) | Failure::Open(OpenError::NoSpace(_)) => Health::DiskFull,
             Failure::LogFull => Health::LogFull,
-            // Somebody else is at work; nothing of ours is wrong.
+            // Another program is working; nothing of ours is broken.
             Failure::Locked(_) => self.shared.health(),
-            // Nothing of ours either; whether it is so for all messages is found out by a trial.
+            // Nothing of ours is broken; a trial determines whether all messages are affected.
             Failure::RolledBack(_) | Failure::Refusing(_) => Health::Refusing,
             _ => Health::Broken,
         };
         if health == Health::Broken {
-            // After a failed fsync the kernel may call pages clean that never reached the disk: it is not tried again.
-            // Opening anew reads back what is there and writes it once more.
+            // After a failed fsync the kernel may mark pages clean that never reached the disk, so it is not retried.
+            // A reopened database reads the existing data and writes it once more.
             self.give_up();
             self.shared.writes_to(None);
         }
@@ -419,7 +419,7 @@ impl Writer {
         }
     }
 
-    /// Closes the file, and leaves the log as it is.
+    /// Closes the file, and leaves the log unchanged.
     fn give_up(&mut self) {
         let Some(Open { connection, checkpoints, .. }) = self.open.take() else { return };
         if let Err(failure) = checkpoints.give_up() {
@@ -429,7 +429,7 @@ impl Writer {
         close_as_it_is(connection);
     }
 
-    /// Moves the log into the database file when it has grown enough. All requests are completed by now.
+    /// Moves the log into the database file if it has grown enough. All requests are completed by now.
     fn checkpoint_if_due(&mut self) {
         let Some(Open { connection, log_pages, checkpoints, .. }) = &mut self.open else { return };
         if let Err(failure) = checkpoints.go_on(connection, log_pages.load(Ordering::Relaxed)) {
@@ -443,7 +443,7 @@ fn holds_messages(path: &Path) -> bool {
     open_to_read(path).is_ok_and(|(connection, _)| schema::object_exists(&connection, "messages").unwrap_or(false))
 }
 
-/// Moves all of the log, and waits a little for its readers, so that the next commit restarts it from the front.
+/// Moves the whole log, and waits briefly for its readers, so that the next commit restarts the log.
 fn make_log_begin_again(connection: &Connection, lock_timeout: Duration) -> Result<(), Failure> {
     let patience = |time| connection.busy_timeout(time).map_err(|error| Failure::of(error, connection));
     patience(LOG_PATIENCE)?;

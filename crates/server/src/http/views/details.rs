@@ -1,4 +1,4 @@
-//! What clients see beyond listings: one message with everything, statuses and events.
+//! Views beyond listings: one message with all its data, statuses and events.
 
 use serde::Serialize;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What clients see of a body or query that breaks the rules, in the shape of FastAPI (pydantic 2).
+//! Views of a body or query that breaks the rules, in the form of FastAPI (pydantic 2).
 
 use serde::Serialize;
 use serde_json::{Value, json};
