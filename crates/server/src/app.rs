@@ -92,7 +92,7 @@ impl App {
     /// join the writer, checkpoint.
     pub async fn run_until(self, shutdown: impl Future<Output = Stop>) -> anyhow::Result<()> {
         let Self { state, listener, reading } = self;
-        let serve = |listener, face| connection::serve(Arc::clone(&state), listener, face, state.stop.subscribe());
+        let serve = |listener, role| connection::serve(Arc::clone(&state), listener, role, state.stop.subscribe());
         let sources = serve(listener, ListenerRole::Sources);
         let reads = reading.map(|listener| serve(listener, ListenerRole::Reading));
         let both = async {

@@ -117,12 +117,12 @@ fn message(id: &str, from: &str, ts: &str, text: Option<&str>) -> NewMessage {
     }
 }
 
-fn insert_full(messages: Vec<NewMessage>) -> Intake {
+fn intake_of(messages: Vec<NewMessage>) -> Intake {
     Intake { messages, ..Intake::default() }
 }
 
 async fn file(store: &Store, messages: Vec<NewMessage>) -> Vec<Outcome> {
-    store.append(insert_full(messages)).await.unwrap().outcomes().to_vec()
+    store.append(intake_of(messages)).await.unwrap().outcomes().to_vec()
 }
 
 fn all(limit: u32) -> PageRequest {
@@ -192,7 +192,7 @@ fn fifty_copies_at_once_make_one_row(engine: Engine) {
 
 fn a_full_queue_says_so_and_loses_nothing(engine: Engine) {
     with_store(engine, async |store: &Store| {
-        let posts = (0..200).map(|at| store.append(insert_full(vec![message(&format!("{at}"), "+1", NOON, None)])));
+        let posts = (0..200).map(|at| store.append(intake_of(vec![message(&format!("{at}"), "+1", NOON, None)])));
         let results = futures_join(posts).await;
         let stored = results.iter().filter(|result| result.is_ok()).count();
         assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(StoreError::QueueFull))));

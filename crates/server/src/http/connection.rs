@@ -35,7 +35,7 @@ const CROWD_CONNECTIONS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts and serves until the service stops, then waits for requests in progress, at most `grace`.
-pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: ListenerRole, mut stop: watch::Receiver<Stage>) {
+pub async fn serve(app: Arc<AppState>, listener: TcpListener, role: ListenerRole, mut stop: watch::Receiver<Stage>) {
     let signal = stop.clone();
     let places = Places::new(app.limits.connections_max);
     let mut connections = JoinSet::new();
@@ -65,7 +65,7 @@ pub async fn serve(app: Arc<AppState>, listener: TcpListener, face: ListenerRole
             }
         };
         let (app, signal) = (Arc::clone(&app), signal.clone());
-        connections.spawn(async move { serve_connection(&app, stream, (face, peer), place, signal).await });
+        connections.spawn(async move { serve_connection(&app, stream, (role, peer), place, signal).await });
         crowd.is_now(connections.len());
     }
     drop(listener);

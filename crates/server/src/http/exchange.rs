@@ -38,7 +38,7 @@ struct Exchange<'a> {
 /// panic becomes a 500.
 pub async fn respond(
     app: &AppState,
-    (face, peer): (ListenerRole, IpAddr),
+    (role, peer): (ListenerRole, IpAddr),
     fault: Option<&'static str>,
     watchdog: &Watchdog,
     request: Request<Incoming>,
@@ -46,7 +46,7 @@ pub async fn respond(
     let (head, body) = request.into_parts();
     let request_id = request_id(&head.headers);
     let found = routes::find(head.uri.path(), &head.method);
-    let found = found.filter(|found| found.route.listener.is_shown(face, app.reads_apart));
+    let found = found.filter(|found| found.route.listener.is_shown(role, app.reads_apart));
     let route = found.map(|found| found.route);
     let mut record = AccessLog::new(app, &head, request_id.to_str().unwrap_or_default(), found.as_ref());
     let mut body = RequestBody::new(body, watchdog, head.headers.contains_key(EXPECT));

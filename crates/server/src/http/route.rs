@@ -105,10 +105,10 @@ pub enum Listener {
 
 impl Listener {
     /// Whether the endpoint is to be seen at a listener. `reads_apart`: reading has one of its own.
-    pub fn is_shown(self, face: ListenerRole, reads_apart: bool) -> bool {
+    pub fn is_shown(self, role: ListenerRole, reads_apart: bool) -> bool {
         match self {
-            Self::Public => face == ListenerRole::Sources,
-            Self::Read => face == ListenerRole::Reading || !reads_apart,
+            Self::Public => role == ListenerRole::Sources,
+            Self::Read => role == ListenerRole::Reading || !reads_apart,
             Self::Both => true,
         }
     }

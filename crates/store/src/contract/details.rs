@@ -118,7 +118,7 @@ fn a_message_is_found_with_its_details_and_its_raw_body(engine: Engine) {
 fn an_id_of_several_messages_is_told_as_such(engine: Engine) {
     with_store(engine, async |store: &Store| {
         let messages = (0..12).map(|at| with_details(&format!("k{at:02}:a"), "a", Kind::Text)).collect();
-        store.append(insert_full(messages)).await.unwrap();
+        store.append(intake_of(messages)).await.unwrap();
         let found = store.message("a".to_owned()).await.unwrap();
         assert!(matches!(found, Lookup::Ambiguous(keys) if keys.len() == 10 && keys[0] == "k00:a"));
     });
@@ -240,7 +240,7 @@ fn listings_are_filtered_by_source_and_kind(engine: Engine) {
             with_details("k:b", "b", Kind::Text),
             message("plain", "+1", NOON, None),
         ];
-        store.append(insert_full(messages)).await.unwrap();
+        store.append(intake_of(messages)).await.unwrap();
         let total = async |source: Option<&str>, kind: Option<Kind>| {
             let filter = Filter { source: source.map(str::to_owned), kind, ..Filter::default() };
             store.page(PageRequest { filter, ..all(1) }).await.unwrap().total

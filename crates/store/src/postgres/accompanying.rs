@@ -49,7 +49,7 @@ pub(super) struct Present {
 pub(super) const LOOK: &str = "SELECT * FROM postroom_look($1, $2, $3, $4, $5)";
 /// Stores raw bodies. Returns the number of new ones.
 pub(crate) const BRING_PAYLOADS: &str = "SELECT postroom_bring_payloads($1, $2, $3, $4, $5, $6, $7, $8)";
-/// Stores statuses. Returns the tuple_ids of the new ones.
+/// Stores statuses. Returns the places of the new ones.
 pub(crate) const BRING_STATUSES: &str =
     "SELECT postroom_bring_statuses($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 pub(super) const BRING_DETAILS: &str = "SELECT postroom_bring_details($1, $2, $3, $4, $5, $6)";
@@ -150,7 +150,7 @@ impl Accompanying {
         Ok(())
     }
 
-    /// Stores the statuses. Returns the tuple_ids of the new ones.
+    /// Stores the statuses. Returns the places of the new ones.
     pub async fn write_statuses(
         &self,
         client: &Client,

@@ -62,13 +62,13 @@ impl Stored {
 
 impl Batch {
     pub fn new(jobs: Vec<Job>) -> Self {
-        let mut tuple_ids = HashMap::new();
+        let mut places = HashMap::new();
         for (job_at, job) in jobs.iter().enumerate() {
             for (at, message) in job.messages.iter().enumerate() {
-                tuple_ids.entry(message.id.as_str()).or_insert((job_at, at));
+                places.entry(message.id.as_str()).or_insert((job_at, at));
             }
         }
-        let mut sorted: Vec<_> = tuple_ids.into_iter().collect();
+        let mut sorted: Vec<_> = places.into_iter().collect();
         sorted.sort_unstable();
         let first: Vec<_> = sorted.into_iter().map(|(_, place)| place).collect();
         let known = vec![Known::Undecided; first.len()];

@@ -65,7 +65,7 @@ struct Transaction<'a> {
     attempt: Attempt,
 }
 
-/// The tuple_ids of statuses and of events that a transaction created.
+/// The places of statuses and of events that a transaction created.
 struct Created {
     statuses: HashSet<JobPlace>,
     events: HashSet<JobPlace>,
@@ -149,7 +149,7 @@ impl Transaction<'_> {
     }
 }
 
-/// The tuple_ids in this list that attempts with this number wrote.
+/// The places in this list that attempts with this number wrote.
 fn ours(known: &HashMap<JobPlace, Option<i64>>, ingest_id: i64) -> impl Iterator<Item = JobPlace> {
     known.iter().filter(move |(_, id)| **id == Some(ingest_id)).map(|(place, _)| *place)
 }
@@ -220,10 +220,10 @@ fn conflict<'a>(message: &'a NewMessage, payload: Option<&'a [u8]>, received_at:
     })
 }
 
-/// Stores events. Returns the tuple_ids of the new ones.
+/// Stores events. Returns the places of the new ones.
 pub(crate) const BRING_EVENTS: &str = "SELECT postroom_bring_events($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// Stores events. Returns the tuple_ids of those that were created.
+/// Stores events. Returns the places of those that were created.
 async fn write_events(client: &Client, events: &[NewEvent<'_>], ingest_id: i64) -> Result<HashSet<JobPlace>, Failure> {
     if events.is_empty() {
         return Ok(HashSet::new());

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// The amounts of work per step. All replicas of a database must have
-/// the same `place_chunk_bits`; otherwise searches find fewer tuple_ids.
+/// the same `place_chunk_bits`; otherwise searches find fewer tuple ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// How long rows accumulate before they are counted together. A longer time means fewer updates of a counter,

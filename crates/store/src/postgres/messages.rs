@@ -24,14 +24,14 @@ pub(super) const INSERT: &str = "SELECT postroom_file($1, $2, $3, $4, $5, $6, $7
 pub(super) async fn insert(
     client: &Client,
     batch: &Batch,
-    tuple_ids: &[usize],
+    places: &[usize],
     ingest_id: i64,
     commit: &'static str,
 ) -> Result<Vec<usize>, Failure> {
-    if tuple_ids.is_empty() {
+    if places.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<_> = tuple_ids.iter().map(|at| batch.message(*at)).collect();
+    let rows: Vec<_> = places.iter().map(|at| batch.message(*at)).collect();
     let texts: Vec<_> = rows.iter().map(|row| row.text.as_deref().map(storable)).collect();
     let columns = Parameters::new()
         .texts(rows.iter().map(|row| row.id.as_str()))
@@ -44,7 +44,7 @@ pub(super) async fn insert(
         .number(ingest_id)
         .text(commit);
     let created = columns.rows(client, INSERT).await?;
-    Ok(created.iter().map(|row| tuple_ids[place_of(row.get(0))]).collect())
+    Ok(created.iter().map(|row| places[place_of(row.get(0))]).collect())
 }
 
 /// Reads the rows that a batch did not create.

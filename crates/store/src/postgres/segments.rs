@@ -57,13 +57,13 @@ impl Segment {
             found.extend(runs.into_iter().map(|run| (run, place as u32)));
         }
         found.sort_unstable();
-        let mut tuple_ids = Vec::new();
+        let mut places = Vec::new();
         for run in found.chunk_by(|one, next| one.0 == next.0) {
-            tuple_ids.clear();
-            tuple_ids.extend(run.iter().map(|(_, place)| *place));
+            places.clear();
+            places.extend(run.iter().map(|(_, place)| *place));
             segment.runs.push(run[0].0);
             segment.counts.push(run.len() as i32);
-            segment.packed.push(pack(first, &tuple_ids));
+            segment.packed.push(pack(first, &places));
         }
         segment
     }
@@ -188,11 +188,11 @@ pub(super) async fn take_out(client: &Client, limits: &Limits, indexed: i64) -> 
 }
 
 /// Packs ascending numbers after `first` as a self-contained block: concatenated blocks are one list.
-fn pack(first: i64, tuple_ids: &[u32]) -> Vec<u8> {
+fn pack(first: i64, places: &[u32]) -> Vec<u8> {
     let mut packed = Vec::new();
-    postings::pack(tuple_ids, &mut packed);
+    postings::pack(places, &mut packed);
     let mut block = Vec::with_capacity(packed.len() + 10);
-    for number in [tuple_ids.len() as u64, first.cast_unsigned(), packed.len() as u64] {
+    for number in [places.len() as u64, first.cast_unsigned(), packed.len() as u64] {
         put_number(number, &mut block);
     }
     block.extend_from_slice(&packed);
@@ -201,20 +201,20 @@ fn pack(first: i64, tuple_ids: &[u32]) -> Vec<u8> {
 
 /// Unpacks blocks and appends their numbers.
 pub(super) fn unpack(mut blocks: &[u8], numbers: &mut Vec<i64>) -> Result<(), Failure> {
-    let mut tuple_ids = Vec::new();
+    let mut places = Vec::new();
     while !blocks.is_empty() {
-        let first = take_block(&mut blocks, &mut tuple_ids).map_err(|_| damaged())?;
-        numbers.extend(tuple_ids.iter().map(|place| first + i64::from(*place)));
+        let first = take_block(&mut blocks, &mut places).map_err(|_| damaged())?;
+        numbers.extend(places.iter().map(|place| first + i64::from(*place)));
     }
     Ok(())
 }
 
-fn take_block(blocks: &mut &[u8], tuple_ids: &mut Vec<u32>) -> std::io::Result<i64> {
+fn take_block(blocks: &mut &[u8], places: &mut Vec<u32>) -> std::io::Result<i64> {
     let [count, first, length] = [take_number(blocks)?, take_number(blocks)?, take_number(blocks)?];
     let as_size = |number| usize::try_from(number).unwrap_or(usize::MAX);
     let packed = take_bytes(blocks, as_size(length))?;
-    tuple_ids.clear();
-    postings::unpack(packed, as_size(count), tuple_ids)?;
+    places.clear();
+    postings::unpack(packed, as_size(count), places)?;
     Ok((first & (u64::MAX >> 2)).cast_signed())
 }
 

@@ -215,9 +215,9 @@ impl Writer {
                 messages::insert(client, batch, &range.clone().collect::<Vec<_>>(), ingest_id, attempt.commit).await
             };
             match self.insist(insert).await {
-                Ok(tuple_ids) => {
-                    created += tuple_ids.len();
-                    tuple_ids.into_iter().for_each(|at| batch.set_outcome(at, Known::Created));
+                Ok(places) => {
+                    created += places.len();
+                    places.into_iter().for_each(|at| batch.set_outcome(at, Known::Created));
                 }
                 Err(Failure::Refused(why)) if range.len() == 1 => {
                     self.shared.refuses.store(true, Ordering::Relaxed);
