@@ -228,3 +228,28 @@ fn the_promised_files_are_there() {
     }
     assert!(read("docs/ARCHITECTURE.md").lines().count() <= 150);
 }
+
+/// The names in backticks that end in `.rs`, in every document but the history of changes.
+#[test]
+fn documents_name_only_source_files_that_exist() {
+    let mut sources = rust_files(&root().join("crates"));
+    sources.extend(rust_files(&root().join("tests")));
+    let exists = |name: &str| sources.iter().any(|path| path.ends_with(name.rsplit('/').next().unwrap_or(name)));
+    let mut documents: Vec<PathBuf> = Vec::new();
+    for folder in ["", "docs", "docs/adr", "docs/providers", "crates/store/src", "crates/store/src/postgres"] {
+        let entries = fs::read_dir(root().join(folder)).expect(folder);
+        documents.extend(entries.map(|entry| entry.expect("it can be read").path()));
+    }
+    documents.retain(|path| path.extension().is_some_and(|end| end == "md") && !path.ends_with("CHANGELOG.md"));
+    let mut named = 0;
+    for document in documents {
+        for name in fs::read_to_string(&document).unwrap().split('`').skip(1).step_by(2) {
+            let is_name = name.ends_with(".rs") && name.chars().all(|c| c.is_ascii_alphanumeric() || "_./".contains(c));
+            if is_name {
+                named += 1;
+                assert!(exists(name), "{} names {name}, which does not exist", document.display());
+            }
+        }
+    }
+    assert!(named > 50, "the test sees the documents");
+}

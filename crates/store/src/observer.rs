@@ -45,7 +45,7 @@ impl DamageKind {
     /// All of them, in order.
     pub const ALL: &'static [Self] = &[Self::Row, Self::Page, Self::Log, Self::Index];
 
-    /// The name in observer.
+    /// The name in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Row => "row",
